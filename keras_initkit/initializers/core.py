@@ -1,0 +1,130 @@
+"""What every initializer here shares: seeds, configuration, and one draw of a given variance."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_initkit.theory.fans import Axes, Fans, compute_fans
+
+PACKAGE = "keras_initkit"
+MODES = ("fan_in", "fan_out", "fan_avg")
+DISTRIBUTIONS = ("truncated_normal", "untruncated_normal", "uniform")
+# Standard deviation of a standard normal variable truncated at two standard deviations.
+TRUNCATED_STDDEV = 0.87962566103423978
+
+Seed = int | keras.random.SeedGenerator | None
+
+
+def one_of(name: str, value: Any, allowed: Sequence[str]) -> Any:
+    """`value`, if it is among those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, allowed))}.")
+    return value
+
+
+def checked_seed(seed: Any) -> Seed:
+    """A seed as an initializer's constructor takes it, deserialized if it comes from a configuration."""
+    if isinstance(seed, dict):
+        seed = keras.saving.deserialize_keras_object(seed)
+    if isinstance(seed, bool) or not isinstance(seed, int | keras.random.SeedGenerator | None):
+        raise ValueError(f"seed: got {seed!r}, expected an integer, a keras.random.SeedGenerator or None.")
+    return seed
+
+
+def constructor_config(initializer: keras.initializers.Initializer) -> dict[str, Any]:
+    """The constructor's arguments, which an initializer keeps under their own names, as plain data."""
+
+    def plain(value: Any) -> Any:
+        name = getattr(value, "__name__", "")
+        if callable(value) and getattr(keras.activations, name, None) is value:
+            return name
+        return keras.saving.serialize_keras_object(value)
+
+    names = inspect.signature(type(initializer)).parameters
+    return {name: plain(getattr(initializer, name)) for name in names}
+
+
+def fresh_seed(seed: Seed) -> int | keras.random.SeedGenerator:
+    """What one draw is made from. Without a seed, every draw has one of its own.
+
+    Keras' own unseeded initializers draw the same values each time they are called, so two layers that share
+    one start out equal. Like theirs, the fresh seed comes from Python's `random`, so that
+    `keras.utils.set_random_seed` makes a whole model reproducible.
+    """
+    return random.randint(1, 10**9) if seed is None else seed
+
+
+def draw(
+    shape: Sequence[int], variance: float, distribution: str, dtype: Any = None, seed: Seed = None
+) -> keras.KerasTensor:
+    """A tensor with independent elements of mean 0 and the given variance, whatever the distribution.
+
+    Drawn in float32 at least and then cast: a half-precision draw has too few values to have the right one.
+    """
+    dtype = keras.backend.standardize_dtype(dtype)
+    wide = dtype if dtype in ("float32", "float64") else "float32"
+    options: dict[str, Any] = {"dtype": wide, "seed": fresh_seed(seed)}
+    stddev = math.sqrt(variance)
+    if distribution == "uniform":
+        limit = math.sqrt(3) * stddev
+        values = keras.random.uniform(shape, -limit, limit, **options)
+    elif distribution == "truncated_normal":
+        values = keras.random.truncated_normal(shape, 0.0, stddev / TRUNCATED_STDDEV, **options)
+    else:
+        values = keras.random.normal(shape, 0.0, stddev, **options)
+    return keras.ops.cast(values, dtype)
+
+
+class ScaledVariance(keras.initializers.VarianceScaling):
+    """Core of the scaling family: independent elements of variance `scale / fan`.
+
+    A subclass passes `scale`; `fan` is the kernel's fan-in, fan-out or their mean. It is a Keras
+    `VarianceScaling` for one reason: `EinsumDense` (hence `MultiHeadAttention`) of Keras 3.15 tells only
+    those which axes of its kernel are inputs and outputs, by a clone whose configuration holds
+    `input_axes` and `output_axes`. Here these are other words for `in_axes` and `out_axes`.
+    """
+
+    def __init__(
+        self, scale: float, mode: str, distribution: str, in_axes: Axes | None, out_axes: Axes | None, seed: Any
+    ):
+        self.scale = scale
+        self.mode = one_of("mode", mode, MODES)
+        self.distribution = one_of("distribution", distribution, DISTRIBUTIONS)
+        if (in_axes is None) != (out_axes is None):
+            raise ValueError(
+                f"in_axes, out_axes: got {in_axes!r} and {out_axes!r}, expected both or neither "
+                "(neither reads a Dense or Conv kernel, whose last two axes are inputs and outputs)."
+            )
+        self.in_axes, self.out_axes = in_axes, out_axes
+        self.seed = checked_seed(seed)
+
+    input_axes = property(lambda self: self.in_axes)
+    output_axes = property(lambda self: self.out_axes)
+
+    def fans(self, shape: Sequence[int]) -> Fans:
+        """Fans of a kernel of `shape` under this initializer's axes."""
+        if self.in_axes is None or self.out_axes is None:
+            return compute_fans(shape)
+        return compute_fans(shape, self.in_axes, self.out_axes)
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> keras.KerasTensor:
+        fan_in, fan_out = self.fans(shape)
+        fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
+        return draw(shape, self.scale / max(fan, 1.0), self.distribution, dtype, self.seed)
+
+    def get_config(self) -> dict[str, Any]:
+        return constructor_config(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ScaledVariance:
+        config = dict(config)
+        for ours, einsum_dense in (("in_axes", "input_axes"), ("out_axes", "output_axes")):
+            if einsum_dense in config:
+                config[ours] = config.pop(einsum_dense)
+        return cls(**config)

@@ -1,0 +1,92 @@
+"""Activations as plain functions of float64 arrays, whatever the backend and wherever they are called."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+
+Activation = str | Callable | None
+
+
+def activation_names() -> list[str]:
+    """Names that `keras.activations.get` knows."""
+    namespace = vars(keras.activations)
+    helpers = {"get", "serialize", "deserialize"}
+    return sorted(n for n, f in namespace.items() if inspect.isfunction(f) and n not in helpers)
+
+
+def resolve(activation: Activation) -> Callable:
+    """The callable behind a Keras activation name, function, layer or plain callable; `None` is linear.
+
+    Raises:
+        ValueError: for a name that Keras does not know; the message lists near names.
+    """
+    if callable(activation):
+        return activation
+    if activation is not None and not isinstance(activation, str | dict):
+        raise ValueError(
+            f"activation: got {activation!r}, expected the name of a Keras activation, a callable or None."
+        )
+    try:
+        return keras.activations.get(activation)
+    except (ValueError, TypeError) as error:
+        near = difflib.get_close_matches(str(activation), activation_names(), n=3)
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(activation_names())}."
+        raise ValueError(f"activation: Keras knows none called {activation!r}. {hint}") from error
+
+
+def evaluate(function: Callable, z: np.ndarray) -> np.ndarray:
+    """`function` of a float64 vector, as float64 (in float32 where the backend has no double precision).
+
+    It runs in a thread of its own: tracing contexts of TensorFlow, JAX and Keras belong to a thread, so an
+    initializer that is built while a model is traced still gets numbers, not symbols.
+
+    Raises:
+        ValueError: if the function does not act on each element by itself (softmax, glu), or is not finite.
+    """
+    if z.ndim != 1:
+        raise ValueError(f"z: got shape {z.shape}, expected a vector.")
+
+    def run() -> tuple[np.ndarray, np.ndarray]:
+        def on(values):  # a batch of one: what softmax and its like take for one example
+            tensor = keras.ops.convert_to_tensor(values[None, :], dtype="float64")
+            return keras.ops.convert_to_numpy(function(tensor)).astype("float64")
+
+        return on(z), on(z[::2])
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        whole, half = thread.submit(run).result()
+    name = getattr(function, "__name__", repr(function))
+    if whole.shape != (1, z.size) or half.shape != (1, z[::2].size) or not np.allclose(
+        whole[:, ::2], half, rtol=1e-5, atol=1e-30, equal_nan=True
+    ):
+        raise ValueError(
+            f"activation: {name} does not act on each element by itself, so it has no gain. "
+            "Expected an elementwise function such as 'relu'; for an output layer under softmax use 'linear'."
+        )
+    return whole[0]
+
+
+def activation_range(activation: Activation) -> tuple[float, float]:
+    """Limits of an activation as its input goes to minus and plus infinity; infinite where it has none.
+
+    >>> activation_range("tanh")
+    (-1.0, 1.0)
+    >>> activation_range("relu")
+    (0.0, inf)
+    """
+    far = np.array([-1e7, -1e6, 1e6, 1e7])
+    values = evaluate(resolve(activation), far)
+
+    def limit(near: float, farther: float) -> float:
+        if farther == near or abs(farther - near) <= 1e-5:
+            return round(float(farther), 6) + 0.0
+        return float(np.copysign(np.inf, farther))
+
+    low, high = sorted([limit(values[1], values[0]), limit(values[2], values[3])])
+    return low, high

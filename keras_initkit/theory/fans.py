@@ -1,0 +1,75 @@
+"""Fan-in and fan-out of a kernel, from the roles of its axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Fans(NamedTuple):
+    """How many inputs feed one output unit (`fan_in`), and how many outputs one input unit feeds (`fan_out`)."""
+
+    fan_in: float
+    fan_out: float
+
+
+Axes = int | Sequence[int]
+
+
+def compute_fans(shape: Sequence[int], in_axes: Axes = -2, out_axes: Axes = -1, batch_axes: Axes = ()) -> Fans:
+    r"""Fans of a kernel of `shape`.
+
+    Every axis that is named neither input, output nor batch belongs to the receptive field, whose size
+    multiplies both fans:
+
+        fan_in = prod(in) * prod(field),    fan_out = prod(out) * prod(field)
+
+    Args:
+        shape: the kernel's shape. A vector or a scalar, such as a bias, has no input and output axes; each
+            of its elements counts for both, as in Keras.
+        in_axes: axis or axes that the layer sums over, besides the receptive field.
+        out_axes: axis or axes of the units that the layer puts out.
+        batch_axes: axis or axes of independent kernels side by side (heads, groups, gates): in neither fan.
+
+    Returns:
+        `Fans(fan_in, fan_out)`.
+
+    Raises:
+        ValueError: if an axis is out of range or has two roles.
+
+    >>> compute_fans((2048, 128))
+    Fans(fan_in=2048.0, fan_out=128.0)
+    >>> compute_fans((3, 3, 64, 32))
+    Fans(fan_in=576.0, fan_out=288.0)
+    >>> compute_fans((256, 8, 32), in_axes=0, out_axes=(1, 2))  # queries of 8 heads of 32
+    Fans(fan_in=256.0, fan_out=256.0)
+
+    Source: Glorot and Bengio 2010 (dense layers); He et al. 2015, section 2.2 (receptive field).
+    """
+    shape = tuple(int(size) for size in shape)
+    if any(size < 0 for size in shape):
+        raise ValueError(f"shape: got {shape}, expected sizes of 0 or more.")
+    if len(shape) < 2 and (in_axes, out_axes) == (-2, -1):
+        size = float(math.prod(shape))
+        return Fans(size, size)
+    roles: dict[int, str] = {}
+    products = {}
+    for role, axes in (("in_axes", in_axes), ("out_axes", out_axes), ("batch_axes", batch_axes)):
+        products[role] = 1
+        for axis in (axes,) if isinstance(axes, int) else tuple(axes):
+            if not -len(shape) <= axis < len(shape):
+                raise ValueError(
+                    f"{role}: got axis {axis} for a kernel of shape {shape}, "
+                    f"expected an axis from {-len(shape)} to {len(shape) - 1}."
+                )
+            axis %= len(shape)
+            if axis in roles:
+                raise ValueError(
+                    f"{role}: axis {axis} of a kernel of shape {shape} is in {roles[axis]} already; "
+                    "give each axis one role."
+                )
+            roles[axis] = role
+            products[role] *= shape[axis]
+    field = math.prod(size for axis, size in enumerate(shape) if axis not in roles)
+    return Fans(float(products["in_axes"] * field), float(products["out_axes"] * field))
