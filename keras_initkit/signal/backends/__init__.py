@@ -1,1 +1,24 @@
-"""."""
+"""The only files that import a framework; the active one's is loaded, when it is first needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+
+def step_meter(model: keras.Model, layers: dict[str, keras.layers.Layer]) -> Any:
+    """What measures single training steps of `model` on the active backend.
+
+    Raises:
+        ValueError: on a backend where steps cannot be measured yet.
+    """
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise ValueError(
+            f"LayerStatsCallback: the Keras backend is {backend!r}, expected 'tensorflow', the one on which "
+            "training steps are measured. Set KERAS_BACKEND=tensorflow before Keras is imported."
+        )
+    from keras_initkit.signal.backends.tensorflow import StepMeter
+
+    return StepMeter(model, layers)

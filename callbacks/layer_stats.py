@@ -1,0 +1,105 @@
+"""LayerStatsCallback: what every layer's signal does while `model.fit` runs."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import keras
+
+from keras_initkit.callbacks.event_log import EventLog, one_chart_each
+from keras_initkit.callbacks.schedule import schedule
+from keras_initkit.signal.backends import step_meter
+from keras_initkit.signal.report import STATISTICS, SignalReport
+from keras_initkit.structure.graph import weighted_layers
+
+
+class LayerStatsCallback(keras.callbacks.Callback):
+    """Logs mean and variance of every layer's activations, gradients and weights to TensorBoard.
+
+    The statistics are taken inside the training step itself, from the tensors that it computes anyway.
+    Training is not changed: weights, optimizer state and history come out the same to the last bit, and
+    steps that are not measured run the very function that Keras compiled.
+
+    Scalars are written for every layer with weights under `<statistic>/<layer>`, the layer being its path
+    in the model, in the run `<log_dir>/train`, beside those of `keras.callbacks.TensorBoard(log_dir)`:
+
+    - `activation_mean`, `activation_variance`: the layer's output over batch and units;
+    - `activation_gradient_variance`: the gradient of the loss with respect to that output;
+    - `weight_variance`, `weight_gradient_variance`: its kernels before the step, and their gradient.
+
+    The custom-scalars tab draws all layers of one statistic in one chart. The horizontal axis is the number
+    of training steps done before the measured one, so step 0 is the model as initialized; it goes on
+    counting when `fit` is called again.
+
+    Args:
+        log_dir: where TensorBoard reads; made if missing.
+        update_freq: `"epoch"` measures the first batch of every epoch, `"batch"` every batch, an integer n
+            every n-th batch. With `steps_per_execution` above 1, the last of the steps that run together.
+
+    Attributes:
+        reports: a `SignalReport` for each measured step, in order.
+
+    Raises:
+        ValueError: for an unknown `update_freq`; when training begins, on a backend other than TensorFlow
+            or under several replicas.
+        OSError: when training begins, if `log_dir` cannot be written.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike = "logs", update_freq: str | int = "epoch"):
+        super().__init__()
+        self.log_dir = os.fspath(log_dir)
+        self.update_freq = update_freq
+        self.reports: list[SignalReport] = []
+        self._due = schedule(update_freq)
+        self._meter: Any = None
+        self._log: EventLog | None = None
+        self._measuring = False
+        self._epoch = 0
+        self._steps_before_epoch = 0
+        self._steps = 0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Opens the log while the user can still act on an error."""
+        self._meter = step_meter(self.model, weighted_layers(self.model))
+        self._steps_before_epoch = self._steps
+        self._log = EventLog(os.path.join(self.log_dir, "train"))
+        titles = {name: name.replace("_", " ") for name in STATISTICS}
+        self._log.summary(one_chart_each(titles))
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Counts on from the epoch before."""
+        self._epoch = epoch
+        self._steps_before_epoch = self._steps
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Has the step measured if it is due."""
+        steps = self.model.steps_per_execution or 1
+        self._measuring = self._due(self._steps_before_epoch + batch, batch, steps)
+        if self._measuring:
+            self._meter.arm()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Takes the measurement, if there was one, to the reports and to the log."""
+        self._steps = self._steps_before_epoch + batch + 1
+        if not self._measuring:
+            return
+        report = SignalReport(self._steps - 1, self._epoch, self._meter.collect())
+        self.reports.append(report)
+        if self._log is not None:
+            try:
+                self._log.scalars(report.step, report.scalars())
+            except OSError as error:  # a full disk must not end a long training
+                warnings.warn(
+                    f"LayerStatsCallback: cannot write to {self._log.path} ({error}); training goes on without "
+                    "the log. What is measured stays in the callback's `reports`.",
+                    stacklevel=2,
+                )
+                self._log = None
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Closes the log."""
+        if self._log is not None:
+            self._log.close()
+        self._log = self._meter = None

@@ -1,0 +1,132 @@
+"""Statistics of one tensor that merge exactly: over batches, replicas, shards and steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from typing import Any
+
+import keras
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean, sum of squared deviations, extremes, zeros and non-finite elements of a tensor.
+
+    Two of them merge to what one pass over both tensors would have given:
+
+        mean = mean_a + d n_b / n,    M2 = M2_a + M2_b + d^2 n_a n_b / n,    d = mean_b - mean_a
+
+    A tensor with a NaN or an infinity has NaN or infinite moments; `nonfinite` says how many there are.
+
+    >>> a, b = Moments.of([1.0, 2.0]), Moments.of([3.0, 6.0])
+    >>> a.merge(b).mean, a.merge(b).variance
+    (3.0, 3.5)
+
+    Source: Chan, Golub and LeVeque 1979, eq. 2.1.
+    """
+
+    count: int = 0
+    mean: float = 0.0
+    m2: float = 0.0
+    minimum: float = math.inf
+    maximum: float = -math.inf
+    zeros: int = 0
+    nonfinite: int = 0
+
+    @classmethod
+    def of(cls, values: Any) -> Moments:
+        """Moments of an array, in float64 on the host."""
+        x = np.asarray(values, dtype="float64").ravel()
+        if x.size == 0:
+            return cls()
+        mean = x.mean()
+        return cls(
+            x.size,
+            float(mean),
+            float(((x - mean) ** 2).sum()),
+            float(x.min()),
+            float(x.max()),
+            int((x == 0).sum()),
+            int((~np.isfinite(x)).sum()),
+        )
+
+    @classmethod
+    def from_row(cls, row: np.ndarray) -> Moments:
+        """From what `reduce_on_device` put out, once it is on the host."""
+        count, mean, m2, minimum, maximum, zeros, nonfinite = map(float, row)
+        return cls(int(count), mean, m2, minimum, maximum, int(zeros), int(nonfinite))
+
+    def merge(self, other: Moments) -> Moments:
+        """Moments of both tensors together."""
+        if not self.count or not other.count:
+            return self if self.count else other
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        return Moments(
+            count,
+            self.mean + delta * other.count / count,
+            self.m2 + other.m2 + delta**2 * self.count * other.count / count,
+            float(np.fmin(self.minimum, other.minimum)),
+            float(np.fmax(self.maximum, other.maximum)),
+            self.zeros + other.zeros,
+            self.nonfinite + other.nonfinite,
+        )
+
+    @classmethod
+    def merged(cls, several: Iterable[Moments]) -> Moments:
+        """Moments of all the tensors together."""
+        total = cls()
+        for moments in several:
+            total = total.merge(moments)
+        return total
+
+    @property
+    def variance(self) -> float:
+        """Mean squared deviation from the mean (divided by the count, as NumPy does); NaN of nothing."""
+        return self.m2 / self.count if self.count else math.nan
+
+    @property
+    def stddev(self) -> float:
+        """Square root of the variance."""
+        return math.sqrt(self.variance)
+
+    @property
+    def zero_fraction(self) -> float:
+        """Share of elements that are exactly zero; NaN of nothing."""
+        return self.zeros / self.count if self.count else math.nan
+
+    def to_dict(self) -> dict[str, float]:
+        """The fields by name."""
+        return dict(zip([field.name for field in fields(self)], astuple(self), strict=True))
+
+
+EMPTY_ROW = astuple(Moments())
+
+
+def reduce_on_device(tensor: Any) -> Any:
+    """The seven fields of a tensor's moments as one float64 vector, computed where the tensor is.
+
+    The tensor is read in float32 at least, whatever its dtype; its last axis is summed in that, the rest in
+    float64, and squares are taken of deviations from the mean, so that a large mean costs no digits.
+    """
+    ops = keras.ops
+    x = tensor if tensor.dtype == "float64" else ops.cast(tensor, "float32")
+    x = ops.reshape(x, (1,)) if len(x.shape) == 0 else x
+
+    def total(values: Any) -> Any:
+        return ops.sum(ops.cast(ops.sum(values, axis=-1), "float64"))
+
+    def share(condition: Any) -> Any:
+        return total(ops.cast(condition, "float32"))
+
+    count = ops.cast(ops.size(x), "float64")
+    divisor = ops.maximum(count, 1.0)
+    mean = total(x) / divisor
+    centre = ops.cast(mean, x.dtype)
+    m2 = total(ops.square(x - centre)) - count * ops.square(mean - ops.cast(centre, "float64"))
+    extremes = [ops.min(x, initial=math.inf), ops.max(x, initial=-math.inf)]
+    fields = [count, mean, m2, *extremes, share(ops.equal(x, 0)), share(ops.logical_not(ops.isfinite(x)))]
+    return ops.stack([ops.cast(field, "float64") for field in fields])
