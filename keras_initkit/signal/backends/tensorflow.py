@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -139,12 +140,43 @@ def _tapped_layer(layer: keras.layers.Layer, path: str, readings: Readings, unsc
         flat = tf.nest.flatten(outputs)
         for index, output in enumerate(flat):
             if isinstance(output, tf.Tensor) and output.dtype.is_floating:
-                readings[Tap("activation", path)].append(output)
+                readings[Tap("activation", path)].append(_beside(output))
                 flat[index] = _with_keras_marks(output, observed)
                 break
         return tf.nest.pack_sequence_as(outputs, flat)
 
     return _replaced(layer, "call", call)
+
+
+# What TensorFlow's graph optimizer (remapper.cc) fuses with a bias and with an activation or sum that follows.
+_FUSED_FORWARD = {"MatMul", "BatchMatMulV2", "Conv2D", "Conv3D", "DepthwiseConv2dNative"}
+
+
+def _beside(output: tf.Tensor) -> tf.Tensor:
+    """`output` for reading: itself, or computed once more where reading it would undo a fusion.
+
+    A product or convolution runs as one kernel with the bias and the activation after it, as long as nothing
+    else reads what is between; a fused kernel rounds differently from its parts. So a linear layer's output
+    is read from a second product. `PlaceholderWithDefault` keeps the optimizer from merging the two.
+    """
+    if not tf.is_symbolic_tensor(output):
+        return output
+    with_bias = output.op.type == "BiasAdd"
+    linear = output.op.inputs[0] if with_bias else output
+    if linear.op.type not in _FUSED_FORWARD:
+        return output
+    inputs = [tf.raw_ops.PlaceholderWithDefault(input=x, shape=x.shape) for x in linear.op.inputs]
+    again = _replayed(linear.op, inputs)
+    return _replayed(output.op, [again, output.op.inputs[1]]) if with_bias else again
+
+
+def _replayed(op: tf.Operation, inputs: list[tf.Tensor]) -> tf.Tensor:
+    """The output of the same operation on these inputs."""
+    function = getattr(tf.raw_ops, op.type)
+    accepted = inspect.signature(function).parameters
+    names = [argument.name for argument in op.op_def.input_arg]
+    attributes = {a.name: op.get_attr(a.name) for a in op.op_def.attr if a.name in accepted}
+    return function(**dict(zip(names, inputs, strict=True)), **attributes)
 
 
 def _with_keras_marks(output: tf.Tensor, observed: Callable) -> tf.Tensor:
