@@ -34,7 +34,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
     counting when `fit` is called again.
 
     Args:
-        log_dir: where TensorBoard reads; made if missing.
+        log_dir: where TensorBoard reads; made if missing. `None` measures without a log.
         update_freq: `"epoch"` measures the first batch of every epoch, `"batch"` every batch, an integer n
             every n-th batch. With `steps_per_execution` above 1, the last of the steps that run together.
 
@@ -47,26 +47,37 @@ class LayerStatsCallback(keras.callbacks.Callback):
         OSError: when training begins, if `log_dir` cannot be written.
     """
 
-    def __init__(self, log_dir: str | os.PathLike = "logs", update_freq: str | int = "epoch"):
+    def __init__(self, log_dir: str | os.PathLike | None = "logs", update_freq: str | int = "epoch"):
         super().__init__()
-        self.log_dir = os.fspath(log_dir)
+        self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self.update_freq = update_freq
         self.reports: list[SignalReport] = []
         self._due = schedule(update_freq)
         self._meter: Any = None
+        self._metered: keras.Model | None = None
         self._log: EventLog | None = None
         self._measuring = False
         self._epoch = 0
         self._steps_before_epoch = 0
         self._steps = 0
 
+    def start_run(self, log_dir: str | os.PathLike | None) -> None:
+        """Forgets the reports and counts steps from 0 again, into another log.
+
+        For a model that is trained anew from other weights: what was compiled to measure it is kept.
+        """
+        self.log_dir = None if log_dir is None else os.fspath(log_dir)
+        self.reports = []
+        self._steps = 0
+
     def on_train_begin(self, logs: Any = None) -> None:
         """Opens the log while the user can still act on an error."""
-        self._meter = step_meter(self.model, weighted_layers(self.model))
-        self._steps_before_epoch = self._steps
-        self._log = EventLog(os.path.join(self.log_dir, "train"))
-        titles = {name: name.replace("_", " ") for name in STATISTICS}
-        self._log.summary(one_chart_each(titles))
+        if self._metered is not self.model:
+            self._meter, self._metered = step_meter(self.model, weighted_layers(self.model)), self.model
+        if self.log_dir is not None:
+            self._log = EventLog(os.path.join(self.log_dir, "train"))
+            titles = {name: name.replace("_", " ") for name in STATISTICS}
+            self._log.summary(one_chart_each(titles))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Counts on from the epoch before."""
@@ -102,4 +113,4 @@ class LayerStatsCallback(keras.callbacks.Callback):
         """Closes the log."""
         if self._log is not None:
             self._log.close()
-        self._log = self._meter = None
+        self._log = None

@@ -3,7 +3,17 @@
 Importing it registers the initializers, so that `"keras_initkit>Name"` works wherever Keras takes one.
 """
 
+from typing import Any
+
 from keras_initkit import initializers, theory
 from keras_initkit._version import __version__
 
-__all__ = ["__version__", "initializers", "theory"]
+__all__ = ["__version__", "compare", "initializers", "theory"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "compare":  # its module loads scikit-learn and matplotlib
+        from keras_initkit.comparison import compare
+
+        return compare
+    raise AttributeError(f"module 'keras_initkit' has no attribute {name!r}")

@@ -114,15 +114,18 @@ class ScaledVariance(keras.initializers.VarianceScaling):
         return compute_fans(shape, self.in_axes, self.out_axes)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> keras.KerasTensor:
+        """A kernel of `shape`, in `dtype` or Keras' default."""
         fan_in, fan_out = self.fans(shape)
         fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
         return draw(shape, self.scale / max(fan, 1.0), self.distribution, dtype, self.seed)
 
     def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
         return constructor_config(self)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ScaledVariance:
+        """From the constructor's arguments, or from what `EinsumDense` makes of them."""
         config = dict(config)
         for ours, einsum_dense in (("in_axes", "input_axes"), ("out_axes", "output_axes")):
             if einsum_dense in config:

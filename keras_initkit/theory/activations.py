@@ -62,8 +62,10 @@ def evaluate(function: Callable, z: np.ndarray) -> np.ndarray:
     with ThreadPoolExecutor(max_workers=1) as thread:
         whole, half = thread.submit(run).result()
     name = getattr(function, "__name__", repr(function))
-    if whole.shape != (1, z.size) or half.shape != (1, z[::2].size) or not np.allclose(
-        whole[:, ::2], half, rtol=1e-5, atol=1e-30, equal_nan=True
+    if (
+        whole.shape != (1, z.size)
+        or half.shape != (1, z[::2].size)
+        or not np.allclose(whole[:, ::2], half, rtol=1e-5, atol=1e-30, equal_nan=True)
     ):
         raise ValueError(
             f"activation: {name} does not act on each element by itself, so it has no gain. "

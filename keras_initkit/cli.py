@@ -1,0 +1,85 @@
+"""The command line: thin, the package does the work."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `keras-initkit`; returns its exit status: 0, or 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow greets on stderr otherwise
+    try:
+        return options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"keras-initkit {options.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="keras-initkit", description="Does signal survive this network?")
+    commands = parser.add_subparsers(dest="command", required=True)
+    compare = commands.add_parser(
+        "compare",
+        help="train the same model from many initializations and compare them",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    compare.set_defaults(run=_compare)
+    add = compare.add_argument
+    add(
+        "--initializers",
+        metavar="A,B,C",
+        type=lambda names: [n.strip() for n in names.split(",") if n.strip()],
+        default=None,
+        help="names as Keras takes them, or activation_scaling, standard_uniform; by default eleven",
+    )
+    add("--activation", default="relu", help="name of a Keras activation for the hidden layers")
+    add("--depth", type=int, default=10, help="number of hidden layers")
+    add("--epochs", type=int, default=5, help="passes over the training set")
+    add("--seeds", type=int, default=1, help="runs of each initializer")
+    add("--seed", type=int, default=0, help="the first seed")
+    add("--data", default="digits", help="digits, gaussian, mnist, or an .npz file with arrays x and y")
+    add("--out", metavar="DIR", default="comparison", help="where the table and the figures go")
+    add("--log-dir", metavar="DIR", default=None, help="where TensorBoard's logs go (default: logs/compare-<time>)")
+    return parser
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console()
+    with console.status("starting Keras"):
+        try:
+            from keras_initkit.comparison import DEFAULT, compare
+        except ImportError as error:
+            raise ValueError(
+                f"Keras has no backend to run on ({error}). Install one: pip install 'keras-initkit[tensorflow]'."
+            ) from error
+    log_dir = options.log_dir or os.path.join("logs", time.strftime("compare-%Y%m%d-%H%M%S"))
+    os.makedirs(options.out, exist_ok=True)
+    if not os.access(options.out, os.W_OK):
+        raise PermissionError(f"--out: {options.out!r} cannot be written; give another directory.")
+    with Progress(console=console) as bar:
+        task = bar.add_task("tracing the model", total=1.0)
+        comparison = compare(
+            DEFAULT if options.initializers is None else options.initializers,
+            activation=options.activation,
+            depth=options.depth,
+            epochs=options.epochs,
+            seeds=options.seeds,
+            seed=options.seed,
+            data=options.data,
+            log_dir=log_dir,
+            progress=lambda title, share: bar.update(task, description=title, completed=share),
+        )
+    console.print(comparison.table())
+    for path in comparison.save(options.out):
+        console.print(path, highlight=False)
+    console.print(f"tensorboard --logdir {shlex.quote(log_dir)}", highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,127 @@
+"""The images that initializations are compared on."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+
+NAMES = ("digits", "gaussian", "mnist")
+SHAPE = (64, 32)  # the input of the sources' model
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and test examples, standardized by the training set's mean and deviation.
+
+    Args:
+        name: what the user asked for.
+        x_train, x_test: float32, (examples, ...).
+        y_train, y_test: int64 class numbers from 0, (examples,).
+    """
+
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return int(max(self.y_train.max(), self.y_test.max())) + 1
+
+    @property
+    def chance(self) -> float:
+        """Test accuracy of always naming the most frequent training class."""
+        return float((self.y_test == np.bincount(self.y_train).argmax()).mean())
+
+
+def load(data: str, seed: int = 0) -> Dataset:
+    """The data set of a name or a file.
+
+    Args:
+        data: `"digits"` (scikit-learn's 1797 images, each pixel repeated to 64 x 32), `"gaussian"` (1500 images
+            of independent N(0, 1) pixels, labelled by a random linear teacher), `"mnist"` (through
+            `keras.datasets`, which downloads it), or the path of an `.npz` file with arrays `x`, (examples, ...)
+            and `y`, class numbers (examples,).
+        seed: decides the split into training and test examples (4 : 1) and the Gaussian draws.
+
+    Raises:
+        ValueError: for an unknown name, or a file that cannot be read or holds something else.
+    """
+    if data == "mnist":
+        return _standardized(data, *_mnist())
+    if data == "digits":
+        x, y = _digits()
+    elif data == "gaussian":
+        rng = np.random.default_rng(seed)
+        x = rng.standard_normal((1500, *SHAPE))
+        y = (x.reshape(1500, -1) @ rng.standard_normal((x[0].size, 10))).argmax(axis=1)
+    else:
+        x, y = _file(data)
+    from sklearn.model_selection import train_test_split
+
+    stratify = y if np.bincount(y)[np.unique(y)].min() > 1 and len(y) >= 5 * len(np.unique(y)) else None
+    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, random_state=seed, stratify=stratify)
+    return _standardized(data, x_train, y_train, x_test, y_test)
+
+
+def _standardized(
+    name: str, x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray
+) -> Dataset:
+    mean, deviation = x_train.mean(), x_train.std() or 1.0
+    x_train, x_test = (((x - mean) / deviation).astype("float32") for x in (x_train, x_test))
+    return Dataset(name, x_train, y_train.astype("int64"), x_test, y_test.astype("int64"))
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    height, width = digits.images.shape[1:]
+    pixel = np.ones((SHAPE[0] // height, SHAPE[1] // width))
+    return np.kron(digits.images, pixel), digits.target
+
+
+def _mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    import keras
+
+    try:
+        (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
+    except Exception as error:  # whatever the download raises
+        raise ValueError(
+            f"data: 'mnist' could not be had through keras.datasets ({' '.join(str(error).split())[:200]}). "
+            "Connect to the internet, or give a file: --data FILE.npz with arrays x and y."
+        ) from error
+    return x_train.astype("float64"), y_train, x_test.astype("float64"), y_test
+
+
+def _file(path: str) -> tuple[np.ndarray, np.ndarray]:
+    expected = "expected an .npz file with arrays x, (examples, ...), and y, class numbers (examples,)"
+    if not os.path.exists(path):
+        names = ", ".join(map(repr, NAMES))
+        raise ValueError(f"data: got {path!r}, which is neither one of {names} nor a file that exists; {expected}.")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            x, y = np.asarray(arrays["x"]), np.asarray(arrays["y"])
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"data: cannot read {path!r} ({' '.join(str(error).split())}); {expected}.") from error
+    if y.ndim != 1 or x.ndim < 2 or len(x) != len(y):
+        raise ValueError(f"data: {path!r} holds x of shape {x.shape} and y of shape {y.shape}; {expected}.")
+    if not np.issubdtype(x.dtype, np.number) or np.issubdtype(x.dtype, np.complexfloating):
+        raise ValueError(f"data: {path!r} holds x of dtype {x.dtype}; expected real numbers.")
+    x = x.astype("float64")
+    if not np.isfinite(x).all():
+        bad = int((~np.isfinite(x)).sum())
+        raise ValueError(f"data: x in {path!r} has {bad} NaN or infinite values; expected none.")
+    if not np.issubdtype(y.dtype, np.number) or (y != np.round(y)).any() or (y < 0).any():
+        raise ValueError(f"data: y in {path!r} is not class numbers 0, 1, 2, ... (dtype {y.dtype}); {expected}.")
+    if len(y) < 10 or len(np.unique(y)) < 2:
+        raise ValueError(
+            f"data: {path!r} holds {len(y)} examples of {len(np.unique(y))} classes; "
+            "expected at least 10 examples and 2 classes."
+        )
+    return x, y.astype("int64")
