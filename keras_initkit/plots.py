@@ -38,10 +38,25 @@ def activation_histograms(histograms: Mapping[str, Sequence[Histogram]], caption
             *_, second, largest = sorted(counts)
             panel.set_ylim(0, 1.2 * (second or largest or 1))  # the bin of ReLU's zeros would hide the rest
             panel.set_yticks([])
+            panel.text(
+                0.97,
+                0.93,
+                f"sd {_deviation(counts, edges):.1e}",
+                ha="right",
+                va="top",
+                fontsize=7,
+                transform=panel.transAxes,
+            )
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     for column, panel in enumerate(panels[0]):
         panel.set_title(f"layer {column + 1}", fontsize=9)
     return figure
+
+
+def _deviation(counts: Sequence[int], edges: Sequence[float]) -> float:
+    """Standard deviation of a histogram's values, to about a bin's width."""
+    centres, weights = np.convolve(edges, [0.5, 0.5], "valid"), np.asarray(counts) / max(np.sum(counts), 1)
+    return float(np.sqrt(weights @ (centres - weights @ centres) ** 2))
 
 
 def variance_by_layer(

@@ -116,7 +116,7 @@ class Comparison:
             caption=f"Variance and units: before training. Accuracy by chance: {self.chance:.0%}."
             + " Mean ± standard deviation over seeds." * several,
             box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
+            padding=0,  # the box itself keeps columns apart
             pad_edge=False,
             leading=1,
         )
