@@ -90,7 +90,7 @@ def compare(
         found = glob.glob(os.path.join(glob.escape(log_dir), "**", "events.out.tfevents.*"), recursive=True)
         if found:
             raise ValueError(f"log_dir: {log_dir!r} holds other runs ({found[0]}); give a new or an empty directory.")
-        write_experiment(log_dir, ["initializer", "seed", *hyperparameters])
+        write_experiment(log_dir)
     experiment = Experiment(dataset, hyperparameters)
     runs: list[Any] = []
     total, done = len(initializers) * seeds * epochs, 0

@@ -8,6 +8,18 @@ from typing import Any
 
 from keras_initkit.callbacks.event_log import EventLog
 
+# The tab sorts them by name and shows the first five, so the fifth must be the initializer.
+HPARAMS = {
+    "activation": str,
+    "data": str,
+    "depth": float,
+    "epochs": float,
+    "initializer": str,
+    "learning_rate": float,
+    "seed": float,
+    "training_batch_size": float,
+    "units": float,
+}
 # As keras.callbacks.TensorBoard names them, in its runs `train` and `validation`.
 METRICS = (
     ("validation", "epoch_accuracy", "test accuracy"),
@@ -17,15 +29,12 @@ METRICS = (
 )
 
 
-def write_experiment(log_dir: str, names: list[str]) -> None:
+def write_experiment(log_dir: str) -> None:
     """Describes all the runs below `log_dir`: which hyperparameters they have, which metrics to show."""
     from tensorboard.plugins.hparams import api_pb2, summary
 
-    text = {"initializer", "activation", "data"}
-    infos = [
-        api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_STRING if name in text else api_pb2.DATA_TYPE_FLOAT64)
-        for name in names
-    ]
+    types = {str: api_pb2.DATA_TYPE_STRING, float: api_pb2.DATA_TYPE_FLOAT64}
+    infos = [api_pb2.HParamInfo(name=name, type=types[kind]) for name, kind in HPARAMS.items()]
     metrics = [
         api_pb2.MetricInfo(name=api_pb2.MetricName(group=group, tag=tag), display_name=title)
         for group, tag, title in METRICS
@@ -46,7 +55,8 @@ def session(log_dir: str | None, hparams: Mapping[str, Any]) -> Iterator[None]:
     log = EventLog(log_dir)
     status = api_pb2.STATUS_FAILURE
     try:
-        log.summary(summary.session_start_pb(hparams))
+        renamed = {**hparams, "training_batch_size": hparams["batch_size"]}
+        log.summary(summary.session_start_pb({name: renamed[name] for name in HPARAMS}))
         yield
         status = api_pb2.STATUS_SUCCESS
     finally:

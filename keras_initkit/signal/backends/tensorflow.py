@@ -56,16 +56,17 @@ class StepMeter:
         if self._instrumented is None or self._plain is not model.train_function:
             self._plain = model.train_function
             self._instrumented = self._build()
-        plain, instrumented = self._plain, self._instrumented
+        model.train_function = self._measured_function
 
-        def measured_function(iterator: Any) -> Any:
-            try:
-                logs, self._rows = instrumented(iterator)
-            finally:
-                model.train_function = plain
-            return logs
-
-        model.train_function = measured_function
+    def _measured_function(self, iterator: Any) -> Any:
+        """Stands in for the training function, once."""
+        try:
+            # Keras up to 3.6 looks `train_step` up when it traces, later versions when they make the function.
+            with _replaced(self._model, "train_step", self._measured_step):
+                logs, self._rows = self._instrumented(iterator)
+        finally:
+            self._model.train_function = self._plain
+        return logs
 
     def collect(self) -> dict[Tap, Moments]:
         """What the measured step read; empty if it did not take place."""
@@ -76,27 +77,26 @@ class StepMeter:
 
     def _build(self) -> Callable:
         """The training function of Keras, around a `train_step` that also returns the statistics."""
-        model, train_step, plain = self._model, self._model.train_step, self._model.train_function
-
-        def measured_step(data: Any) -> tuple[Any, tf.Tensor]:
-            readings: Readings = defaultdict(list)
-            for path, layer in self._layers.items():
-                readings[Tap("weight", path)] = [weight.value for weight in kernels_of(layer)]
-            unscale = _loss_unscaling(model.optimizer)
-            with contextlib.ExitStack() as wrapped:
-                for path, layer in self._layers.items():
-                    wrapped.enter_context(_tapped_layer(layer, path, readings, unscale))
-                if model.optimizer is not None:
-                    wrapped.enter_context(_tapped_optimizer(model, self._layers, readings, unscale))
-                logs = train_step(data)
-            return logs, tf.stack([_row(tap, readings[tap]) for tap in self._taps])
-
-        with _replaced(model, "train_step", measured_step):
+        model, self._train_step = self._model, self._model.train_step
+        with _replaced(model, "train_step", self._measured_step):
             try:
                 model.make_train_function(force=True)
                 return model.train_function
             finally:
-                model.train_function = plain
+                model.train_function = self._plain
+
+    def _measured_step(self, data: Any) -> tuple[Any, tf.Tensor]:
+        model, readings = self._model, defaultdict(list)
+        for path, layer in self._layers.items():
+            readings[Tap("weight", path)] = [weight.value for weight in kernels_of(layer)]
+        unscale = _loss_unscaling(model.optimizer)
+        with contextlib.ExitStack() as wrapped:
+            for path, layer in self._layers.items():
+                wrapped.enter_context(_tapped_layer(layer, path, readings, unscale))
+            if model.optimizer is not None:
+                wrapped.enter_context(_tapped_optimizer(model, self._layers, readings, unscale))
+            logs = self._train_step(data)
+        return logs, tf.stack([_row(tap, readings[tap]) for tap in self._taps])
 
 
 @contextlib.contextmanager
