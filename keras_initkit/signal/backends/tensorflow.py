@@ -149,7 +149,8 @@ def _tapped_layer(layer: keras.layers.Layer, path: str, readings: Readings, unsc
 
 
 # What TensorFlow's graph optimizer (remapper.cc) fuses with a bias and with an activation or sum that follows.
-_FUSED_FORWARD = {"MatMul", "BatchMatMulV2", "Conv2D", "Conv3D", "DepthwiseConv2dNative"}
+_FUSED_PRODUCTS = {"MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv3D", "DepthwiseConv2dNative"}
+_FUSED_BIASES = {"BiasAdd", "AddV2"}
 
 
 def _beside(output: tf.Tensor) -> tf.Tensor:
@@ -161,9 +162,9 @@ def _beside(output: tf.Tensor) -> tf.Tensor:
     """
     if not tf.is_symbolic_tensor(output):
         return output
-    with_bias = output.op.type == "BiasAdd"
+    with_bias = output.op.type in _FUSED_BIASES
     linear = output.op.inputs[0] if with_bias else output
-    if linear.op.type not in _FUSED_FORWARD:
+    if linear.op.type not in _FUSED_PRODUCTS:
         return output
     inputs = [tf.raw_ops.PlaceholderWithDefault(input=x, shape=x.shape) for x in linear.op.inputs]
     again = _replayed(linear.op, inputs)
