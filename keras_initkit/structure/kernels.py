@@ -205,14 +205,14 @@ def _own_kernels(layer: keras.Layer, found: Iterable[int]) -> list[Kernel]:
         return _read_by_default(layer, found)
     if not layer.built:  # an unused part of a model
         return []
-    described = list(describe(layer))
-    for kernel in described:
-        if not isinstance(kernel, Kernel):
-            raise ValueError(
-                f"{type(layer).__name__}: the function registered for it returned {kernel!r}, "
-                "expected a list of keras_initkit.structure.Kernel."
-            )
-    return described
+    described = describe(layer)
+    if not (isinstance(described, list | tuple) and all(isinstance(kernel, Kernel) for kernel in described)):
+        got = [type(k).__name__ for k in described] if isinstance(described, list | tuple) else type(described).__name__
+        raise ValueError(
+            f"{type(layer).__name__}: the function registered for it returned {got}, "
+            "expected a list of keras_initkit.structure.Kernel."
+        )
+    return list(described)
 
 
 def _read_by_default(layer: keras.Layer, found: Iterable[int]) -> list[Kernel]:
