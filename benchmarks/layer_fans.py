@@ -25,7 +25,7 @@ import numpy as np
 from keras import layers
 from scipy.stats import truncnorm
 
-from keras_initkit.structure import kernels
+from keras_initkit.structure import kernels, sublayers
 
 RANDOM = np.random.default_rng(0)  # NumPy, since JAX compiles its generator anew for every shape
 TRUNCATED_NORMAL = truncnorm(-2, 2)
@@ -79,7 +79,7 @@ def projections(name, layer_class, *args) -> list[Case]:
             layer = layer_class(*args, kernel_initializer=initializer(), use_bias=False)
             layer.build(*[(None, 8, 64)] * 3)
             # "attention_output" takes heads and their features; the others take the features of the model.
-            return next(part for part in layer._flatten_layers() if part.name == which)
+            return next(part for part in sublayers(layer) if part.name == which)
 
         return Case(f"{name} {which}", make, (32, 8, *channels))
 
