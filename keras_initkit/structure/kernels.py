@@ -30,8 +30,8 @@ class Kernel:
         role: one of `"dense"`, `"conv"`, `"conv_transpose"`, `"depthwise"`, `"recurrent"`, `"embedding"`,
             or `"unknown"`: read by default, since nobody described the layer.
         shape: the variable's shape with packed axes taken apart, so that each axis has one role: the kernel
-            (64, 4 * 32) of an LSTM is (64, 4, 32). `None` is the variable's own. The variable's elements are
-            in the same order, so one reshapes to the other.
+            (64, 4 * 32) of an LSTM is (64, 4, 32). Left out, it is the variable's own. The variable's elements
+            are in the same order, so one reshapes to the other.
         strides: strides of a convolution, one for each spatial axis.
         gates: names of a recurrent layer's gates, in the order of their axis, which is the only batch axis.
         layer: the layer that owns the kernel; `kernels` fills it in.
@@ -52,14 +52,14 @@ class Kernel:
     out_axes: Axes = -1
     batch_axes: Axes = ()
     role: str = "dense"
-    shape: tuple[int, ...] | None = None
+    shape: tuple[int, ...] = ()
     strides: tuple[int, ...] = ()
     gates: tuple[str, ...] = ()
     layer: keras.Layer | None = None
 
     def __post_init__(self):
         own_shape = tuple(self.variable.shape)
-        shape = own_shape if self.shape is None else tuple(self.shape)
+        shape = tuple(self.shape) or own_shape
         if math.prod(shape) != math.prod(own_shape):
             raise ValueError(f"shape: got {shape} for {self.variable.path}, expected the size of {own_shape}.")
         if self.role not in ROLES:
