@@ -5,10 +5,10 @@ Importing it registers the initializers, so that `"keras_initkit>Name"` works wh
 
 from typing import Any
 
-from keras_initkit import initializers, theory
+from keras_initkit import initializers, structure, theory
 from keras_initkit._version import __version__
 
-__all__ = ["__version__", "compare", "initializers", "theory"]
+__all__ = ["__version__", "compare", "initializers", "structure", "theory"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,14 +1,20 @@
-"""The layers directly inside a layer, as Keras itself tracks them."""
+"""The layers that a layer is made of."""
 
 from __future__ import annotations
 
 import keras
 
 
-def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """Direct sublayers of any layer: of a model, a wrapper, attention, or a user's own.
+def sublayers(layer: keras.Layer) -> list[keras.Layer]:
+    """The direct sublayers of `layer`, each once, in the order in which Keras tracks them.
 
-    Keras has no public list of them but for models (`model.layers`), and a composite layer's are what its
-    users most want to see; `_layers` is the one private name for it, and it stands here alone.
+    Whatever Keras itself finds: attributes and lists of layers, a wrapper's layer, an RNN's cell, the
+    projections inside an attention layer, the layers of a model.
+
+    >>> [sublayer.name for sublayer in sublayers(keras.Sequential([keras.layers.Dense(2, name="head")]))]
+    ['head']
     """
-    return [part for part in layer._layers if isinstance(part, keras.layers.Layer)]
+    # Keras shows the sublayers of a model (`Model.layers`) but not those of a layer, a MultiHeadAttention's
+    # say. This private list is what `Model.layers` and `Layer.weights` read; test_sublayers.py guards it.
+    tracked = layer._layers
+    return list({id(sublayer): sublayer for sublayer in tracked}.values())
