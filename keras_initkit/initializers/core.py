@@ -113,10 +113,14 @@ class ScaledVariance(keras.initializers.VarianceScaling):
             return compute_fans(shape)
         return compute_fans(shape, self.in_axes, self.out_axes)
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> keras.KerasTensor:
-        fan_in, fan_out = self.fans(shape)
+    def variance(self, fans: Fans) -> float:
+        """Variance of the elements of a kernel with these fans."""
+        fan_in, fan_out = fans
         fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
-        return draw(shape, self.scale / max(fan, 1.0), self.distribution, dtype, self.seed)
+        return self.scale / max(fan, 1.0)
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> keras.KerasTensor:
+        return draw(shape, self.variance(self.fans(shape)), self.distribution, dtype, self.seed)
 
     def get_config(self) -> dict[str, Any]:
         return constructor_config(self)
