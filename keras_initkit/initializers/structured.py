@@ -159,8 +159,8 @@ class Siren(ScaledVariance):
 
         first layer: U(-1 / fan_in, 1 / fan_in),    later layers: U(-c, c) with c = sqrt(6 / fan_in) / omega_0
 
-    The first layer spreads its units over frequencies up to omega_0; in the later ones every pre-activation,
-    omega_0 included, is then N(0, 1) at any depth.
+    The first layer spreads its units over frequencies up to omega_0. In the second the pre-activations, omega_0
+    included, are N(0, 1); from there their variance goes to v = 1 - exp(-2 v) = 0.797 and stays, at any depth.
 
     Args:
         first: whether the kernel belongs to the network's first layer.

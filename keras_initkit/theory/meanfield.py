@@ -10,6 +10,7 @@ and multiplies the gradient's variance by chi_1 = sigma_w^2 E[f'(sqrt(q) z)^2].
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -79,7 +80,7 @@ def critical_point(activation: Activation, sigma_b: float | None = None, q: floa
 
 _ROUNDING = 1e-5  # of q: what float32 quadrature leaves of a difference that is zero
 _SMALL = 1e-10  # a variance at which a smooth activation is its tangent
-_GRID = np.logspace(-6, 3, 28)
+_GRID = np.logspace(-6, 3, 10)
 
 
 def _name(function: Callable) -> str:
@@ -125,6 +126,7 @@ def _unbiased(function: Callable) -> CriticalPoint:
     return CriticalPoint(math.sqrt(weight), 0.0, 0.0)
 
 
+@functools.lru_cache(maxsize=64)  # a second of quadratures, and layers clone their initializers
 def _biased(function: Callable, sigma_b: float) -> CriticalPoint:
     from scipy.optimize import brentq  # slow to import, and only the line of a smooth activation needs it
 
