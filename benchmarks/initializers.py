@@ -4,8 +4,8 @@
 
 Calls alternate, ours and Keras' in turn, so that whatever slows the machine slows both. Each row is the median
 of the ratios of neighbouring calls with its quartiles: below 1 ours is faster. The last column is the ratio of the
-fastest calls, which a busy machine disturbs least. Families that Keras lacks are
-compared with its `Orthogonal` or `HeNormal` on the same shape.
+fastest calls, which a busy machine disturbs least. Families that Keras lacks are compared with its `Orthogonal` or
+`HeNormal` on the same shape.
 """
 
 from __future__ import annotations

@@ -15,20 +15,26 @@ from keras_initkit.theory.activations import Activation
 from keras_initkit.theory.fans import Axes
 from keras_initkit.theory.gains import DIRECTIONS, gain
 
+_TINY = 1e-30
+
 
 def haar(shape: Sequence[int], scale: float, dtype: Any, seed: Seed) -> keras.KerasTensor:
-    """Matrices of `shape[-2:]`, uniform among those with orthogonal rows or columns, whichever are fewer.
+    """Matrices of `shape[-2:]`, uniform among those with orthogonal rows or columns, whichever are fewer."""
+    *batch, rows, columns = shape
+    tall = (*batch, max(rows, columns), min(rows, columns))
+    q = _haar_columns(draw(tall, 1.0, "untruncated_normal", dtype, seed), scale)
+    return q if rows >= columns else keras.ops.swapaxes(q, -2, -1)
+
+
+def _haar_columns(gaussian: keras.KerasTensor, scale: float = 1.0) -> keras.KerasTensor:
+    """Orthogonal columns from tall matrices of standard normal numbers.
 
     The factor Q of a Gaussian matrix is uniform (Haar) once the diagonal of R is positive (Mezzadri 2007).
     """
-    *batch, rows, columns = shape
-    tall = (*batch, max(rows, columns), min(rows, columns))
-    q, r = keras.ops.qr(draw(tall, 1.0, "untruncated_normal", dtype, seed))
+    q, r = keras.ops.qr(gaussian)
     diagonal = keras.ops.diagonal(r, axis1=-2, axis2=-1)
-    scales = keras.ops.full_like(diagonal, scale)
-    # where, not sign: the sign of zero would erase a column. The scale rides along for one pass over Q.
-    q = q * keras.ops.expand_dims(keras.ops.where(diagonal < 0, -scales, scales), -2)
-    return q if rows >= columns else keras.ops.swapaxes(q, -2, -1)
+    signs = keras.ops.sign(diagonal + _TINY)  # the sign of zero would erase a column
+    return q * keras.ops.expand_dims(scale * signs, -2)  # one pass over Q
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -164,20 +170,26 @@ class ConvOrthogonal(_OrthogonalConvolution):
     def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
         *field, inputs, outputs = shape
         few, many = sorted((inputs, outputs))
-        # (axis, rank): ranks of an odd number of channels alternate, so that the mass stays around the centre.
-        factors = [
-            (axis, (many + step % 2) // 2) for step in range(max(field) - 1) for axis, size in enumerate(field)
-            if step < size - 1
-        ]
+        # One factor for every tap after the first, the axes in turn.
+        axes = [a for step in range(1, max(field)) for a, size in enumerate(field) if step < size]
         # One draw for all, since a second draw from the same integer seed would be equal to the first.
-        matrices = haar((1 + len(factors), many, many), 1.0, dtype, self.seed)
-        kernel = keras.ops.reshape(self.gain * matrices[0, :few], (1,) * len(field) + (few, many))
-        for index, (axis, rank) in enumerate(factors, start=1):
-            basis = matrices[index, :, :rank]
-            near = keras.ops.matmul(keras.ops.matmul(kernel, basis), keras.ops.transpose(basis))
-            before = [(0, int(a == axis)) for a in range(len(shape))]
-            after = [(int(a == axis), 0) for a in range(len(shape))]
-            kernel = keras.ops.pad(near, before) + keras.ops.pad(kernel - near, after)
+        half, tall = (many + 1) // 2, many * few
+        normal = draw((tall + len(axes) * many * half,), 1.0, "untruncated_normal", dtype, self.seed)
+        rotation = keras.ops.transpose(_haar_columns(keras.ops.reshape(normal[:tall], (many, few)), self.gain))
+        sizes = [1] * len(field) + [few, many]
+        kernel = keras.ops.reshape(rotation, sizes)
+        if axes:
+            bases = _haar_columns(keras.ops.reshape(normal[tall:], (len(axes), many, half)))
+        for index, axis in enumerate(axes):
+            # Half of an odd number of channels is rounded up and down in turn, to keep the mass around the centre.
+            basis = bases[index, :, : (many + axes[:index].count(axis) % 2) // 2]
+            flat = keras.ops.reshape(kernel, (-1, many))  # one product, not one for every tap
+            near = keras.ops.matmul(keras.ops.matmul(flat, basis), keras.ops.transpose(basis))
+            near = keras.ops.reshape(near, sizes)
+            nothing = keras.ops.zeros([*sizes[:axis], 1, *sizes[axis + 1 :]], dtype)
+            far = keras.ops.concatenate([nothing, kernel - near], axis)
+            kernel = keras.ops.concatenate([near, nothing], axis) + far
+            sizes[axis] += 1
         return kernel if inputs <= outputs else keras.ops.swapaxes(kernel, -2, -1)
 
 
