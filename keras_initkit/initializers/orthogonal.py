@@ -74,6 +74,9 @@ class ScaledOrthogonal(ShapedInitializer):
     ):
         if isinstance(activation, dict):  # from a configuration
             activation = keras.saving.deserialize_keras_object(activation)
+        several = not isinstance(out_axes, str) and isinstance(out_axes, Sequence)
+        if not all(isinstance(axis, int) for axis in (out_axes if several else [out_axes])):
+            raise ValueError(f"out_axes: got {out_axes!r}, expected an integer or a sequence of integers.")
         self.activation, self.out_axes = activation, out_axes
         self.direction = one_of("direction", direction, DIRECTIONS)
         self.gain = gain(activation, direction)

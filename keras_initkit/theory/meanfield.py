@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -62,7 +63,7 @@ def critical_point(activation: Activation, sigma_b: float | None = None, q: floa
     if sigma_b is not None and q is not None:
         raise ValueError(f"sigma_b, q: got {sigma_b!r} and {q!r}, expected one of them; either gives the other.")
     if q is not None:
-        if not (math.isfinite(q) and q > 0):
+        if not (isinstance(q, Real) and 0 < q < math.inf):
             raise ValueError(f"q: got {q!r}, expected a positive variance.")
         weight, bias = _variances(function, q)
         if bias < -_ROUNDING * q:
@@ -73,7 +74,7 @@ def critical_point(activation: Activation, sigma_b: float | None = None, q: floa
         _check_settles(function, weight, bias, q)
         return CriticalPoint(math.sqrt(weight), math.sqrt(bias) if bias > _ROUNDING * q else 0.0, float(q))
     sigma_b = 0.0 if sigma_b is None else sigma_b
-    if not (math.isfinite(sigma_b) and sigma_b >= 0):
+    if not (isinstance(sigma_b, Real) and 0 <= sigma_b < math.inf):
         raise ValueError(f"sigma_b: got {sigma_b!r}, expected a standard deviation of 0 or more.")
     return _unbiased(function) if sigma_b == 0 else _biased(function, float(sigma_b))
 

@@ -138,6 +138,22 @@ def test_wrong_rank_is_told(name):
         make(name)(())
 
 
+@pytest.mark.parametrize("name", ["ActivationScaling", "Critical", "CriticalBias", "ScaledOrthogonal"])
+def test_an_activation_in_a_configuration_runs_no_code(name):
+    initializer = getattr(initializers, name)(lambda x: 0.5 * x + abs(x))
+    with pytest.warns(UserWarning, match="includes a `lambda`"):
+        config = keras.initializers.serialize(initializer)
+    with pytest.raises(ValueError, match="deserialization of a Python lambda"):
+        keras.initializers.deserialize(config)
+
+
+def test_queries_and_keys_differ():
+    for initializer in (initializers.ScaledOrthogonal(), initializers.DepthScaling(2), initializers.Sparse()):
+        layer = keras.layers.MultiHeadAttention(2, 8, kernel_initializer=initializer)
+        layer.build((1, 5, 16), (1, 5, 16))
+        assert (values(layer.query_dense.kernel) != values(layer.key_dense.kernel)).any()
+
+
 def test_inside_a_compiled_function():
     """As JAX does under a distribution whose layout shards a variable, and TensorFlow in a graph."""
     backend = keras.backend.backend()

@@ -151,6 +151,7 @@ def test_delta_orthogonal_acts_on_each_pixel(size):
     [
         (lambda: ScaledOrthogonal("relu", "sideways"), "direction: got 'sideways', expected one of 'forward', 'backw"),
         (lambda: ScaledOrthogonal("rleu"), "activation: Keras knows none called 'rleu'. Did you mean .*'relu'"),
+        (lambda: ScaledOrthogonal(out_axes="last"), "out_axes: got 'last', expected an integer or a sequence"),
         (lambda: ScaledOrthogonal(out_axes=2)((3, 4)), "out_axes: got 2 for a kernel of shape"),
         (lambda: ScaledOrthogonal(out_axes=(0, 1))((3, 4)), "at least one axis left for the inputs"),
         (lambda: ScaledOrthogonal(out_axes=(1, -1))((3, 4)), "expected different axes"),

@@ -69,6 +69,17 @@ def test_erf_has_a_closed_form():
     assert second_moment(keras.ops.erf, True, q) == pytest.approx(4 / math.pi / math.sqrt(1 + 4 * q), rel=CLOSE)
 
 
+@pytest.mark.parametrize("name", ["tanh", "silu", "elu", "hard_sigmoid"])
+def test_quadrature_of_single_precision_ends(name):
+    """What JAX computes by default, and a user's function may: refining below its rounding never ended."""
+    import keras
+
+    activation = getattr(keras.activations, name)
+    single = lambda z: keras.ops.cast(activation(keras.ops.cast(z, "float32")), z.dtype)  # noqa: E731
+    for derivative in (False, True):
+        assert second_moment(single, derivative) == pytest.approx(second_moment(activation, derivative), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("activation", "options", "message"),
     [
@@ -78,6 +89,8 @@ def test_erf_has_a_closed_form():
         ("softplus", {"q": 5.0}, "q: got 5.0, where softplus has no critical point: it would need biases"),
         ("relu", {"sigma_b": 0.1}, "sigma_b: got 0.1, with which relu has no stable"),
         ("tanh", {"sigma_b": -1}, "sigma_b: got -1, expected a standard deviation of 0 or more"),
+        ("tanh", {"sigma_b": "small"}, "sigma_b: got 'small'"),
+        ("tanh", {"q": float("nan")}, "q: got nan, expected a positive variance"),
         ("tanh", {"q": 0}, "q: got 0, expected a positive variance"),
         ("tanh", {"q": 1, "sigma_b": 1}, "sigma_b, q: got 1 and 1, expected one of them"),
         (lambda x: 0 * x, {"q": 1}, "has no critical point, the mean square of its derivative is 0"),
