@@ -1,5 +1,31 @@
 """What one weight is drawn from: Keras initializers, registered as `"keras_initkit>Name"`."""
 
-from keras_initkit.initializers.scaling import ActivationScaling, StandardUniform
+from keras_initkit.initializers.biases import ChronoBias, CriticalBias, PriorProbabilityBias, UnitForgetGateBias
+from keras_initkit.initializers.catalogue import catalogue
+from keras_initkit.initializers.orthogonal import ConvOrthogonal, DeltaOrthogonal, GatewiseOrthogonal, ScaledOrthogonal
+from keras_initkit.initializers.scaling import ActivationScaling, Critical, DepthScaling, RandomWalk, StandardUniform
+from keras_initkit.initializers.structured import Dirac, Hadamard, Siren, Sparse
+from keras_initkit.initializers.upsampling import ICNR, BilinearUpsampling
 
-__all__ = ["ActivationScaling", "StandardUniform"]
+__all__ = [
+    "ICNR",
+    "ActivationScaling",
+    "BilinearUpsampling",
+    "ChronoBias",
+    "ConvOrthogonal",
+    "Critical",
+    "CriticalBias",
+    "DeltaOrthogonal",
+    "DepthScaling",
+    "Dirac",
+    "GatewiseOrthogonal",
+    "Hadamard",
+    "PriorProbabilityBias",
+    "RandomWalk",
+    "ScaledOrthogonal",
+    "Siren",
+    "Sparse",
+    "StandardUniform",
+    "UnitForgetGateBias",
+    "catalogue",
+]

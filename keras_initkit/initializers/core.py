@@ -113,11 +113,15 @@ class ScaledVariance(keras.initializers.VarianceScaling):
             return compute_fans(shape)
         return compute_fans(shape, self.in_axes, self.out_axes)
 
+    def variance(self, fans: Fans) -> float:
+        """Variance of the elements of a kernel with these fans."""
+        fan_in, fan_out = fans
+        fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
+        return self.scale / max(fan, 1.0)
+
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> keras.KerasTensor:
         """A kernel of `shape`, in `dtype` or Keras' default."""
-        fan_in, fan_out = self.fans(shape)
-        fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
-        return draw(shape, self.scale / max(fan, 1.0), self.distribution, dtype, self.seed)
+        return draw(shape, self.variance(self.fans(shape)), self.distribution, dtype, self.seed)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

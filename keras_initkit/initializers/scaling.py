@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
 
-from keras_initkit.initializers.core import PACKAGE, ScaledVariance
+from keras_initkit.initializers.checks import checked_count
+from keras_initkit.initializers.core import PACKAGE, ScaledVariance, one_of
 from keras_initkit.theory.activations import Activation
-from keras_initkit.theory.fans import Axes
-from keras_initkit.theory.gains import gain
+from keras_initkit.theory.fans import Axes, Fans
+from keras_initkit.theory.gains import DIRECTIONS, gain
+from keras_initkit.theory.meanfield import critical_point
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -25,7 +28,9 @@ class ActivationScaling(ScaledVariance):
         mode: `"fan_in"` keeps the signal's scale, `"fan_out"` the gradient's, `"fan_avg"` is between.
         distribution: `"truncated_normal"` (at two standard deviations, corrected for it),
             `"untruncated_normal"` or `"uniform"`.
-        direction: which gain: `"forward"` for the signal, `"backward"` for the gradient.
+        direction: which gain: `"forward"` for the signal, `"backward"` for the gradient, `"compromise"`
+            for the mean of the two second moments, 1 / gain^2 = (E[f(z)^2] + E[f'(z)^2]) / 2, which is to the
+            gain what Glorot's mean of the fans is to the fan.
         in_axes: axis or axes of the kernel that the layer sums over; with `out_axes`, or neither. The axes
             that are named by neither multiply both fans.
         out_axes: axis or axes of the units that the layer puts out.
@@ -55,8 +60,13 @@ class ActivationScaling(ScaledVariance):
     ):
         if isinstance(activation, dict):  # from a configuration
             activation = keras.saving.deserialize_keras_object(activation)
-        self.activation, self.direction = activation, direction
-        super().__init__(gain(activation, direction) ** 2, mode, distribution, in_axes, out_axes, seed)
+        self.activation = activation
+        self.direction = one_of("direction", direction, (*DIRECTIONS, "compromise"))
+        if direction == "compromise":
+            scale = 2 / sum(gain(activation, each) ** -2 for each in DIRECTIONS)
+        else:
+            scale = gain(activation, direction) ** 2
+        super().__init__(scale, mode, distribution, in_axes, out_axes, seed)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -78,3 +88,133 @@ class StandardUniform(ScaledVariance):
 
     def __init__(self, in_axes: Axes | None = None, out_axes: Axes | None = None, seed: Any = None):
         super().__init__(1 / 3, "fan_in", "uniform", in_axes, out_axes, seed)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class RandomWalk(ScaledVariance):
+    """N(0, g^2 / fan_in) with the g that keeps the logarithm of a gradient's norm from drifting with depth.
+
+        linear: g = exp(1 / (2 n)),    relu: g = sqrt(2) exp(1.2 / (max(n, 6) - 2.4)),    n = fan_in
+
+    He's rule keeps the mean square norm; the logarithm of a finite layer's norm then falls by about 1 / (2 n)
+    (linear) or 1.2 / n (relu) at each layer, which hundreds of narrow layers add up.
+
+    Args:
+        activation: `"relu"` or `"linear"`, for which the correction is known.
+        in_axes, out_axes, seed: as in `ActivationScaling`.
+
+    Raises:
+        ValueError: for another activation.
+
+    >>> from keras_initkit.initializers import RandomWalk
+    >>> round(RandomWalk("relu").variance((100.0, 100.0)) * 100, 4)  # 2 exp(2.4 / 97.6)
+    2.0498
+
+    Source: Sussillo and Abbott 2014.
+    """
+
+    def __init__(
+        self, activation: str = "relu", in_axes: Axes | None = None, out_axes: Axes | None = None, seed: Any = None
+    ):
+        self.activation = one_of("activation", activation, ("relu", "linear"))
+        scale = 2.0 if activation == "relu" else 1.0
+        super().__init__(scale, "fan_in", "untruncated_normal", in_axes, out_axes, seed)
+
+    def variance(self, fans: Fans) -> float:
+        """He's variance with the correction for a finite width."""
+        width = max(fans[0], 1.0)
+        drift = 1.2 / (max(width, 6.0) - 2.4) if self.activation == "relu" else 0.5 / width
+        return super().variance(fans) * math.exp(2 * drift)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class DepthScaling(ScaledVariance):
+    """Kernel of a layer that writes into a residual stream, smaller the more layers do.
+
+        residual: std = 1 / sqrt(2 n d),    small: std = 1 / sqrt(d),    wang: std = 2 / (n sqrt(d))
+
+    with n blocks of two residual branches each (attention and MLP) and width d. Under `"residual"` the stream's
+    variance stays of order one. Small-init schemes draw the kernels that read the stream from `"small"`, those
+    that write into it from `"wang"`.
+
+    Args:
+        n_layers: number of blocks, n.
+        rule: `"residual"`, `"small"` (whatever the depth) or `"wang"`.
+        width: d, the stream's width; `None` takes each kernel's fan-in. GPT-2's constant 0.02 is `width=2500`.
+        distribution: as in `ActivationScaling`.
+        in_axes, out_axes, seed: as in `ActivationScaling`.
+
+    Raises:
+        ValueError: for an unknown rule, or a number of layers or width below 1.
+
+    >>> from keras_initkit.initializers import DepthScaling
+    >>> DepthScaling(n_layers=8, seed=0).variance((64.0, 64.0)) ** -0.5  # sqrt(2 * 8 * 64)
+    32.0
+
+    Source: Radford et al. 2019, section 2.3 (residual); Nguyen and Salazar 2019 (small); Wang and
+    Komatsuzaki 2021, GPT-J, and Black et al. 2022 (wang).
+    """
+
+    def __init__(
+        self,
+        n_layers: int = 12,
+        rule: str = "residual",
+        width: int | None = None,
+        distribution: str = "untruncated_normal",
+        in_axes: Axes | None = None,
+        out_axes: Axes | None = None,
+        seed: Any = None,
+    ):
+        self.n_layers = checked_count("n_layers", n_layers)
+        self.rule = one_of("rule", rule, ("residual", "small", "wang"))
+        self.width = width if width is None else checked_count("width", width)
+        scale = {"residual": 1 / (2 * self.n_layers), "small": 1.0, "wang": 4 / self.n_layers**2}[rule]
+        super().__init__(scale, "fan_in", distribution, in_axes, out_axes, seed)
+
+    def variance(self, fans: Fans) -> float:
+        """The rule's variance for the stream's width, or else for this fan-in."""
+        return super().variance(fans) if self.width is None else self.scale / self.width
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Critical(ScaledVariance):
+    """Variance `sigma_w^2 / fan_in` on the edge of chaos, where gradients neither vanish nor explode with depth.
+
+    sigma_w is where `chi_1 = sigma_w^2 E[f'(sqrt(q) z)^2] = 1` and layers of these kernels and of biases of
+    standard deviation sigma_b keep the pre-activations' variance at q (`keras_initkit.theory.critical_point`).
+    The biases are part of it: give the layer `CriticalBias` with the same arguments. With sigma_b = 0, as here
+    by default, Keras' zero biases are that.
+
+    Args:
+        activation: as in `ActivationScaling`: the activation of the network's layers.
+        sigma_b: standard deviation of the biases. A larger one brings a larger q.
+        q: variance of the pre-activations, instead of `sigma_b`.
+        distribution, in_axes, out_axes, seed: as in `ActivationScaling`.
+
+    Raises:
+        ValueError: if both `sigma_b` and `q` are given, or the activation has no such critical point.
+
+    >>> from keras_initkit.initializers import Critical, CriticalBias
+    >>> layer = keras.layers.Dense(
+    ...     100, "tanh", kernel_initializer=Critical("tanh", q=1.0), bias_initializer=CriticalBias("tanh", q=1.0))
+    >>> round(Critical("tanh", q=1.0).variance((100.0, 100.0)) * 100, 4)  # sigma_w^2
+    2.1533
+
+    Source: Poole et al. 2016; Schoenholz et al. 2017; Pennington et al. 2017.
+    """
+
+    def __init__(
+        self,
+        activation: Activation = "relu",
+        sigma_b: float | None = None,
+        q: float | None = None,
+        distribution: str = "untruncated_normal",
+        in_axes: Axes | None = None,
+        out_axes: Axes | None = None,
+        seed: Any = None,
+    ):
+        if isinstance(activation, dict):  # from a configuration
+            activation = keras.saving.deserialize_keras_object(activation)
+        self.activation, self.sigma_b, self.q = activation, sigma_b, q
+        scale = critical_point(activation, sigma_b, q).sigma_w ** 2
+        super().__init__(scale, "fan_in", distribution, in_axes, out_axes, seed)

@@ -66,15 +66,28 @@ def gain(activation: Activation, direction: str = "forward") -> float:
     function = resolve(activation)
     known = getattr(function, "__name__", "")
     if known in _SECOND_MOMENTS and getattr(keras.activations, known, None) is function:
-        second_moment = _SECOND_MOMENTS[known][DIRECTIONS.index(direction)]
+        mean_square = _SECOND_MOMENTS[known][DIRECTIONS.index(direction)]
     else:
-        second_moment = _quadrature(function, derivative=direction == "backward")
-    if not (math.isfinite(second_moment) and second_moment > 0):
+        mean_square = second_moment(function, derivative=direction == "backward")
+    if not (math.isfinite(mean_square) and mean_square > 0):
         raise ValueError(
-            f"activation: {known or function!r} has no {direction} gain, its mean square is {second_moment}. "
+            f"activation: {known or function!r} has no {direction} gain, its mean square is {mean_square}. "
             "Expected an activation that lets some signal through, and finite values of it."
         )
-    return 1 / math.sqrt(second_moment)
+    return 1 / math.sqrt(mean_square)
+
+
+def second_moment(function: Callable, derivative: bool = False, variance: float = 1.0) -> float:
+    """E[f(z)^2], or E[f'(z)^2], for z ~ N(0, variance), by quadrature.
+
+    >>> round(second_moment(keras.activations.relu, variance=4.0), 4)
+    2.0
+    """
+    if variance == 1:
+        return _quadrature(function, derivative)
+    stddev = math.sqrt(variance)
+    scaled = _quadrature(lambda z: function(stddev * z), derivative)
+    return scaled / variance if derivative else scaled
 
 
 def _quadrature(function: Callable, derivative: bool) -> float:
@@ -82,11 +95,20 @@ def _quadrature(function: Callable, derivative: bool) -> float:
     if not derivative:
         # Gauss-Hermite: exponentially accurate where f is smooth, so two orders agree; at a kink they do not.
         (few, few_weights), (many, many_weights) = hermegauss(80), hermegauss(120)
-        values = evaluate(function, np.concatenate([few, many])) ** 2 / math.sqrt(2 * math.pi)
-        first, second = few_weights @ values[:80], many_weights @ values[80:]
-        if abs(first - second) <= 1e-10 * abs(second):
+        values = evaluate(function, np.concatenate([few, many]))
+        squares = values**2 / math.sqrt(2 * math.pi)
+        first, second = few_weights @ squares[:80], many_weights @ squares[80:]
+        if abs(first - second) <= _tolerance(values) * abs(second):
             return float(second)
     return _panel_quadrature(function, derivative)
+
+
+def _tolerance(values: np.ndarray) -> float:
+    """What two quadratures of these values may differ by: rounding, if they were computed in float32.
+
+    JAX has no float64 unless told so, and a user's function may cast. Below its rounding no refinement ends.
+    """
+    return 1e-5 if np.array_equal(values, values.astype("float32"), equal_nan=True) else 1e-10
 
 
 _DEGREE = 24
@@ -102,26 +124,27 @@ def _panel_quadrature(function: Callable, derivative: bool) -> float:
     same accuracy for f' as its smoothness allows. Keras' own kinks fall on panel borders from the start.
     """
 
-    def integrals(panels: np.ndarray) -> np.ndarray:
+    def integrals(panels: np.ndarray) -> tuple[np.ndarray, float]:
         centre, half = panels.mean(axis=1)[:, None], np.diff(panels, axis=1) / 2
         values = evaluate(function, (centre + half * _POINTS).ravel()).reshape(len(panels), -1)
         series = _TO_SERIES @ values.T
         if derivative:
             series = chebder(series) / half.T
         z = centre + half * _NODES
-        return (chebval(_NODES, series) ** 2 * np.exp(-(z**2) / 2) * half) @ _WEIGHTS / math.sqrt(2 * math.pi)
+        squares = chebval(_NODES, series) ** 2 * np.exp(-(z**2) / 2) * half
+        return squares @ _WEIGHTS / math.sqrt(2 * math.pi), _tolerance(values)
 
     borders = np.arange(-14, 14.25, 0.5)
     panels = np.stack([borders[:-1], borders[1:]], axis=1)
-    whole = integrals(panels)
+    whole, tolerance = integrals(panels)
     total = 0.0
     for _ in range(40):
         middle = panels.mean(axis=1)
         halves = np.stack([panels[:, 0], middle, middle, panels[:, 1]], axis=1).reshape(-1, 2)
-        parts = integrals(halves)
+        parts, _ = integrals(halves)
         refined = parts.reshape(-1, 2).sum(axis=1)
         scale = abs(total) + np.abs(refined).sum()
-        rough = np.abs(refined - whole) > 1e-10 * scale  # NaN compares false and so reaches the total
+        rough = np.abs(refined - whole) > tolerance * scale  # NaN compares false and so reaches the total
         total += refined[~rough].sum()
         if not rough.any():
             return float(total)
