@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import random
+import warnings
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 import keras
 
@@ -19,6 +22,8 @@ DISTRIBUTIONS = ("truncated_normal", "untruncated_normal", "uniform")
 TRUNCATED_STDDEV = 0.87962566103423978
 
 Seed = int | keras.random.SeedGenerator | None
+# Live seed generators by the name and seed of their configuration (see `checked_seed`).
+_STREAMS: WeakValueDictionary[tuple[Any, Any], keras.random.SeedGenerator] = WeakValueDictionary()
 
 
 def one_of(name: str, value: Any, allowed: Sequence[str]) -> Any:
@@ -29,12 +34,25 @@ def one_of(name: str, value: Any, allowed: Sequence[str]) -> Any:
 
 
 def checked_seed(seed: Any) -> Seed:
-    """A seed as an initializer's constructor takes it, deserialized if it comes from a configuration."""
+    """A seed as an initializer's constructor takes it, deserialized if it comes from a configuration.
+
+    A `SeedGenerator` is one stream of draws. Its configuration, which is how Keras clones an initializer and
+    copies a model, means the live generator of that name and seed where there is one: copies then go on with the
+    stream. A second generator at the stream's start would draw again what the first has drawn, as Keras' do.
+    """
     if isinstance(seed, dict):
-        seed = keras.saving.deserialize_keras_object(seed)
+        live = _STREAMS.get(_stream(seed)) if seed.get("class_name") == "SeedGenerator" else None
+        seed = live or keras.saving.deserialize_keras_object(seed)
     if isinstance(seed, bool) or not isinstance(seed, int | keras.random.SeedGenerator | None):
         raise ValueError(f"seed: got {seed!r}, expected an integer, a keras.random.SeedGenerator or None.")
+    if isinstance(seed, keras.random.SeedGenerator):
+        _STREAMS[_stream(keras.saving.serialize_keras_object(seed))] = seed
     return seed
+
+
+def _stream(serialized: dict[str, Any]) -> tuple[Any, Any]:
+    config = serialized.get("config", {})
+    return config.get("name"), config.get("seed")
 
 
 def constructor_config(initializer: keras.initializers.Initializer) -> dict[str, Any]:
@@ -48,6 +66,47 @@ def constructor_config(initializer: keras.initializers.Initializer) -> dict[str,
 
     names = inspect.signature(type(initializer)).parameters
     return {name: plain(getattr(initializer, name)) for name in names}
+
+
+class OwnConfig(dict):
+    """A configuration that has just come from `get_config()`. Serialization copies it into a plain dict."""
+
+
+class Cloneable:
+    """How an initializer is copied: by its configuration, which is exactly the constructor's arguments.
+
+    MultiHeadAttention calls `from_config(get_config())` for each of its kernels. Copies without a seed draw
+    apart, and so do copies that share a `SeedGenerator`; with an integer seed they are bound to repeat, since a
+    copy with another seed would have another configuration. Then a warning names the remedy.
+    """
+
+    seed: Seed
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain data, under their own names."""
+        return OwnConfig(constructor_config(self))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """The initializer with these constructor arguments."""
+        seed = config.get("seed")
+        if isinstance(config, OwnConfig) and isinstance(seed, int):
+            warnings.warn(
+                f"{cls.__name__}: got a clone with the integer seed {seed}, as MultiHeadAttention makes one for each "
+                "kernel; clones with an integer seed draw equal values for equal shapes, such as query, key and value. "
+                f"Pass seed=keras.random.SeedGenerator({seed}), which reproduces as well and whose clones draw apart "
+                f"(or, in versions that have it, call keras_initkit.initialize(model, scheme, seed={seed})).",
+                stacklevel=3,
+            )
+        return cls(**config)
+
+    def clone(self) -> Any:
+        """A copy, asked for by name: no warning."""
+        return self.from_config(dict(self.get_config()))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        # The attributes are never changed, and a SeedGenerator, which cannot be copied deeply, stays one stream.
+        return copy.copy(self)
 
 
 def fresh_seed(seed: Seed) -> int | keras.random.SeedGenerator:
@@ -81,7 +140,7 @@ def draw(
     return keras.ops.cast(values, dtype)
 
 
-class ScaledVariance(keras.initializers.VarianceScaling):
+class ScaledVariance(Cloneable, keras.initializers.VarianceScaling):
     """Core of the scaling family: independent elements of variance `scale / fan`.
 
     A subclass passes `scale`; `fan` is the kernel's fan-in, fan-out or their mean. It is a Keras
@@ -114,17 +173,18 @@ class ScaledVariance(keras.initializers.VarianceScaling):
         return compute_fans(shape, self.in_axes, self.out_axes)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> keras.KerasTensor:
+        """A kernel of `shape`."""
         fan_in, fan_out = self.fans(shape)
         fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
         return draw(shape, self.scale / max(fan, 1.0), self.distribution, dtype, self.seed)
 
-    def get_config(self) -> dict[str, Any]:
-        return constructor_config(self)
-
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ScaledVariance:
-        config = dict(config)
-        for ours, einsum_dense in (("in_axes", "input_axes"), ("out_axes", "output_axes")):
-            if einsum_dense in config:
-                config[ours] = config.pop(einsum_dense)
-        return cls(**config)
+        """The initializer with these constructor arguments, or those of Keras' `EinsumDense`."""
+        if "input_axes" in config or "output_axes" in config:
+            # A plain dict: EinsumDense makes this copy for its one kernel, so that no seed repeats.
+            config = dict(config)
+            for ours, einsum_dense in (("in_axes", "input_axes"), ("out_axes", "output_axes")):
+                if einsum_dense in config:
+                    config[ours] = config.pop(einsum_dense)
+        return super().from_config(config)
