@@ -9,7 +9,6 @@ import random
 import warnings
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakValueDictionary
 
 import keras
 
@@ -22,8 +21,9 @@ DISTRIBUTIONS = ("truncated_normal", "untruncated_normal", "uniform")
 TRUNCATED_STDDEV = 0.87962566103423978
 
 Seed = int | keras.random.SeedGenerator | None
-# Live seed generators by the name and seed of their configuration (see `checked_seed`).
-_STREAMS: WeakValueDictionary[tuple[Any, Any], keras.random.SeedGenerator] = WeakValueDictionary()
+# Seed generators by the name and seed of their configuration (see `checked_seed`). Not weakly: what is drawn
+# must not depend on when Python collects a model that is out of use.
+_STREAMS: dict[tuple[Any, Any], keras.random.SeedGenerator] = {}
 
 
 def one_of(name: str, value: Any, allowed: Sequence[str]) -> Any:
@@ -36,13 +36,13 @@ def one_of(name: str, value: Any, allowed: Sequence[str]) -> Any:
 def checked_seed(seed: Any) -> Seed:
     """A seed as an initializer's constructor takes it, deserialized if it comes from a configuration.
 
-    A `SeedGenerator` is one stream of draws. Its configuration, which is how Keras clones an initializer and
-    copies a model, means the live generator of that name and seed where there is one: copies then go on with the
-    stream. A second generator at the stream's start would draw again what the first has drawn, as Keras' do.
+    A `SeedGenerator` is one stream of draws. Its configuration, by which Keras clones an initializer and copies a
+    model, means the last generator of that name and seed that this process has seen, so that copies go on with
+    the stream. A second generator at the stream's start would draw again what the first has drawn, as Keras' do.
     """
     if isinstance(seed, dict):
-        live = _STREAMS.get(_stream(seed)) if seed.get("class_name") == "SeedGenerator" else None
-        seed = live or keras.saving.deserialize_keras_object(seed)
+        known = _STREAMS.get(_stream(seed)) if seed.get("class_name") == "SeedGenerator" else None
+        seed = known or keras.saving.deserialize_keras_object(seed)
     if isinstance(seed, bool) or not isinstance(seed, int | keras.random.SeedGenerator | None):
         raise ValueError(f"seed: got {seed!r}, expected an integer, a keras.random.SeedGenerator or None.")
     if isinstance(seed, keras.random.SeedGenerator):

@@ -76,24 +76,30 @@ def clone_safety(subject: Subject) -> None:
     With an integer seed they draw the same values, since their configuration is the same; without a seed, or
     with a SeedGenerator, two clones draw different ones.
     """
-    for seed in (SEEDED, None, keras.random.SeedGenerator(SEEDED)) if subject.is_random else (None,):
-        initializer = subject.with_seed(seed)
-        kind = type(initializer)
+    kind = type(subject.initializer)
+
+    def clone(initializer: Any) -> Any:
         # A plain copy of the configuration: ours warn if they see that a clone will repeat an integer seed.
-        one, two = (kind.from_config(dict(initializer.get_config())) for _ in range(2))
-        if type(one) is not kind or one.get_config() != initializer.get_config():
+        copy = kind.from_config(dict(initializer.get_config()))
+        if type(copy) is not kind or copy.get_config() != initializer.get_config():
             raise ConformanceError(
-                f"got a clone {type(one).__name__} with {one.get_config()}, expected {kind.__name__} with "
+                f"got a clone {type(copy).__name__} with {copy.get_config()}, expected {kind.__name__} with "
                 f"{initializer.get_config()}; let from_config(get_config()) restore every argument."
             )
+        return copy
+
+    clone(subject.initializer)
+    for seed in (SEEDED, None, keras.random.SeedGenerator(SEEDED)) if subject.is_random else (None,):
+        initializer = subject.with_seed(seed)
+        one, two = clone(initializer), clone(initializer)
         equal = np.array_equal(draw(one, subject), draw(two, subject))
         if seed == SEEDED and not equal:
             raise ConformanceError("got other values from a clone with the same integer seed; draw with self.seed.")
         if seed != SEEDED and subject.is_random and equal:
             raise ConformanceError(
                 f"got the same values from two clones with seed={'None' if seed is None else 'a SeedGenerator'}: the "
-                "query, key and value kernels of a MultiHeadAttention would be equal. Make a fresh seed in each call, and let "
-                "copies share a generator; or name this check in deviations, as it is so for Keras' own."
+                "query, key and value kernels of a MultiHeadAttention would be equal. Make a fresh seed in each call "
+                "and let copies share a generator, or name this check in deviations, as for Keras' own."
             )
 
 
@@ -153,8 +159,8 @@ def keras_round_trip(subject: Subject) -> None:
             loaded = keras.saving.load_model(path, safe_mode=True).layers[0]
         except Exception as error:
             raise ConformanceError(
-                f"got {error!r} when loading a .keras file in safe mode; register the class, and give configurations that "
-                "from_config takes."
+                f"got {error!r} when loading a .keras file in safe mode; register the class, and give "
+                "configurations that from_config takes."
             ) from error
     got, expected = loaded.initializer.get_config(), carrier.initializer.get_config()
     if got != expected:
