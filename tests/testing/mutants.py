@@ -16,6 +16,8 @@ from scipy import stats
 from keras_initkit.initializers.core import Cloneable, checked_seed, fresh_seed
 from keras_initkit.testing import Orthogonal, expect
 
+# Keras' torch backend lets 4e-6 of truncated normal values pass: some seeds draw one outside the bounds.
+TORCH = ("truncation",) if keras.backend.backend() == "torch" else ()
 TRUNCATED = 0.8796256610342398  # standard deviation of N(0, 1) cut at 2
 
 
@@ -83,7 +85,7 @@ class FanAverage(Correct):
         return math.sqrt(self.scale / max(1, math.prod(shape[:-2]) * (shape[-1] + shape[-2]) / 2))
 
 
-@mutant("fan_mode", "stddev", "distribution", "truncation")
+@mutant("fan_mode", "stddev", "distribution", "truncation", "mean")
 class ReceptiveFieldForgotten(Correct):
     def stddev(self, shape):
         return math.sqrt(self.scale / max(1, shape[-2]))
@@ -176,7 +178,7 @@ class UniformForNormal(Correct):
         return keras.random.uniform(shape, -limit, limit, dtype, fresh_seed(self.seed))
 
 
-@mutant("distribution", "mean", "stddev", "fan_mode", "precision")
+@mutant("distribution", "mean", "stddev", "fan_mode", "precision", "keras_round_trip")
 class OneRowRepeated(Correct):
     def values(self, shape, dtype="float32", seed=None):
         row = keras.random.truncated_normal(
@@ -256,13 +258,13 @@ class DefaultDtypeIgnored(Correct):
 # Seeds
 
 
-@mutant("reproducibility", "clone_safety", "json_round_trip", "global_random_state", "precision")
+@mutant("reproducibility", "clone_safety", "json_round_trip", "global_random_state", "precision", *TORCH)
 class SeedIgnored(Correct):
     def values(self, shape, dtype="float32", seed=None):
         return super().values(shape, dtype, random.randint(1, 10**9))
 
 
-@mutant("distinct_draws", "reproducibility", "clone_safety")
+@mutant("distinct_draws", "reproducibility", "clone_safety", *TORCH)
 class SeedFixed(Correct):
     def values(self, shape, dtype="float32", seed=None):
         return super().values(shape, dtype, 1337)
@@ -411,7 +413,7 @@ class ShapeRemembered(Correct):
         return super().__call__(shape, dtype)
 
 
-@mutant("retracing")
+@mutant("retracing", "keras_round_trip")
 class LeavesTheGraph(Correct):
     def values(self, shape, dtype="float32", seed=None):
         return keras.ops.convert_to_tensor(keras.ops.convert_to_numpy(super().values(shape, dtype, seed)))
