@@ -23,7 +23,7 @@ TRUNCATED_STDDEV = 0.87962566103423978
 Seed = int | keras.random.SeedGenerator | None
 # Seed generators by the name and seed of their configuration (see `checked_seed`). Not weakly: what is drawn
 # must not depend on when Python collects a model that is out of use.
-_STREAMS: dict[tuple[Any, Any], keras.random.SeedGenerator] = {}
+_STREAMS: dict[str, keras.random.SeedGenerator] = {}
 
 
 def one_of(name: str, value: Any, allowed: Sequence[str]) -> Any:
@@ -41,18 +41,18 @@ def checked_seed(seed: Any) -> Seed:
     the stream. A second generator at the stream's start would draw again what the first has drawn, as Keras' do.
     """
     if isinstance(seed, dict):
-        known = _STREAMS.get(_stream(seed)) if seed.get("class_name") == "SeedGenerator" else None
+        config = seed.get("config") if seed.get("class_name") == "SeedGenerator" else None
+        known = _STREAMS.get(_stream(config)) if isinstance(config, dict) else None
         seed = known or keras.saving.deserialize_keras_object(seed)
     if isinstance(seed, bool) or not isinstance(seed, int | keras.random.SeedGenerator | None):
         raise ValueError(f"seed: got {seed!r}, expected an integer, a keras.random.SeedGenerator or None.")
     if isinstance(seed, keras.random.SeedGenerator):
-        _STREAMS[_stream(keras.saving.serialize_keras_object(seed))] = seed
+        _STREAMS[_stream(seed.get_config())] = seed
     return seed
 
 
-def _stream(serialized: dict[str, Any]) -> tuple[Any, Any]:
-    config = serialized.get("config", {})
-    return config.get("name"), config.get("seed")
+def _stream(config: dict[str, Any]) -> str:
+    return f"{config.get('name')!r}, {config.get('seed')!r}"
 
 
 def constructor_config(initializer: keras.initializers.Initializer) -> dict[str, Any]:

@@ -27,12 +27,16 @@ def all_differ(arrays):
     return not any(np.array_equal(arrays[i], other) for i in range(len(arrays)) for other in arrays[i + 1 :])
 
 
-def attention(seed):
-    layer = keras.layers.MultiHeadAttention(2, 4, kernel_initializer=ActivationScaling(seed=seed))
+def attention(seed, kind=keras.layers.MultiHeadAttention, heads=(2, 4)):
+    layer = kind(*heads, kernel_initializer=ActivationScaling(seed=seed))
     layer.build((None, 5, 8), (None, 5, 8))
     query, key, value, output = kernels(layer)
     assert query.shape == key.shape == value.shape == (8, 2, 4)
     return query, key, value, output
+
+
+def group_attention(seed):
+    return attention(seed, keras.layers.GroupQueryAttention, (4, 2, 2))
 
 
 def small_model(first, second=None):
@@ -40,8 +44,9 @@ def small_model(first, second=None):
     return keras.Sequential([*layers, keras.layers.Dense(6, kernel_initializer=second or first)])
 
 
+@pytest.mark.parametrize("attention", [attention, group_attention])
 @pytest.mark.parametrize("generator", [False, True])
-def test_attention_kernels_differ_without_a_seed_and_with_a_generator(generator):
+def test_attention_kernels_differ_without_a_seed_and_with_a_generator(attention, generator):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         assert all_differ(attention(keras.random.SeedGenerator(7) if generator else None)[:3])
@@ -53,7 +58,8 @@ def test_attention_with_a_generator_reproduces():
         np.testing.assert_array_equal(one, two)
 
 
-def test_attention_kernels_repeat_an_integer_seed_with_a_warning_that_names_the_remedy():
+@pytest.mark.parametrize("attention", [attention, group_attention])
+def test_attention_kernels_repeat_an_integer_seed_with_a_warning_that_names_the_remedy(attention):
     with pytest.warns(UserWarning, match=r"ActivationScaling: got a clone with the integer seed 7.*MultiHeadAttention"):
         query, key, value, _ = attention(7)
     np.testing.assert_array_equal(query, key)

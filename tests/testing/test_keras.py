@@ -96,5 +96,5 @@ def test_truncated_draws_have_no_exception():
 def test_centred_distributions_have_the_variance_asked_for(distribution):
     x = np.linspace(-1, 1, 200_001) * 8
     density = centred(distribution, 0.49).pdf(x)
-    assert np.trapezoid(density * x**2, x) == pytest.approx(0.49, rel=1e-4)
+    assert np.sum(density * x**2) * (x[1] - x[0]) == pytest.approx(0.49, rel=1e-4)
     assert isinstance(centred(distribution, 0.49), type(stats.norm()))

@@ -32,7 +32,7 @@ def test_a_mutant_is_caught_by_the_check_meant_for_it(name):
     failed = failed_checks(initializer, expected)
     assert check in failed
     assert set(failed) <= {check} | also
-    with pytest.raises(ConformanceError, match=rf"^{name}.*: got|global|Python|the state"):
+    with pytest.raises(ConformanceError, match=rf"^{name}.*, {next(iter(failed))}: "):
         check_initializer(initializer, expected)
 
 
