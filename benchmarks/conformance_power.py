@@ -79,7 +79,7 @@ def false_alarms():
         f"(they add {exact - 2e-6:+.1g})"
     )
     print(f"- two pairs of fresh seeds among 1e9 that coincide: {2e-9:.2g}")
-    print(f"- total: {nominal + max(0.0, exact - 2e-6) + 2e-9:.2g}")
+    print(f"- total: {nominal + max(0.0, exact - 2e-6) + 2e-9:.3g}")
 
 
 def numpy_draw(name, generator, size):
