@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_initkit.initializers.checks import checked_shape
-from keras_initkit.initializers.core import constructor_config
+from keras_initkit.initializers.core import Cloneable
 
 CONVOLUTION = "a convolution kernel (field..., inputs, outputs) in one, two or three dimensions"
 
@@ -24,7 +24,7 @@ def at_centre(matrix: keras.KerasTensor, field: Sequence[int]) -> keras.KerasTen
     return keras.ops.pad(matrix, [((size - 1) // 2, size // 2) for size in field] + [(0, 0), (0, 0)])
 
 
-class ShapedInitializer(keras.initializers.Initializer):
+class ShapedInitializer(Cloneable, keras.initializers.Initializer):
     """An initializer for shapes of certain ranks; a subclass computes the values in float32 at least."""
 
     ranks: Sequence[int]
@@ -38,10 +38,6 @@ class ShapedInitializer(keras.initializers.Initializer):
         if 0 in shape:
             return keras.ops.zeros(shape, dtype)
         return keras.ops.cast(self._values(shape, wide(dtype)), dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return constructor_config(self)
 
     def _check(self, shape: tuple[int, ...]) -> None:
         """Raises for sizes that this initializer has no values for."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import random
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +21,9 @@ DISTRIBUTIONS = ("truncated_normal", "untruncated_normal", "uniform")
 TRUNCATED_STDDEV = 0.87962566103423978
 
 Seed = int | keras.random.SeedGenerator | None
+# Seed generators by the name and seed of their configuration (see `checked_seed`). Not weakly: what is drawn
+# must not depend on when Python collects a model that is out of use.
+_STREAMS: dict[str, keras.random.SeedGenerator] = {}
 
 
 def one_of(name: str, value: Any, allowed: Sequence[str]) -> Any:
@@ -29,12 +34,25 @@ def one_of(name: str, value: Any, allowed: Sequence[str]) -> Any:
 
 
 def checked_seed(seed: Any) -> Seed:
-    """A seed as an initializer's constructor takes it, deserialized if it comes from a configuration."""
+    """A seed as an initializer's constructor takes it, deserialized if it comes from a configuration.
+
+    A `SeedGenerator` is one stream of draws. Its configuration, by which Keras clones an initializer and copies a
+    model, means the last generator of that name and seed that this process has seen, so that copies go on with
+    the stream. A second generator at the stream's start would draw again what the first has drawn, as Keras' do.
+    """
     if isinstance(seed, dict):
-        seed = keras.saving.deserialize_keras_object(seed)
+        config = seed.get("config") if seed.get("class_name") == "SeedGenerator" else None
+        known = _STREAMS.get(_stream(config)) if isinstance(config, dict) else None
+        seed = known or keras.saving.deserialize_keras_object(seed)
     if isinstance(seed, bool) or not isinstance(seed, int | keras.random.SeedGenerator | None):
         raise ValueError(f"seed: got {seed!r}, expected an integer, a keras.random.SeedGenerator or None.")
+    if isinstance(seed, keras.random.SeedGenerator):
+        _STREAMS[_stream(seed.get_config())] = seed
     return seed
+
+
+def _stream(config: dict[str, Any]) -> str:
+    return f"{config.get('name')!r}, {config.get('seed')!r}"
 
 
 def constructor_config(initializer: keras.initializers.Initializer) -> dict[str, Any]:
@@ -48,6 +66,47 @@ def constructor_config(initializer: keras.initializers.Initializer) -> dict[str,
 
     names = inspect.signature(type(initializer)).parameters
     return {name: plain(getattr(initializer, name)) for name in names}
+
+
+class OwnConfig(dict):
+    """A configuration that has just come from `get_config()`. Serialization copies it into a plain dict."""
+
+
+class Cloneable:
+    """How an initializer is copied: by its configuration, which is exactly the constructor's arguments.
+
+    MultiHeadAttention calls `from_config(get_config())` for each of its kernels. Copies without a seed draw
+    apart, and so do copies that share a `SeedGenerator`; with an integer seed they are bound to repeat, since a
+    copy with another seed would have another configuration. Then a warning names the remedy.
+    """
+
+    seed: Seed
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain data, under their own names."""
+        return OwnConfig(constructor_config(self))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """The initializer with these constructor arguments."""
+        seed = config.get("seed")
+        if isinstance(config, OwnConfig) and isinstance(seed, int):
+            warnings.warn(
+                f"{cls.__name__}: got a clone with the integer seed {seed}, as MultiHeadAttention makes one for each "
+                "kernel; clones with an integer seed draw equal values for equal shapes, such as query, key and value. "
+                f"Pass seed=keras.random.SeedGenerator({seed}), which reproduces as well and whose clones draw apart "
+                f"(or, in versions that have it, call keras_initkit.initialize(model, scheme, seed={seed})).",
+                stacklevel=3,
+            )
+        return cls(**config)
+
+    def clone(self) -> Any:
+        """A copy, asked for by name: no warning."""
+        return self.from_config(dict(self.get_config()))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        # The attributes are never changed, and a SeedGenerator, which cannot be copied deeply, stays one stream.
+        return copy.copy(self)
 
 
 def fresh_seed(seed: Seed) -> int | keras.random.SeedGenerator:
@@ -75,13 +134,18 @@ def draw(
         limit = math.sqrt(3) * stddev
         values = keras.random.uniform(shape, -limit, limit, **options)
     elif distribution == "truncated_normal":
-        values = keras.random.truncated_normal(shape, 0.0, stddev / TRUNCATED_STDDEV, **options)
+        whole = stddev / TRUNCATED_STDDEV
+        values = keras.random.truncated_normal(shape, 0.0, whole, **options)
+        if keras.backend.backend() == "torch":
+            # There Keras draws four normal values and takes one within the bounds, if any is: else, for 4e-6 of
+            # the elements, one that lies outside.
+            values = keras.ops.clip(values, -2 * whole, 2 * whole)
     else:
         values = keras.random.normal(shape, 0.0, stddev, **options)
     return keras.ops.cast(values, dtype)
 
 
-class ScaledVariance(keras.initializers.VarianceScaling):
+class ScaledVariance(Cloneable, keras.initializers.VarianceScaling):
     """Core of the scaling family: independent elements of variance `scale / fan`.
 
     A subclass passes `scale`; `fan` is the kernel's fan-in, fan-out or their mean. It is a Keras
@@ -123,15 +187,13 @@ class ScaledVariance(keras.initializers.VarianceScaling):
         """A kernel of `shape`, in `dtype` or Keras' default."""
         return draw(shape, self.variance(self.fans(shape)), self.distribution, dtype, self.seed)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return constructor_config(self)
-
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ScaledVariance:
-        """From the constructor's arguments, or from what `EinsumDense` makes of them."""
-        config = dict(config)
-        for ours, einsum_dense in (("in_axes", "input_axes"), ("out_axes", "output_axes")):
-            if einsum_dense in config:
-                config[ours] = config.pop(einsum_dense)
-        return cls(**config)
+        """The initializer with these constructor arguments, or those of Keras' `EinsumDense`."""
+        if "input_axes" in config or "output_axes" in config:
+            # A plain dict: EinsumDense makes this copy for its one kernel, so that no seed repeats.
+            config = dict(config)
+            for ours, einsum_dense in (("in_axes", "input_axes"), ("out_axes", "output_axes")):
+                if einsum_dense in config:
+                    config[ours] = config.pop(einsum_dense)
+        return super().from_config(config)

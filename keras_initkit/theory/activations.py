@@ -54,7 +54,7 @@ def evaluate(function: Callable, z: np.ndarray) -> np.ndarray:
 
     def run() -> tuple[np.ndarray, np.ndarray]:
         def on(values):  # a batch of one: what softmax and its like take for one example
-            tensor = keras.ops.convert_to_tensor(values[None, :], dtype="float64")
+            tensor = keras.ops.convert_to_tensor(values[None, :])
             return keras.ops.convert_to_numpy(function(tensor)).astype("float64")
 
         return on(z), on(z[::2])

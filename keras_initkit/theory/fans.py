@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 
@@ -58,9 +59,9 @@ def compute_fans(shape: Sequence[int], in_axes: Axes = -2, out_axes: Axes = -1, 
     for role, axes in (("in_axes", in_axes), ("out_axes", out_axes), ("batch_axes", batch_axes)):
         products[role] = 1
         for axis in (axes,) if isinstance(axes, int) else tuple(axes):
-            if not -len(shape) <= axis < len(shape):
+            if not isinstance(axis, Integral) or not -len(shape) <= axis < len(shape):
                 raise ValueError(
-                    f"{role}: got axis {axis} for a kernel of shape {shape}, "
+                    f"{role}: got axis {axis!r} for a kernel of shape {shape}, "
                     f"expected an axis from {-len(shape)} to {len(shape) - 1}."
                 )
             axis %= len(shape)
