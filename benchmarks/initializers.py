@@ -24,8 +24,11 @@ DENSE, CONV, LARGE = (1024, 1024), (3, 3, 256, 256), (4096, 4096)
 PAIRS = [
     (ours.ActivationScaling("linear", seed=1), theirs.LecunNormal(seed=1), [DENSE, CONV, LARGE]),
     (ours.ActivationScaling("relu", distribution="uniform", seed=1), theirs.HeUniform(seed=1), [DENSE, CONV, LARGE]),
-    (ours.ActivationScaling("relu", distribution="untruncated_normal", seed=1),
-     theirs.VarianceScaling(2.0, distribution="untruncated_normal", seed=1), [DENSE, CONV, LARGE]),
+    (
+        ours.ActivationScaling("relu", distribution="untruncated_normal", seed=1),
+        theirs.VarianceScaling(2.0, distribution="untruncated_normal", seed=1),
+        [DENSE, CONV, LARGE],
+    ),
     (ours.StandardUniform(seed=1), theirs.VarianceScaling(1 / 3, distribution="uniform", seed=1), [DENSE]),
     (ours.DepthScaling(12, seed=1), theirs.RandomNormal(seed=1), [DENSE]),
     (ours.CriticalBias("tanh", q=1.0, seed=1), theirs.RandomNormal(seed=1), [(1024,)]),

@@ -13,7 +13,8 @@ from keras_initkit.initializers import catalogue
 # Each class with arguments other than its defaults, and a shape that it has values for.
 CASES = {
     "ActivationScaling": (
-        {"activation": "gelu", "direction": "compromise", "in_axes": [0, 1], "out_axes": 2}, (4, 5, 6)
+        {"activation": "gelu", "direction": "compromise", "in_axes": [0, 1], "out_axes": 2},
+        (4, 5, 6),
     ),
     "StandardUniform": ({}, (20, 30)),
     "RandomWalk": ({"activation": "linear"}, (20, 30)),
@@ -131,8 +132,9 @@ def test_empty_shapes(name):
     assert tuple(make(name)(shape).shape) == tuple(shape)
 
 
-@pytest.mark.parametrize("name", set(CASES) - {"ActivationScaling", "StandardUniform", "RandomWalk", "DepthScaling",
-                                               "Critical", "Siren"})
+@pytest.mark.parametrize(
+    "name", set(CASES) - {"ActivationScaling", "StandardUniform", "RandomWalk", "DepthScaling", "Critical", "Siren"}
+)
 def test_wrong_rank_is_told(name):
     with pytest.raises(ValueError, match=r"shape: got \(\) of rank 0, expected rank .*: (a|the) "):
         make(name)(())

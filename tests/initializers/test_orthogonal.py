@@ -98,8 +98,17 @@ def transfer(kernel, size):
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize(
     "shape",
-    [(3, 4, 4), (5, 3, 7), (3, 3, 5, 5), (2, 4, 3, 6), (3, 3, 6, 4), (3, 2, 2, 3, 5), (1, 1, 3, 3), (3, 3, 1, 1),
-     (3, 3, 1, 4)],
+    [
+        (3, 4, 4),
+        (5, 3, 7),
+        (3, 3, 5, 5),
+        (2, 4, 3, 6),
+        (3, 3, 6, 4),
+        (3, 2, 2, 3, 5),
+        (1, 1, 3, 3),
+        (3, 3, 1, 1),
+        (3, 3, 1, 4),
+    ],
 )
 def test_convolution_is_an_orthogonal_map(shape, dtype):
     kernel = values(ConvOrthogonal(gain=1.5, seed=0)(shape, dtype))

@@ -31,8 +31,13 @@ FUNCTIONS = {"tanh": (np.tanh, lambda x: 1 - np.tanh(x) ** 2), "gelu": (gelu, ge
 
 @pytest.mark.parametrize(
     ("activation", "options"),
-    [("tanh", {"sigma_b": 0.05}), ("tanh", {"sigma_b": 0.001}), ("tanh", {"q": 1.0}), ("tanh", {"q": 0.01}),
-     ("gelu", {"q": 5.0})],
+    [
+        ("tanh", {"sigma_b": 0.05}),
+        ("tanh", {"sigma_b": 0.001}),
+        ("tanh", {"q": 1.0}),
+        ("tanh", {"q": 0.01}),
+        ("gelu", {"q": 5.0}),
+    ],
 )
 def test_satisfies_both_equations(activation, options):
     sigma_w, sigma_b, q = critical_point(activation, **options)
@@ -44,8 +49,14 @@ def test_satisfies_both_equations(activation, options):
 
 @pytest.mark.parametrize(
     ("activation", "sigma_w"),
-    [("relu", math.sqrt(2)), ("linear", 1), ("leaky_relu", math.sqrt(2 / 1.04)), ("tanh", 1), ("softsign", 1),
-     ("elu", 1)],
+    [
+        ("relu", math.sqrt(2)),
+        ("linear", 1),
+        ("leaky_relu", math.sqrt(2 / 1.04)),
+        ("tanh", 1),
+        ("softsign", 1),
+        ("elu", 1),
+    ],
 )
 def test_without_biases(activation, sigma_w):
     point = critical_point(activation)
@@ -65,7 +76,8 @@ def test_erf_has_a_closed_form():
 
     q = 0.7
     assert second_moment(keras.ops.erf, variance=q) == pytest.approx(
-        2 / math.pi * math.asin(2 * q / (1 + 2 * q)), rel=CLOSE)
+        2 / math.pi * math.asin(2 * q / (1 + 2 * q)), rel=CLOSE
+    )
     assert second_moment(keras.ops.erf, True, q) == pytest.approx(4 / math.pi / math.sqrt(1 + 4 * q), rel=CLOSE)
 
 
