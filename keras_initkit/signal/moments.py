@@ -56,8 +56,8 @@ class Moments:
     @classmethod
     def from_row(cls, row: np.ndarray) -> Moments:
         """From what `reduce_on_device` put out, once it is on the host."""
-        count, mean, m2, minimum, maximum, zeros, nonfinite = map(float, row)
-        return cls(int(count), mean, m2, minimum, maximum, int(zeros), int(nonfinite))
+        count, mean, m2, scale, minimum, maximum, zeros, nonfinite = map(float, row)
+        return cls(int(count), mean, m2 * scale**2, minimum, maximum, int(zeros), int(nonfinite))
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both tensors together."""
@@ -103,14 +103,15 @@ class Moments:
         return dict(zip([field.name for field in fields(self)], astuple(self), strict=True))
 
 
-EMPTY_ROW = astuple(Moments())
+EMPTY_ROW = (0.0, 0.0, 0.0, 1.0, math.inf, -math.inf, 0.0, 0.0)
 
 
 def reduce_on_device(tensor: Any) -> Any:
-    """The seven fields of a tensor's moments as one float64 vector, computed where the tensor is.
+    """A tensor's moments, computed where the tensor is, as a float64 vector that `Moments.from_row` reads.
 
     The tensor is read in float32 at least, whatever its dtype; its last axis is summed in that, the rest in
-    float64, and squares are taken of deviations from the mean, so that a large mean costs no digits.
+    float64. Squares are taken of deviations from the mean in units of the largest one, so that a large mean
+    costs no digits, and gradients of 1e-25 do not vanish in their squares.
     """
     ops = keras.ops
     x = tensor if tensor.dtype == "float64" else ops.cast(tensor, "float32")
@@ -119,14 +120,18 @@ def reduce_on_device(tensor: Any) -> Any:
     def total(values: Any) -> Any:
         return ops.sum(ops.cast(ops.sum(values, axis=-1), "float64"))
 
-    def share(condition: Any) -> Any:
+    def number_of(condition: Any) -> Any:
         return total(ops.cast(condition, "float32"))
 
     count = ops.cast(ops.size(x), "float64")
-    divisor = ops.maximum(count, 1.0)
-    mean = total(x) / divisor
+    mean = total(x) / ops.maximum(count, 1.0)
     centre = ops.cast(mean, x.dtype)
-    m2 = total(ops.square(x - centre)) - count * ops.square(mean - ops.cast(centre, "float64"))
+    deviation = x - centre
+    scale = ops.max(ops.abs(deviation), initial=0.0)
+    scale = ops.where(scale > 0, scale, ops.ones_like(scale))
+    # What rounding the mean has added to the deviations is taken off again.
+    rounding = ops.cast((mean - ops.cast(centre, "float64")) / ops.cast(scale, "float64"), "float64")
+    m2 = total(ops.square(deviation / scale)) - count * ops.square(rounding)
     extremes = [ops.min(x, initial=math.inf), ops.max(x, initial=-math.inf)]
-    fields = [count, mean, m2, *extremes, share(ops.equal(x, 0)), share(ops.logical_not(ops.isfinite(x)))]
-    return ops.stack([ops.cast(field, "float64") for field in fields])
+    counts = [number_of(ops.equal(x, 0)), number_of(ops.logical_not(ops.isfinite(x)))]
+    return ops.stack([ops.cast(field, "float64") for field in (count, mean, m2, scale, *extremes, *counts)])

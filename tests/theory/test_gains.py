@@ -1,5 +1,6 @@
 """Gains against closed forms, SciPy's adaptive quadrature, and Monte Carlo."""
 
+import itertools
 import math
 
 import keras
@@ -21,7 +22,7 @@ def expectation(function, *kinks):
     borders = [-14.0, *kinks, 14.0]
     parts = [
         quad(lambda z: function(z) ** 2 * norm.pdf(z), *pair, epsabs=1e-14, epsrel=1e-13, limit=200)[0]
-        for pair in zip(borders[:-1], borders[1:], strict=True)
+        for pair in itertools.pairwise(borders)
     ]
     return math.fsum(parts)
 
@@ -60,7 +61,6 @@ def test_named_activations(name):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    # fmt: off
     [
         ("relu", 1.4142),
         ("gelu", 1.5335),
@@ -73,7 +73,6 @@ def test_named_activations(name):
         ("softplus", 1.0419),
         ("softsign", 2.3375),
     ],
-    # fmt: on
 )
 def test_published_digits(name, value):
     assert gain(name) == pytest.approx(value, abs=5.1e-5)

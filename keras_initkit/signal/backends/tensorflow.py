@@ -87,8 +87,8 @@ class StepMeter:
 
     def _measured_step(self, data: Any) -> tuple[Any, tf.Tensor]:
         model, readings = self._model, defaultdict(list)
-        for path, layer in self._layers.items():
-            readings[Tap("weight", path)] = [weight.value for weight in kernels_of(layer)]
+        for path, layer in self._layers.items():  # read now: after the step they are others
+            readings[Tap("weight", path)] = [tf.convert_to_tensor(weight.value) for weight in kernels_of(layer)]
         unscale = _loss_unscaling(model.optimizer)
         with contextlib.ExitStack() as wrapped:
             for path, layer in self._layers.items():
