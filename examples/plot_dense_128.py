@@ -2,8 +2,8 @@
 The Dense(128) models
 =====================
 
-The comparison that Keras' users know best: one `Flatten`, one `Dense(128, "relu")`, and an initializer by name. With one
-hidden layer nearly every scheme trains; with ten, the scale decides.
+The comparison that Keras' users know best: one `Flatten`, one `Dense(128, "relu")`, and an initializer by name. With
+one hidden layer nearly every scheme trains; with ten, the scale decides.
 """
 
 # %%
