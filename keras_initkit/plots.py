@@ -122,7 +122,7 @@ def _line_and_band(panel: Axes, name: str, values: np.ndarray, style: dict) -> N
 
 def _styles(number: int) -> list[dict]:
     """Colours, and markers and dashes that still tell lines apart in grey or on top of each other."""
-    colors = matplotlib.colormaps["tab10"].colors
+    colors = matplotlib.colormaps["tab10"](range(10))
     return [
         {
             "color": colors[i % 10],

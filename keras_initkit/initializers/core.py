@@ -8,7 +8,7 @@ import math
 import random
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 
@@ -20,7 +20,7 @@ DISTRIBUTIONS = ("truncated_normal", "untruncated_normal", "uniform")
 # Standard deviation of a standard normal variable truncated at two standard deviations.
 TRUNCATED_STDDEV = 0.87962566103423978
 
-Seed = int | keras.random.SeedGenerator | None
+Seed: TypeAlias = int | keras.random.SeedGenerator | None
 # Seed generators by the name and seed of their configuration (see `checked_seed`). Not weakly: what is drawn
 # must not depend on when Python collects a model that is out of use.
 _STREAMS: dict[str, keras.random.SeedGenerator] = {}

@@ -109,7 +109,7 @@ def ones(initializer: Any, shape: Shape) -> Declared:
 )
 def identity(initializer: Any, shape: Shape) -> Declared:
     """`gain` on the diagonal."""
-    return lambda values: np.array_equal(values, np.float32(initializer.gain) * np.eye(*shape))
+    return lambda values: np.array_equal(values, np.float32(initializer.gain) * np.eye(shape[0], shape[1]))
 
 
 # Absent from the oldest Keras that we support.

@@ -46,8 +46,8 @@ class StepMeter:
             )
         self._model, self._layers = model, layers
         self._taps = taps_of(layers)
-        self._plain: Callable | None = None
-        self._instrumented: Callable | None = None
+        self._plain: Any = None
+        self._instrumented: Any = None
         self._rows: Any = None
 
     def arm(self) -> None:
