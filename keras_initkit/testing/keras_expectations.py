@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from scipy import signal, stats
 
-from keras_initkit.testing.expectations import Declared, Orthogonal, Shape, expect
+from keras_initkit.testing.expectations import Declared, Shape, expect
 from keras_initkit.testing.kit_expectations import centred, mode_fan
+from keras_initkit.testing.predicates import Equals, Orthogonal
 from keras_initkit.theory.fans import compute_fans
 
 # tests/testing/test_keras.py asserts that these, and no others, are found.
@@ -78,27 +78,22 @@ def orthogonal(initializer: Any, shape: Shape) -> Declared:
     return Orthogonal(initializer.gain)
 
 
-def constant_values(value: Any) -> Callable[[np.ndarray], bool]:
-    """Predicate: every element is this value, to float32."""
-    return lambda values: bool((values == np.float32(value)).all())
-
-
 @expect(keras.initializers.Constant)
 def constant(initializer: Any, shape: Shape) -> Declared:
     """The value everywhere."""
-    return constant_values(initializer.value)
+    return Equals(initializer.value)
 
 
 @expect(keras.initializers.Zeros)
 def zeros(initializer: Any, shape: Shape) -> Declared:
     """0 everywhere."""
-    return constant_values(0.0)
+    return Equals(0.0)
 
 
 @expect(keras.initializers.Ones)
 def ones(initializer: Any, shape: Shape) -> Declared:
     """1 everywhere."""
-    return constant_values(1.0)
+    return Equals(1.0)
 
 
 @expect(
@@ -109,7 +104,7 @@ def ones(initializer: Any, shape: Shape) -> Declared:
 )
 def identity(initializer: Any, shape: Shape) -> Declared:
     """`gain` on the diagonal."""
-    return lambda values: np.array_equal(values, np.float32(initializer.gain) * np.eye(*shape))
+    return Equals(initializer.gain * np.eye(*shape))
 
 
 # Absent from the oldest Keras that we support.
