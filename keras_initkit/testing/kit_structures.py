@@ -118,7 +118,10 @@ def sparse(initializer: Any, shape: Shape) -> Declared:
         surprise = np.square(chosen.sum(axis=1) - units * share) / (units * share * (1 - share))
         p_value = stats.chi2(inputs - 1).sf(surprise.sum() * (inputs - 1) / inputs)
         if not p_value >= significance.LEVEL_IN_PREDICATE:
-            raise AssertionError(f"got inputs chosen {chosen.sum(axis=1)} times, expected about {units * share:g} each")
+            times = chosen.sum(axis=1)
+            raise AssertionError(
+                f"got inputs chosen {times.min()} to {times.max()} times, expected about {units * share:g} each"
+            )
 
     accepts.is_fixed = count == 0
     return accepts
