@@ -190,7 +190,9 @@ class ConvOrthogonal(_OrthogonalConvolution):
             projections = keras.ops.matmul(bases, keras.ops.swapaxes(bases, -2, -1))
         # Few operations, since on small kernels their number is what takes time.
         for index, axis in enumerate(axes):
-            near = keras.ops.matmul(kernel, projections[index])
+            # One product of matrices for all taps: where TensorFlow 2.16 broadcasts one over a kernel, it aborts.
+            flat = keras.ops.reshape(kernel, (-1, many))
+            near = keras.ops.reshape(keras.ops.matmul(flat, projections[index]), sizes)
             nothing = keras.ops.zeros([*sizes[:axis], 1, *sizes[axis + 1 :]], dtype)
             far = keras.ops.concatenate([nothing, kernel - near], axis)
             kernel = keras.ops.concatenate([near, nothing], axis) + far

@@ -44,6 +44,8 @@ DEVIATIONS = {
     "Identity": {"configuration"},
     "STFT": {"precision"},
 }
+if hasattr(keras.initializers, "IdentityInitializer"):  # found on Keras 3.3
+    DEVIATIONS["Identity"] |= {"keras_round_trip", "zero_sized"}
 
 
 @pytest.mark.parametrize("name", [*RANDOM, *FIXED])
