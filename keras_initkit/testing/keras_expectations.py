@@ -97,7 +97,7 @@ def ones(initializer: Any, shape: Shape) -> Declared:
 
 
 IDENTITY = {"configuration": "get_config() leaves out gain"}
-if hasattr(keras.initializers, "IdentityInitializer"):  # Keras 3.3
+if keras.initializers.serialize(keras.initializers.Identity())["class_name"] != "Identity":  # Keras 3.3
     IDENTITY |= {
         "keras_round_trip": "it is stored under a name that Keras does not find",
         "zero_sized": "a size of 0 is taken for a square matrix",
