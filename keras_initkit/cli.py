@@ -46,7 +46,31 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", default="digits", help="digits, gaussian, mnist, or an .npz file with arrays x and y")
     add("--out", metavar="DIR", default="comparison", help="where the table and the figures go")
     add("--log-dir", metavar="DIR", default=None, help="where TensorBoard's logs go (default: logs/compare-<time>)")
+    listing = commands.add_parser("list", help="print every initializer: formula, what it is for, paper")
+    listing.set_defaults(run=_list)
     return parser
+
+
+def _list(options: argparse.Namespace) -> int:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from keras_initkit.initializers import catalogue
+
+    console = Console()
+    for origin, title in (("keras_initkit", "keras_initkit.initializers"), ("keras", "keras.initializers")):
+        # Two lines each, so that formulas stay whole on 80 columns.
+        table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", leading=1, padding=(0, 1))
+        table.add_column(Text("name\npaper"), width=24)
+        table.add_column(Text("formula\nwhat it is for"))
+        for entry in catalogue():
+            if entry.origin == origin:
+                name = Text.assemble((entry.name, "bold"), "\n" if entry.paper else "", entry.paper)
+                table.add_row(name, Text.assemble((entry.formula, "bold"), "\n", entry.purpose))
+        console.print(table)
+    return 0
 
 
 def _compare(options: argparse.Namespace) -> int:

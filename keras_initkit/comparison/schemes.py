@@ -24,7 +24,8 @@ DEFAULT = (
     "standard_uniform",
     "activation_scaling",
 )
-_OURS = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower(): name for name in initializers.__all__}
+_CLASSES = [name for name in initializers.__all__ if inspect.isclass(getattr(initializers, name))]
+_OURS = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower(): name for name in _CLASSES}
 
 
 def known_names() -> list[str]:
@@ -42,13 +43,23 @@ def scheme(name: str, activation: str) -> keras.initializers.Initializer:
         activation: given to those of ours that ask for one.
 
     Raises:
-        ValueError: for a name that nobody knows; the message lists near names.
+        ValueError: for a name that nobody knows (the message lists near names), one of a bias, or one that does
+            not go with this activation.
     """
     ours = _OURS.get(name, name.removeprefix("keras_initkit>"))
-    if ours in initializers.__all__:
+    if ours in _CLASSES:
+        if ours.endswith("Bias"):
+            raise _unfit(name, "it is for biases")
         made = getattr(initializers, ours)
-        wants_activation = "activation" in inspect.signature(made).parameters
-        return made(activation=activation) if wants_activation else made()
+        if "activation" not in inspect.signature(made).parameters:
+            return made()
+        try:
+            return made(activation=activation)
+        except ValueError as error:
+            raise ValueError(
+                f"initializers: {name} does not go with the activation {activation!r} ({error}) "
+                "Leave it out, or give another activation."
+            ) from error
     try:
         return keras.initializers.get(name)
     except (ValueError, TypeError) as error:
@@ -61,8 +72,21 @@ def schemes(names: Sequence[str], activation: str) -> dict[str, keras.initialize
     """Each by its name, in order.
 
     Raises:
-        ValueError: for an empty list or an unknown name.
+        ValueError: for an empty list, an unknown name, or one that cannot draw the kernel of a Dense layer.
     """
     if isinstance(names, str) or not names:
         raise ValueError(f"initializers: got {names!r}, expected a list of names such as {list(DEFAULT[3:6])}.")
-    return {name: scheme(name, activation) for name in names}
+    made = {name: scheme(name, activation) for name in names}
+    for name, initializer in made.items():
+        try:
+            initializer((3, 5))
+        except Exception as error:  # of whatever kind: some are the user's own, and Keras' raise several
+            raise _unfit(name, str(error)) from error
+    return made
+
+
+def _unfit(name: str, why: str) -> ValueError:
+    return ValueError(
+        f"initializers: got {name!r}, which cannot draw the kernel of every Dense layer ({why.rstrip('.')}). "
+        "Expected one for kernels (inputs, units) of any size."
+    )

@@ -30,7 +30,7 @@ _OURS = (
         "DepthScaling",
         "std = 1/sqrt(2 n d), 1/sqrt(d) or 2/(n sqrt(d))",
         "kernels that write into a residual stream",
-        "Radford et al. 2019; Nguyen and Salazar 2019",
+        "Radford et al. 2019; Black et al. 2022",
     ),
     (
         "Critical",

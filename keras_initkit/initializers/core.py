@@ -62,6 +62,8 @@ def constructor_config(initializer: keras.initializers.Initializer) -> dict[str,
         name = getattr(value, "__name__", "")
         if callable(value) and getattr(keras.activations, name, None) is value:
             return name
+        if isinstance(value, tuple):
+            value = list(value)  # as a file gives it back
         return keras.saving.serialize_keras_object(value)
 
     names = inspect.signature(type(initializer)).parameters

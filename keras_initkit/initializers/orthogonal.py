@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_initkit.initializers.base import CONVOLUTION, ShapedInitializer, at_centre
 from keras_initkit.initializers.checks import checked_count, checked_number
@@ -183,12 +184,15 @@ class ConvOrthogonal(_OrthogonalConvolution):
         kernel = keras.ops.reshape(rotation, sizes)
         if axes:
             bases = _haar_columns(keras.ops.reshape(normal[tall:], (len(axes), many, half)))
+            if many % 2:  # round half of an odd number of channels up and down in turn: the mass stays central
+                ranks = np.array([(many + axes[:index].count(axis) % 2) // 2 for index, axis in enumerate(axes)])
+                bases = bases * keras.ops.convert_to_tensor(np.arange(half) < ranks[:, None, None], dtype)
+            projections = keras.ops.matmul(bases, keras.ops.swapaxes(bases, -2, -1))
+        # Few operations, since on small kernels their number is what takes time.
         for index, axis in enumerate(axes):
-            # Half of an odd number of channels is rounded up and down in turn, to keep the mass around the centre.
-            basis = bases[index, :, : (many + axes[:index].count(axis) % 2) // 2]
-            flat = keras.ops.reshape(kernel, (-1, many))  # one product, not one for every tap
-            near = keras.ops.matmul(keras.ops.matmul(flat, basis), keras.ops.transpose(basis))
-            near = keras.ops.reshape(near, sizes)
+            # One product of matrices for all taps: where TensorFlow 2.16 broadcasts one over a kernel, it aborts.
+            flat = keras.ops.reshape(kernel, (-1, many))
+            near = keras.ops.reshape(keras.ops.matmul(flat, projections[index]), sizes)
             nothing = keras.ops.zeros([*sizes[:axis], 1, *sizes[axis + 1 :]], dtype)
             far = keras.ops.concatenate([nothing, kernel - near], axis)
             kernel = keras.ops.concatenate([near, nothing], axis) + far

@@ -133,14 +133,14 @@ class DepthScaling(ScaledVariance):
 
         residual: std = 1 / sqrt(2 n d),    small: std = 1 / sqrt(d),    wang: std = 2 / (n sqrt(d))
 
-    with n blocks of two residual branches each (attention and MLP) and width d. Under `"residual"` the stream's
-    variance stays of order one. Small-init schemes draw the kernels that read the stream from `"small"`, those
-    that write into it from `"wang"`.
+    with n blocks of two residual branches each (attention and MLP) and width d. Under `"residual"`, 2 n kernels
+    that read units of variance one add 2 n / (2 n) = 1 to the stream's variance, whatever the depth; under
+    `"wang"`, 8 / n. `"small"` is for the kernels that read the stream.
 
     Args:
         n_layers: number of blocks, n.
         rule: `"residual"`, `"small"` (whatever the depth) or `"wang"`.
-        width: d, the stream's width; `None` takes each kernel's fan-in. GPT-2's constant 0.02 is `width=2500`.
+        width: d, the stream's width; `None` takes each kernel's fan-in. A constant 0.02 is `width=2500`.
         distribution: as in `ActivationScaling`.
         in_axes, out_axes, seed: as in `ActivationScaling`.
 
@@ -151,8 +151,8 @@ class DepthScaling(ScaledVariance):
     >>> DepthScaling(n_layers=8, seed=0).variance((64.0, 64.0)) ** -0.5  # sqrt(2 * 8 * 64)
     32.0
 
-    Source: Radford et al. 2019, section 2.3 (residual); Nguyen and Salazar 2019 (small); Wang and
-    Komatsuzaki 2021, GPT-J, and Black et al. 2022 (wang).
+    Source: Radford et al. 2019, section 2.3 (residual); Black et al. 2022 (wang). `"small"` is LeCun's 1 / d of
+    the stream's width; the SmallInit of Nguyen and Salazar 2019 has 2 / (5 d) instead of 1 / d.
     """
 
     def __init__(

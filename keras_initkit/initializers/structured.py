@@ -66,8 +66,8 @@ class Hadamard(ShapedInitializer):
 
     I* is an identity cut to shape and H_m the Hadamard matrix of size 2^m, orthogonal with this factor: where
     a layer widens, zeros and ones alone would leave the new units equal for ever. A convolution has W at its
-    centre. Widening to a power of two keeps the signal's norm, otherwise outputs / 2^m of its square. (The
-    paper's algorithm prints 2^(-(m-1)/2); its published code has the orthogonal factor, as here.)
+    centre. Widening to a power of two keeps the signal's norm, since the rows of 2^(-m/2) H_m have norm 1 and are
+    orthogonal; otherwise, on average over signals, outputs / 2^m of its square.
 
     Raises:
         ValueError: when called, for a shape of rank other than 2 to 5.

@@ -5,8 +5,9 @@
 It is imported by name, not by `import keras_initkit`, since only tests need it.
 """
 
-from keras_initkit.testing import keras_expectations, kit_expectations  # noqa: F401  (they fill the table)
-from keras_initkit.testing.expectations import Orthogonal, expect
+from keras_initkit.testing import keras_expectations, kit_expectations, kit_structures  # noqa: F401  (the table)
+from keras_initkit.testing.expectations import expect
+from keras_initkit.testing.predicates import Orthogonal
 from keras_initkit.testing.runner import CHECKS, check_initializer, failed_checks, parametrize_with_checks
 from keras_initkit.testing.subject import ConformanceError, NotApplicable
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-import numpy as np
 
 Shape = tuple[int, ...]
 # A frozen scipy.stats distribution of independent elements, or a predicate on the values.
@@ -16,6 +14,11 @@ Declared = Any
 SHAPES: tuple[Shape, ...] = ((256, 512), (3, 5, 64, 144))
 # Tall, wide and convolutional: the two fans differ by a factor of 16 at least.
 FAN_SHAPES: tuple[Shape, ...] = ((64, 1024), (1024, 64), (3, 3, 32, 512))
+
+
+def as_it_is(initializer: Any, shape: Shape) -> Shape:
+    """A shape that needs no fitting."""
+    return shape
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,22 @@ class Expectation:
     rejects: tuple[Shape, ...] = ()
     zero_sized: tuple[Shape, ...] = ((0, 4), (4, 0))
     deviations: Mapping[str, str] = field(default_factory=dict)
+    fit: Callable[[Any, Shape], Shape] = as_it_is
+    reseed: Callable[[Any, Any], Any] | None = None
+
+    def fitted(self, initializer: Any) -> Expectation:
+        """The same with shapes for this instance."""
+
+        def fit(shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
+            return tuple(self.fit(initializer, shape) for shape in shapes)
+
+        return replace(
+            self,
+            shapes=fit(self.shapes),
+            fan_shapes=fit(self.fan_shapes),
+            small=self.fit(initializer, self.small),
+            zero_sized=fit(self.zero_sized),
+        )
 
 
 TABLE: dict[type, Expectation] = {}
@@ -43,6 +62,8 @@ def expect(
     rejects: Sequence[Shape] = (),
     zero_sized: Sequence[Shape] | None = None,
     deviations: Mapping[str, str] | None = None,
+    fit: Callable[[Any, Shape], Shape] = as_it_is,
+    reseed: Callable[[Any, Any], Any] | None = None,
 ) -> Callable[[Callable[[Any, Shape], Declared]], Callable[[Any, Shape], Declared]]:
     """Declares what an initializer class draws, so that the checks know it without `expected`.
 
@@ -60,8 +81,12 @@ def expect(
         zero_sized: shapes without elements that it must accept; by default `(0, 4)` and `(4, 0)`, or `small`
             with no inputs.
         deviations: names of checks that the class fails by design, with the reason.
+        fit: a function of an instance and each of these shapes (`rejects` apart), for one that the instance has
+            values for: with a last axis that divides into its groups, for example.
+        reseed: a function of an instance and a seed, for a copy that draws from it, where the constructor has no
+            `seed` argument.
 
-    >>> import keras, scipy.stats
+    >>> import keras
     >>> @keras.saving.register_keras_serializable("example")
     ... class Half(keras.initializers.Initializer):
     ...     def __call__(self, shape, dtype=None):
@@ -83,6 +108,8 @@ def expect(
             tuple(rejects),
             tuple(zero_sized if zero_sized is not None else _without_elements(small)),
             dict(deviations or {}),
+            fit,
+            reseed,
         )
         return function
 
@@ -93,44 +120,3 @@ def _without_elements(small: Shape) -> tuple[Shape, ...]:
     if len(small) == 2:
         return ((0, 4), (4, 0))
     return ((0,),) if len(small) == 1 else ((*small[:-2], 0, small[-1]),)
-
-
-@dataclass(frozen=True)
-class Orthogonal:
-    """Predicate: the kernel, flattened to (prod(shape[:-1]), shape[-1]), has orthogonal rows or columns.
-
-        W^T W = gain^2 I   (as many rows as columns, or more)      W W^T = gain^2 I   (fewer)
-
-    Args:
-        gain: the singular values.
-        blocks: how many such matrices stand side by side along the last axis (4 gates in an LSTM kernel).
-
-    >>> Orthogonal(gain=2.0)(2 * np.eye(3))
-    >>> Orthogonal()(np.ones((3, 3)))
-    Traceback (most recent call last):
-    ...
-    AssertionError: got a Gram matrix up to 3 from 1^2 I (block 1 of 1), expected 0.0001 at most
-    """
-
-    gain: float = 1.0
-    blocks: int = 1
-    # A uniformly distributed (Haar) orthogonal matrix has diagonal elements of either sign, independently:
-    # what `sign_symmetry` tests.
-    signs_are_symmetric = True
-
-    def matrices(self, values: np.ndarray) -> list[np.ndarray]:
-        """The blocks, each as a matrix."""
-        return np.split(values.reshape(-1, values.shape[-1]), self.blocks, axis=1)
-
-    def __call__(self, values: np.ndarray) -> None:
-        """Raises an `AssertionError` for values that are not orthogonal."""
-        for number, matrix in enumerate(self.matrices(values), 1):
-            gram = matrix.T @ matrix if len(matrix) >= matrix.shape[1] else matrix @ matrix.T
-            error = np.abs(gram - self.gain**2 * np.eye(len(gram))).max(initial=0.0)
-            # Float32 QR is good to about 1e-6; a half-precision one to 1e-3.
-            tolerance = 1e-4 * max(self.gain**2, 1e-30)
-            if not error <= tolerance:
-                raise AssertionError(
-                    f"got a Gram matrix up to {error:.2g} from {self.gain:g}^2 I (block {number} of {self.blocks}), "
-                    f"expected {tolerance:.2g} at most"
-                )

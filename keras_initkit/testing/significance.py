@@ -14,6 +14,8 @@ from scipy import stats
 # Chance of a false alarm that each statistical check may spend on one run, divided over its shapes. There are
 # five such checks, so a whole run stays below 5e-6 (docs/conformance.md has the derivation).
 LEVEL_PER_CHECK = 1e-6
+# For predicates that test a distribution, which then has no check of its own: two shapes, four tests each.
+LEVEL_IN_PREDICATE = LEVEL_PER_CHECK / 8
 # Elements of a draw: at this level a standard deviation off by 2 % is then found with probability > 0.999.
 SAMPLE_SIZE = 2**17
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +33,8 @@ def name_of(initializer: Any) -> str:
         return name
     defaults = {key: parameter.default for key, parameter in inspect.signature(type(initializer)).parameters.items()}
     given = {k: v for k, v in config.items() if k != "seed" and k in defaults and v != defaults[k]}
-    return f"{name}({', '.join(f'{k}={v!r}' for k, v in given.items())})" if given else name
+    shown = {k: v["class_name"] if isinstance(v, dict) and "class_name" in v else repr(v) for k, v in given.items()}
+    return f"{name}({', '.join(f'{k}={v}' for k, v in shown.items())})" if shown else name
 
 
 class Subject:
@@ -54,22 +54,31 @@ class Subject:
                 "with keras_initkit.testing.expect."
             )
         self.initializer = initializer
-        self.known: Expectation = known or Expectation(lambda initializer, shape: None)
+        self.known: Expectation = (known or Expectation(lambda initializer, shape: None)).fitted(initializer)
         self._expected = expected
         self.arguments = tuple(inspect.signature(type(initializer)).parameters)
-        self.is_random = "seed" in self.arguments
         self.name = name_of(initializer)
+        self._samples: dict[tuple[Shape, int], np.ndarray] = {}
 
     def with_seed(self, seed: Any) -> Any:
         """A copy of the initializer with another seed; the initializer itself if it takes none."""
-        if not self.is_random:
+        if self.known.reseed is not None:
+            return self.known.reseed(self.initializer, seed)
+        if "seed" not in self.arguments:
             return self.initializer
         return type(self.initializer).from_config({**self.initializer.get_config(), "seed": seed})
 
-    @functools.cache  # noqa: B019  (a subject lives as long as its checks)
+    @property
+    def is_random(self) -> bool:
+        """Whether another seed gives other values. Biases of standard deviation 0 take a seed and are not random."""
+        takes_seed = "seed" in self.arguments or self.known.reseed is not None
+        return takes_seed and not getattr(self.declared(self.known.small), "is_fixed", False)
+
     def sample(self, shape: Shape, seed: int = 1) -> np.ndarray:
         """A float32 draw, as float64."""
-        return to_numpy(self.with_seed(seed)(shape, "float32"))
+        if (shape, seed) not in self._samples:
+            self._samples[shape, seed] = to_numpy(self.with_seed(seed)(shape, "float32"))
+        return self._samples[shape, seed]
 
     def declared(self, shape: Shape) -> Declared:
         """What the values of this shape should be: a frozen distribution or a predicate."""
@@ -85,7 +94,7 @@ class Subject:
     def needs_seed(self) -> None:
         """Leaves a check that is about random draws."""
         if not self.is_random:
-            raise NotApplicable("its constructor has no seed argument")
+            raise NotApplicable("it draws nothing from a seed")
 
 
 def to_numpy(values: Any) -> np.ndarray:

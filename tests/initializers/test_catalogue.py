@@ -55,17 +55,19 @@ def values(tensor):
 
 def classes(module):
     found = {c for c in vars(module).values() if inspect.isclass(c) and issubclass(c, keras.initializers.Initializer)}
-    return {c.__name__ for c in found - {keras.initializers.Initializer}}
+    return found - {keras.initializers.Initializer}
 
 
 def test_catalogue_has_every_public_initializer_once():
     entries = catalogue()
-    assert sorted(e.name for e in entries if e.origin == "keras_initkit") == sorted(classes(initializers))
-    assert sorted(e.name for e in entries if e.origin == "keras") == sorted(classes(keras.initializers))
-    assert {e.origin for e in entries} == {"keras_initkit", "keras"}
+    # By class: older Keras has some under two names.
+    for origin, module in (("keras_initkit", initializers), ("keras", keras.initializers)):
+        names = [e.name for e in entries if e.origin == origin]
+        assert len(set(names)) == len(names)
+        assert {getattr(module, name) for name in names} == classes(module)
     assert all(e.formula and e.purpose for e in entries)
     assert all(e.paper for e in entries if e.origin == "keras_initkit")
-    assert sorted(CASES) == sorted(classes(initializers))
+    assert set(CASES) == {c.__name__ for c in classes(initializers)}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -146,7 +148,7 @@ def test_an_activation_in_a_configuration_runs_no_code(name):
     initializer = getattr(initializers, name)(lambda x: 0.5 * x + abs(x))
     with pytest.warns(UserWarning, match="includes a `lambda`"):
         config = keras.initializers.serialize(initializer)
-    with pytest.raises(ValueError, match="deserialization of a Python lambda"):
+    with pytest.raises(ValueError, match=r"deserialization of a .*lambda"):
         keras.initializers.deserialize(config)
 
 

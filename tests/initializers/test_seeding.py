@@ -114,6 +114,8 @@ def test_clones_and_deep_copies_share_a_generator():
 
 
 def test_generators_of_equal_seeds_are_streams_of_their_own():
+    if "name" not in keras.random.SeedGenerator(7).get_config():
+        pytest.skip("this Keras' generators have no name: docs/seeding.md")
     one, two = (ActivationScaling(seed=keras.random.SeedGenerator(7)) for _ in range(2))
     assert one.clone().seed is one.seed
     assert two.clone().seed is two.seed

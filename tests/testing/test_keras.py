@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_initkit.initializers import ActivationScaling, StandardUniform
+from keras_initkit.initializers import ActivationScaling
 from keras_initkit.testing import failed_checks, parametrize_with_checks
 from keras_initkit.testing.expectations import TABLE
 from keras_initkit.testing.kit_expectations import centred
@@ -15,7 +15,6 @@ BACKEND = keras.backend.backend()
 SCALING = ["GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "LecunNormal", "LecunUniform", "VarianceScaling"]
 RANDOM = [*SCALING, "RandomNormal", "RandomUniform", "TruncatedNormal", "Orthogonal"]
 FIXED = ["Constant", "Zeros", "Ones", "Identity", "STFT"]
-OURS = [ActivationScaling(), ActivationScaling("tanh", "fan_out", "uniform"), StandardUniform(seed=3)]
 
 
 def keras_initializer(name):
@@ -33,11 +32,6 @@ def test_every_public_initializer_of_keras_is_known():
     assert public <= set(TABLE)
 
 
-@parametrize_with_checks(OURS)
-def test_ours_conform(initializer, check):
-    check(initializer)
-
-
 @parametrize_with_checks([keras.initializers.HeNormal()])
 def test_a_case_for_each_check_with_known_deviations_expected_to_fail(initializer, check):
     check(initializer)
@@ -50,6 +44,8 @@ DEVIATIONS = {
     "Identity": {"configuration"},
     "STFT": {"precision"},
 }
+if keras.initializers.serialize(keras.initializers.Identity())["class_name"] != "Identity":  # found on Keras 3.3
+    DEVIATIONS["Identity"] |= {"keras_round_trip", "zero_sized"}
 
 
 @pytest.mark.parametrize("name", [*RANDOM, *FIXED])
