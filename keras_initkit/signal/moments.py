@@ -128,5 +128,8 @@ def reduce_on_device(tensor: Any) -> Any:
     centre = ops.cast(mean, x.dtype)
     m2 = total(ops.square(x - centre)) - count * ops.square(mean - ops.cast(centre, "float64"))
     extremes = [ops.min(x, initial=math.inf), ops.max(x, initial=-math.inf)]
+    # The mean of equal values is off by its rounding, which would leave them a variance, or one below 0.
+    constant = ops.logical_and(ops.equal(*extremes), ops.isfinite(extremes[0]))
+    m2 = ops.where(constant, ops.zeros_like(m2), ops.maximum(m2, 0))
     fields = [count, mean, m2, *extremes, share(ops.equal(x, 0)), share(ops.logical_not(ops.isfinite(x)))]
     return ops.stack([ops.cast(field, "float64") for field in fields])
