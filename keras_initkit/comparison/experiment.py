@@ -39,6 +39,25 @@ def build(shape: Sequence[int], classes: int, depth: int, units: int, activation
     return keras.Sequential([keras.Input(shape), keras.layers.Flatten(), *hidden, output])
 
 
+def check_draws(names: Sequence[str], data: Dataset, settings: dict[str, Any]) -> None:
+    """Draws one kernel of each shape that the model has, so that no training begins which cannot end.
+
+    Raises:
+        ValueError: for an initializer of other kernels (of convolutions or gates) or of biases.
+    """
+    units = settings["units"]
+    shapes = {(data.x_train[0].size, units), (units, units), (units, data.classes)}
+    for name in names:
+        for shape in sorted(shapes, reverse=True):
+            try:
+                scheme(name, settings["activation"])(shape)
+            except Exception as error:  # whatever an initializer raises
+                raise ValueError(
+                    f"initializers: {name!r} cannot draw the kernel of a Dense layer, {shape} ({error}). "
+                    "Leave it out, or give one for kernels of any shape, such as 'he_normal'."
+                ) from error
+
+
 class Experiment:
     """Trains one compiled model again and again from fresh weights: traced once, whatever the number of runs."""
 
@@ -103,7 +122,9 @@ class Experiment:
         outputs = outputs if isinstance(outputs, list) else [outputs]
         dead = np.concatenate([dead_units(layer) for layer in outputs])
         saturated = np.concatenate([saturated_units(layer, self._range) for layer in outputs]) & ~dead
-        counts_and_edges = [np.histogram(layer[np.isfinite(layer)], BINS) for layer in outputs]
+        # In float64: 41 bins between values near overflow, underflow or each other have no edges in float32.
+        finite = [layer[np.isfinite(layer)].astype("float64") for layer in outputs]
+        counts_and_edges = [np.histogram(values, BINS) for values in finite]
         return {
             "dead": float(dead.mean()),
             "saturated": float(saturated.mean()),

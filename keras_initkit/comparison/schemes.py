@@ -24,7 +24,11 @@ DEFAULT = (
     "standard_uniform",
     "activation_scaling",
 )
-_OURS = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower(): name for name in initializers.__all__}
+_OURS = {
+    re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower(): name
+    for name in initializers.__all__
+    if inspect.isclass(getattr(initializers, name))
+}
 
 
 def known_names() -> list[str]:
@@ -45,12 +49,16 @@ def scheme(name: str, activation: str) -> keras.initializers.Initializer:
         ValueError: for a name that nobody knows; the message lists near names.
     """
     ours = _OURS.get(name, name.removeprefix("keras_initkit>"))
-    if ours in initializers.__all__:
+    if ours in _OURS.values():
         made = getattr(initializers, ours)
         wants_activation = "activation" in inspect.signature(made).parameters
         return made(activation=activation) if wants_activation else made()
     try:
         return keras.initializers.get(name)
+    except KeyError as error:
+        raise ValueError(
+            f"initializers: {name!r} cannot be made from its name, it needs a {error}; leave it out."
+        ) from error
     except (ValueError, TypeError) as error:
         near = difflib.get_close_matches(name.lower(), known_names(), n=3)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(known_names())}."
