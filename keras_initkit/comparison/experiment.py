@@ -39,6 +39,13 @@ def build(shape: Sequence[int], classes: int, depth: int, units: int, activation
     return keras.Sequential([keras.Input(shape), keras.layers.Flatten(), *hidden, output])
 
 
+def histogram(values: np.ndarray) -> tuple[list[int], list[float]]:
+    """Counts and bin edges of the finite values."""
+    # In float64: bins between values near overflow, near underflow or near each other have no edges in float32.
+    counts, edges = np.histogram(values[np.isfinite(values)].astype("float64"), BINS)
+    return counts.tolist(), edges.tolist()
+
+
 def check_draws(names: Sequence[str], data: Dataset, settings: dict[str, Any]) -> None:
     """Draws one kernel of each shape that the model has, so that no training begins which cannot end.
 
@@ -122,11 +129,8 @@ class Experiment:
         outputs = outputs if isinstance(outputs, list) else [outputs]
         dead = np.concatenate([dead_units(layer) for layer in outputs])
         saturated = np.concatenate([saturated_units(layer, self._range) for layer in outputs]) & ~dead
-        # In float64: 41 bins between values near overflow, underflow or each other have no edges in float32.
-        finite = [layer[np.isfinite(layer)].astype("float64") for layer in outputs]
-        counts_and_edges = [np.histogram(values, BINS) for values in finite]
         return {
             "dead": float(dead.mean()),
             "saturated": float(saturated.mean()),
-            "histograms": [(counts.tolist(), edges.tolist()) for counts, edges in counts_and_edges],
+            "histograms": [histogram(layer) for layer in outputs],
         }
