@@ -98,8 +98,8 @@ def _compare(options: argparse.Namespace) -> int:
         )
     console.print(comparison.table())
     for path in comparison.save(options.out):
-        console.print(path, highlight=False)
-    console.print(f"tensorboard --logdir {shlex.quote(log_dir)}", highlight=False, soft_wrap=True)
+        console.out(path, highlight=False)  # to be copied: neither wrapped nor read as markup
+    console.out(f"tensorboard --logdir {shlex.quote(log_dir)}", highlight=False)
     return 0
 
 

@@ -42,7 +42,12 @@ def build(shape: Sequence[int], classes: int, depth: int, units: int, activation
 def histogram(values: np.ndarray) -> tuple[list[int], list[float]]:
     """Counts and bin edges of the finite values."""
     # In float64: bins between values near overflow, near underflow or near each other have no edges in float32.
-    counts, edges = np.histogram(values[np.isfinite(values)].astype("float64"), BINS)
+    finite = values[np.isfinite(values)].astype("float64")
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    if low == high:
+        margin = max(0.5, abs(low) / 2)
+        low, high = low - margin, high + margin
+    counts, edges = np.histogram(finite, BINS, (low, high))
     return counts.tolist(), edges.tolist()
 
 

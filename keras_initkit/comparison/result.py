@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from keras_initkit import plots
@@ -113,7 +114,7 @@ class Comparison:
         several = s["seeds"] > 1
         rows = self.rows()
         table = Table(
-            title=f"{self._caption()}, {s['epochs']} epoch{'s' * (s['epochs'] > 1)}, seed {s['seed']}"
+            title=f"{escape(self._caption())}, {s['epochs']} epoch{'s' * (s['epochs'] > 1)}, seed {s['seed']}"
             + f" to {s['seed'] + s['seeds'] - 1}" * several,
             caption=f"Variance and units: before training. Accuracy by chance: {self.chance:.0%}."
             + " Mean ± standard deviation over seeds." * several,
