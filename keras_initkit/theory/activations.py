@@ -41,7 +41,7 @@ def resolve(activation: Activation) -> Callable:
 
 
 def evaluate(function: Callable, z: np.ndarray) -> np.ndarray:
-    """`function` of a float64 vector, as float64 (in float32 where the backend has no double precision).
+    """`function` of a float64 vector, as float64, or as float32 where the backend or the function has no more.
 
     It runs in a thread of its own: tracing contexts of TensorFlow, JAX and Keras belong to a thread, so an
     initializer that is built while a model is traced still gets numbers, not symbols.
@@ -55,13 +55,20 @@ def evaluate(function: Callable, z: np.ndarray) -> np.ndarray:
     def run() -> tuple[np.ndarray, np.ndarray]:
         def on(values):  # a batch of one: what softmax and its like take for one example
             tensor = keras.ops.convert_to_tensor(values[None, :])
-            return keras.ops.convert_to_numpy(function(tensor)).astype("float64")
+            result = np.asarray(keras.ops.convert_to_numpy(function(tensor)))
+            return result if result.dtype in ("float32", "float64") else result.astype("float32")
 
         return on(z), on(z[::2])
 
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        whole, half = thread.submit(run).result()
     name = getattr(function, "__name__", repr(function))
+    try:
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            whole, half = thread.submit(run).result()
+    except TypeError as error:
+        raise ValueError(
+            f"activation: {name} cannot be called with a tensor alone ({error}). "
+            "Bind its other arguments first, such as lambda x: keras.activations.threshold(x, 0.5, 0.0)."
+        ) from error
     if (
         whole.shape != (1, z.size)
         or half.shape != (1, z[::2].size)
