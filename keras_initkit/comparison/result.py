@@ -125,7 +125,7 @@ class Comparison:
         )
         # Folded if it must be: where a longer name takes all the room, rich leaves the verdict out.
         longest = max(len(row["initializer"]) for row in rows)
-        table.add_column("initializer", overflow="fold", min_width=min(longest, 18))
+        table.add_column("initializer", overflow="fold", width=max(11, min(longest, 18)))
         for heading in (
             "activation\nvariance\nfirst\nlast",
             "gradient\nvariance\nfirst\nlast",
