@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,8 +22,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage before it."""
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def _number(text: str) -> int | str:
+    """A whole number; any other text as it is, for `compare` to refuse as it refuses numbers out of range."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="keras-initkit", description="Does signal survive this network?")
+    parser = _Parser(prog="keras-initkit", description="Does signal survive this network?")
     commands = parser.add_subparsers(dest="command", required=True)
     compare = commands.add_parser(
         "compare",
@@ -39,10 +54,10 @@ def _parser() -> argparse.ArgumentParser:
         help="names as Keras takes them, or activation_scaling, standard_uniform; by default eleven",
     )
     add("--activation", default="relu", help="name of a Keras activation for the hidden layers")
-    add("--depth", type=int, default=10, help="number of hidden layers")
-    add("--epochs", type=int, default=5, help="passes over the training set")
-    add("--seeds", type=int, default=1, help="runs of each initializer")
-    add("--seed", type=int, default=0, help="the first seed")
+    add("--depth", type=_number, default=10, help="number of hidden layers")
+    add("--epochs", type=_number, default=5, help="passes over the training set")
+    add("--seeds", type=_number, default=1, help="runs of each initializer")
+    add("--seed", type=_number, default=0, help="the first seed")
     add("--data", default="digits", help="digits, gaussian, mnist, or an .npz file with arrays x and y")
     add("--out", metavar="DIR", default="comparison", help="where the table and the figures go")
     add("--log-dir", metavar="DIR", default=None, help="where TensorBoard's logs go (default: logs/compare-<time>)")
@@ -86,9 +101,12 @@ def _compare(options: argparse.Namespace) -> int:
                 f"Keras has no backend to run on ({error}). Install one: pip install 'keras-initkit[tensorflow]'."
             ) from error
     log_dir = options.log_dir or os.path.join("logs", time.strftime("compare-%Y%m%d-%H%M%S"))
-    os.makedirs(options.out, exist_ok=True)
-    if not os.access(options.out, os.W_OK):
-        raise PermissionError(f"--out: {options.out!r} cannot be written; give another directory.")
+    try:
+        os.makedirs(options.out, exist_ok=True)
+        if not os.access(options.out, os.W_OK):
+            raise PermissionError("permission denied")
+    except OSError as error:
+        raise OSError(f"--out: {options.out!r} cannot be written ({error}); give another directory.") from error
     with Progress(console=console) as bar:
         task = bar.add_task("tracing the model", total=1.0)
         comparison = compare(
@@ -104,6 +122,10 @@ def _compare(options: argparse.Namespace) -> int:
         )
     console.print(comparison.table())
     for path in comparison.save(options.out):
-        console.print(path, highlight=False)
-    console.print(f"tensorboard --logdir {shlex.quote(log_dir)}", highlight=False, soft_wrap=True)
+        console.out(path, highlight=False)  # to be copied: neither wrapped nor read as markup
+    console.out(f"tensorboard --logdir {shlex.quote(log_dir)}", highlight=False)
     return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -23,12 +23,14 @@ def activation_histograms(histograms: Mapping[str, Sequence[Histogram]], caption
     """
     layers = len(next(iter(histograms.values())))
     height = 1.15 * len(histograms) + 0.9
-    figure = Figure(figsize=(1.35 * layers + 1.9, height), layout="constrained")
-    figure.suptitle(f"Activations before training: {caption}")
+    figure = Figure(figsize=(max(1.35 * layers + 1.9, 6.5), height), layout="constrained")
+    figure.suptitle(f"Activations before training: {caption}", wrap=True)
     panels = figure.subplots(len(histograms), layers, squeeze=False)
     for row, (name, by_layer) in zip(panels, histograms.items(), strict=True):
-        low = min(edges[0] for _, edges in by_layer)
-        high = max(edges[-1] for _, edges in by_layer)
+        # Of a layer that overflowed altogether there are no counts, and the edges mean nothing.
+        drawn = [edges for counts, edges in by_layer if np.any(counts)] or [(0.0, 1.0)]
+        low = min(edges[0] for edges in drawn)
+        high = max(edges[-1] for edges in drawn)
         for panel, (counts, edges) in zip(row, by_layer, strict=True):
             panel.stairs(counts, edges, fill=True, color="tab:blue")
             panel.set_xlim(low, high)  # one range for a row, so that a collapse is seen as one
@@ -41,7 +43,7 @@ def activation_histograms(histograms: Mapping[str, Sequence[Histogram]], caption
             panel.text(
                 0.97,
                 0.93,
-                f"sd {_deviation(counts, edges):.1e}",
+                f"sd {_deviation(counts, edges):.1e}" if np.any(counts) else "not finite",
                 ha="right",
                 va="top",
                 fontsize=7,
@@ -66,30 +68,47 @@ def variance_by_layer(
 
     Args:
         forward, backward: variances by initializer, shape (seeds, layers). The line is the geometric mean over
-            the seeds, the band one standard deviation of the logarithm; a variance of 0 has no place on the axis
-            and is named in the legend.
+            the seeds, the band one standard deviation of the logarithm; a variance of 0 or one that is not
+            finite has no place on the axis and is named in the legend.
         caption: what was measured, for the title.
     """
     figure = Figure(figsize=(12, 5.2), layout="constrained")
-    figure.suptitle(f"Signal before training: {caption}")
+    figure.suptitle(f"Signal before training: {caption}", wrap=True)
     panels = figure.subplots(1, 2)
+    labels = {name: _label(name, forward[name], backward[name]) for name in forward}
     titles = ("forward: variance of activations", "backward: variance of gradients")
     for panel, series, title in zip(panels, (forward, backward), titles, strict=True):
         panel.set(title=title, xlabel="hidden layer", yscale="log")
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         for style, (name, values) in zip(_styles(len(series)), series.items(), strict=True):
-            with np.errstate(divide="ignore"):
-                logs = np.log(np.where(values > 0, values, np.nan))
+            logs = np.log(np.where((values > 0) & np.isfinite(values), values, np.nan))
             mean, deviation = logs.mean(axis=0), logs.std(axis=0)
             layers = np.arange(1, values.shape[1] + 1)
-            label = f"{name} (0)" if not (values > 0).any() else name
-            panel.plot(layers, np.exp(mean), label=label, **style)
+            panel.plot(layers, np.exp(mean), label=labels[name], **style)
+            panel.set_xlim(0.5, len(layers) + 0.5)  # a layer without a point keeps its place
             if len(values) > 1:
                 band = np.exp(mean - deviation), np.exp(mean + deviation)
                 panel.fill_between(layers, *band, color=style["color"], alpha=0.15, linewidth=0)
         panel.grid(alpha=0.3)
+        if not any(np.isfinite(line.get_ydata()).any() for line in panel.lines):
+            panel.set_yticks([])
+            panel.set_yticks([], minor=True)
+            panel.text(0.5, 0.5, "nothing above 0 and finite", ha="center", transform=panel.transAxes)
     panels[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     return figure
+
+
+def _label(name: str, forward: np.ndarray, backward: np.ndarray) -> str:
+    """The name, and in how many layers it has no point, and why."""
+    notes = []
+    for values in (forward, backward):
+        absent = {"0": (values == 0).any(axis=0), "not finite": ~np.isfinite(values).all(axis=0)}
+        counts = [(why, where.sum(), where.size) for why, where in absent.items() if where.any()]
+        notes.append(", ".join(why if n == of else f"{why} in {n} of {of}" for why, n, of in counts))
+    if notes[0] == notes[1]:
+        return f"{name} ({notes[0]})" if notes[0] else name
+    both = zip(("forward", "backward"), notes, strict=True)
+    return "\n".join([name, *(f"({direction} {note})" for direction, note in both if note)])
 
 
 def training_curves(loss: Mapping[str, np.ndarray], accuracy: Mapping[str, np.ndarray], caption: str = "") -> Figure:
@@ -97,25 +116,33 @@ def training_curves(loss: Mapping[str, np.ndarray], accuracy: Mapping[str, np.nd
 
     Args:
         loss, accuracy: by initializer, shape (seeds, epochs); the line is the mean, the band one standard deviation.
+            A loss that is not finite has no place on the axis and is named in the legend; losses of very
+            different size are drawn on a logarithmic axis.
         caption: what was measured, for the title.
     """
     figure = Figure(figsize=(12, 5.2), layout="constrained")
-    figure.suptitle(f"Training: {caption}")
+    figure.suptitle(f"Training: {caption}", wrap=True)
+    positive = np.concatenate([values[np.isfinite(values) & (values > 0)] for values in loss.values()])
     panels = figure.subplots(1, 2)
     for panel, series, title in zip(panels, (loss, accuracy), ("test loss", "test accuracy"), strict=True):
         panel.set(title=title, xlabel="epoch")
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         for style, (name, values) in zip(_styles(len(series)), series.items(), strict=True):
-            _line_and_band(panel, name, values, style)
+            label = name if np.isfinite(loss[name]).all() else f"{name} (loss not finite)"
+            _line_and_band(panel, label, values, style)
         panel.grid(alpha=0.3)
+    if positive.size and positive.max() > 100 * positive.min():
+        panels[0].set_yscale("log")
     panels[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     return figure
 
 
 def _line_and_band(panel: Axes, name: str, values: np.ndarray, style: dict) -> None:
+    values = np.where(np.isfinite(values), values, np.nan)
     mean, deviation = values.mean(axis=0), values.std(axis=0)
     epochs = np.arange(1, values.shape[1] + 1)
     panel.plot(epochs, mean, label=name, **style)
+    panel.set_xlim(0.5, len(epochs) + 0.5)
     if len(values) > 1:
         panel.fill_between(epochs, mean - deviation, mean + deviation, color=style["color"], alpha=0.15, linewidth=0)
 

@@ -68,7 +68,7 @@ def compare(
     activation_range(activation)  # refuses what is not elementwise
 
     from keras_initkit.comparison.data import load
-    from keras_initkit.comparison.experiment import Experiment
+    from keras_initkit.comparison.experiment import Experiment, check_draws
     from keras_initkit.comparison.hparams import write_experiment
     from keras_initkit.comparison.result import Comparison
 
@@ -85,12 +85,16 @@ def compare(
     }
     dataset = load(data, seed)
     hyperparameters = {name: value for name, value in settings.items() if name not in ("seeds", "seed")}
+    check_draws(initializers, dataset, hyperparameters)
     if log_dir is not None:
         log_dir = os.fspath(log_dir)
         found = glob.glob(os.path.join(glob.escape(log_dir), "**", "events.out.tfevents.*"), recursive=True)
         if found:
             raise ValueError(f"log_dir: {log_dir!r} holds other runs ({found[0]}); give a new or an empty directory.")
-        write_experiment(log_dir)
+        try:
+            write_experiment(log_dir)
+        except OSError as error:
+            raise OSError(f"log_dir: {log_dir!r} cannot be written ({error}); give another directory.") from error
     experiment = Experiment(dataset, hyperparameters)
     runs: list[Any] = []
     total, done = len(initializers) * seeds * epochs, 0

@@ -39,6 +39,37 @@ def build(shape: Sequence[int], classes: int, depth: int, units: int, activation
     return keras.Sequential([keras.Input(shape), keras.layers.Flatten(), *hidden, output])
 
 
+def histogram(values: np.ndarray) -> tuple[list[int], list[float]]:
+    """Counts and bin edges of the finite values."""
+    # In float64: bins between values near overflow, near underflow or near each other have no edges in float32.
+    finite = values[np.isfinite(values)].astype("float64")
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    if low == high:
+        margin = max(0.5, abs(low) / 2)
+        low, high = low - margin, high + margin
+    counts, edges = np.histogram(finite, BINS, (low, high))
+    return counts.tolist(), edges.tolist()
+
+
+def check_draws(names: Sequence[str], data: Dataset, settings: dict[str, Any]) -> None:
+    """Draws one kernel of each shape that the model has, so that no training begins which cannot end.
+
+    Raises:
+        ValueError: for an initializer of other kernels (of convolutions or gates) or of biases.
+    """
+    units = settings["units"]
+    shapes = {(data.x_train[0].size, units), (units, units), (units, data.classes)}
+    for name in names:
+        for shape in sorted(shapes, reverse=True):
+            try:
+                scheme(name, settings["activation"])(shape)
+            except Exception as error:  # whatever an initializer raises
+                raise ValueError(
+                    f"initializers: {name!r} cannot draw the kernel of a Dense layer, {shape} ({error}). "
+                    "Leave it out, or give one for kernels of any shape, such as 'he_normal'."
+                ) from error
+
+
 class Experiment:
     """Trains one compiled model again and again from fresh weights: traced once, whatever the number of runs."""
 
@@ -103,9 +134,8 @@ class Experiment:
         outputs = outputs if isinstance(outputs, list) else [outputs]
         dead = np.concatenate([dead_units(layer) for layer in outputs])
         saturated = np.concatenate([saturated_units(layer, self._range) for layer in outputs]) & ~dead
-        counts_and_edges = [np.histogram(layer[np.isfinite(layer)], BINS) for layer in outputs]
         return {
             "dead": float(dead.mean()),
             "saturated": float(saturated.mean()),
-            "histograms": [(counts.tolist(), edges.tolist()) for counts, edges in counts_and_edges],
+            "histograms": [histogram(layer) for layer in outputs],
         }

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from keras_initkit import plots
@@ -50,7 +51,7 @@ class Run:
 
 def geometric_mean(values: Sequence[float]) -> float:
     """Mean of the logarithms, as a value; 0 if any is 0."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.exp(np.mean(np.log(values))))
 
 
@@ -77,6 +78,7 @@ class Comparison:
             groups.setdefault(run.initializer, []).append(run)
         return groups
 
+    @np.errstate(invalid="ignore", over="ignore")  # a run that overflowed has infinite and NaN losses
     def rows(self) -> list[dict[str, Any]]:
         """A row for each initializer, over its seeds.
 
@@ -110,8 +112,9 @@ class Comparison:
         """The rows for a terminal of 80 columns: two lines each, first and last layer, training and test set."""
         s = self.settings
         several = s["seeds"] > 1
+        rows = self.rows()
         table = Table(
-            title=f"{self._caption()}, {s['epochs']} epochs, seed {s['seed']}"
+            title=f"{escape(self._caption())}, {s['epochs']} epoch{'s' * (s['epochs'] > 1)}, seed {s['seed']}"
             + f" to {s['seed'] + s['seeds'] - 1}" * several,
             caption=f"Variance and units: before training. Accuracy by chance: {self.chance:.0%}."
             + " Mean ± standard deviation over seeds." * several,
@@ -120,7 +123,9 @@ class Comparison:
             pad_edge=False,
             leading=1,
         )
-        table.add_column("initializer", no_wrap=True)
+        # Folded if it must be: where a longer name takes all the room, rich leaves the verdict out.
+        longest = max(len(row["initializer"]) for row in rows)
+        table.add_column("initializer", overflow="fold", width=max(11, min(longest, 18)))
         for heading in (
             "activation\nvariance\nfirst\nlast",
             "gradient\nvariance\nfirst\nlast",
@@ -129,13 +134,13 @@ class Comparison:
             "accuracy\n\ntrain\ntest",
         ):
             table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("verdict")
-        for row in self.rows():
+        table.add_column("verdict", min_width=9)
+        for row in rows:
 
             def lines(form: str, *columns: str, row: dict[str, Any] = row, spread: bool = several) -> str:
-                values = [format(row[name], form) for name in columns]
+                values = [_short(row[name], form) for name in columns]
                 if spread:
-                    spreads = [format(row[f"{name}_spread"], form) for name in columns]
+                    spreads = [_short(row[f"{name}_spread"], form) for name in columns]
                     values = [f"{v.removesuffix('%')}±{d}" for v, d in zip(values, spreads, strict=True)]
                 return "\n".join(values)
 
@@ -210,12 +215,17 @@ class Comparison:
 
     def _caption(self) -> str:
         s = self.settings
-        return f"{s['depth']} x Dense({s['units']}, {s['activation']}) on {s['data']}"
+        return f"{s['depth']} x Dense({s['units']}, {s['activation']}) on {os.path.basename(s['data'])}"
 
 
 _COLUMNS = {"forward": "activation", "backward": "gradient"}
 _MEANS = ("dead", "saturated", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 _FILES = ("comparison.csv", "comparison.json", "activation_histograms.png", "variance_by_layer.png", "training.png")
+
+
+def _short(value: float, form: str) -> str:
+    """A number for a narrow column: a loss that exploded needs an exponent."""
+    return format(value, ".0e" if form == ".2f" and abs(value) >= 1000 else form)
 
 
 def _json_safe(value: Any) -> Any:

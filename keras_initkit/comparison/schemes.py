@@ -62,6 +62,10 @@ def scheme(name: str, activation: str) -> keras.initializers.Initializer:
             ) from error
     try:
         return keras.initializers.get(name)
+    except KeyError as error:
+        raise ValueError(
+            f"initializers: {name!r} cannot be made from its name, it needs a {error}; leave it out."
+        ) from error
     except (ValueError, TypeError) as error:
         near = difflib.get_close_matches(name.lower(), known_names(), n=3)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(known_names())}."

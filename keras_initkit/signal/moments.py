@@ -133,5 +133,8 @@ def reduce_on_device(tensor: Any) -> Any:
     rounding = ops.cast((mean - ops.cast(centre, "float64")) / ops.cast(scale, "float64"), "float64")
     m2 = total(ops.square(deviation / scale)) - count * ops.square(rounding)
     extremes = [ops.min(x, initial=math.inf), ops.max(x, initial=-math.inf)]
+    # The mean of equal values is off by its rounding, which would leave them a variance, or one below 0.
+    constant = ops.logical_and(ops.equal(*extremes), ops.isfinite(extremes[0]))
+    m2 = ops.where(constant, ops.zeros_like(m2), ops.maximum(m2, 0))
     counts = [number_of(ops.equal(x, 0)), number_of(ops.logical_not(ops.isfinite(x)))]
     return ops.stack([ops.cast(field, "float64") for field in (count, mean, m2, scale, *extremes, *counts)])
