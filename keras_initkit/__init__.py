@@ -5,8 +5,15 @@ Importing it registers the initializers, so that `"keras_initkit>Name"` works wh
 
 from typing import Any
 
-from keras_initkit import initializers, structure, theory
 from keras_initkit._version import __version__
+
+try:
+    from keras_initkit import initializers, structure, theory
+except ImportError as error:
+    raise ImportError(
+        f"keras_initkit: Keras did not start ({error}). It needs a backend: pip install 'keras-initkit[tensorflow]', "
+        "or [jax], or [torch] with KERAS_BACKEND set to its name."
+    ) from error
 
 __all__ = ["__version__", "compare", "initializers", "structure", "theory"]
 

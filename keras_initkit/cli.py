@@ -94,12 +94,7 @@ def _compare(options: argparse.Namespace) -> int:
 
     console = Console()
     with console.status("starting Keras"):
-        try:
-            from keras_initkit.comparison import DEFAULT, compare
-        except ImportError as error:
-            raise ValueError(
-                f"Keras has no backend to run on ({error}). Install one: pip install 'keras-initkit[tensorflow]'."
-            ) from error
+        from keras_initkit.comparison import DEFAULT, compare
     log_dir = options.log_dir or os.path.join("logs", time.strftime("compare-%Y%m%d-%H%M%S"))
     try:
         os.makedirs(options.out, exist_ok=True)

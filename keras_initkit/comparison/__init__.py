@@ -64,11 +64,11 @@ def compare(
         raise ValueError(f"seed: got {seed!r}, expected a whole number from 0 to 2**31 - 1.")
     if not learning_rate > 0:
         raise ValueError(f"learning_rate: got {learning_rate!r}, expected a number above 0.")
-    initializers = list(dict.fromkeys(schemes(initializers, activation_checked(activation))))
-    activation_range(activation)  # refuses what is not elementwise
+    activation_range(activation_checked(activation))  # refuses what is not elementwise
+    schemes(initializers, activation)
 
     from keras_initkit.comparison.data import load
-    from keras_initkit.comparison.experiment import Experiment, check_draws
+    from keras_initkit.comparison.experiment import Experiment
     from keras_initkit.comparison.hparams import write_experiment
     from keras_initkit.comparison.result import Comparison
 
@@ -85,7 +85,8 @@ def compare(
     }
     dataset = load(data, seed)
     hyperparameters = {name: value for name, value in settings.items() if name not in ("seeds", "seed")}
-    check_draws(initializers, dataset, hyperparameters)
+    shapes = [(dataset.x_train[0].size, units), (units, units), (units, dataset.classes)]
+    initializers = list(schemes(initializers, activation, shapes))
     if log_dir is not None:
         log_dir = os.fspath(log_dir)
         found = glob.glob(os.path.join(glob.escape(log_dir), "**", "events.out.tfevents.*"), recursive=True)

@@ -51,25 +51,6 @@ def histogram(values: np.ndarray) -> tuple[list[int], list[float]]:
     return counts.tolist(), edges.tolist()
 
 
-def check_draws(names: Sequence[str], data: Dataset, settings: dict[str, Any]) -> None:
-    """Draws one kernel of each shape that the model has, so that no training begins which cannot end.
-
-    Raises:
-        ValueError: for an initializer of other kernels (of convolutions or gates) or of biases.
-    """
-    units = settings["units"]
-    shapes = {(data.x_train[0].size, units), (units, units), (units, data.classes)}
-    for name in names:
-        for shape in sorted(shapes, reverse=True):
-            try:
-                scheme(name, settings["activation"])(shape)
-            except Exception as error:  # whatever an initializer raises
-                raise ValueError(
-                    f"initializers: {name!r} cannot draw the kernel of a Dense layer, {shape} ({error}). "
-                    "Leave it out, or give one for kernels of any shape, such as 'he_normal'."
-                ) from error
-
-
 class Experiment:
     """Trains one compiled model again and again from fresh weights: traced once, whatever the number of runs."""
 

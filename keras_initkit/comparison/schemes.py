@@ -72,25 +72,28 @@ def scheme(name: str, activation: str) -> keras.initializers.Initializer:
         raise ValueError(f"initializers: got {name!r}, which is neither ours nor Keras'. {hint}") from error
 
 
-def schemes(names: Sequence[str], activation: str) -> dict[str, keras.initializers.Initializer]:
-    """Each by its name, in order.
+def schemes(
+    names: Sequence[str], activation: str, shapes: Sequence[tuple[int, int]] = ((3, 5),)
+) -> dict[str, keras.initializers.Initializer]:
+    """Each by its name, in order; each has drawn a kernel of every shape, so that no training begins in vain.
 
     Raises:
-        ValueError: for an empty list, an unknown name, or one that cannot draw the kernel of a Dense layer.
+        ValueError: for an empty list, an unknown name, or one that cannot draw a Dense kernel of these shapes.
     """
     if isinstance(names, str) or not names:
         raise ValueError(f"initializers: got {names!r}, expected a list of names such as {list(DEFAULT[3:6])}.")
     made = {name: scheme(name, activation) for name in names}
     for name, initializer in made.items():
-        try:
-            initializer((3, 5))
-        except Exception as error:  # of whatever kind: some are the user's own, and Keras' raise several
-            raise _unfit(name, str(error)) from error
+        for shape in shapes:
+            try:
+                initializer(shape)
+            except Exception as error:  # of whatever kind: some are the user's own, and Keras' raise several
+                raise _unfit(name, f"{shape}: {str(error).rstrip('.')}") from error
     return made
 
 
 def _unfit(name: str, why: str) -> ValueError:
     return ValueError(
-        f"initializers: got {name!r}, which cannot draw the kernel of every Dense layer ({why.rstrip('.')}). "
-        "Expected one for kernels (inputs, units) of any size."
+        f"initializers: got {name!r}, which cannot draw the kernel of a Dense layer ({why}). "
+        "Leave it out, or give one for kernels (inputs, units) of any size, such as 'he_normal'."
     )

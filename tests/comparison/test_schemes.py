@@ -44,7 +44,7 @@ def test_those_that_fit_are_made():
 
 @pytest.mark.parametrize("name", UNFIT)
 def test_others_are_refused_by_name(name):
-    message = rf"^initializers: got '{name}', which cannot draw the kernel of every Dense layer \(.*{UNFIT[name]}"
+    message = rf"^initializers: got '{name}', which cannot draw the kernel of a Dense layer \(.*{UNFIT[name]}"
     with pytest.raises(ValueError, match=message) as caught:
         schemes(["zeros", name], "relu")
     assert "\n" not in str(caught.value)
