@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 
 NAMES = ("digits", "gaussian", "mnist")
@@ -36,6 +37,27 @@ class Dataset:
     def chance(self) -> float:
         """Test accuracy of always naming the most frequent training class."""
         return float((self.y_test == np.bincount(self.y_train).argmax()).mean())
+
+
+class ShuffledBatches(keras.utils.PyDataset):
+    """Training batches in an order that follows from the seed alone, another one in every epoch."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, batch_size: int, seed: int):
+        super().__init__()
+        self._x, self._y, self._batch_size = x, y, batch_size
+        self._rng = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return -(-len(self._x) // self._batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+        return self._x[chosen], self._y[chosen]
+
+    def on_epoch_end(self) -> None:
+        """Shuffles for the next epoch."""
+        self._order = self._rng.permutation(len(self._x))
 
 
 def load(data: str, seed: int = 0) -> Dataset:
@@ -86,8 +108,6 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    import keras
-
     try:
         (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
     except Exception as error:  # whatever the download raises

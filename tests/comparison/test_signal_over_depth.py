@@ -7,7 +7,6 @@ layer, and the mean over ten seeds by a tenth of that variance.
 """
 
 import math
-import random
 
 import keras
 import numpy as np
@@ -35,26 +34,17 @@ def compare(tmp_path_factory):
     path = tmp_path_factory.mktemp("digits") / "digits.npz"
     np.savez(path, x=np.kron(digits.images[:160], np.ones((8, 4))), y=digits.target[:160])
 
-    def cheap_seed(seed):
-        # keras.utils.set_random_seed without tf.random.set_seed, which throws away TensorFlow's compiled functions:
-        # 1 s a run. The weights come from Python's generator alone; TensorFlow's orders the batches.
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-
     def variances(initializers, activation):
-        keras.utils.set_random_seed(0)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(keras.utils, "set_random_seed", cheap_seed)
-            result = ik.compare(
-                initializers,
-                activation=activation,
-                depth=DEPTH,
-                epochs=1,
-                seeds=SEEDS,
-                units=WIDTH,
-                batch_size=64,
-                data=str(path),
-            )
+        result = ik.compare(
+            initializers,
+            activation=activation,
+            depth=DEPTH,
+            epochs=1,
+            seeds=SEEDS,
+            units=WIDTH,
+            batch_size=64,
+            data=str(path),
+        )
         rows = {row["initializer"]: row for row in result.rows()}
         return rows, {name: np.array([r.forward for r in runs]) for name, runs in result.by_initializer().items()}
 
