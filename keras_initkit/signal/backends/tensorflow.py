@@ -48,6 +48,7 @@ class StepMeter:
         self._layers: dict[str, keras.layers.Layer] = {}
         self._taps: list[Tap] = []
         self._source = self  # the meter that measures for this one: another, where two callbacks share a step
+        self._waited = False
         self._plain: Callable | None = None
         self._instrumented: Callable | None = None
         self._rows: Any = None
@@ -94,9 +95,11 @@ class StepMeter:
         model, self._train_step = self._model, self._model.train_step
         if not model.built or not all(layer.built for layer in model.layers):
             eager = model.run_eagerly or tf.config.functions_run_eagerly()
-            if eager or not isinstance(iterator, tf.data.Iterator):
+            if not eager and isinstance(iterator, tf.data.Iterator):
+                tf.function(self._plain_step, autograph=False).get_concrete_function(iterator.element_spec)
+            elif not self._waited:
+                self._waited = True  # for a step in which all layers are built, but those that are never called
                 return None
-            tf.function(self._plain_step, autograph=False).get_concrete_function(iterator.element_spec)
         self._layers = self._find_layers(model)
         self._taps = taps_of(self._layers)
         with _replaced(model, "train_step", self._measured_step):
