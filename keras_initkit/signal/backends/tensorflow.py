@@ -169,7 +169,7 @@ def _is_inside(tensor: tf.Tensor, graph: Any) -> bool:
 
 
 def _unless_inside(graph: Any, unscale: Callable) -> Callable[[tf.Tensor], tf.Tensor]:
-    return lambda gradient: gradient if _is_inside(gradient, graph) else unscale(_beside_constants(gradient))
+    return lambda gradient: gradient if _is_inside(gradient, graph) else unscale(_beside_joined(gradient))
 
 
 def _tapped_layer(layer: keras.layers.Layer, path: str, readings: Readings, unscale: Callable, graph: Any) -> Any:
@@ -227,34 +227,35 @@ def _beside(output: tf.Tensor) -> tf.Tensor:
     """
     if not tf.is_symbolic_tensor(output):
         return output
-    if _constant_operand(output.op):
-        return _beside_constants(output, _beside)
     with_bias = output.op.type in _FUSED_BIASES
     linear = output.op.inputs[0] if with_bias else output
     if linear.op.type not in _FUSED_PRODUCTS:
-        return output
+        return _beside_joined(output, _beside)
     inputs = [_hidden(x) for x in linear.op.inputs]
     again = _replayed(linear.op, inputs)
     return _replayed(output.op, [again, output.op.inputs[1]]) if with_bias else again
 
 
-# What it may join with a constant operand of the next such operation (constant_folding.cc).
-_JOINED = {"AddV2", "Mul", "RealDiv", "Sub"}
+def _is_joined(op: tf.Operation) -> bool:
+    """Whether TensorFlow may join an operation with the next one, so that reading between would undo it.
 
-
-def _constant_operand(op: tf.Operation) -> bool:
-    return op.type in _JOINED and any(x.op.type == "Const" for x in op.inputs)
-
-
-def _beside_constants(tensor: tf.Tensor, beside: Callable | None = None) -> tf.Tensor:
-    """`tensor` for reading; computed once more where it is x * 2 or the like.
-
-    (x * 2) * 3 becomes x * 6, which rounds differently, as long as nothing else reads what is between.
+    (x * 2) * 3 becomes x * 6 (constant_folding.cc), and (x + y) + z of equal shapes (x + z) + y
+    (arithmetic_optimizer.cc): what rounds differently, as long as nothing else reads what is between.
     """
-    if not tf.is_symbolic_tensor(tensor) or not _constant_operand(tensor.op):
+    constant = any(x.op.type == "Const" for x in op.inputs)
+    return op.type == "AddV2" or (op.type in ("Mul", "RealDiv", "Sub") and constant)
+
+
+def _beside_joined(tensor: tf.Tensor, beside: Callable | None = None) -> tf.Tensor:
+    """`tensor` for reading; computed once more where its operation may be joined with the next one."""
+    if not tf.is_symbolic_tensor(tensor) or not _is_joined(tensor.op):
         return tensor
-    before = beside or _beside_constants
-    return _replayed(tensor.op, [x if x.op.type == "Const" else _hidden(before(x)) for x in tensor.op.inputs])
+
+    def again(x: tf.Tensor) -> tf.Tensor:
+        # With another reader of its own, `x` stays apart anyway: a residual stream ends here.
+        return _hidden((beside or _beside_joined)(x) if len(x.consumers()) == 1 else x)
+
+    return _replayed(tensor.op, [x if x.op.type == "Const" else again(x) for x in tensor.op.inputs])
 
 
 def _hidden(x: tf.Tensor) -> tf.Tensor:
