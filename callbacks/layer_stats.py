@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from typing import Any
@@ -59,7 +60,11 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self._measuring = False
         self._epoch = 0
         self._steps_before_epoch = 0
-        self._steps = 0
+        self._steps = self._steps_after = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle holds: neither an open file nor functions that were compiled for a model."""
+        return {**vars(self), "_meter": None, "_metered": None, "_log": None}
 
     def start_run(self, log_dir: str | os.PathLike | None) -> None:
         """Forgets the reports and counts steps from 0 again, into another log.
@@ -73,7 +78,8 @@ class LayerStatsCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Opens the log while the user can still act on an error."""
         if self._metered is not self.model:
-            self._meter, self._metered = step_meter(self.model, weighted_layers(self.model)), self.model
+            self._meter, self._metered = step_meter(self.model, weighted_layers), self.model
+        self._close()  # what an exception in the `fit` before has left open
         if self.log_dir is not None:
             self._log = EventLog(os.path.join(self.log_dir, "train"))
             titles = {name: name.replace("_", " ") for name in STATISTICS}
@@ -87,16 +93,19 @@ class LayerStatsCallback(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Has the step measured if it is due."""
         steps = self.model.steps_per_execution or 1
+        # Keras counts the last chunk of an epoch as a whole one; later batches are numbered from its beginning.
+        self._steps_after = self._steps_before_epoch + min(batch + steps, (self.params or {}).get("steps") or math.inf)
         self._measuring = self._due(self._steps_before_epoch + batch, batch, steps)
         if self._measuring:
             self._meter.arm()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Takes the measurement, if there was one, to the reports and to the log."""
-        self._steps = self._steps_before_epoch + batch + 1
-        if not self._measuring:
+        self._steps = self._steps_after
+        moments = self._meter.collect() if self._measuring else {}
+        if not moments:
             return
-        report = SignalReport(self._steps - 1, self._epoch, self._meter.collect())
+        report = SignalReport(self._steps - 1, self._epoch, moments)
         self.reports.append(report)
         if self._log is not None:
             try:
@@ -111,6 +120,9 @@ class LayerStatsCallback(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         """Closes the log."""
+        self._close()
+
+    def _close(self) -> None:
         if self._log is not None:
             self._log.close()
         self._log = None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 
-def step_meter(model: keras.Model, layers: dict[str, keras.layers.Layer]) -> Any:
+def step_meter(model: keras.Model, find_layers: Callable[[keras.Model], dict[str, keras.layers.Layer]]) -> Any:
     """What measures single training steps of `model` on the active backend.
+
+    Args:
+        model: a compiled model.
+        find_layers: returns the layers of a built model that are to be read, by path.
 
     Raises:
         ValueError: on a backend where steps cannot be measured yet.
@@ -21,4 +26,4 @@ def step_meter(model: keras.Model, layers: dict[str, keras.layers.Layer]) -> Any
         )
     from keras_initkit.signal.backends.tensorflow import StepMeter
 
-    return StepMeter(model, layers)
+    return StepMeter(model, find_layers)

@@ -31,21 +31,24 @@ class StepMeter:
 
     Args:
         model: a compiled model.
-        layers: the layers to read, by path.
+        find_layers: returns the layers of a built model that are to be read, by path.
 
     Raises:
         ValueError: under a distribution strategy of several replicas.
     """
 
-    def __init__(self, model: keras.Model, layers: dict[str, keras.layers.Layer]):
+    def __init__(self, model: keras.Model, find_layers: Callable[[keras.Model], dict[str, keras.layers.Layer]]):
         replicas = model.distribute_strategy.num_replicas_in_sync
         if replicas > 1:
             raise ValueError(
                 f"LayerStatsCallback: the model trains on {replicas} replicas ({model.distribute_strategy}), "
                 "expected one. Train without a distribution strategy to measure layers, or leave the callback out."
             )
-        self._model, self._layers = model, layers
-        self._taps = taps_of(layers)
+        self._model, self._find_layers = model, find_layers
+        self._layers: dict[str, keras.layers.Layer] = {}
+        self._taps: list[Tap] = []
+        self._source = self  # the meter that measures for this one: another, where two callbacks share a step
+        self._waited = False
         self._plain: Any = None
         self._instrumented: Any = None
         self._rows: Any = None
@@ -53,31 +56,52 @@ class StepMeter:
     def arm(self) -> None:
         """Have the next training step measured. Whatever becomes of it, the one after is a plain one."""
         model, self._rows = self._model, None
-        if self._instrumented is None or self._plain is not model.train_function:
-            self._plain = model.train_function
-            self._instrumented = self._build()
+        armed = getattr(model.train_function, "__self__", None)
+        if isinstance(armed, StepMeter):  # by another callback, or for a step that never came
+            self._source = armed
+            return
+        self._source, self._replaced_function = self, model.train_function
         model.train_function = self._measured_function
 
     def _measured_function(self, iterator: Any) -> Any:
         """Stands in for the training function, once."""
-        try:
-            # Keras up to 3.6 looks `train_step` up when it traces, later versions when they make the function.
-            with _replaced(self._model, "train_step", self._measured_step):
-                logs, self._rows = self._instrumented(iterator)
-        finally:
-            self._model.train_function = self._plain
+        model = self._model
+        model.train_function = self._replaced_function
+        model.make_train_function()  # where `train_on_batch` has not yet
+        if self._instrumented is None or self._plain is not model.train_function:
+            self._plain = model.train_function
+            self._instrumented = self._build(iterator)
+        if self._instrumented is None:
+            return self._plain(iterator)
+        # Keras up to 3.6 looks `train_step` up when it traces, later versions when they make the function.
+        with _replaced(model, "train_step", self._measured_step):
+            logs, self._rows = self._instrumented(iterator)
         return logs
 
     def collect(self) -> dict[Tap, Moments]:
         """What the measured step read; empty if it did not take place."""
-        if self._rows is None:
+        meter = self._source
+        if meter._rows is None:
             return {}
-        rows, self._rows = np.asarray(self._rows), None
-        return {tap: Moments.from_row(row) for tap, row in zip(self._taps, rows, strict=True) if row[0]}
+        rows = np.asarray(meter._rows)
+        return {tap: Moments.from_row(row) for tap, row in zip(meter._taps, rows, strict=True) if row[0]}
 
-    def _build(self) -> Callable:
-        """The training function of Keras, around a `train_step` that also returns the statistics."""
+    def _build(self, iterator: Any) -> Callable | None:
+        """The training function of Keras, around a `train_step` that also returns the statistics.
+
+        The layers of a subclassed model are built, and then known, once its step has been traced; where it
+        cannot be traced without being run (eagerly, or on a Python iterator), the step is not measured.
+        """
         model, self._train_step = self._model, self._model.train_step
+        if not model.built or not all(layer.built for layer in model.layers):
+            eager = model.run_eagerly or tf.config.functions_run_eagerly()
+            if not eager and isinstance(iterator, tf.data.Iterator):
+                tf.function(self._plain_step, autograph=False).get_concrete_function(iterator.element_spec)
+            elif not self._waited:
+                self._waited = True  # for a step in which all layers are built, but those that are never called
+                return None
+        self._layers = self._find_layers(model)
+        self._taps = taps_of(self._layers)
         with _replaced(model, "train_step", self._measured_step):
             try:
                 model.make_train_function(force=True)
@@ -85,18 +109,31 @@ class StepMeter:
             finally:
                 model.train_function = self._plain
 
+    def _plain_step(self, data: Any) -> Any:
+        # Keras hands the `None` among the data over as an empty optional.
+        data = tf.nest.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, data)
+        return self._model.distribute_strategy.run(self._train_step, args=(data,))
+
     def _measured_step(self, data: Any) -> tuple[Any, tf.Tensor]:
         model, readings = self._model, defaultdict(list)
         for path, layer in self._layers.items():  # read now: after the step they are others
             readings[Tap("weight", path)] = [tf.convert_to_tensor(weight.value) for weight in kernels_of(layer)]
-        unscale = _loss_unscaling(model.optimizer)
+        graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        unscale = _unless_inside(graph, _loss_unscaling(model.optimizer))
         with contextlib.ExitStack() as wrapped:
             for path, layer in self._layers.items():
-                wrapped.enter_context(_tapped_layer(layer, path, readings, unscale))
-            if model.optimizer is not None:
-                wrapped.enter_context(_tapped_optimizer(model, self._layers, readings, unscale))
+                wrapped.enter_context(_tapped_layer(layer, path, readings, unscale, graph))
+            for optimizer in _optimizers(model):
+                unscale = _unless_inside(graph, _loss_unscaling(optimizer))
+                wrapped.enter_context(_tapped_optimizer(optimizer, model, self._layers, readings, unscale))
             logs = self._train_step(data)
         return logs, tf.stack([_row(tap, readings[tap]) for tap in self._taps])
+
+
+def _optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
+    """The optimizer of `compile` and those that a model with its own `train_step` keeps as attributes."""
+    candidates = [model.optimizer, *vars(model).values()]
+    return list({id(x): x for x in candidates if isinstance(x, keras.optimizers.Optimizer)}.values())
 
 
 @contextlib.contextmanager
@@ -123,8 +160,20 @@ def _loss_unscaling(optimizer: Any) -> Callable[[tf.Tensor], tf.Tensor]:
     return lambda gradient: tf.cast(gradient, tf.float32) / tf.cast(scale, tf.float32)
 
 
-def _tapped_layer(layer: keras.layers.Layer, path: str, readings: Readings, unscale: Callable) -> Any:
-    original = layer.call
+def _is_inside(tensor: tf.Tensor, graph: Any) -> bool:
+    """Whether a tensor belongs to a loop, a branch or a function inside the step, and cannot be read from outside.
+
+    Nothing is added there: such a function is kept by TensorFlow and becomes part of the plain step too.
+    """
+    return tf.is_symbolic_tensor(tensor) and tensor.graph is not graph
+
+
+def _unless_inside(graph: Any, unscale: Callable) -> Callable[[tf.Tensor], tf.Tensor]:
+    return lambda gradient: gradient if _is_inside(gradient, graph) else unscale(_beside_joined(gradient))
+
+
+def _tapped_layer(layer: keras.layers.Layer, path: str, readings: Readings, unscale: Callable, graph: Any) -> Any:
+    original, original_add_loss = layer.call, layer.add_loss
 
     @tf.custom_gradient
     def observed(output: tf.Tensor) -> tuple[tf.Tensor, Callable]:
@@ -136,14 +185,30 @@ def _tapped_layer(layer: keras.layers.Layer, path: str, readings: Readings, unsc
 
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
-        outputs = original(*args, **kwargs)
+        losses = []
+
+        def add_loss(loss: Any) -> None:
+            losses.append(loss)
+            original_add_loss(loss)
+
+        with _replaced(layer, "add_loss", add_loss):
+            outputs = original(*args, **kwargs)
         flat = tf.nest.flatten(outputs)
-        for index, output in enumerate(flat):
-            if isinstance(output, tf.Tensor) and output.dtype.is_floating:
-                readings[Tap("activation", path)].append(_beside(output))
-                flat[index] = _with_keras_marks(output, observed)
-                break
-        return tf.nest.pack_sequence_as(outputs, flat)
+        signals = {id(x): x for x in flat if isinstance(x, tf.Tensor) and x.dtype.is_floating}
+        if not signals:
+            return outputs
+        output = next(iter(signals.values()))
+        if _is_inside(output, graph):
+            readings[Tap("activation", path)].append(output)
+            return outputs
+        readings[Tap("activation", path)].append(_beside(output))
+        # Where the layer itself goes on with its output, to a loss or a second output, the gradient has more
+        # parts than come back through the outputs; summed in another order, its last bits would change.
+        used = len(signals) > 1 and tf.is_symbolic_tensor(output) and output.consumers()
+        if losses or used:
+            return outputs
+        marked = _with_keras_marks(output, observed)
+        return tf.nest.pack_sequence_as(outputs, [marked if x is output else x for x in flat])
 
     return _replaced(layer, "call", call)
 
@@ -165,10 +230,36 @@ def _beside(output: tf.Tensor) -> tf.Tensor:
     with_bias = output.op.type in _FUSED_BIASES
     linear = output.op.inputs[0] if with_bias else output
     if linear.op.type not in _FUSED_PRODUCTS:
-        return output
-    inputs = [tf.raw_ops.PlaceholderWithDefault(input=x, shape=x.shape) for x in linear.op.inputs]
+        return _beside_joined(output, _beside)
+    inputs = [_hidden(x) for x in linear.op.inputs]
     again = _replayed(linear.op, inputs)
     return _replayed(output.op, [again, output.op.inputs[1]]) if with_bias else again
+
+
+def _is_joined(op: tf.Operation) -> bool:
+    """Whether TensorFlow may join an operation with the next one, so that reading between would undo it.
+
+    (x * 2) * 3 becomes x * 6 (constant_folding.cc), and (x + y) + z of equal shapes (x + z) + y
+    (arithmetic_optimizer.cc): what rounds differently, as long as nothing else reads what is between.
+    """
+    constant = any(x.op.type == "Const" for x in op.inputs)
+    return op.type == "AddV2" or (op.type in ("Mul", "RealDiv", "Sub") and constant)
+
+
+def _beside_joined(tensor: tf.Tensor, beside: Callable | None = None) -> tf.Tensor:
+    """`tensor` for reading; computed once more where its operation may be joined with the next one."""
+    if not tf.is_symbolic_tensor(tensor) or not _is_joined(tensor.op):
+        return tensor
+
+    def again(x: tf.Tensor) -> tf.Tensor:
+        # With another reader of its own, `x` stays apart anyway: a residual stream ends here.
+        return _hidden((beside or _beside_joined)(x) if len(x.consumers()) == 1 else x)
+
+    return _replayed(tensor.op, [x if x.op.type == "Const" else again(x) for x in tensor.op.inputs])
+
+
+def _hidden(x: tf.Tensor) -> tf.Tensor:
+    return tf.raw_ops.PlaceholderWithDefault(input=x, shape=x.shape)
 
 
 def _replayed(op: tf.Operation, inputs: list[tf.Tensor]) -> tf.Tensor:
@@ -200,15 +291,15 @@ def _with_keras_marks(output: tf.Tensor, observed: Callable) -> tf.Tensor:
 
 
 def _tapped_optimizer(
-    model: keras.Model, layers: dict[str, keras.layers.Layer], readings: Readings, unscale: Callable
+    optimizer: Any, model: keras.Model, layers: dict[str, keras.layers.Layer], readings: Readings, unscale: Callable
 ) -> Any:
-    original = model.optimizer.apply
+    original = optimizer.apply
     owners = {id(weight): path for path, layer in layers.items() for weight in kernels_of(layer)}
 
     @functools.wraps(original)
     def apply(grads: Any, trainable_variables: Any = None) -> Any:
         grads = list(grads)
-        variables = list(model.trainable_variables if trainable_variables is None else trainable_variables)
+        variables = model.trainable_variables if trainable_variables is None else list(trainable_variables)
         for gradient, variable in zip(grads, variables, strict=False):
             if gradient is not None and id(variable) in owners:
                 # An embedding's gradient is sparse; rows that no example used have a gradient of zero.
@@ -216,7 +307,7 @@ def _tapped_optimizer(
                 readings[Tap("weight_gradient", owners[id(variable)])].append(dense)
         return original(grads, trainable_variables)
 
-    return _replaced(model.optimizer, "apply", apply)
+    return _replaced(optimizer, "apply", apply)
 
 
 def _row(tap: Tap, tensors: list[tf.Tensor]) -> tf.Tensor:
