@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from typing import Any
@@ -94,7 +93,8 @@ class LayerStatsCallback(keras.callbacks.Callback):
         """Has the step measured if it is due."""
         steps = self.model.steps_per_execution or 1
         # Keras counts the last chunk of an epoch as a whole one; later batches are numbered from its beginning.
-        self._steps_after = self._steps_before_epoch + min(batch + steps, (self.params or {}).get("steps") or math.inf)
+        epoch_steps = (self.params or {}).get("steps") or batch + steps
+        self._steps_after = self._steps_before_epoch + min(batch + steps, epoch_steps)
         self._measuring = self._due(self._steps_before_epoch + batch, batch, steps)
         if self._measuring:
             self._meter.arm()

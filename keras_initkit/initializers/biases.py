@@ -96,13 +96,14 @@ class PriorProbabilityBias(_Bias):
     def __init__(self, probability: float | Sequence[float] = 0.01, activation: str = "sigmoid"):
         self.activation = one_of("activation", activation, ("sigmoid", "softmax"))
         several = isinstance(probability, Sequence | np.ndarray) and not isinstance(probability, str)
-        if activation == "softmax" and not (several and len(probability) > 1):
+        given: list[Any] = list(probability) if several else [probability]  # type: ignore[arg-type]
+        if activation == "softmax" and not (several and len(given) > 1):
             raise ValueError(
                 f"probability: got {probability!r} under softmax, expected a sequence of two or more probabilities "
                 "or counts, one for each class."
             )
         below = math.inf if activation == "softmax" else 1
-        values = [checked_number("probability", p, 0, below) for p in (probability if several else [probability])]
+        values = [checked_number("probability", p, 0, below) for p in given]
         self.probability = values if several else values[0]
 
     def _check(self, shape: tuple[int, ...]) -> None:

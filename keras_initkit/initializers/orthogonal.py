@@ -75,8 +75,8 @@ class ScaledOrthogonal(ShapedInitializer):
     ):
         if isinstance(activation, dict):  # from a configuration
             activation = keras.saving.deserialize_keras_object(activation)
-        several = not isinstance(out_axes, str) and isinstance(out_axes, Sequence)
-        if not all(isinstance(axis, int) for axis in (out_axes if several else [out_axes])):
+        axes = out_axes if isinstance(out_axes, Sequence) and not isinstance(out_axes, str) else [out_axes]
+        if not all(isinstance(axis, int) for axis in axes):
             raise ValueError(f"out_axes: got {out_axes!r}, expected an integer or a sequence of integers.")
         self.activation, self.out_axes = activation, out_axes
         self.direction = one_of("direction", direction, DIRECTIONS)

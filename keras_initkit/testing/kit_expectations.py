@@ -58,7 +58,7 @@ def activation_scaling(initializer: Any, shape: Shape) -> Declared:
     directions = [initializer.direction]
     if initializer.direction == "compromise":
         directions = ["forward", "backward"]
-    mean_square = np.mean([gain(initializer.activation, direction) ** -2 for direction in directions])
+    mean_square = float(np.mean([gain(initializer.activation, direction) ** -2 for direction in directions]))
     fan = mode_fan(initializer.mode, *fans(initializer, shape))
     return centred(initializer.distribution, 1 / (mean_square * fan))
 

@@ -123,7 +123,7 @@ def sparse(initializer: Any, shape: Shape) -> Declared:
                 f"got inputs chosen {times.min()} to {times.max()} times, expected about {units * share:g} each"
             )
 
-    accepts.is_fixed = count == 0
+    accepts.is_fixed = count == 0  # type: ignore[attr-defined]  # what `Subject` asks a predicate
     return accepts
 
 
