@@ -177,9 +177,9 @@ def global_random_state(subject: Subject) -> None:
     """
     for seed in (SEEDED, None) if subject.is_random else (SEEDED,):
         initializer = subject.with_seed(seed)
-        numpy_before, python_before = np.random.get_state(legacy=True)[1:], random.getstate()  # noqa: NPY002  (that is the point)
+        numpy_before, python_before = tuple(np.random.get_state())[1:], random.getstate()  # noqa: NPY002  (that is the point)
         draw(initializer, subject)
-        numpy_after = np.random.get_state(legacy=True)[1:]  # noqa: NPY002
+        numpy_after = tuple(np.random.get_state())[1:]  # noqa: NPY002
         if not all(np.array_equal(before, after) for before, after in zip(numpy_before, numpy_after, strict=True)):
             raise ConformanceError("NumPy's global random state was used; draw with keras.random and self.seed.")
         if seed is not None and random.getstate() != python_before:
