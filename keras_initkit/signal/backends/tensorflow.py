@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_initkit.signal.backends.tensorflow_graph import beside, beside_joined
 from keras_initkit.signal.moments import EMPTY_ROW, Moments, reduce_on_device
 from keras_initkit.signal.taps import Tap, kernels_of, taps_of
 
@@ -93,6 +93,9 @@ class StepMeter:
         cannot be traced without being run (eagerly, or on a Python iterator), the step is not measured.
         """
         model, self._train_step = self._model, self._model.train_step
+        if hasattr(self._plain, "get_concrete_function") and isinstance(iterator, tf.data.Iterator):
+            # Keras up to 3.6, whose TensorBoard callback expects the first batch to have traced it.
+            self._plain.get_concrete_function(iterator)
         if not model.built or not all(layer.built for layer in model.layers):
             eager = model.run_eagerly or tf.config.functions_run_eagerly()
             if not eager and isinstance(iterator, tf.data.Iterator):
@@ -169,7 +172,7 @@ def _is_inside(tensor: tf.Tensor, graph: Any) -> bool:
 
 
 def _unless_inside(graph: Any, unscale: Callable) -> Callable[[tf.Tensor], tf.Tensor]:
-    return lambda gradient: gradient if _is_inside(gradient, graph) else unscale(_beside_joined(gradient))
+    return lambda gradient: gradient if _is_inside(gradient, graph) else unscale(beside_joined(gradient))
 
 
 def _tapped_layer(layer: keras.layers.Layer, path: str, readings: Readings, unscale: Callable, graph: Any) -> Any:
@@ -201,7 +204,7 @@ def _tapped_layer(layer: keras.layers.Layer, path: str, readings: Readings, unsc
         if _is_inside(output, graph):
             readings[Tap("activation", path)].append(output)
             return outputs
-        readings[Tap("activation", path)].append(_beside(output))
+        readings[Tap("activation", path)].append(beside(output))
         # Where the layer itself goes on with its output, to a loss or a second output, the gradient has more
         # parts than come back through the outputs; summed in another order, its last bits would change.
         used = len(signals) > 1 and tf.is_symbolic_tensor(output) and output.consumers()
@@ -211,64 +214,6 @@ def _tapped_layer(layer: keras.layers.Layer, path: str, readings: Readings, unsc
         return tf.nest.pack_sequence_as(outputs, [marked if x is output else x for x in flat])
 
     return _replaced(layer, "call", call)
-
-
-# What TensorFlow's graph optimizer (remapper.cc) fuses with a bias and with an activation or sum that follows.
-_FUSED_PRODUCTS = {"MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv3D", "DepthwiseConv2dNative"}
-_FUSED_BIASES = {"BiasAdd", "AddV2"}
-
-
-def _beside(output: tf.Tensor) -> tf.Tensor:
-    """`output` for reading: itself, or computed once more where reading it would undo a fusion.
-
-    A product or convolution runs as one kernel with the bias and the activation after it, as long as nothing
-    else reads what is between; a fused kernel rounds differently from its parts. So a linear layer's output
-    is read from a second product. `PlaceholderWithDefault` keeps the optimizer from merging the two.
-    """
-    if not tf.is_symbolic_tensor(output):
-        return output
-    with_bias = output.op.type in _FUSED_BIASES
-    linear = output.op.inputs[0] if with_bias else output
-    if linear.op.type not in _FUSED_PRODUCTS:
-        return _beside_joined(output, _beside)
-    inputs = [_hidden(x) for x in linear.op.inputs]
-    again = _replayed(linear.op, inputs)
-    return _replayed(output.op, [again, output.op.inputs[1]]) if with_bias else again
-
-
-def _is_joined(op: tf.Operation) -> bool:
-    """Whether TensorFlow may join an operation with the next one, so that reading between would undo it.
-
-    (x * 2) * 3 becomes x * 6 (constant_folding.cc), and (x + y) + z of equal shapes (x + z) + y
-    (arithmetic_optimizer.cc): what rounds differently, as long as nothing else reads what is between.
-    """
-    constant = any(x.op.type == "Const" for x in op.inputs)
-    return op.type == "AddV2" or (op.type in ("Mul", "RealDiv", "Sub") and constant)
-
-
-def _beside_joined(tensor: tf.Tensor, beside: Callable | None = None) -> tf.Tensor:
-    """`tensor` for reading; computed once more where its operation may be joined with the next one."""
-    if not tf.is_symbolic_tensor(tensor) or not _is_joined(tensor.op):
-        return tensor
-
-    def again(x: tf.Tensor) -> tf.Tensor:
-        # With another reader of its own, `x` stays apart anyway: a residual stream ends here.
-        return _hidden((beside or _beside_joined)(x) if len(x.consumers()) == 1 else x)
-
-    return _replayed(tensor.op, [x if x.op.type == "Const" else again(x) for x in tensor.op.inputs])
-
-
-def _hidden(x: tf.Tensor) -> tf.Tensor:
-    return tf.raw_ops.PlaceholderWithDefault(input=x, shape=x.shape)
-
-
-def _replayed(op: tf.Operation, inputs: list[tf.Tensor]) -> tf.Tensor:
-    """The output of the same operation on these inputs."""
-    function = getattr(tf.raw_ops, op.type)
-    accepted = inspect.signature(function).parameters
-    names = [argument.name for argument in op.op_def.input_arg]
-    attributes = {a.name: op.get_attr(a.name) for a in op.op_def.attr if a.name in accepted}
-    return function(**dict(zip(names, inputs, strict=True)), **attributes)
 
 
 def _with_keras_marks(output: tf.Tensor, observed: Callable) -> tf.Tensor:

@@ -1,0 +1,69 @@
+"""Reading a tensor of a TensorFlow graph without keeping the graph optimizer from what it does to a plain step.
+
+What another operation reads must exist as such: a fused kernel is taken apart, a sum keeps its order, and the
+last bits change. So a tensor that the optimizer may take up in another is computed once more for reading.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import tensorflow as tf
+
+# What TensorFlow's graph optimizer (remapper.cc) fuses with a bias and with an activation or sum that follows.
+_FUSED_PRODUCTS = {"MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv3D", "DepthwiseConv2dNative"}
+_FUSED_BIASES = {"BiasAdd", "AddV2"}
+
+
+def beside(output: tf.Tensor) -> tf.Tensor:
+    """`output` for reading: itself, or computed once more where reading it would undo a fusion.
+
+    A product or convolution runs as one kernel with the bias and the activation after it, as long as nothing
+    else reads what is between; a fused kernel rounds differently from its parts. So a linear layer's output
+    is read from a second product. `PlaceholderWithDefault` keeps the optimizer from merging the two.
+    """
+    if not tf.is_symbolic_tensor(output):
+        return output
+    with_bias = output.op.type in _FUSED_BIASES
+    linear = output.op.inputs[0] if with_bias else output
+    if linear.op.type not in _FUSED_PRODUCTS:
+        return beside_joined(output, beside)
+    inputs = [_hidden(x) for x in linear.op.inputs]
+    again = _replayed(linear.op, inputs)
+    return _replayed(output.op, [again, output.op.inputs[1]]) if with_bias else again
+
+
+def _is_joined(op: tf.Operation) -> bool:
+    """Whether TensorFlow may join an operation with the next one, so that reading between would undo it.
+
+    (x * 2) * 3 becomes x * 6 (constant_folding.cc), and (x + y) + z of equal shapes (x + z) + y
+    (arithmetic_optimizer.cc): what rounds differently, as long as nothing else reads what is between.
+    """
+    constant = any(x.op.type == "Const" for x in op.inputs)
+    return op.type == "AddV2" or (op.type in ("Mul", "RealDiv", "Sub") and constant)
+
+
+def beside_joined(tensor: tf.Tensor, operand: Callable | None = None) -> tf.Tensor:
+    """`tensor` for reading; computed once more where its operation may be joined with the next one."""
+    if not tf.is_symbolic_tensor(tensor) or not _is_joined(tensor.op):
+        return tensor
+
+    def again(x: tf.Tensor) -> tf.Tensor:
+        # With another reader of its own, `x` stays apart anyway: a residual stream ends here.
+        return _hidden((operand or beside_joined)(x) if len(x.consumers()) == 1 else x)
+
+    return _replayed(tensor.op, [x if x.op.type == "Const" else again(x) for x in tensor.op.inputs])
+
+
+def _hidden(x: tf.Tensor) -> tf.Tensor:
+    return tf.raw_ops.PlaceholderWithDefault(input=x, shape=x.shape)
+
+
+def _replayed(op: tf.Operation, inputs: list[tf.Tensor]) -> tf.Tensor:
+    """The output of the same operation on these inputs."""
+    function = getattr(tf.raw_ops, op.type)
+    accepted = inspect.signature(function).parameters
+    names = [argument.name for argument in op.op_def.input_arg]
+    attributes = {a.name: op.get_attr(a.name) for a in op.op_def.attr if a.name in accepted}
+    return function(**dict(zip(names, inputs, strict=True)), **attributes)
