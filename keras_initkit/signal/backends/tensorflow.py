@@ -93,6 +93,9 @@ class StepMeter:
         cannot be traced without being run (eagerly, or on a Python iterator), the step is not measured.
         """
         model, self._train_step = self._model, self._model.train_step
+        if hasattr(self._plain, "get_concrete_function") and isinstance(iterator, tf.data.Iterator):
+            # Keras up to 3.6, whose TensorBoard callback expects the first batch to have traced it.
+            self._plain.get_concrete_function(iterator)
         if not model.built or not all(layer.built for layer in model.layers):
             eager = model.run_eagerly or tf.config.functions_run_eagerly()
             if not eager and isinstance(iterator, tf.data.Iterator):
