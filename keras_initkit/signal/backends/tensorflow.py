@@ -130,7 +130,7 @@ class StepMeter:
                 unscale = _unless_inside(graph, _loss_unscaling(optimizer))
                 wrapped.enter_context(_tapped_optimizer(optimizer, model, self._layers, readings, unscale))
             logs = self._train_step(data)
-        return logs, tf.stack([_row(tap, readings[tap]) for tap in self._taps])
+        return logs, tf.stack([_row(tap, readings[tap], graph) for tap in self._taps])
 
 
 def _optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
@@ -247,10 +247,9 @@ def _tapped_optimizer(
     return _replaced(optimizer, "apply", apply)
 
 
-def _row(tap: Tap, tensors: list[tf.Tensor]) -> tf.Tensor:
+def _row(tap: Tap, tensors: list[tf.Tensor], graph: Any) -> tf.Tensor:
     """Moments of all that a tap saw, as one row; an empty row where it saw nothing that can be read here."""
-    here = tf.compat.v1.get_default_graph() if not tf.executing_eagerly() else None
-    readable = [x for x in tensors if not tf.is_symbolic_tensor(x) or x.graph is here]
+    readable = [x for x in tensors if not is_inside(x, graph)]
     if len(readable) < len(tensors):
         warnings.warn(
             f"{tap.kind} of layer {tap.layer!r} is made inside a loop or a branch, where it cannot be read from "
