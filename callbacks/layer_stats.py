@@ -105,7 +105,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         moments = self._meter.collect() if self._measuring else {}
         if not moments:
             return
-        report = SignalReport(self._steps - 1, self._epoch, moments)
+        report = SignalReport.of_step(self._steps - 1, self._epoch, moments)
         self.reports.append(report)
         if self._log is not None:
             try:

@@ -1,33 +1,23 @@
-"""Which tensors of a model are read, and their names."""
+"""Which tensors of a model are read while it trains."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import keras
 
-KINDS = ("activation", "activation_gradient", "weight", "weight_gradient")
+from keras_initkit.structure.taps import Tap
 
-
-class Tap(NamedTuple):
-    """One place where a model's signal is read.
-
-    Args:
-        kind: `"activation"`, the layer's output (the first, where it returns several; all calls of a shared
-            layer together); `"activation_gradient"`, the gradient of the loss that comes back through it;
-            `"weight"`, the layer's kernels (see `kernels_of`) before the step; `"weight_gradient"`, the
-            gradient of the loss with respect to them.
-        layer: the layer's path in the model.
-    """
-
-    kind: str
-    layer: str
+_TRAINING = ("output", "output_gradient", "weight", "weight_gradient")
 
 
 def taps_of(layers: Iterable[str]) -> list[Tap]:
-    """Every tap on the layers of these paths, in an order that is the same for everybody."""
-    return [Tap(kind, layer) for kind in KINDS for layer in layers]
+    """Every tap on the layers of these paths, in an order that is the same for everybody.
+
+    A layer's output is the first, where it returns several, in all its calls together; its weight is all its
+    kernels together (see `kernels_of`).
+    """
+    return [Tap(kind, layer) for kind in _TRAINING for layer in layers]
 
 
 def kernels_of(layer: keras.layers.Layer) -> list[keras.Variable]:

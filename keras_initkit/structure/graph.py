@@ -7,19 +7,15 @@ import keras
 from keras_initkit.structure.sublayers import sublayers
 
 # Their parts run inside loops or on slices of the input, so they are seen from outside, as one layer.
-_OPAQUE = (keras.layers.RNN, keras.layers.TimeDistributed)
+OPAQUE = (keras.layers.RNN, keras.layers.TimeDistributed)
 
 
-def weighted_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    """Layers that hold weights of their own, by their path inside `model`.
+def named_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    """Every layer of a model, by its path inside `model`; the model itself is `"model"` (if no part of it is).
 
     A path joins the layers' names by slashes, without the model's own name, whose number changes from run
-    to run: `"encoder/dense_1"`. A composite layer that only holds other layers is not listed, they are;
-    recurrent and time-distributed layers count as one. A layer that is used in several places has the
-    first of its paths. Weights that belong to the model itself are listed under `"model"`.
-
-    Args:
-        model: a built model.
+    to run: `"encoder/dense_1"`. Composite layers stand before their parts; recurrent and time-distributed
+    layers count as one. A layer that is used in several places has the first of its paths.
     """
     found: dict[str, keras.layers.Layer] = {}
     seen: set[int] = set()
@@ -28,15 +24,34 @@ def weighted_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
         if id(layer) in seen:
             return
         seen.add(id(layer))
-        parts = [] if isinstance(layer, _OPAQUE) else sublayers(layer)
-        inside = {id(weight) for part in parts for weight in part.weights}
-        if any(id(weight) not in inside for weight in layer.weights):
-            found[_unused(path or "model", found)] = layer
-        for part in parts:
-            visit(part, f"{path}/{part.name}" if path else part.name)
+        found[_unused(path, found)] = layer
+        for part in parts(layer):
+            visit(part, f"{path}/{part.name}" if layer is not model else part.name)
 
-    visit(model, "")
+    visit(model, _unused("model", {part.name: part for part in parts(model)}))
     return found
+
+
+def parts(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The sublayers of a composite layer, none of one that is seen as a whole."""
+    return [] if isinstance(layer, OPAQUE) else sublayers(layer)
+
+
+def weighted_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    """Those of `named_layers` that hold weights of their own.
+
+    A composite layer that only holds other layers is not listed, they are. Weights that belong to the model
+    itself are listed under `"model"`.
+
+    Args:
+        model: a built model.
+    """
+
+    def has_own_weights(layer: keras.layers.Layer) -> bool:
+        inside = {id(weight) for part in parts(layer) for weight in part.weights}
+        return any(id(weight) not in inside for weight in layer.weights)
+
+    return {path: layer for path, layer in named_layers(model).items() if has_own_weights(layer)}
 
 
 def _unused(path: str, found: dict[str, keras.layers.Layer]) -> str:

@@ -209,4 +209,4 @@ def test_a_report_refuses_an_unknown_statistic():
     from keras_initkit.signal import SignalReport
 
     with pytest.raises(ValueError, match="statistic: got 'variance', expected one of 'activation_mean'"):
-        SignalReport(0, 0, {}).statistic("variance")
+        SignalReport(()).statistic("variance")

@@ -427,8 +427,8 @@ def test_subclassed_layers_are_measured_from_the_first_step_on():
         loss = ops.mean(ops.square(x - X[:, :3]))
     gradients = tape.gradient(loss, [*outputs, shared.kernel.value])
     for kind, tensor in {
-        "activation": outputs,
-        "activation_gradient": gradients[:2],
+        "output": outputs,
+        "output_gradient": gradients[:2],
         "weight": shared.kernel,
         "weight_gradient": gradients[2],
     }.items():

@@ -52,8 +52,8 @@ def test_every_statistic_against_numpy(jit_compile):
     gradient = 2 * (signal - y.astype("float32")) / signal.size
     for index in reversed(range(4)):
         path = model.layers[index].name
-        assert_equal(report.moments[Tap("activation", path)], outputs[index])
-        assert_equal(report.moments[Tap("activation_gradient", path)], gradient)
+        assert_equal(report.moments[Tap("output", path)], outputs[index])
+        assert_equal(report.moments[Tap("output_gradient", path)], gradient)
         assert_equal(report.moments[Tap("weight", path)], kernels[index])
         slope = 1 - outputs[index] ** 2 if index < 3 else 1
         assert_equal(report.moments[Tap("weight_gradient", path)], inputs[index].T @ (gradient * slope))
@@ -112,8 +112,8 @@ def test_tensors_of_a_convolutional_model_against_a_gradient_tape():
 
     assert report.layers == list(tensors)
     for name, several in tensors.items():
-        assert_equal(report.moments[Tap("activation", name)], np.stack(several) if len(several) > 1 else several[0])
-        assert_equal(report.moments[Tap("activation_gradient", name)], np.stack(gradients[name]))
+        assert_equal(report.moments[Tap("output", name)], np.stack(several) if len(several) > 1 else several[0])
+        assert_equal(report.moments[Tap("output_gradient", name)], np.stack(gradients[name]))
     for name, weight in weights.items():
         assert_equal(report.moments[Tap("weight", name)], weight)
         assert_equal(report.moments[Tap("weight_gradient", name)], weight_gradients[name])
@@ -129,8 +129,8 @@ def test_softmax_under_cross_entropy_counts_the_gradient_of_its_logits():
     model.compile("sgd", "sparse_categorical_crossentropy")
     probabilities = model.predict(x, verbose=0).astype("float64")
     report = measured(model, x, y)
-    assert_equal(report.moments[Tap("activation", "out")], probabilities)
-    assert_equal(report.moments[Tap("activation_gradient", "out")], (probabilities - np.eye(3)[y]) / len(x))
+    assert_equal(report.moments[Tap("output", "out")], probabilities)
+    assert_equal(report.moments[Tap("output_gradient", "out")], (probabilities - np.eye(3)[y]) / len(x))
 
 
 def test_loss_scaling_is_divided_out():
@@ -180,8 +180,8 @@ def test_recurrent_layers_are_read_from_outside():
     report = measured(model, x, y)
     path = f"both/{recurrent.forward_layer.name}"
     assert report.layers == [path, f"both/{recurrent.backward_layer.name}", "gru", "out"]
-    assert_equal(report.moments[Tap("activation", path)], forward)
-    assert all(("activation_gradient", layer) in report.moments for layer in report.layers)
+    assert_equal(report.moments[Tap("output", path)], forward)
+    assert all(Tap("output_gradient", layer) in report.moments for layer in report.layers)
 
 
 def test_a_layer_inside_a_loop_is_left_out_with_a_warning():
@@ -200,11 +200,11 @@ def test_a_layer_inside_a_loop_is_left_out_with_a_warning():
 
     model = keras.Sequential([keras.Input((4,)), Loops(), keras.layers.Dense(1, name="out")])
     model.compile("sgd", "mse")
-    with pytest.warns(UserWarning, match="activation of layer 'loops/inner' is made inside a loop or a branch"):
+    with pytest.warns(UserWarning, match="output of layer 'loops/inner' is made inside a loop or a branch"):
         report = measured(model, np.ones((2, 4)), np.ones((2, 1)))
-    assert ("activation", "loops/inner") not in report.moments
-    assert ("weight", "loops/inner") in report.moments
-    assert ("activation", "out") in report.moments
+    assert Tap("output", "loops/inner") not in report.moments
+    assert Tap("weight", "loops/inner") in report.moments
+    assert Tap("output", "out") in report.moments
 
 
 def test_the_names_that_keras_hides_have_not_moved():

@@ -21,7 +21,8 @@ import tensorflow as tf
 
 from keras_initkit.signal.backends.tensorflow_graph import beside, beside_joined, is_inside
 from keras_initkit.signal.moments import EMPTY_ROW, Moments, reduce_on_device
-from keras_initkit.signal.taps import Tap, kernels_of, taps_of
+from keras_initkit.signal.taps import kernels_of, taps_of
+from keras_initkit.structure.taps import Tap
 
 Readings = defaultdict[Tap, list[tf.Tensor]]
 
@@ -173,7 +174,7 @@ def _tapped_layer(layer: keras.layers.Layer, path: str, readings: Readings, unsc
     @tf.custom_gradient
     def observed(output: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         def backward(gradient: tf.Tensor) -> tf.Tensor:
-            readings[Tap("activation_gradient", path)].append(unscale(tf.convert_to_tensor(gradient)))
+            readings[Tap("output_gradient", path)].append(unscale(tf.convert_to_tensor(gradient)))
             return gradient
 
         return tf.identity(output), backward
@@ -194,9 +195,9 @@ def _tapped_layer(layer: keras.layers.Layer, path: str, readings: Readings, unsc
             return outputs
         output = next(iter(signals.values()))
         if is_inside(output, graph):
-            readings[Tap("activation", path)].append(output)
+            readings[Tap("output", path)].append(output)
             return outputs
-        readings[Tap("activation", path)].append(beside(output))
+        readings[Tap("output", path)].append(beside(output))
         # Where the layer itself goes on with its output, to a loss or a second output, the gradient has more
         # parts than come back through the outputs; summed in another order, its last bits would change.
         used = len(signals) > 1 and tf.is_symbolic_tensor(output) and output.consumers()
