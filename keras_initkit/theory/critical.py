@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_initkit.theory.activations import Activation, evaluate, resolve
+from keras_initkit.theory.activations import Activation, evaluate, keras_name, resolve
 from keras_initkit.theory.gains import expectation
 
 
@@ -54,26 +54,28 @@ def critical_point(activation: Activation, sigma_b: float | None = None, q: floa
     function = resolve(activation)
     if sigma_b is not None and q is not None:
         raise ValueError(f"sigma_b, q: got {sigma_b!r} and {q!r}, expected one of them; either gives the other.")
-    if q is not None:
-        if not (isinstance(q, Real) and 0 < q < math.inf):
-            raise ValueError(f"q: got {q!r}, expected a positive variance.")
-        weight, bias = _variances(function, q)
-        if bias < -_ROUNDING * q:
-            raise ValueError(
-                f"q: got {q!r}, where {_name(function)} has no critical point: it would need biases of variance "
-                f"{bias:.3g}. Give another q, or ActivationScaling for a gain without biases."
-            )
-        _check_settles(function, weight, bias, q)
-        return CriticalPoint(math.sqrt(weight), math.sqrt(bias) if bias > _ROUNDING * q else 0.0, float(q))
-    sigma_b = 0.0 if sigma_b is None else sigma_b
-    if not (isinstance(sigma_b, Real) and 0 <= sigma_b < math.inf):
+    if q is not None and not (isinstance(q, Real) and 0 < q < math.inf):
+        raise ValueError(f"q: got {q!r}, expected a positive variance.")
+    if sigma_b is not None and not (isinstance(sigma_b, Real) and 0 <= sigma_b < math.inf):
         raise ValueError(f"sigma_b: got {sigma_b!r}, expected a standard deviation of 0 or more.")
-    return _unbiased(function) if sigma_b == 0 else _biased(function, float(sigma_b))
+    # Layers clone their initializers. Only Keras' own functions are sure to stay as they are: a layer's slope may be
+    # trained, and a closure may see other values.
+    find = _remembered if keras_name(function) else _find
+    return find(function, sigma_b, q)
 
 
 _ROUNDING = 1e-5  # of q: what float32 quadrature leaves of a difference that is zero
 _SMALL = 1e-10  # a variance at which a smooth activation is its tangent
 _GRID = np.logspace(-6, 3, 10)
+
+
+def _find(function: Callable, sigma_b: float | None, q: float | None) -> CriticalPoint:
+    if q is not None:
+        return _at(function, float(q))
+    return _biased(function, float(sigma_b)) if sigma_b else _unbiased(function)
+
+
+_remembered = functools.lru_cache(maxsize=64)(_find)
 
 
 def _name(function: Callable) -> str:
@@ -97,12 +99,19 @@ def _settles(function: Callable, weight: float, bias: float, q: float) -> bool:
     return weight * expectation(function, variance=above) + bias <= above * (1 + _ROUNDING)
 
 
-def _check_settles(function: Callable, weight: float, bias: float, q: float) -> None:
+def _at(function: Callable, q: float) -> CriticalPoint:
+    weight, bias = _variances(function, q)
+    if bias < -_ROUNDING * q:
+        raise ValueError(
+            f"q: got {q!r}, where {_name(function)} has no critical point: it would need biases of variance "
+            f"{bias:.3g}. Give another q, or ActivationScaling for a gain without biases."
+        )
     if not _settles(function, weight, bias, q):
         raise ValueError(
             f"q: got {q!r}, where {_name(function)} has no stable critical point: layer after layer the variance "
             "moves away from it. Give a larger q."
         )
+    return CriticalPoint(math.sqrt(weight), math.sqrt(bias) if bias > _ROUNDING * q else 0.0, q)
 
 
 def _unbiased(function: Callable) -> CriticalPoint:
@@ -119,7 +128,6 @@ def _unbiased(function: Callable) -> CriticalPoint:
     return CriticalPoint(math.sqrt(weight), 0.0, 0.0)
 
 
-@functools.lru_cache(maxsize=64)  # a second of quadratures, and layers clone their initializers
 def _biased(function: Callable, sigma_b: float) -> CriticalPoint:
     from scipy.optimize import brentq  # slow to import, and only the line of a smooth activation needs it
 

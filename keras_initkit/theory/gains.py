@@ -10,12 +10,10 @@ g^2 / fan_in with
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
-import keras
 import numpy as np
 
-from keras_initkit.theory.activations import Activation, evaluate, resolve
+from keras_initkit.theory.activations import Activation, evaluate, keras_name, resolve
 from keras_initkit.theory.quadrature import sample
 
 DIRECTIONS = ("forward", "backward")
@@ -66,8 +64,8 @@ def gain(activation: Activation, direction: str = "forward") -> float:
     if direction not in DIRECTIONS:
         raise ValueError(f"direction: got {direction!r}, expected one of {DIRECTIONS}.")
     function = resolve(activation)
-    known = getattr(function, "__name__", "")
-    if known in _SECOND_MOMENTS and getattr(keras.activations, known, None) is function:
+    known = keras_name(function)
+    if known in _SECOND_MOMENTS:
         mean_square = _SECOND_MOMENTS[known][DIRECTIONS.index(direction)]
     else:
         mean_square = expectation(function, derivative=direction == "backward")
@@ -80,12 +78,12 @@ def gain(activation: Activation, direction: str = "forward") -> float:
 
 
 def expectation(
-    function: Callable, power: int = 2, derivative: bool = False, mean: float = 0.0, variance: float = 1.0
+    activation: Activation, power: int = 2, derivative: bool = False, mean: float = 0.0, variance: float = 1.0
 ) -> float:
     """E[f(x)^power], or E[f'(x)^power], for x ~ N(mean, variance), by quadrature.
 
     Args:
-        function: maps a tensor element by element, as `theory.activations.resolve` gives it.
+        activation: as in `gain`; `power`-th powers of it are averaged.
         power: 1 or more.
         derivative: of f' instead of f.
         mean, variance: of x; at variance 0 f is taken at the mean alone, f' right beside it.
@@ -94,11 +92,12 @@ def expectation(
         The expectation, to ten digits of E[|f|^power] where values are computed in float64 and to six in float32;
         infinite where f grows faster than the normal density falls.
 
-    >>> expectation(keras.activations.relu, variance=4.0)
+    >>> expectation("relu", variance=4.0)
     2.0
-    >>> round(expectation(keras.activations.softplus, power=1, mean=1.0, variance=0.25), 4)
+    >>> round(expectation("softplus", power=1, mean=1.0, variance=0.25), 4)
     1.3376
     """
+    function = resolve(activation)
     if variance == 0:
         if not derivative:
             return float(evaluate(function, np.full(4, float(mean)))[0]) ** power

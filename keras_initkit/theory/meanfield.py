@@ -1,20 +1,33 @@
-r"""Mean-field theory of wide random networks: what depth does to signals and to how alike two of them are.
+r"""Mean-field theory of wide random networks: what depth does to a signal, and to how alike two of them are.
 
-A layer with weights of variance sigma_w^2 / fan_in and biases of variance sigma_b^2 maps the pre-activations'
-variance q to
+A layer of weights of variance sigma_w^2 / fan_in and biases of variance sigma_b^2 takes two signals, whose
+pre-activations are Gaussians u and v of variance q and correlation c, to
 
-    F(q) = sigma_w^2 E[f(sqrt(q) z)^2] + sigma_b^2,    z ~ N(0, 1)
+    F(q) = sigma_w^2 E[f(u)^2] + sigma_b^2,                   the variance map
+    M(c) = (sigma_w^2 E[f(u) f(v)] + sigma_b^2) / F(q),       the correlation map
 
-and multiplies the gradient's variance by chi_1 = sigma_w^2 E[f'(sqrt(q) z)^2].
+Depth takes q to a fixed point F(q) = q. There the slope of M at c = 1 is chi_1 = sigma_w^2 E[f'(u)^2], by which a layer
+also multiplies the variance of a gradient on its way back: below 1 all signals become alike and gradients vanish
+(ordered), above 1 near signals part and gradients explode (chaotic).
+
+Source: Poole et al. 2016; Schoenholz et al. 2017.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Real
 
 import numpy as np
 
 from keras_initkit.theory.activations import Activation, resolve
 from keras_initkit.theory.correlation import HermiteSeries
+from keras_initkit.theory.gains import expectation
 from keras_initkit.theory.quadrature import sample
+
+_ROUNDING = 1e-6  # relative: a variance that a layer changes by less stays, also where values are float32
+SMALL, LARGE = 1e-10, 1e12  # variances that stand for 0 and infinity
 
 
 def covariance(activation: Activation, correlation: np.ndarray, variance: float = 1.0) -> np.ndarray:
@@ -36,7 +49,146 @@ def covariance(activation: Activation, correlation: np.ndarray, variance: float 
 
     Source: Cho and Saul 2009 (relu); Poole et al. 2016, the correlation map.
     """
-    correlation = np.asarray(correlation, "float64")
-    if not (np.abs(correlation) <= 1 + 1e-9).all():
-        raise ValueError(f"correlation: got {correlation}, expected numbers from -1 to 1.")
-    return HermiteSeries(sample(resolve(activation), variance=variance))(np.clip(correlation, -1, 1))
+    correlation = _correlations(correlation)
+    return HermiteSeries(sample(resolve(activation), variance=variance))(correlation)
+
+
+def variance_map(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -> Callable[[float], float]:
+    r"""What a layer makes of the pre-activations' variance: F(q) = sigma_w^2 E[f(sqrt(q) z)^2] + sigma_b^2.
+
+    Args:
+        activation: as in `gain`.
+        sigma_w: standard deviation of the weights, times sqrt(fan_in).
+        sigma_b: standard deviation of the biases.
+
+    Returns:
+        The function F, from one variance to the next layer's.
+
+    Raises:
+        ValueError: for a standard deviation that is negative or not finite, and an unknown activation.
+
+    >>> he = variance_map("relu", sigma_w=2**0.5)
+    >>> round(he(3.0), 6)
+    3.0
+
+    Source: Poole et al. 2016, eq. 3; Schoenholz et al. 2017, eq. 2.
+    """
+    function = resolve(activation)
+    weights, biases = _checked("sigma_w", sigma_w) ** 2, _checked("sigma_b", sigma_b) ** 2
+    return lambda q: weights * expectation(function, variance=q) + biases
+
+
+def correlation_map(
+    activation: Activation, sigma_w: float, sigma_b: float = 0.0, q: float | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
+    r"""What a layer makes of the correlation of two signals: M(c) = (sigma_w^2 E[f(u) f(v)] + sigma_b^2) / F(q).
+
+    Args:
+        activation, sigma_w, sigma_b: as in `variance_map`.
+        q: variance of the pre-activations u and v; `None` is where depth takes it (`fixed_point`). At 0 and at
+            infinity the map is its limit there.
+
+    Returns:
+        The function M, from the correlation of two pre-activations to that in the next layer, a number or an array.
+
+    Raises:
+        ValueError: as in `variance_map`, and for a correlation that is not from -1 to 1.
+
+    >>> he = correlation_map("relu", sigma_w=2**0.5)
+    >>> round(he(0.0), 4)  # 1 / pi: even what is orthogonal becomes alike
+    0.3183
+
+    Source: Poole et al. 2016, eq. 5; Cho and Saul 2009 (relu).
+    """
+    function = resolve(activation)
+    weights, biases = _checked("sigma_w", sigma_w) ** 2, _checked("sigma_b", sigma_b) ** 2
+    series = HermiteSeries(sample(function, variance=settled(activation, sigma_w, sigma_b, q)))
+    after = weights * series.mean_square + biases
+    if not 0 < after < math.inf:
+        raise ValueError(
+            f"sigma_w, sigma_b: got {sigma_w!r} and {sigma_b!r}, which leave a signal of variance {after}, so that "
+            "there is no correlation. Expected weights or biases that are not all zero, and finite activations."
+        )
+
+    def mapped(correlation: np.ndarray) -> np.ndarray:
+        result = (weights * series(_correlations(correlation)) + biases) / after
+        return result if np.ndim(correlation) else float(result)
+
+    return mapped
+
+
+def fixed_point(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -> float:
+    r"""The variance q = F(q) that depth takes pre-activations of variance 1 to.
+
+    Args:
+        activation, sigma_w, sigma_b: as in `variance_map`.
+
+    Returns:
+        The variance: 0.0 where it vanishes (for a tanh at criticality as slowly as 1 / depth), infinity where it
+        explodes, and 1.0 where every variance stays (relu with sigma_w^2 = 2).
+
+    Raises:
+        ValueError: as in `variance_map`, and where the variance does not settle but jumps to and fro.
+
+    >>> round(fixed_point("tanh", sigma_w=1.5, sigma_b=0.1), 4)
+    0.8133
+    >>> fixed_point("relu", sigma_w=1.4), fixed_point("relu", sigma_w=1.5), fixed_point("relu", sigma_w=2**0.5)
+    (0.0, inf, 1.0)
+
+    Source: Poole et al. 2016, section 2.1; Schoenholz et al. 2017, section 3.
+    """
+    step = variance_map(activation, sigma_w, sigma_b)
+    q, after = 1.0, step(1.0)
+    if abs(after - q) <= _ROUNDING * q:
+        return 1.0
+    # F grows with q for all but odd activations, so the variance moves one way, to the next fixed point there.
+    up = after > q
+    floor = 0.0 if up else step(0.0)
+    while (after > q * (1 - _ROUNDING)) if up else (after < q * (1 + _ROUNDING)):
+        if (up and q >= LARGE) or not math.isfinite(after):
+            return math.inf
+        if not up and q <= SMALL and not floor > 0:
+            return 0.0
+        beyond = q
+        q = 4 * q if up else max(q / 4, floor / 2)
+        after = step(q)
+    from scipy.optimize import brentq  # slow to import
+
+    root = float(brentq(lambda each: step(each) - each, *sorted([beyond, q]), xtol=1e-300, rtol=1e-12))
+    if variance_slope(activation, sigma_w, root) < -1:
+        raise ValueError(
+            f"activation: the variance jumps to and fro around {root:.4g} and settles nowhere. "
+            "Give a smaller sigma_w, or a q where one can be given."
+        )
+    return root
+
+
+def _checked(name: str, sigma: float) -> float:
+    if not (isinstance(sigma, Real) and 0 <= sigma < math.inf):
+        raise ValueError(f"{name}: got {sigma!r}, expected a standard deviation of 0 or more.")
+    return float(sigma)
+
+
+def _correlations(values: np.ndarray) -> np.ndarray:
+    array = np.asarray(values, "float64")
+    if not (np.abs(array) <= 1 + 1e-9).all():
+        raise ValueError(f"correlation: got {values!r}, expected numbers from -1 to 1.")
+    return np.clip(array, -1, 1)
+
+
+def settled(activation: Activation, sigma_w: float, sigma_b: float, q: float | None) -> float:
+    """The given variance or else that of the fixed point, away from 0 and infinity."""
+    _checked("sigma_w", sigma_w), _checked("sigma_b", sigma_b)
+    if q is None:
+        q = fixed_point(activation, sigma_w, sigma_b)
+    if not (isinstance(q, Real) and q >= 0):
+        raise ValueError(f"q: got {q!r}, expected a variance of 0 or more.")
+    return float(min(max(q, SMALL), LARGE))
+
+
+def variance_slope(activation: Activation, sigma_w: float, q: float) -> float:
+    """F'(q), by E[(z^2 - 1) g(sqrt(q) z)] = 2 q d/dq E[g(sqrt(q) z)]: f is not differentiated."""
+    z, weights, values = sample(resolve(activation), variance=q)
+    if not np.isfinite(values).all():
+        return math.inf
+    return float(sigma_w**2 * (weights * (z**2 - 1)) @ values**2 / (2 * q))
