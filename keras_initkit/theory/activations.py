@@ -40,6 +40,12 @@ def resolve(activation: Activation) -> Callable:
         raise ValueError(f"activation: Keras knows none called {activation!r}. {hint}") from error
 
 
+def keras_name(function: Callable) -> str | None:
+    """The name of one of Keras' own activation functions; a function of the user's that shares its name has none."""
+    name = getattr(function, "__name__", "")
+    return name if getattr(keras.activations, name or "get", None) is function else None
+
+
 def evaluate(function: Callable, z: np.ndarray) -> np.ndarray:
     """`function` of a float64 vector, as float64, or as float32 where the backend or the function has no more.
 
