@@ -9,7 +9,7 @@ from keras_initkit.signal.report_lines import healthy_bands, lines_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from keras_initkit.signal.report import SignalReport, TensorStats
+    from keras_initkit.signal.report import Histogram, SignalReport, TensorStats
 
 
 def figure_of(report: SignalReport) -> Figure:
@@ -27,11 +27,18 @@ def figure_of(report: SignalReport) -> Figure:
     when = f", epoch {report.epoch}, step {report.step}" if report.step or report.epoch else ""
     return plots.signal_by_depth(
         [line.name for line in lines],
-        [None if row is None else row.histogram for row in outputs],
+        [_histogram(row) for row in outputs],
         *({name: s for name, s in series.items() if any(v is not None for v in s)} for series in (forward, backward)),
         healthy_bands(lines),
         f"Signal{f' of {report.model}' if report.model else ''}{when}",
     )
+
+
+def _histogram(row: TensorStats | None) -> Histogram | None:
+    """The row's histogram; an empty one of a tensor that has no finite element to count."""
+    if row is None or row.histogram is not None or not row.moments.nonfinite:
+        return row and row.histogram
+    return (0, 0), (0.0, 0.5, 1.0)
 
 
 def _variances(rows: list[TensorStats | None]) -> list[float | None]:

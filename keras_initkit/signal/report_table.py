@@ -17,6 +17,7 @@ from keras_initkit.signal.report_lines import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
     from keras_initkit.signal.report import SignalReport
@@ -136,10 +137,7 @@ def rich_table(report: SignalReport, folded: bool = True) -> Table:
     widths[0] = min(widths[0], max(10, spare - widths[1]))
     table = Table(
         title=Text(grid.title),
-        caption=Text("\n".join(grid.notes)) if grid.notes else None,
         title_justify="left",
-        caption_justify="left",
-        caption_style="none",
         box=box.SIMPLE_HEAD,
         padding=0,  # the box itself keeps columns apart
         pad_edge=False,
@@ -157,6 +155,14 @@ def rich_table(report: SignalReport, folded: bool = True) -> Table:
     for row in grid.rows:
         table.add_row(*(Text(cell.text, styles[cell.mark]) for cell in row))
     return table
+
+
+def printable(report: SignalReport) -> Group:
+    """The table with the notes under it."""
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(rich_table(report), *(Text(f"- {note}") for note in report.notes))
 
 
 def short(value: float | None) -> str:
