@@ -158,11 +158,13 @@ def rich_table(report: SignalReport, folded: bool = True) -> Table:
 
 
 def printable(report: SignalReport) -> Group:
-    """The table with the notes under it."""
+    """The table between its title and the notes, which are free of its width."""
     from rich.console import Group
     from rich.text import Text
 
-    return Group(rich_table(report), *(Text(f"- {note}") for note in report.notes))
+    table = rich_table(report)
+    title, table.title = table.title, None
+    return Group(title or "", table, *(Text(f"- {note}") for note in report.notes))
 
 
 def short(value: float | None) -> str:
