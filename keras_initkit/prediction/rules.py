@@ -56,6 +56,8 @@ def passage(call: Call, inputs: Sequence[Signal]) -> Passage:
         raise UnpredictableError("what it reads is not predicted")
     if not inputs:
         raise UnpredictableError("it reads no tensor")
+    if layer_class is not keras.layers.Embedding and not all(tensor.is_float for tensor in call.inputs):
+        raise UnpredictableError("it reads integers")
     if getattr(call.layer, "data_format", None) == "channels_first":
         raise UnpredictableError("its data_format is channels_first; predict reads channels_last only")
     return _RULES[layer_class](call, inputs)
@@ -77,3 +79,29 @@ def _known_class(layer: object) -> type | None:
         if "call" in vars(base):  # a user's own
             return None
     return None
+
+
+for _reason, _names in {
+    "a recurrent layer sums over time by one kernel": "RNN SimpleRNN LSTM GRU Bidirectional ConvLSTM1D ConvLSTM2D "
+    "ConvLSTM3D SimpleRNNCell LSTMCell GRUCell StackedRNNCells",
+    "softmax attention mixes positions by weights that depend on them": "Attention AdditiveAttention "
+    "GroupQueryAttention",
+    "softmax joins the units of an example": "Softmax",
+    "which positions it joins differs from output to output": "AdaptiveAveragePooling1D AdaptiveAveragePooling2D "
+    "AdaptiveAveragePooling3D AdaptiveMaxPooling1D AdaptiveMaxPooling2D AdaptiveMaxPooling3D",
+    "the distribution of an extreme of several branches is not tracked": "Maximum Minimum",
+    "products of one example's positions are not tracked": "Dot",
+    "it runs code of its own": "Lambda Layer Wrapper TimeDistributed Pipeline FlaxLayer JaxLayer TFSMLayer "
+    "TorchModuleWrapper",
+    "it divides its kernel by a norm as it is called": "SpectralNormalization",
+    "it reads a table that it also writes with": "ReversibleEmbedding",
+    "it masks positions by what they hold": "Masking",
+    "it is preprocessing of data; predict starts from what it puts out": "AugMix AutoContrast CategoryEncoding "
+    "CenterCrop ContrastLimitedAdaptiveHistogramEqualization CutMix Discretization Equalization HashedCrossing Hashing "
+    "IntegerLookup MaxNumBoundingBoxes MelSpectrogram MixUp Normalization RandAugment RandomBrightness "
+    "RandomColorDegeneration RandomColorJitter RandomContrast RandomCrop RandomElasticTransform RandomErasing "
+    "RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomInvert RandomPerspective RandomPosterization "
+    "RandomRotation RandomSaturation RandomSharpness RandomShear RandomTranslation RandomZoom Resizing STFTSpectrogram "
+    "Solarization StringLookup TextVectorization",
+}.items():
+    unpredicted(_reason, *_names.split())

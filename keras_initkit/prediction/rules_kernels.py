@@ -62,9 +62,7 @@ def scale_of(variable: keras.Variable, bias: keras.Variable | None = None) -> Sc
     return Scale(square, float(offset.mean()), float(np.mean(offset**2)))
 
 
-def linear(
-    kernel: Kernel, bias: keras.Variable | None, x: Signal, taps: Taps, move: Callable[[Lags], Lags]
-) -> Passage:
+def linear(kernel: Kernel, bias: keras.Variable | None, x: Signal, taps: Taps, move: Callable[[Lags], Lags]) -> Passage:
     """A kernel's product with a signal. `move` takes correlations at the input's lags to the output's."""
     scale = scale_of(kernel.variable, bias)
     inputs = math.prod(kernel.shape[axis] for axis in kernel.in_axes)
