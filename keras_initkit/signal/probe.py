@@ -124,7 +124,7 @@ def probe(
     if not np.isfinite(value):
         readings.note("The loss is not finite.")
     optimizer = getattr(model, "optimizer", None)
-    step = 0 if optimizer is None else int(optimizer.iterations)
+    step = 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations))
     expected, reasons = _expected(model, x, readings) if has_graph else ({}, [NO_GRAPH])
     return SignalReport(readings.rows(expected), step, 0, model.name, (*notes, *readings.notes, *reasons))
 

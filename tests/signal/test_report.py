@@ -213,6 +213,13 @@ def test_table_numbers():
     assert note == "- one note"
 
 
+def test_many_notes_are_cut():
+    lines = str(SignalReport((row(),), notes=tuple(f"note {i}" for i in range(12)))).splitlines()
+    assert lines[-12:] == [f"- note {i}" for i in range(12)]
+    lines = str(SignalReport((row(),), notes=tuple(f"note {i}" for i in range(50)))).splitlines()
+    assert lines[-12:] == [*(f"- note {i}" for i in range(11)), "- ... 39 more in the report's notes"]
+
+
 def test_columns_without_values_are_left_out():
     text = str(SignalReport((row(),)))
     assert "theory" not in text
