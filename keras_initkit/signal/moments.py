@@ -37,6 +37,7 @@ class Moments:
     nonfinite: int = 0
 
     @classmethod
+    @np.errstate(invalid="ignore", over="ignore")  # infinities have NaN moments
     def of(cls, values: Any) -> Moments:
         """Moments of an array, in float64 on the host."""
         x = np.asarray(values, dtype="float64").ravel()

@@ -41,16 +41,16 @@ class TestAHundredLinearLayersOfWidth512:
         predicted = by_layer(report, "output", lambda row: row.predicted.variance**0.5)
         assert [deviation > largest for deviation in predicted].index(True) + 1 == 29
         assert np.log(predicted[:28]) == pytest.approx(np.arange(1, 29) * np.log(512) / 2, abs=28 * 5 * 512**-1)
-        first = next(note for note in report.notes if "non-finite" in note)
-        assert "layer_29" in first
+        assert any(note.startswith("NaN or infinity first appears in the output of layer_29") for note in report.notes)
 
     def test_stddev_001_vanishes(self):
         report = self.report(0.01)
         measured = np.array(by_layer(report, "output", lambda row: row.moments.stddev))
         predicted = np.array(by_layer(report, "output", lambda row: row.predicted.variance**0.5))
-        # sqrt(512) / 100 a layer; float32 ends at 1.4e-45, 70 layers on
+        # sqrt(512) / 100 a layer. Normal float32 numbers end at 1.2e-38, layer 59; what is smaller is flushed to zero
+        # or loses digits, and below 1.4e-45, layer 70, there is nothing.
         assert np.log(predicted) == pytest.approx(np.arange(1, 101) * np.log(512**0.5 / 100), abs=0.5)
-        assert np.log(measured[:60]) == pytest.approx(np.log(predicted[:60]), abs=5 * (2 * 60 / 512) ** 0.5)
+        assert np.log(measured[:55]) == pytest.approx(np.log(predicted[:55]), abs=5 * (2 * 55 / 512) ** 0.5)
         assert (measured[75:] == 0).all()
 
     def test_stddev_of_1_over_sqrt_512_stays_flat(self):
