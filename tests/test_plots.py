@@ -229,6 +229,11 @@ def test_depth_without_anything_to_draw():
     assert rendered(figure).std() > 0
 
 
+def test_the_ends_of_a_narrow_range_can_be_told_apart():
+    panel, *_ = by_depth(1, histograms=[([1, 2], [0.0998, 0.1, 0.1002])]).axes
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["0.0998", "0.1002"]
+
+
 @pytest.mark.filterwarnings("error")
 def test_names_are_no_formulas():
     names = ["$x_1$", "$unclosed", "a_b^{c"]
