@@ -28,8 +28,9 @@ def draw_histogram(panel: Axes, histogram: Histogram, limits: tuple[float, float
         if texts[0] != texts[1]:
             break
     panel.set_xticks(limits, texts, fontsize=7)
-    for label, side in zip(panel.get_xticklabels(), ("left", "right"), strict=True):
-        label.set_horizontalalignment(side)
+    left, right = panel.get_xticklabels()
+    left.set_horizontalalignment("left")
+    right.set_horizontalalignment("right")
     *_, second, largest = sorted(counts)
     panel.set_ylim(0, 1.2 * (second or largest or 1))  # the bin of ReLU's zeros would hide the rest
     panel.set_yticks([])
