@@ -89,6 +89,7 @@ def layer_normalization(call, inputs):
         raise UnpredictableError("its rms_scaling is on")
     units = call.inputs[0].shape[-1]
     square = x.mean**2
+    x = replace(x, profile=())  # each position is divided by its own
     return normalised(layer, x, x.second - square, layer.epsilon, _minus(x.same, square), _minus(x.other, square),
                       2 / units)  # fmt: skip
 
@@ -121,6 +122,7 @@ def _divided(call, x: Signal, square: float, gamma: float, lost: float) -> Passa
         raise UnpredictableError("what it reads has no variance")
     output = replace(
         x,
+        profile=(),
         mean=x.mean * math.sqrt(factor),
         second=x.second * factor,
         **x.map_lags(lambda lags: lags.map(lambda v: v * factor)),

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from keras_initkit.prediction.geometry import Profile, Sizes
 from keras_initkit.prediction.lags import Lags
-
-Sizes = tuple[int | None, ...]
 
 
 class UnpredictableError(Exception):
@@ -35,6 +34,8 @@ class Signal:
             Tensors without a common root are uncorrelated, given their means.
         source: Gaussian signal of which this one is `function`, element by element, where that is so.
         margin: zeros (before, after) around the positions, of which the other fields do not speak.
+        profile: along each axis, the mean square at each position over the mean of all; empty or `None`: even.
+            A convolution with a border of zeros leaves less near it, and the next one reads the middle more often.
     """
 
     mean: float
@@ -48,6 +49,7 @@ class Signal:
     source: Signal | None = None
     function: Callable | None = None
     margin: tuple[tuple[int, int], ...] = ()
+    profile: Profile = ()
 
     @classmethod
     def unknown(cls, size: Sizes) -> Signal:
@@ -140,6 +142,8 @@ def meet(gradients: list[Gradient]) -> Gradient:
     """
     if len(gradients) == 1:
         return gradients[0]
+    if any(gradient.chosen is not None for gradient in gradients):
+        raise UnpredictableError("a max pooling's gradient meets others, and reaches only some of its elements")
     if not independent(gradient.roots for gradient in gradients):
         raise UnpredictableError("the gradients that meet at its output came through the same kernels")
     return Gradient(
@@ -147,3 +151,15 @@ def meet(gradients: list[Gradient]) -> Gradient:
         all(gradient.white for gradient in gradients),
         frozenset().union(*(gradient.roots for gradient in gradients)),
     )
+
+
+def reweighted(profile: Profile, function: Callable[[np.ndarray], np.ndarray]) -> Profile:
+    """A profile after something that acts on the mean square at each position, with mean 1 again."""
+
+    def along(values: np.ndarray | None) -> np.ndarray | None:
+        if values is None or np.ptp(values) == 0:
+            return None
+        changed = function(values)
+        return changed / changed.mean() if changed.mean() > 0 else None
+
+    return tuple(along(values) for values in profile)

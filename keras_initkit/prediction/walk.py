@@ -9,7 +9,8 @@ from typing import Any
 
 import keras
 
-import keras_initkit.prediction.rules_elementwise  # noqa: F401  registers rules, as the next four do
+import keras_initkit.prediction.rules_elementwise  # noqa: F401  registers rules, as the next five do
+import keras_initkit.prediction.rules_extremes  # noqa: F401
 import keras_initkit.prediction.rules_kernels  # noqa: F401
 import keras_initkit.prediction.rules_merging  # noqa: F401
 import keras_initkit.prediction.rules_normalization  # noqa: F401
