@@ -46,6 +46,7 @@ def through_activation(activation: Any, before: Passage) -> Passage:
 
 
 def is_linear(function: Callable) -> bool:
+    """Whether a function is Keras' linear activation."""
     return getattr(function, "__name__", "") == "linear"
 
 
@@ -71,7 +72,8 @@ def activate(function: Callable, z: Signal) -> Passage:
         raise UnpredictableError(f"its activation has no expectation: {error}") from error
     if not (math.isfinite(mean) and math.isfinite(second)):
         raise UnpredictableError("its activation has no finite mean square over this input")
-    output = Signal(mean, second, z.size, **lags, roots=z.roots, source=z, function=function, profile=_profile(function, z, second))  # fmt: skip
+    profile = _profile(function, z, second)
+    output = Signal(mean, second, z.size, **lags, roots=z.roots, source=z, function=function, profile=profile)
 
     def backward(gradient: Gradient) -> list[Gradient]:
         if gradient.chosen is None:

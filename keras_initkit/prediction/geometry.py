@@ -37,6 +37,7 @@ class Taps:
 
     @classmethod
     def pointwise(cls, size: Sizes) -> Taps:
+        """One tap, at the position itself."""
         return cls(size, 1.0, 1.0, None if None in size else math.prod(size))  # type: ignore[arg-type]
 
 
@@ -53,8 +54,9 @@ def window_taps(
 
     A window of k taps, d apart, at output o reads inputs o s + t d - p for t < k, where p zeros stand before the input.
 
-    >>> window_taps((4,), (3,), (1,), (1,), "same")
-    Taps(size=(4,), per_output=2.5, per_input=2.5, outputs=4, field=3, profile=(array([0.8, 1.2, 1.2, 0.8]),), apart=0.85)
+    >>> taps = window_taps((4,), (3,), (1,), (1,), "same")
+    >>> taps.per_output, taps.per_input, taps.profile[0].tolist()
+    (2.5, 2.5, [0.8, 1.2, 1.2, 0.8])
     """
     outer: list[int | None] = []
     profiles: list[np.ndarray | None] = []

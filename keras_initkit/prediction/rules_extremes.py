@@ -153,6 +153,7 @@ def _pooled(x: Signal, window: Sequence[int], strides: Sequence[int], padding: s
 
 @rule("MaxPooling1D", "MaxPooling2D", "MaxPooling3D")
 def max_pooling(call, inputs):
+    """y = max of a window; the gradient goes to one element of it."""
     layer, x = call.layer, inputs[0]
     axes = len(x.size)
     window, strides = each(layer.pool_size, axes), each(layer.strides, axes)

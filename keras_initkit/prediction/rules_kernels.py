@@ -39,6 +39,7 @@ class Scale:
 
 
 def values_of(variable: keras.Variable) -> np.ndarray:
+    """A variable's values in float64."""
     return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(variable.value, "float32")), "float64")
 
 
@@ -92,7 +93,7 @@ def linear(kernel: Kernel, bias: keras.Variable | None, x: Signal, taps: Taps, m
         # Each weight sums a product of input and gradient over all examples and over the positions that it meets.
         met = taps.per_output * taps.outputs / taps.field
         squares = {kernel.variable.name: examples * met * x.second * gradient.second}
-        if bias is not None:
+        if bias is not None and not gradient.balanced:
             squares[bias.name] = examples * taps.outputs * gradient.second
         return squares
 
@@ -109,6 +110,7 @@ def _spatial(layer: keras.Layer, kernel: Kernel, x: Signal, bias: keras.Variable
 
 
 def each(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
+    """A number for each axis."""
     return (value,) * axes if isinstance(value, int) else tuple(value)
 
 

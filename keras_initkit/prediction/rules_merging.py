@@ -105,16 +105,19 @@ def _of_one_source(call: Call, inputs: Sequence[Signal], weights: Sequence[float
 
 @rule("Add")
 def add(call, inputs):
+    """The sum."""
     return _weighted_sum(call, inputs, [1.0] * len(inputs))
 
 
 @rule("Average")
 def average(call, inputs):
+    """The sum over the number of inputs."""
     return _weighted_sum(call, inputs, [1.0 / len(inputs)] * len(inputs))
 
 
 @rule("Subtract")
 def subtract(call, inputs):
+    """The first minus the second."""
     return _weighted_sum(call, inputs, [1.0, -1.0])
 
 
@@ -177,7 +180,7 @@ def concatenate(call, inputs):
     output = Signal(
         mix([signal.mean for signal in inputs]),
         mix([signal.second for signal in inputs]),
-        call.outputs[0].shape[1:-1],
+        first.size if axis == rank - 1 else call.outputs[0].shape[1:-1],
         **lags,
         gaussian=all(signal.gaussian for signal in inputs),
         alike=alike,

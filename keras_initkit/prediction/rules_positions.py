@@ -87,7 +87,8 @@ def upsampling(call, inputs):
     if getattr(layer, "interpolation", "nearest") != "nearest":
         raise UnpredictableError(f"it interpolates ({layer.interpolation}); only nearest is predicted")
     sizes = each(layer.size, len(x.size))
-    output = plain(x, size=call.outputs[0].shape[1:-1], **x.map_lags(lambda lags: lags.repeated(sizes)))
+    size = tuple(None if n is None else n * copies for n, copies in zip(x.size, sizes, strict=True))
+    output = plain(x, size=size, **x.map_lags(lambda lags: lags.repeated(sizes)))
 
     def backward(gradient: Gradient) -> list[Gradient]:
         _white(gradient, "copies")
@@ -125,9 +126,10 @@ def zero_padding(call, inputs):
 @rule("Cropping1D", "Cropping2D", "Cropping3D")
 def cropping(call, inputs):
     """Fewer positions; those left out have no gradient."""
-    x = inputs[0].settled()
-    size = call.outputs[0].shape[1:-1]
-    kept = math.prod(1.0 if n is None else m / n for n, m in zip(x.size, size, strict=True))
+    x, cut = inputs[0].settled(), call.layer.cropping
+    cut = [cut] if isinstance(cut[0], int) else cut
+    size = tuple(None if n is None else n - sum(pair) for n, pair in zip(x.size, cut, strict=True))
+    kept = math.prod(1.0 if n is None or m is None else m / n for n, m in zip(x.size, size, strict=True))
     return Passage(replace(x, size=size, profile=()), lambda gradient: [gradient.scaled(kept)])
 
 
@@ -155,7 +157,7 @@ def rearrange(call, inputs):
     for name, values in (("same", x.same), ("other", x.other)):
         if values is None:
             continue
-        constant = values.flat and (kept or name == "other" and values.zero == values.far.flat[0])
+        constant = values.flat and (kept or (name == "other" and values.zero == values.far.flat[0]))
         independent_units = values.flat and values.far.size and abs(float(values.far.flat[0]) - x.mean**2) <= 1e-9
         if constant or (independent_units and name == "same"):
             lags[name] = Lags.white(values.zero, float(values.far.flat[0]) if values.axes else x.mean**2, len(size))

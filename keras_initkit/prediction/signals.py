@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -53,14 +54,17 @@ class Signal:
 
     @classmethod
     def unknown(cls, size: Sizes) -> Signal:
+        """A signal of which nothing is known but its size."""
         return cls(math.nan, math.nan, size)
 
     @property
     def known(self) -> bool:
+        """Whether its mean and variance are."""
         return math.isfinite(self.second)
 
     @property
     def variance(self) -> float:
+        """Of all elements."""
         return max(self.second - self.mean**2, 0.0)
 
     def map_lags(self, function: Callable[[Lags], Lags]) -> dict[str, Lags | None]:
@@ -79,6 +83,7 @@ class Signal:
 
 
 def padded(size: Sizes, margin: Iterable[tuple[int, int]]) -> Sizes:
+    """Sizes with a margin around."""
     return tuple(n if n is None else n + sum(pair) for n, pair in zip(size, margin, strict=True))
 
 
@@ -90,16 +95,21 @@ class Gradient:
         second: mean square of its elements.
         white: whether its elements at different positions are uncorrelated.
         roots: as of a `Signal`: the kernels that the gradient came back through last, or the model's output.
+        balanced: whether a normalisation has taken out what elements of a unit share, so that it adds up to less
+            over examples and positions than independent elements would (before a batch normalisation, to 0).
         chosen: where it reaches only elements that a max pooling chose: a sample of the Gaussian source of these.
     """
 
     second: float
     white: bool = True
     roots: frozenset[Hashable] = frozenset()
+    balanced: bool = False
     chosen: np.ndarray | None = None
 
-    def scaled(self, factor: float, **changes) -> Gradient:
-        return replace(self, second=self.second * factor, **{"chosen": None, **changes})
+    def scaled(self, factor: float, **changes: Any) -> Gradient:
+        """Times a random factor of this mean square, which leaves neither sums of 0 nor a choice."""
+        changes = {"balanced": False, "chosen": None, **changes}
+        return replace(self, second=self.second * factor, **changes)
 
 
 @dataclass(frozen=True, eq=False)
