@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,11 +14,17 @@ from keras_initkit.plots.histograms import Histogram, draw_histogram, shared_ran
 Series = Sequence[float | None]
 PANELS, TICKS = 10, 48
 # Okabe and Ito's colours, which colour-blind readers can tell apart; marks and dashes tell them apart in grey.
-_MEASURED = (
+_MEASURED: tuple[dict[str, Any], ...] = (
     {"color": "#0072B2", "marker": "o", "markersize": 4},
     {"color": "#E69F00", "marker": "s", "markersize": 3.5, "linewidth": 1, "zorder": 1.9},
 )
-_PREDICTED = {"color": "black", "linestyle": (0, (4, 2)), "marker": "+", "markersize": 5, "linewidth": 1.2}
+_PREDICTED: dict[str, Any] = {
+    "color": "black",
+    "linestyle": (0, (4, 2)),
+    "marker": "+",
+    "markersize": 5,
+    "linewidth": 1.2,
+}
 _BAND, _ALARM = "#009E73", "#D55E00"
 
 
@@ -46,9 +53,9 @@ def signal_by_depth(
     height = 6.4 + 0.06 * max((len(_cropped(name, 26)) for name in layers), default=0) + 2 * bool(shown)
     figure = Figure(figsize=(12, height), layout="constrained")
     figure.suptitle(caption, wrap=True, parse_math=False)
-    depth = figure
+    depth: Figure | SubFigure = figure
     if shown:
-        above, depth = figure.subfigures(2, 1, height_ratios=[2, height - 2])
+        above, depth = figure.subfigures(2, 1, height_ratios=[2, height - 2], squeeze=False)[:, 0]
         _draw_histograms(above, [_cropped(layers[i], 18) for i in shown], [histograms[i] for i in shown])  # type: ignore
     rows = depth.subplots(2, 1, sharex=True)
     titles = ("forward: variance of activations", "backward: variance of gradients")

@@ -2,6 +2,6 @@
 
 from keras_initkit.prediction.expected import Expected, Prediction
 from keras_initkit.prediction.inputs import InputMoments
-from keras_initkit.prediction.predict import predict
+from keras_initkit.prediction.walk import predict
 
 __all__ = ["Expected", "InputMoments", "Prediction", "predict"]

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_initkit.prediction.geometry import Profile
 from keras_initkit.prediction.lags import Lags
-from keras_initkit.prediction.signals import Gradient, Passage, Signal, UnpredictableError
+from keras_initkit.prediction.signals import Gradient, Passage, Signal, UnpredictableError, reweighted
 from keras_initkit.theory.activations import evaluate, resolve
 from keras_initkit.theory.gains import expectation
 from keras_initkit.theory.meanfield import covariance
@@ -45,6 +46,7 @@ def through_activation(activation: Any, before: Passage) -> Passage:
 
 
 def is_linear(function: Callable) -> bool:
+    """Whether a function is Keras' linear activation."""
     return getattr(function, "__name__", "") == "linear"
 
 
@@ -70,7 +72,8 @@ def activate(function: Callable, z: Signal) -> Passage:
         raise UnpredictableError(f"its activation has no expectation: {error}") from error
     if not (math.isfinite(mean) and math.isfinite(second)):
         raise UnpredictableError("its activation has no finite mean square over this input")
-    output = Signal(mean, second, z.size, **lags, roots=z.roots, source=z, function=function)
+    profile = _profile(function, z, second)
+    output = Signal(mean, second, z.size, **lags, roots=z.roots, source=z, function=function, profile=profile)
 
     def backward(gradient: Gradient) -> list[Gradient]:
         if gradient.chosen is None:
@@ -80,6 +83,17 @@ def activate(function: Callable, z: Signal) -> Passage:
         return [gradient.scaled(slope)]
 
     return Passage(output, backward)
+
+
+def _profile(function: Callable, z: Signal, second: float) -> Profile:
+    """Where z is weaker, f(z) is by E[f(z)^2] at that variance: a power of it, to first order."""
+    lows = [float(values.min()) for values in z.profile if values is not None and values.min() < 1 - 1e-9]
+    low = max(min(lows, default=1.0), 0.05)
+    if low == 1.0 or _spread(z) == 0 or second <= 0:
+        return ()
+    weaker = replace(z, second=z.mean**2 + low * z.variance)
+    power = math.log(max(moment(function, weaker, 2), 1e-300) / second) / math.log(low)
+    return reweighted(z.profile, lambda values: values**power)
 
 
 def moment(function: Callable, z: Signal, power: int, derivative: bool = False) -> float:

@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 Sizes = tuple[int | None, ...]
+Profile = tuple[np.ndarray | None, ...]
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,9 @@ class Taps:
         per_input: such pairs for each input position.
         outputs: number of output positions, where known.
         field: number of taps of a window.
+        profile: along each axis the mean square at each position over the mean, as the output has it where all taps
+            add up; empty where it is the input's.
+        apart: share of a tap's contribution to two positions far apart, of that to one: near a border one may lack it.
     """
 
     size: Sizes
@@ -26,9 +32,12 @@ class Taps:
     per_input: float
     outputs: float | None
     field: int = 1
+    profile: Profile = ()
+    apart: float = 1.0
 
     @classmethod
     def pointwise(cls, size: Sizes) -> Taps:
+        """One tap, at the position itself."""
         return cls(size, 1.0, 1.0, None if None in size else math.prod(size))  # type: ignore[arg-type]
 
 
@@ -39,26 +48,36 @@ def window_taps(
     dilation: Sequence[int],
     padding: str,
     margin: Sequence[tuple[int, int]] = (),
+    profile: Profile = (),
 ) -> Taps:
-    """Taps of a convolution's or pooling's windows.
+    """Taps of a convolution's or pooling's windows, each counted by how strong the input is where it reads.
 
     A window of k taps, d apart, at output o reads inputs o s + t d - p for t < k, where p zeros stand before the input.
 
-    >>> window_taps((4,), (3,), (1,), (1,), "same")
-    Taps(size=(4,), per_output=2.5, per_input=2.5, outputs=4, field=3)
+    >>> taps = window_taps((4,), (3,), (1,), (1,), "same")
+    >>> taps.per_output, taps.per_input, taps.profile[0].tolist()
+    (2.5, 2.5, [0.8, 1.2, 1.2, 0.8])
     """
     outer: list[int | None] = []
-    per_output = per_input = 1.0
+    profiles: list[np.ndarray | None] = []
+    per_output = per_input = apart = 1.0
     for axis, (n, k, s, d) in enumerate(zip(size, field, strides, dilation, strict=True)):
         if n is None:
             outer.append(None)
+            profiles.append(None)
             per_output, per_input = per_output * k, per_input * k / s
             continue
         inside, starts = window_counts(n, k, s, d, padding, margin[axis] if margin else (0, 0))
+        given = profile[axis] if profile else None
+        given = np.ones(n) if given is None else given
+        sums = np.array([sum(given[start + t * d] for t in range(k) if 0 <= start + t * d < n) for start in starts])
+        shares = [sum(0 <= start + t * d < n for start in starts) / len(starts) for t in range(k)]
+        apart *= sum(share**2 for share in shares) / sum(shares)
         outer.append(len(starts))
-        per_output, per_input = per_output * sum(inside) / max(len(starts), 1), per_input * sum(inside) / n
+        profiles.append(sums / sums.mean())
+        per_output, per_input = per_output * float(sums.mean()), per_input * sum(inside) / n
     total = None if None in outer else math.prod(outer)  # type: ignore[arg-type]
-    return Taps(tuple(outer), per_output, per_input, total, math.prod(field))
+    return Taps(tuple(outer), per_output, per_input, total, math.prod(field), tuple(profiles), apart)
 
 
 def window_counts(

@@ -26,6 +26,7 @@ class InputMoments:
         examples: number of examples in a batch, where it is known.
         same: E[x_a x_b] of two positions of one example, by their lag; left out, positions are independent.
         other: the same of two examples; left out, examples are independent.
+        gaussian: whether the elements are Gaussian, so that an activation straight on them can be predicted.
 
     >>> x = np.random.default_rng(0).normal(1.0, 2.0, (4096, 8))
     >>> moments = InputMoments.of(x)
@@ -38,6 +39,7 @@ class InputMoments:
     examples: int | None = None
     same: Lags | None = None
     other: Lags | None = None
+    gaussian: bool = False
 
     def __post_init__(self):
         fine = all(isinstance(v, Real) and math.isfinite(v) for v in (self.mean, self.variance))
@@ -74,11 +76,12 @@ class InputMoments:
         return cls(float(x.mean()), float(x.var()), examples, _lags(own / examples, x.shape[1:-1]), other)
 
     def signal(self, tensor: Tensor) -> Signal:
+        """The signal of an input that holds such data."""
         axes, square = len(tensor.shape) - 2, self.mean**2
         same = self.same if self.same is not None else Lags.white(self.variance + square, square, axes)
         other = self.other if self.other is not None else Lags.white(square, square, axes)
         root = frozenset({("input", tensor.number)})
-        return Signal(self.mean, self.variance + square, tensor.shape[1:-1], same, other, roots=root)
+        return Signal(self.mean, self.variance + square, tensor.shape[1:-1], same, other, self.gaussian, roots=root)
 
 
 def _products(x: np.ndarray) -> np.ndarray:
@@ -104,13 +107,14 @@ def _lags(products: np.ndarray, size: Sequence[int]) -> Lags:
 
 def _moments(given: Any) -> InputMoments:
     if given is None:
-        return InputMoments()
+        return InputMoments(gaussian=True)
     if isinstance(given, InputMoments):
         return given
     if isinstance(given, tuple | list) and len(given) == 2 and all(isinstance(v, Real) for v in given):
         return InputMoments(float(given[0]), float(given[1]))
     raise ValueError(
-        f"input_moments: got {given!r}, expected None, a pair (mean, variance), or keras_initkit.prediction.InputMoments."
+        f"input_moments: got {given!r}, expected None, a pair (mean, variance), or "
+        "keras_initkit.prediction.InputMoments."
     )
 
 
@@ -132,6 +136,7 @@ def input_moments_of(model: keras.Model, given: Any) -> list[InputMoments]:
 
 
 def input_signals(model: keras.Model, tensors: Sequence[Tensor], given: Any) -> dict[int, Signal]:
+    """The signals of a model's inputs, by the tensors' numbers."""
     found = {}
     for tensor, moments in zip(tensors, input_moments_of(model, given), strict=True):
         axes = len(tensor.shape) - 2

@@ -32,10 +32,12 @@ class Lags:
 
     @property
     def axes(self) -> int:
+        """Number of axes of positions."""
         return self.near.ndim
 
     @property
     def reach(self) -> tuple[int, ...]:
+        """The longest lag along each axis that has a value of its own."""
         return tuple(size // 2 for size in self.near.shape)
 
     @property
@@ -59,6 +61,7 @@ class Lags:
         return np.where(inside, self.near[clipped], self.far[folded])
 
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Lags:
+        """The function of every value."""
         return Lags(function(self.near), function(self.far))
 
     def __add__(self, other: Lags) -> Lags:

@@ -18,11 +18,13 @@ from keras_initkit.theory.activations import resolve
 
 @rule("Activation")
 def activation(call, inputs):
+    """y = f(x)."""
     return activate(resolve(call.layer.activation), inputs[0].settled())
 
 
 @rule("ReLU", "LeakyReLU", "ELU")
 def parametrized_activation(call, inputs):
+    """y = f(x), f being the layer itself with its parameters."""
     return activate(call.layer.call, inputs[0].settled())
 
 
@@ -38,6 +40,7 @@ def prelu(call, inputs):
 
 @rule("Identity", "ActivityRegularization")
 def identity(call, inputs):
+    """y = x."""
     return Passage(inputs[0], lambda gradient: [gradient])
 
 
@@ -51,6 +54,8 @@ def rescaling(call, inputs):
 
 
 def affine(x: Signal, scale: float, offset: float) -> Passage:
+    """y = a x + b."""
+
     def products(values: np.ndarray) -> np.ndarray:
         return scale**2 * values + 2 * scale * offset * x.mean + offset**2
 

@@ -22,7 +22,7 @@ from keras_initkit.prediction.activation import through_activation
 from keras_initkit.prediction.geometry import Taps, transposed_taps, window_taps
 from keras_initkit.prediction.lags import Lags
 from keras_initkit.prediction.rules import rule
-from keras_initkit.prediction.signals import Gradient, Passage, Signal, UnpredictableError
+from keras_initkit.prediction.signals import Gradient, Passage, Signal, UnpredictableError, reweighted
 from keras_initkit.structure.kernels import Kernel, description
 
 _ERRORS = 6.0  # standard errors by which the mean of a random kernel may be off 0
@@ -39,6 +39,7 @@ class Scale:
 
 
 def values_of(variable: keras.Variable) -> np.ndarray:
+    """A variable's values in float64."""
     return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(variable.value, "float32")), "float64")
 
 
@@ -70,8 +71,12 @@ def linear(kernel: Kernel, bias: keras.Variable | None, x: Signal, taps: Taps, m
     forward = scale.square * inputs * taps.per_output
     back = scale.square * outputs * taps.per_input
     roots = frozenset({id(kernel.variable)})
-    # `move` keeps a value at lag 0 that stands for all taps, so the rest is scaled like it.
-    lags = x.map_lags(lambda values: move(values).map(lambda v: forward * v + scale.bias_square))
+
+    def through(lags: Lags) -> Lags:
+        moved = move(lags)
+        return Lags(forward * moved.near + scale.bias_square, forward * taps.apart * moved.far + scale.bias_square)
+
+    lags = x.map_lags(through)
     output = Signal(
         scale.bias_mean,
         forward * x.second + scale.bias_square,
@@ -79,6 +84,7 @@ def linear(kernel: Kernel, bias: keras.Variable | None, x: Signal, taps: Taps, m
         **lags,
         gaussian=True,
         roots=roots,
+        profile=reweighted(taps.profile or x.profile, lambda p: forward * x.second * p + scale.bias_square),
     )
 
     def weights(gradient: Gradient, examples: int) -> dict[str, float]:
@@ -87,7 +93,7 @@ def linear(kernel: Kernel, bias: keras.Variable | None, x: Signal, taps: Taps, m
         # Each weight sums a product of input and gradient over all examples and over the positions that it meets.
         met = taps.per_output * taps.outputs / taps.field
         squares = {kernel.variable.name: examples * met * x.second * gradient.second}
-        if bias is not None:
+        if bias is not None and not gradient.balanced:
             squares[bias.name] = examples * taps.outputs * gradient.second
         return squares
 
@@ -97,13 +103,14 @@ def linear(kernel: Kernel, bias: keras.Variable | None, x: Signal, taps: Taps, m
 def _spatial(layer: keras.Layer, kernel: Kernel, x: Signal, bias: keras.Variable | None, name: str) -> Passage:
     axes = len(x.size)
     field = tuple(getattr(layer, name).shape[:axes])
-    dilation = _each(getattr(layer, "dilation_rate", 1), axes)
-    strides = _each(layer.strides, axes)
-    taps = window_taps(x.size, field, strides, dilation, layer.padding, x.margin)
+    dilation = each(getattr(layer, "dilation_rate", 1), axes)
+    strides = each(layer.strides, axes)
+    taps = window_taps(x.size, field, strides, dilation, layer.padding, x.margin, x.profile)
     return linear(kernel, bias, x, taps, lambda lags: lags.strided(strides))
 
 
-def _each(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
+def each(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
+    """A number for each axis."""
     return (value,) * axes if isinstance(value, int) else tuple(value)
 
 
@@ -129,14 +136,13 @@ def einsum_dense(call, inputs):
     """As Dense, over whichever axes the equation sums."""
     (x,) = (signal.settled() for signal in inputs)
     kernel = _own(call.layer)[0]
-    positions = call.outputs[0].shape[1:-1]
     same_positions = len(kernel.in_axes) == 1 and len(kernel.out_axes) == 1 and not kernel.batch_axes
+    positions = x.size if same_positions else call.outputs[0].shape[1:-1]
     if not same_positions:  # units and positions change places: lags between the new positions are not known
-        x = replace(x, same=None, other=None)
+        x = replace(x, same=None, other=None, profile=())
     outputs = math.prod(kernel.shape[axis] for axis in kernel.out_axes)
-    total = None if None in call.outputs[0].shape[1:] else math.prod(call.outputs[0].shape[1:]) / outputs
-    if kernel.batch_axes:
-        total = None
+    sizes = (*positions, call.outputs[0].shape[-1])
+    total = None if kernel.batch_axes or None in sizes else math.prod(sizes) / outputs
     taps = replace(Taps.pointwise(x.size), size=positions, outputs=total)
     return _with_activation(call.layer, linear(kernel, call.layer.bias, x, taps, lambda lags: lags))
 
@@ -178,8 +184,9 @@ def conv_transpose(call, inputs):
     kernel = _own(layer)[0]
     axes = len(x.size)
     field = tuple(layer.kernel.shape[:axes])
-    strides, dilation = _each(layer.strides, axes), _each(layer.dilation_rate, axes)
+    strides, dilation = each(layer.strides, axes), each(layer.dilation_rate, axes)
     taps = transposed_taps(x.size, call.outputs[0].shape[1:-1], field, strides, dilation)
+    x = replace(x, profile=())
     return _with_activation(layer, linear(kernel, layer.bias, x, taps, lambda lags: lags.spread(strides)))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from keras_initkit.prediction.activation import activate
+from keras_initkit.prediction.geometry import Profile
 from keras_initkit.prediction.rules import rule
 from keras_initkit.prediction.rules_elementwise import affine
 from keras_initkit.prediction.rules_kernels import einsum_dense
@@ -71,7 +72,21 @@ def _plus(a: Signal, b: Signal) -> Signal:
         **lags,
         gaussian=a.gaussian and b.gaussian,
         alike=a.alike and b.alike,
+        profile=_mixed(a, b),
     )
+
+
+def _mixed(a: Signal, b: Signal) -> Profile:
+    """The profile of a sum: the mean of both, by their strengths."""
+    if not (a.profile or b.profile) or a.second + b.second == 0:
+        return ()
+    share = a.second / (a.second + b.second)
+    pairs = zip(a.profile or (None,) * len(a.size), b.profile or (None,) * len(a.size), strict=True)
+    return tuple(
+        None if p is None and q is None
+        else share * (1.0 if p is None else p) + (1 - share) * (1.0 if q is None else q)
+        for p, q in pairs
+    )  # fmt: skip
 
 
 def _of_one_source(call: Call, inputs: Sequence[Signal], weights: Sequence[float]) -> Passage:
@@ -90,16 +105,19 @@ def _of_one_source(call: Call, inputs: Sequence[Signal], weights: Sequence[float
 
 @rule("Add")
 def add(call, inputs):
+    """The sum."""
     return _weighted_sum(call, inputs, [1.0] * len(inputs))
 
 
 @rule("Average")
 def average(call, inputs):
+    """The sum over the number of inputs."""
     return _weighted_sum(call, inputs, [1.0 / len(inputs)] * len(inputs))
 
 
 @rule("Subtract")
 def subtract(call, inputs):
+    """The first minus the second."""
     return _weighted_sum(call, inputs, [1.0, -1.0])
 
 
@@ -162,7 +180,7 @@ def concatenate(call, inputs):
     output = Signal(
         mix([signal.mean for signal in inputs]),
         mix([signal.second for signal in inputs]),
-        call.outputs[0].shape[1:-1],
+        first.size if axis == rank - 1 else call.outputs[0].shape[1:-1],
         **lags,
         gaussian=all(signal.gaussian for signal in inputs),
         alike=alike,

@@ -28,6 +28,7 @@ class Affine:
 
     @classmethod
     def of(cls, layer) -> Affine:
+        """Those of a layer as it stands; 1 and 0 where it has none."""
         gamma, beta = getattr(layer, "gamma", None), getattr(layer, "beta", None)
         gamma = getattr(layer, "scale", None) if gamma is None and type(layer).__name__ == "RMSNormalization" else gamma
         square = 1.0 if gamma is None else float((values_of(gamma) ** 2).mean())
@@ -89,6 +90,7 @@ def layer_normalization(call, inputs):
         raise UnpredictableError("its rms_scaling is on")
     units = call.inputs[0].shape[-1]
     square = x.mean**2
+    x = replace(x, profile=())  # each position is divided by its own
     return normalised(layer, x, x.second - square, layer.epsilon, _minus(x.same, square), _minus(x.other, square),
                       2 / units)  # fmt: skip
 
@@ -121,6 +123,7 @@ def _divided(call, x: Signal, square: float, gamma: float, lost: float) -> Passa
         raise UnpredictableError("what it reads has no variance")
     output = replace(
         x,
+        profile=(),
         mean=x.mean * math.sqrt(factor),
         second=x.second * factor,
         **x.map_lags(lambda lags: lags.map(lambda v: v * factor)),
@@ -154,7 +157,11 @@ def batch_normalization(call, inputs):
         common = math.nan
     same, other = _minus(x.same, common), _minus(x.other, common)
     passage = normalised(layer, x, x.second - common, layer.epsilon, same, other, lost)
-    return replace(passage, output=replace(passage.output, alike=True))
+
+    def backward(gradient: Gradient) -> list[Gradient]:
+        return [replace(part, balanced=True) for part in passage.backward(gradient)]
+
+    return replace(passage, output=replace(passage.output, alike=True), backward=backward)
 
 
 @rule("GroupNormalization", resumes=True)
@@ -168,10 +175,10 @@ def group_normalization(call, inputs):
     together = units / groups
 
     def shared(lags: Lags | None) -> float:
-        own = math.nan if lags is None else lags.mean(x.size)
+        own = lags.mean(x.size) if lags is not None and x.alike else math.nan
         return own / together + x.mean**2 * (1 - 1 / together)
 
     elements = math.inf if None in x.size else math.prod(x.size) * together
     passage = normalised(layer, x, x.second - shared(x.same), layer.epsilon, _minus(x.same, shared(x.same)),
                          _minus(x.other, shared(x.other)), min(2 / elements, 1.0))  # fmt: skip
-    return passage
+    return replace(passage, backward=lambda g: [replace(part, balanced=True) for part in passage.backward(g)])

@@ -11,13 +11,13 @@ from dataclasses import replace
 from keras_initkit.prediction.geometry import window_counts, window_taps
 from keras_initkit.prediction.lags import Lags
 from keras_initkit.prediction.rules import rule
-from keras_initkit.prediction.rules_kernels import _each
+from keras_initkit.prediction.rules_kernels import each
 from keras_initkit.prediction.signals import Gradient, Passage, Signal, UnpredictableError
 
 
 def plain(signal: Signal, **changes) -> Signal:
     """A signal that is no longer a function of a Gaussian one."""
-    return replace(signal, source=None, function=None, **changes)
+    return replace(signal, **{"source": None, "function": None, "profile": (), **changes})
 
 
 def _white(gradient: Gradient, layer: str) -> None:
@@ -30,7 +30,7 @@ def average_pooling(call, inputs):
     """E[y^2] is the mean of E[x_a x_b] over all pairs in a window. Padding is not counted, so edges average less."""
     layer, x = call.layer, inputs[0].settled()
     axes = len(x.size)
-    window, strides = _each(layer.pool_size, axes), _each(layer.strides, axes)
+    window, strides = each(layer.pool_size, axes), each(layer.strides, axes)
     if x.same is None:
         raise UnpredictableError("how alike neighbouring positions are is not known")
     taps = window_taps(x.size, window, strides, (1,) * axes, layer.padding)
@@ -41,7 +41,10 @@ def average_pooling(call, inputs):
     lags["same"].near[lags["same"].reach] = second
     edged = any(count != k for sizes, _ in window_sizes(x, window, strides, layer.padding)
                 for count, k in zip(sizes, window, strict=True))  # fmt: skip
-    output = plain(x, second=second, size=taps.size, **lags, alike=x.alike and not edged)
+    # Neighbours are nearly as strong as each other, so that a window's mean is as strong as its elements.
+    means = window_taps(x.size, window, strides, (1,) * axes, "valid", (), x.profile).profile
+    profile = means if layer.padding == "valid" else ()
+    output = plain(x, second=second, size=taps.size, **lags, alike=x.alike and not edged, profile=profile)
     apart = all(s >= k for s, k in zip(strides, window, strict=True))
 
     def backward(gradient: Gradient) -> list[Gradient]:
@@ -83,8 +86,9 @@ def upsampling(call, inputs):
     layer, x = call.layer, inputs[0].settled()
     if getattr(layer, "interpolation", "nearest") != "nearest":
         raise UnpredictableError(f"it interpolates ({layer.interpolation}); only nearest is predicted")
-    sizes = _each(layer.size, len(x.size))
-    output = plain(x, size=call.outputs[0].shape[1:-1], **x.map_lags(lambda lags: lags.repeated(sizes)))
+    sizes = each(layer.size, len(x.size))
+    size = tuple(None if n is None else n * copies for n, copies in zip(x.size, sizes, strict=True))
+    output = plain(x, size=size, **x.map_lags(lambda lags: lags.repeated(sizes)))
 
     def backward(gradient: Gradient) -> list[Gradient]:
         _white(gradient, "copies")
@@ -122,10 +126,11 @@ def zero_padding(call, inputs):
 @rule("Cropping1D", "Cropping2D", "Cropping3D")
 def cropping(call, inputs):
     """Fewer positions; those left out have no gradient."""
-    x = inputs[0].settled()
-    size = call.outputs[0].shape[1:-1]
-    kept = math.prod(1.0 if n is None else m / n for n, m in zip(x.size, size, strict=True))
-    return Passage(replace(x, size=size), lambda gradient: [gradient.scaled(kept)])
+    x, cut = inputs[0].settled(), call.layer.cropping
+    cut = [cut] if isinstance(cut[0], int) else cut
+    size = tuple(None if n is None else n - sum(pair) for n, pair in zip(x.size, cut, strict=True))
+    kept = math.prod(1.0 if n is None or m is None else m / n for n, m in zip(x.size, size, strict=True))
+    return Passage(replace(x, size=size, profile=()), lambda gradient: [gradient.scaled(kept)])
 
 
 @rule("Flatten")
@@ -152,7 +157,7 @@ def rearrange(call, inputs):
     for name, values in (("same", x.same), ("other", x.other)):
         if values is None:
             continue
-        constant = values.flat and (kept or name == "other" and values.zero == values.far.flat[0])
+        constant = values.flat and (kept or (name == "other" and values.zero == values.far.flat[0]))
         independent_units = values.flat and values.far.size and abs(float(values.far.flat[0]) - x.mean**2) <= 1e-9
         if constant or (independent_units and name == "same"):
             lags[name] = Lags.white(values.zero, float(values.far.flat[0]) if values.axes else x.mean**2, len(size))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
+from keras_initkit.prediction.geometry import Profile, Sizes
 from keras_initkit.prediction.lags import Lags
-
-Sizes = tuple[int | None, ...]
 
 
 class UnpredictableError(Exception):
@@ -35,6 +35,8 @@ class Signal:
             Tensors without a common root are uncorrelated, given their means.
         source: Gaussian signal of which this one is `function`, element by element, where that is so.
         margin: zeros (before, after) around the positions, of which the other fields do not speak.
+        profile: along each axis, the mean square at each position over the mean of all; empty or `None`: even.
+            A convolution with a border of zeros leaves less near it, and the next one reads the middle more often.
     """
 
     mean: float
@@ -48,17 +50,21 @@ class Signal:
     source: Signal | None = None
     function: Callable | None = None
     margin: tuple[tuple[int, int], ...] = ()
+    profile: Profile = ()
 
     @classmethod
     def unknown(cls, size: Sizes) -> Signal:
+        """A signal of which nothing is known but its size."""
         return cls(math.nan, math.nan, size)
 
     @property
     def known(self) -> bool:
+        """Whether its mean and variance are."""
         return math.isfinite(self.second)
 
     @property
     def variance(self) -> float:
+        """Of all elements."""
         return max(self.second - self.mean**2, 0.0)
 
     def map_lags(self, function: Callable[[Lags], Lags]) -> dict[str, Lags | None]:
@@ -77,6 +83,7 @@ class Signal:
 
 
 def padded(size: Sizes, margin: Iterable[tuple[int, int]]) -> Sizes:
+    """Sizes with a margin around."""
     return tuple(n if n is None else n + sum(pair) for n, pair in zip(size, margin, strict=True))
 
 
@@ -88,16 +95,21 @@ class Gradient:
         second: mean square of its elements.
         white: whether its elements at different positions are uncorrelated.
         roots: as of a `Signal`: the kernels that the gradient came back through last, or the model's output.
+        balanced: whether a normalisation has taken out what elements of a unit share, so that it adds up to less
+            over examples and positions than independent elements would (before a batch normalisation, to 0).
         chosen: where it reaches only elements that a max pooling chose: a sample of the Gaussian source of these.
     """
 
     second: float
     white: bool = True
     roots: frozenset[Hashable] = frozenset()
+    balanced: bool = False
     chosen: np.ndarray | None = None
 
-    def scaled(self, factor: float, **changes) -> Gradient:
-        return replace(self, second=self.second * factor, **{"chosen": None, **changes})
+    def scaled(self, factor: float, **changes: Any) -> Gradient:
+        """Times a random factor of this mean square, which leaves neither sums of 0 nor a choice."""
+        changes = {"balanced": False, "chosen": None, **changes}
+        return replace(self, second=self.second * factor, **changes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +152,8 @@ def meet(gradients: list[Gradient]) -> Gradient:
     """
     if len(gradients) == 1:
         return gradients[0]
+    if any(gradient.chosen is not None for gradient in gradients):
+        raise UnpredictableError("a max pooling's gradient meets others, and reaches only some of its elements")
     if not independent(gradient.roots for gradient in gradients):
         raise UnpredictableError("the gradients that meet at its output came through the same kernels")
     return Gradient(
@@ -147,3 +161,15 @@ def meet(gradients: list[Gradient]) -> Gradient:
         all(gradient.white for gradient in gradients),
         frozenset().union(*(gradient.roots for gradient in gradients)),
     )
+
+
+def reweighted(profile: Profile, function: Callable[[np.ndarray], np.ndarray]) -> Profile:
+    """A profile after something that acts on the mean square at each position, with mean 1 again."""
+
+    def along(values: np.ndarray | None) -> np.ndarray | None:
+        if values is None or np.ptp(values) == 0:
+            return None
+        changed = function(values)
+        return changed / changed.mean() if changed.mean() > 0 else None
+
+    return tuple(along(values) for values in profile)

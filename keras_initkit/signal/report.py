@@ -132,8 +132,8 @@ class SignalReport:
         Each line has the output's mean and standard deviation (sd), the sd that theory expects, the
         pre-activation's, the gradient's at the output and theory's, and the shares of dead and saturated units.
         Red is 0 or not finite; yellow a variance more than a factor of 10 from where the signal enters (the
-        first layer's output, the last layer's gradient), or half of the units or more. Columns without any
-        value are left out, and the notes, which `print(report)` has under the table.
+        first layer's output, embeddings apart, and the last layer's gradient), or half of the units or more.
+        Columns without any value are left out, and the notes, which `print(report)` has under the table.
 
         Args:
             folded: whether a model of more than 30 lines is cut to both ends, samples between them and what
@@ -168,8 +168,8 @@ class SignalReport:
 
         Above a row of at most ten layers' histograms, evenly spread. Below the variance of each layer's output
         and pre-activation, and of the gradient at its output, with theory's prediction and the healthy band: a
-        factor of 10 either side of where the signal enters, the first layer's output forward, the last layer's
-        gradient backward. A variance that is 0 or not finite is marked at the edge and named.
+        factor of 10 either side of where the signal enters, the first layer's output forward (embeddings apart),
+        the last layer's gradient backward. A variance that is 0 or not finite is marked at the edge and named.
         """
         from keras_initkit.signal.report_figure import figure_of
 

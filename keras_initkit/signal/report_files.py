@@ -101,10 +101,13 @@ def _arguments_of_row(row: dict[str, Any]) -> dict[str, Any]:
     if row["kind"] not in KINDS:
         raise ValueError(f"kind {row['kind']!r}")
     moments = Moments(
-        int(row["count"]),
-        *(_number(row[name]) for name in ("mean", "m2", "minimum", "maximum")),
-        int(row["zeros"]),
-        int(row["nonfinite"]),
+        count=int(row["count"]),
+        mean=_number(row["mean"]),
+        m2=_number(row["m2"]),
+        minimum=_number(row["minimum"]),
+        maximum=_number(row["maximum"]),
+        zeros=int(row["zeros"]),
+        nonfinite=int(row["nonfinite"]),
     )
     arguments: dict[str, Any] = {name: _number(row[name]) for name in _SHARES if name in row}
     if "shape" in row:

@@ -114,7 +114,7 @@ def _columns(lines: Sequence[Line]) -> list[Column]:
 
     forward, backward = healthy_bands(lines)
     return [
-        Column(("output", "mean"), lambda line: line.output and line.output.moments.mean, short),
+        Column(("output", "mean"), lambda line: None if line.output is None else line.output.moments.mean, short),
         Column(("output", "sd"), lambda line: stddev(line.output), short, signal(forward)),
         Column(("theory", "sd"), lambda line: predicted_stddev(line.output), short),
         Column(("pre-act", "sd"), lambda line: stddev(line.pre_activation), short, signal(None)),

@@ -43,7 +43,7 @@ def measure(model, inputs, seed):
             for symbol in whole.outputs
         )
     weights = {(call.path, w.name): w.value for call in graph[:-1] if not isinstance(call.layer, keras.Model)
-               for w in call.layer.trainable_weights}  # fmt: skip
+               for w in getattr(call.layer, "trainable_weights", [])}  # fmt: skip
     gradients = tape.gradient(loss, {"tensors": tensors, "before": before, "weights": weights})
     found = {}
 

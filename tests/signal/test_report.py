@@ -128,6 +128,14 @@ def test_the_healthy_band_is_a_factor_of_ten_from_where_the_signal_enters():
     assert healthy_bands([]) == (None, None)
 
 
+def test_an_embedding_is_not_where_the_signal_enters():
+    rows = stack([0.01, 2.0, 3.0]).rows
+    report = SignalReport((*rows, row("input", layer="dense_1"), row("input", layer="dense_2")))
+    forward, backward = healthy_bands(lines_of(report))
+    assert forward == pytest.approx((0.4, 40.0))
+    assert backward == pytest.approx((0.1, 10.0))
+
+
 def names_after(report):
     return [line.name for line in fold(lines_of(report)) if not isinstance(line, Gap)]
 

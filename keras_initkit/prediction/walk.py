@@ -9,10 +9,11 @@ from typing import Any
 
 import keras
 
-import keras_initkit.prediction.rules_elementwise  # noqa: F401  registers rules, as the next four do
-import keras_initkit.prediction.rules_kernels  # noqa: F401
-import keras_initkit.prediction.rules_merging  # noqa: F401
-import keras_initkit.prediction.rules_normalization  # noqa: F401
+import keras_initkit.prediction.rules_elementwise
+import keras_initkit.prediction.rules_extremes
+import keras_initkit.prediction.rules_kernels
+import keras_initkit.prediction.rules_merging
+import keras_initkit.prediction.rules_normalization
 import keras_initkit.prediction.rules_positions  # noqa: F401
 from keras_initkit.prediction.expected import Expected, Prediction
 from keras_initkit.prediction.inputs import input_signals, number_of_examples
@@ -44,7 +45,7 @@ def predict(
 
     Args:
         model: a Functional or built Sequential model; nested ones are opened.
-        input_moments: what the inputs hold. `None`: independent elements of mean 0 and variance 1. A pair (mean,
+        input_moments: what the inputs hold. `None`: independent N(0, 1). A pair (mean,
             variance): independent elements of these. `InputMoments`: also how alike positions and examples are, and
             how many examples a batch has, which the weights' gradients need. For several inputs a list, or a
             dictionary by input name, of these.
@@ -111,6 +112,7 @@ class _Pass:
         self.paths = {id(layer): path for path, layer in named_layers(model).items()}
         self.passages: dict[int, Passage] = {}
         self.signals: dict[int, Signal] = {}
+        self.resumed: set[int] = set()  # tensors whose signal is the measured one
         self.gradients: dict[int, list[Gradient | None]] = {}  # None: a part that is not known
         made = {tensor.number for tensor in graph[-1].inputs}
         self.opened: set[int] = set()  # models whose parts are calls of their own
@@ -126,7 +128,8 @@ class _Pass:
                 self._go_through(place, call)
             for kind, tensors in (("input", call.inputs), ("output", call.outputs)):
                 for tap, tensor in _taps(kind, call, tensors):
-                    self._expect(tap, self.signals.get(tensor.number))
+                    if tensor.number not in self.resumed:
+                        self._expect(tap, self.signals.get(tensor.number))
 
     def _go_through(self, place: int, call: Call) -> None:
         inputs = [self.signals.get(tensor.number) or Signal.unknown(tensor.shape[1:-1]) for tensor in call.inputs]
@@ -148,6 +151,7 @@ class _Pass:
                 seen = self._seen(tap)
                 if seen is not None:
                     roots = frozenset({("measured", tensor.number)})
+                    self.resumed.add(tensor.number)
                     self.signals[tensor.number] = Signal(*seen, tensor.shape[1:-1], roots=roots)
             return
         self.passages[place] = found
