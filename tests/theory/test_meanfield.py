@@ -165,6 +165,7 @@ def test_fixed_point_is_where_iteration_ends(activation, sigma_w, sigma_b):
         ("relu", math.sqrt(2), 0.0, 1.0),
         ("linear", 1.0, 0.0, 1.0),
         ("tanh", 0.9, 1e-6, 1e-12 / 0.19),
+        ("relu", 1.0, math.sqrt(8), 16.0),
     ],
 )
 def test_vanishing_exploding_and_marginal_variance(activation, sigma_w, sigma_b, q):
