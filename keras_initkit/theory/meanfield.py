@@ -153,10 +153,12 @@ def fixed_point(activation: Activation, sigma_w: float, sigma_b: float = 0.0) ->
         if not up and q <= SMALL and not floor > 0:
             return 0.0
         beyond = q
-        q = 4 * q if up else max(q / 4, floor / 2)
+        q = 4 * q if up else max(q / 4, min(floor, after) / 2)
         after = step(q)
     from scipy.optimize import brentq  # slow to import
 
+    if (step(beyond) > beyond) != up:  # by rounding: it is a fixed point itself
+        return beyond
     return float(brentq(lambda each: step(each) - each, *sorted([beyond, q]), xtol=1e-300, rtol=1e-12))
 
 

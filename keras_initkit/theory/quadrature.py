@@ -13,8 +13,10 @@ from keras_initkit.theory.activations import evaluate
 
 _DEGREE = 24
 _NODES, _WEIGHTS = leggauss(_DEGREE)
-# Values at the nodes to the slopes there of the polynomial through them.
-_SLOPES = legvander(_NODES, _DEGREE - 2) @ legder(np.linalg.inv(legvander(_NODES, _DEGREE - 1)))
+_SERIES = np.linalg.inv(legvander(_NODES, _DEGREE - 1))
+# Values at the nodes to the slopes there of the polynomial through them, or, where values are rounded to float32, of
+# the one of half the degree that fits them best: the higher the degree, the more it makes of rounding.
+_SLOPES, _ROUNDED_SLOPES = (legvander(_NODES, n - 2) @ legder(_SERIES[:n]) for n in (_DEGREE, _DEGREE // 2))
 _GRID = np.arange(-14.0, 15.0)
 _KINKS = np.array([-6, -3, -1, -0.5, 0, 0.5, 1, 3, 6])  # where Keras' own activations have theirs
 
@@ -54,7 +56,7 @@ def sample(
         single = values.dtype != "float64"
         values = values.reshape(z.shape).astype("float64")
         if derivative:
-            values = values @ _SLOPES.T / (half * stddev)
+            values = values @ (_ROUNDED_SLOPES if single else _SLOPES).T / (half * stddev)
         weights = half * _WEIGHTS * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
         return z, weights, values, (weights * values**power).sum(axis=1)
 
@@ -64,7 +66,7 @@ def sample(
     # What two quadratures may differ by is rounding: JAX has no float64 unless told so, a user's function may cast.
     # Differences of rounded values lose a digit, and within a narrow panel nothing else is left of them.
     tolerance = 1e-10 if not single else 2e-6 if derivative else 2e-7
-    narrowest = 1e-12 if not single else 1e-4 if derivative else 1e-6
+    narrowest = 1e-12 if not single else max(1e-4, 1e-3 * abs(mean) / stddev) if derivative else 1e-6
     scale = np.abs(whole).sum()
     while True:
         middle = panels.mean(axis=1)

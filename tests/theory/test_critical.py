@@ -115,3 +115,17 @@ def test_quadrature_of_single_precision_ends(name):
 def test_where_there_is_none(activation, options, message):
     with pytest.raises(ValueError, match=message):
         critical_point(activation, **options)
+
+
+def test_what_a_user_may_change_is_not_remembered():
+    """A closure, like a layer with a slope that is trained, can be another function at the next call."""
+    import keras
+
+    scale = [1.0]
+    activation = lambda x: keras.ops.tanh(scale[0] * x)  # noqa: E731
+    before = critical_point(activation, q=1.0)
+    scale[0] = 2.0
+    after = critical_point(activation, q=1.0)
+    assert before.sigma_w == pytest.approx(critical_point("tanh", q=1.0).sigma_w, rel=CLOSE)
+    assert after.sigma_w == pytest.approx(critical_point("tanh", q=4.0).sigma_w / 2, rel=1e-4)
+    assert critical_point("tanh", q=1.0) is critical_point("tanh", q=1.0)

@@ -13,7 +13,7 @@ import pytest
 from scipy.special import digamma, polygamma
 from scipy.stats import binom, chi2
 
-from keras_initkit.theory import correlation_map, expectation, variance_map
+from keras_initkit.theory import correlation_map, variance_map
 
 WIDTH, DEPTH = 1024, 50
 
@@ -56,8 +56,8 @@ def log_of_relu_layer(n):
 
 @pytest.fixture(scope="module")
 def relu_networks():
-    """Eight He-normal networks; two orthogonal inputs of pre-activation variance 1 each."""
-    runs = [run("relu", math.sqrt(2), 0.0, seed, orthonormal(2, seed) / math.sqrt(2)) for seed in range(8)]
+    """Six He-normal networks; two orthogonal inputs of pre-activation variance 1 each."""
+    runs = [run("relu", math.sqrt(2), 0.0, seed, orthonormal(2, seed) / math.sqrt(2)) for seed in range(6)]
     return [np.stack(each) for each in zip(*runs, strict=True)]
 
 
@@ -67,7 +67,7 @@ def test_relu_log_variance_at_every_layer(relu_networks):
     drift, spread = log_of_relu_layer(WIDTH)
     depth = np.arange(1, DEPTH + 1)
     assert (np.abs(logs.mean(axis=0) - drift * depth) < 4 * np.sqrt(spread * depth / len(logs))).all()
-    # 400 independent layers: their log ratios' variance, within the central 99.99 % of its chi^2 distribution.
+    # 300 independent layers: their log ratios' variance, within the central 99.99 % of its chi^2 distribution.
     ratios = np.diff(logs, axis=1, prepend=0) - drift
     low, high = chi2.interval(0.9999, ratios.size)
     assert low < np.sum(ratios**2) / spread < high
@@ -101,13 +101,16 @@ def test_relu_correlation_at_every_layer(relu_networks):
 
 @pytest.mark.parametrize(("sigma_w", "sigma_b"), [(1.0, 0.0), (1.3, 0.2)], ids=["critical", "chaotic"])
 def test_tanh_variance_at_every_layer(sigma_w, sigma_b):
-    """The mean over six networks within four standard errors, both from the variance map and its slope."""
-    logs = np.log([run("tanh", sigma_w, sigma_b, seed, orthonormal(1, seed), "uniform")[0] for seed in range(6)])
+    """The mean over four networks within four standard errors, both from the variance map and its slope."""
+    logs = np.log([run("tanh", sigma_w, sigma_b, seed, orthonormal(1, seed), "uniform")[0] for seed in range(4)])
     step, q, spread = variance_map("tanh", sigma_w, sigma_b), sigma_w**2 + sigma_b**2, 0.0
+    z, weights = np.polynomial.hermite_e.hermegauss(80)
+    weights /= math.sqrt(2 * math.pi)
     for layer in range(DEPTH):
-        square = expectation("tanh", variance=q)
-        slope = (expectation("tanh", variance=1.001 * q) - expectation("tanh", variance=0.999 * q)) / (0.002 * q)
-        spread = slope**2 * spread + (expectation("tanh", 4, variance=q) - square**2) / WIDTH
+        square = (step(q) - sigma_b**2) / sigma_w**2
+        powers = np.tanh(math.sqrt(q) * z) ** 2
+        slope = weights @ (powers * (z**2 - 1)) / (2 * q)
+        spread = slope**2 * spread + (weights @ powers**2 - square**2) / WIDTH
         error = math.sqrt(spread / len(logs)) / square
         assert abs(logs[:, layer].mean() - math.log(square)) < 4 * error, f"layer {layer}"
         q, spread = step(q), sigma_w**4 * spread

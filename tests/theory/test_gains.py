@@ -119,6 +119,24 @@ def test_layers_and_parametrised_activations():
     assert gain(None) == gain("linear") == gain(keras.activations.linear) == 1.0
 
 
+@pytest.mark.parametrize("slope", [-1.0, 0.0, 0.01, 0.3, 1.0, 5.5])
+def test_leaky_relu_of_any_slope(slope):
+    """E[f^2] = E[f'^2] = (1 + slope^2) / 2, relative error below 1e-6."""
+    for direction in ("forward", "backward"):
+        value = gain(lambda z: keras.ops.maximum(z, 0.0) + slope * keras.ops.minimum(z, 0.0), direction)
+        assert value == pytest.approx(((1 + slope**2) / 2) ** -0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
+def test_elu_of_any_alpha(alpha):
+    """The closed form for z < 0: E[(e^z - 1)^2] and E[e^2z] of half a Gaussian."""
+    half = math.exp(2) * norm.cdf(-2)
+    forward = 1 / 2 + alpha**2 * (half - 2 * math.exp(0.5) * norm.cdf(-1) + 1 / 2)
+    assert gain(lambda z: keras.activations.elu(z, alpha)) == pytest.approx(forward**-0.5, rel=1e-6)
+    backward = gain(lambda z: keras.activations.elu(z, alpha), "backward")
+    assert backward == pytest.approx((1 / 2 + alpha**2 * half) ** -0.5, rel=1e-6)
+
+
 def test_a_name_alone_is_not_taken_for_the_closed_form():
     """A user's own `relu` is measured, not recognised."""
 

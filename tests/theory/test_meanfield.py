@@ -93,7 +93,7 @@ def test_expectation_of_powers_means_and_derivatives():
     assert expectation("tanh", 1) == pytest.approx(0, abs=CLOSE)
     assert expectation("tanh", 1, variance=0, mean=0.5) == pytest.approx(math.tanh(0.5), rel=1e-6)
     assert expectation("tanh", 2, True, 0.5, 0) == pytest.approx(
-        (1 - math.tanh(0.5) ** 2) ** 2, rel=5e-2 if SINGLE else 1e-6
+        (1 - math.tanh(0.5) ** 2) ** 2, rel=1e-2 if SINGLE else 1e-3
     )
 
 
@@ -165,6 +165,7 @@ def test_fixed_point_is_where_iteration_ends(activation, sigma_w, sigma_b):
         ("relu", math.sqrt(2), 0.0, 1.0),
         ("linear", 1.0, 0.0, 1.0),
         ("tanh", 0.9, 1e-6, 1e-12 / 0.19),
+        ("relu", 1.0, math.sqrt(8), 16.0),
     ],
 )
 def test_vanishing_exploding_and_marginal_variance(activation, sigma_w, sigma_b, q):

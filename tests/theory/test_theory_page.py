@@ -49,10 +49,13 @@ def assert_grows_by(outputs, factor):
 
 
 def test_a_stack_of_512_overflows_at_layer_29():
+    """The deviation at layer 28 is a quarter of the largest number, at 29 six times it: 85 % of the layer overflow."""
     outputs = stack(1.0, 29)
-    assert np.isfinite(outputs[:28]).all()
-    assert not np.isfinite(outputs[28]).all()
-    assert_grows_by(outputs[:28], 512)
+    finite = [np.isfinite(values).mean() for values in outputs]
+    assert finite[:27] == [1.0] * 27
+    assert finite[27] > 0.99  # hardly any of 512; none, but for one seed in ten
+    assert finite[28] < 0.3
+    assert_grows_by(outputs[:27], 512)
     assert pytest.approx(8.5e37, rel=1e-2) == 512.0**14
     assert 1 / (2 * norm.sf(np.finfo("float32").max / 512.0**14)) == pytest.approx(16_000, rel=0.03)
 
