@@ -68,7 +68,7 @@ class InputMoments:
         if not np.isfinite(x).all():
             raise ValueError("array: got NaN or infinity, expected finite numbers.")
         examples = len(x)
-        own = sum(_products(example) for example in x)
+        own = np.sum([_products(example) for example in x], axis=0)
         total = _products(x.sum(axis=0))
         pairs = max(examples * (examples - 1), 1)
         axes = x.ndim - 2

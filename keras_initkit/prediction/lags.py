@@ -123,10 +123,11 @@ class Lags:
         """The mean over all pairs of positions of a map of this size; `None` is endless."""
         if not self.axes:
             return self.zero
-        if any(n is None for n in size):
+        known = [n for n in size if n is not None]
+        if len(known) < len(size):
             return float(self.far.mean())
-        lags = np.meshgrid(*(np.arange(1 - n, n) for n in size), indexing="ij", sparse=True)
-        weights = [(n - np.abs(lag)) / n**2 for n, lag in zip(size, lags, strict=True)]
+        lags = np.meshgrid(*(np.arange(1 - n, n) for n in known), indexing="ij", sparse=True)
+        weights = [(n - np.abs(lag)) / n**2 for n, lag in zip(known, lags, strict=True)]
         return float((self.at(lags) * math.prod(weights)).sum())
 
 

@@ -51,7 +51,8 @@ def passage(call: Call, inputs: Sequence[Signal]) -> Passage:
     layer_class = _known_class(call.layer)
     if layer_class is None or layer_class not in _RULES:
         kind = type(call.layer).__name__
-        raise UnpredictableError(_REASONS.get(layer_class, f"{kind} is no layer that predict has a rule for"))
+        reason = _REASONS.get(layer_class) if layer_class is not None else None
+        raise UnpredictableError(reason or f"{kind} is no layer that predict has a rule for")
     if layer_class not in _RESUMES and not all(signal.known for signal in inputs):
         raise UnpredictableError("what it reads is not predicted")
     if not inputs:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -63,11 +64,15 @@ def scale_of(variable: keras.Variable, bias: keras.Variable | None = None) -> Sc
     return Scale(square, float(offset.mean()), float(np.mean(offset**2)))
 
 
+def sizes(kernel: Kernel, axes: Any) -> int:
+    """The product of a kernel's sizes along axes."""
+    return math.prod(kernel.shape[axis] for axis in axes)
+
+
 def linear(kernel: Kernel, bias: keras.Variable | None, x: Signal, taps: Taps, move: Callable[[Lags], Lags]) -> Passage:
     """A kernel's product with a signal. `move` takes correlations at the input's lags to the output's."""
     scale = scale_of(kernel.variable, bias)
-    inputs = math.prod(kernel.shape[axis] for axis in kernel.in_axes)
-    outputs = math.prod(kernel.shape[axis] for axis in kernel.out_axes)
+    inputs, outputs = (sizes(kernel, axes) for axes in (kernel.in_axes, kernel.out_axes))
     forward = scale.square * inputs * taps.per_output
     back = scale.square * outputs * taps.per_input
     roots = frozenset({id(kernel.variable)})
@@ -140,9 +145,8 @@ def einsum_dense(call, inputs):
     positions = x.size if same_positions else call.outputs[0].shape[1:-1]
     if not same_positions:  # units and positions change places: lags between the new positions are not known
         x = replace(x, same=None, other=None, profile=())
-    outputs = math.prod(kernel.shape[axis] for axis in kernel.out_axes)
-    sizes = (*positions, call.outputs[0].shape[-1])
-    total = None if kernel.batch_axes or None in sizes else math.prod(sizes) / outputs
+    outer = (*positions, call.outputs[0].shape[-1])
+    total = None if kernel.batch_axes or None in outer else math.prod(outer) / sizes(kernel, kernel.out_axes)
     taps = replace(Taps.pointwise(x.size), size=positions, outputs=total)
     return _with_activation(call.layer, linear(kernel, call.layer.bias, x, taps, lambda lags: lags))
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from keras_initkit.prediction.activation import activate
-from keras_initkit.prediction.geometry import Profile
 from keras_initkit.prediction.rules import rule
 from keras_initkit.prediction.rules_elementwise import affine
 from keras_initkit.prediction.rules_kernels import einsum_dense
@@ -61,7 +61,7 @@ def _copies(gradient: Gradient, weights: Sequence[float]) -> list[Gradient]:
 def _plus(a: Signal, b: Signal) -> Signal:
     """The sum of two independent signals: E[(a + b)_p (a + b)_q] = E[a_p a_q] + E[b_p b_q] + 2 E[a] E[b]."""
     crossed = 2 * a.mean * b.mean
-    lags = {}
+    lags: dict[str, Any] = {}
     for name in ("same", "other"):
         one, two = getattr(a, name), getattr(b, name)
         lags[name] = None if one is None or two is None else (one + two).map(lambda v: v + crossed)
@@ -76,7 +76,7 @@ def _plus(a: Signal, b: Signal) -> Signal:
     )
 
 
-def _mixed(a: Signal, b: Signal) -> Profile:
+def _mixed(a: Signal, b: Signal) -> Any:
     """The profile of a sum: the mean of both, by their strengths."""
     if not (a.profile or b.profile) or a.second + b.second == 0:
         return ()
@@ -128,7 +128,7 @@ def multiply(call, inputs):
     inputs = [signal.settled() for signal in inputs]
     if not independent(signal.roots for signal in inputs):
         raise _dependent()
-    lags = {}
+    lags: dict[str, Any] = {}
     for name in ("same", "other"):
         known = [getattr(signal, name) for signal in inputs]
         lags[name] = None if any(values is None for values in known) else math.prod(known[1:], start=known[0])

@@ -67,7 +67,7 @@ class Signal:
         """Of all elements."""
         return max(self.second - self.mean**2, 0.0)
 
-    def map_lags(self, function: Callable[[Lags], Lags]) -> dict[str, Lags | None]:
+    def map_lags(self, function: Callable[[Lags], Lags]) -> dict[str, Any]:
         """`same` and `other`, each changed by `function` where known."""
         lags = {"same": self.same, "other": self.other}
         return {name: None if values is None else function(values) for name, values in lags.items()}
@@ -160,6 +160,7 @@ def meet(gradients: list[Gradient]) -> Gradient:
         sum(gradient.second for gradient in gradients),
         all(gradient.white for gradient in gradients),
         frozenset().union(*(gradient.roots for gradient in gradients)),
+        balanced=any(gradient.balanced for gradient in gradients),
     )
 
 

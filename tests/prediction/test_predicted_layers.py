@@ -17,8 +17,8 @@ WITHOUT_CALL = {"InputLayer"}  # what predict starts from
 @pytest.mark.parametrize("name", sorted(set(CLASSES) - WITHOUT_CALL))
 def test_has_a_rule_or_a_reason(name):
     assert status(CLASSES[name]), (
-        f"keras.layers.{name} is not known to predict. Write its rule (keras_initkit/prediction/rules_*.py), or give the "
-        "reason why it has none at the end of keras_initkit/prediction/rules.py."
+        f"keras.layers.{name} is not known to predict. Write its rule (keras_initkit/prediction/rules_*.py), or "
+        "give the reason why it has none at the end of keras_initkit/prediction/rules.py."
     )
 
 

@@ -24,15 +24,14 @@ def functional(build, shape=(128,)):
 @pytest.mark.parametrize(
     "join",
     [
-        lambda x: L.Add(name="join")([x, L.ReLU()(x)]),
         lambda x: L.Add(name="join")([x, L.Dropout(0.5)(x)]),
         lambda x: L.Multiply(name="join")([x, L.Dropout(0.5)(x)]),
         lambda x: L.Average(name="join")([x, L.LayerNormalization()(x), L.Dense(128)(x)]),
     ],
-    ids=["relu", "dropout", "product", "normalised"],
+    ids=["dropout", "product", "normalised"],
 )
 def test_dependent_branches_are_never_taken_as_independent(join):
-    prediction = predict(functional(join))
+    prediction = predict(functional(join), (0.0, 1.0))
     assert "correlated" in prediction.unpredicted["join"]
     assert Tap("output", "join", 0) not in prediction
 
@@ -77,7 +76,7 @@ def test_a_gaussian_plus_a_function_of_it_is_exact_forward():
     ],
 )
 def test_reasons(layer, reason):
-    prediction = predict(chain(layer, L.Dense(64, name="after"), L.LayerNormalization(name="norm")))
+    prediction = predict(chain(layer, L.Dense(64, name="after"), L.LayerNormalization(name="norm")), (0.0, 1.0))
     assert reason in prediction.unpredicted["layer"]
     assert prediction.unpredicted["after"] == "what it reads is not predicted"
     assert prediction[Tap("output", "norm", 0)] == Expected(0.0, 1.0)
@@ -128,7 +127,7 @@ def test_attention_is_named_and_its_projections_predicted():
     assert {"add1", "add2"} < set(prediction.unpredicted)
     for name in ("query", "key", "value"):
         kernel = np.asarray(getattr(model.get_layer("attention"), f"{name}_dense").kernel.value, "float64")
-        expected = 128 * np.mean(kernel**2)
+        expected = 128 * np.mean(kernel**2) / 1.001  # the normalisation's epsilon
         assert prediction[Tap("output", f"attention/{name}", 0)].variance == pytest.approx(expected, rel=1e-6)
     assert Tap("output", "down", 0) in prediction
     seen = SimpleNamespace(mean=0.0, variance=0.1)
