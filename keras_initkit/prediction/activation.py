@@ -29,7 +29,11 @@ def through_activation(activation: Any, before: Passage) -> Passage:
     function = resolve(activation)
     if is_linear(function):
         return replace(before, output=before.output)
-    after = activate(function, before.output)
+    try:
+        after = activate(function, before.output)
+    except UnpredictableError as error:  # a softmax at the end: what it is applied to is known all the same
+        unknown = Signal.unknown(before.output.size)
+        return Passage(unknown, lambda gradient: [], before.output, reason=str(error))
     weights = before.weights
 
     def to_weights(gradient: Gradient, examples: int) -> dict[str, float]:
@@ -41,7 +45,7 @@ def through_activation(activation: Any, before: Passage) -> Passage:
         before.output,
         lambda gradient: after.backward(gradient)[0],
         to_weights if weights else None,
-        before.parts,
+        parts=before.parts,
     )
 
 

@@ -123,6 +123,7 @@ class Passage:
         through_activation: from the gradient of the output to that of the pre-activation.
         weights: from the gradient of the output and the number of examples to the mean squares of the weights'
             gradients, by the weight's name.
+        reason: why the output is not known, where that is so.
         parts: signals that sublayers put out, and read: (layer, inputs, output).
     """
 
@@ -131,6 +132,7 @@ class Passage:
     pre_activation: Signal | None = None
     through_activation: Callable[[Gradient], Gradient] | None = None
     weights: Callable[[Gradient, int], dict[str, float]] | None = None
+    reason: str = ""
     parts: list[tuple] = field(default_factory=list)
 
 

@@ -139,11 +139,12 @@ class _Pass:
                 path = self.paths.get(id(layer), f"{call.path}/{layer.name}")
                 self._expect(Tap("input", path, call.index), read)
                 self._expect(Tap("output", path, call.index), written)
+            self._expect(Tap("pre_activation", call.path, call.index), found.pre_activation)
             if not found.output.known:
                 raise UnpredictableError(
                     "attention mixes positions by weights that depend on them"
                     if found.parts
-                    else "its output has no finite mean square"
+                    else found.reason or "its output has no finite mean square"
                 )
         except UnpredictableError as error:
             self.unpredicted.setdefault(call.path, str(error))
@@ -156,7 +157,6 @@ class _Pass:
             return
         self.passages[place] = found
         self.signals[call.outputs[0].number] = found.output
-        self._expect(Tap("pre_activation", call.path, call.index), found.pre_activation)
 
     def _seen(self, tap: Tap) -> tuple[float, float] | None:
         """Mean and mean square of what was measured there."""

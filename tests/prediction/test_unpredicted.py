@@ -86,6 +86,8 @@ def test_reasons(layer, reason):
 def test_softmax_at_the_end_of_a_dense_layer():
     prediction = predict(chain(L.Dense(64, "softmax", name="head")))
     assert "act on each element by itself" in prediction.unpredicted["head"]
+    assert Tap("pre_activation", "head", 0) in prediction
+    assert Tap("output", "head", 0) not in prediction
 
 
 def test_operations_that_are_no_layers():
