@@ -73,7 +73,8 @@ def activate(function: Callable, z: Signal) -> Passage:
         second = moment(function, z, 2)
         lags = z.map_lags(functools.partial(correlate, function, z))
     except ValueError as error:  # softmax and its like
-        raise UnpredictableError(f"its activation has no expectation: {error}") from error
+        name = getattr(function, "__name__", type(function).__name__)
+        raise UnpredictableError(f"its activation, {name}, does not act on each element by itself") from error
     if not (math.isfinite(mean) and math.isfinite(second)):
         raise UnpredictableError("its activation has no finite mean square over this input")
     profile = _profile(function, z, second)
