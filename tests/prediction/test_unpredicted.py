@@ -103,7 +103,7 @@ def test_prediction_resumes_from_what_was_measured():
     measured = {forward: SimpleNamespace(mean=0.5, variance=0.75), backward: SimpleNamespace(mean=0.0, variance=3.0)}
     prediction = predict(model, measured=measured)
     assert list(prediction.unpredicted) == ["lstm"]
-    kernel = np.asarray(model.layers[1].kernel.value)
+    kernel = keras.ops.convert_to_numpy(model.layers[1].kernel.value)
     expected = Expected(0.0, pytest.approx(64 * np.mean(kernel.astype("float64") ** 2)))  # E[x^2] = 1
     assert prediction[Tap("output", "dense", 0)] == expected
     assert forward not in prediction
@@ -128,7 +128,9 @@ def test_attention_is_named_and_its_projections_predicted():
     assert "attention" in prediction.unpredicted["attention"]
     assert {"add1", "add2"} < set(prediction.unpredicted)
     for name in ("query", "key", "value"):
-        kernel = np.asarray(getattr(model.get_layer("attention"), f"{name}_dense").kernel.value, "float64")
+        kernel = keras.ops.convert_to_numpy(getattr(model.get_layer("attention"), f"{name}_dense").kernel.value).astype(
+            "float64"
+        )
         expected = 128 * np.mean(kernel**2) / 1.001  # the normalisation's epsilon
         assert prediction[Tap("output", f"attention/{name}", 0)].variance == pytest.approx(expected, rel=1e-6)
     assert Tap("output", "down", 0) in prediction

@@ -70,7 +70,7 @@ def order_of_the_forward_pass(model):
         if not isinstance(layer, L.InputLayer):
             original = layer.call
             layer.call = lambda *args, _name=layer.name, _call=original, **options: (
-                seen.append((_name, float(np.sum(args[0])))) or _call(*args, **options)
+                seen.append((_name, float(keras.ops.sum(args[0])))) or _call(*args, **options)
             )
     model(np.arange(4.0, dtype="float32")[None])
     return seen
