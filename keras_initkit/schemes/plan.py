@@ -85,6 +85,10 @@ class Plan:
         position = self._positions[id(variable)]
         return int(np.random.SeedSequence([self.seed, position]).generate_state(1)[0])
 
+    def path_of(self, variable: keras.Variable) -> str:
+        """Path of the layer that holds a variable."""
+        return self._changes[id(variable)].layer
+
     def assign(self, variable: keras.Variable, values: Any) -> None:
         """Sets a variable."""
         variable.assign(values)

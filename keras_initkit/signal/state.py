@@ -1,0 +1,48 @@
+"""What a probe leaves as it found it."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+_MISSING = object()
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: Callable) -> Iterator[None]:
+    """`owner.name` is `value` for a while: on the instance alone, past the attribute tracking of Keras."""
+    attributes = vars(owner)
+    before = attributes.get(name, _MISSING)
+    attributes[name] = value
+    try:
+        yield
+    finally:
+        if before is _MISSING:
+            del attributes[name]
+        else:
+            attributes[name] = before
+
+
+@contextlib.contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Python's and NumPy's global random numbers, and Keras' generator of seeds, go on where they were.
+
+    The generator's state is a variable, so a `StatelessScope` keeps it; but where nobody has needed it yet, it
+    would be made inside, from Python's random numbers.
+    """
+    # Private, but the only way to tell whether there is one: test_probe_state.py guards it.
+    from keras.src.backend.common import global_state
+
+    name = "global_seed_generator"
+    generator = global_state.get_global_attribute(name)
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the global state itself is kept)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002
+        global_state.set_global_attribute(name, generator)
