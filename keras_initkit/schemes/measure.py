@@ -59,11 +59,12 @@ def _probed(model: keras.Model, layers: Mapping[str, keras.layers.Layer], x: Any
 def _forward(model: keras.Model, layers: Mapping[str, keras.layers.Layer], x: Any) -> dict[str, float]:
     found: dict[str, float] = {}
     # Nothing that the pass writes (averages, seeds) stays.
-    with random_state_kept(), probe_backend().undisturbed(model), keras.StatelessScope():
-        with contextlib.ExitStack() as wrapped:
-            for path, layer in layers.items():
-                wrapped.enter_context(replaced(layer, "call", _listening(layer, path, found)))
-            model(keras.tree.map_structure(keras.ops.convert_to_tensor, x), training=True)
+    with contextlib.ExitStack() as stack:
+        for context in (random_state_kept(), probe_backend().undisturbed(model), keras.StatelessScope()):
+            stack.enter_context(context)
+        for path, layer in layers.items():
+            stack.enter_context(replaced(layer, "call", _listening(layer, path, found)))
+        model(keras.tree.map_structure(keras.ops.convert_to_tensor, x), training=True)
     return found
 
 
