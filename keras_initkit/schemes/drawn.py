@@ -41,7 +41,7 @@ def draw_biases(plan: Plan, kernels: list[Kernel]) -> None:
     for owner in {id(kernel.layer): kernel.layer for kernel in kernels}.values():
         for holder in (owner, getattr(owner, "cell", None)):
             bias, initializer = getattr(holder, "bias", None), getattr(holder, "bias_initializer", None)
-            if not isinstance(bias, keras.Variable) or initializer is None:
+            if initializer is None or not any(bias is weight for weight in holder.weights):
                 continue
             shape, seed = tuple(bias.shape), plan.seed_of(bias)
             values = draw_plain(initializer, shape, bias.dtype, seed)

@@ -14,7 +14,7 @@ import keras
 
 from keras_initkit.schemes import registry
 from keras_initkit.schemes.drawn import draw_all
-from keras_initkit.schemes.measure import Variances, measured
+from keras_initkit.schemes.measure import Variances, measured, measured_on_drawn
 from keras_initkit.schemes.plan import Plan, WeightChange
 from keras_initkit.schemes.report import InitializationReport
 from keras_initkit.schemes.selection import Layers, select
@@ -47,8 +47,9 @@ def initialize(
             any initializer: by name (`"he_normal"`), configuration, class or instance, or a function from a layer
             to one (`None` leaves the layer alone). An initializer is applied with layer-aware fans to each kernel,
             gate by gate to recurrent ones; biases get their layers' own initializers.
-        data: examples (examples, ...), as the model takes them, or the tuple of them and their labels. With data
-            the report says how the layers' variances have changed; some schemes need it.
+        data: examples (examples, ...), as the model takes them, or the tuple of them and their labels; some schemes
+            need it. On its first 256 examples the report measures how the layers' variances have changed; without
+            data, on 32 that are drawn from the model's input specification.
         layers: which layers: a name or path, a compiled regular expression, a layer, a predicate of the layer, or
             a list of these; `None` is all.
         seed: an integer makes the draw reproducible; `None` draws anew each time, from Python's `random`, so that
@@ -70,7 +71,8 @@ def initialize(
     """
     if not isinstance(model, keras.Model):
         raise ValueError(f"model: got {model!r}, expected a keras.Model.")
-    function = _function(scheme, options)
+    with random_state_kept():  # looking a name up, Keras makes an initializer, with a seed of its own
+        function = _function(scheme, options)
     if seed is None:
         seed = random.randint(0, 2**31 - 1)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
@@ -80,12 +82,20 @@ def initialize(
     weighted = weighted_layers(model)
     plan = Plan(model, select(weighted, layers), x, y, seed)
     shown = {path: weighted[path] for path in plan.paths_of_kernels()}
-    before = {} if x is None else measured(model, shown, x, y)
+    measure = functools.partial(measured if x is not None else measured_on_drawn, model, shown)
+    before = measure(x, y)
     with random_state_kept(), only_what_is_set(model, plan.was_set):
         function(plan)
-    after = {} if x is None else measured(model, shown, x, y)
+    after = measure(x, y)
     changes = [_with_variances(change, before, after) for change in plan.changes()]
-    return InitializationReport(_shown_name(scheme), seed, tuple(changes), model.name, tuple(plan.notes))
+    notes = [*plan.notes]
+    if x is None:
+        notes.append(
+            "Variances are those on inputs drawn from the model's specification, for want of data."
+            if after
+            else "No variances: there are no data, and inputs could not be drawn."
+        )
+    return InitializationReport(_shown_name(scheme), seed, tuple(changes), model.name, tuple(notes))
 
 
 def _function(scheme: Any, options: Mapping[str, Any]) -> Callable[[Plan], None]:

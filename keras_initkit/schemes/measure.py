@@ -11,13 +11,14 @@ import keras
 import numpy as np
 
 from keras_initkit.signal.backends import probe_backend
-from keras_initkit.signal.inputs import input_specs
+from keras_initkit.signal.inputs import draw_inputs, input_specs
 from keras_initkit.signal.objective import is_compiled_with_loss
 from keras_initkit.signal.probe import probe
 from keras_initkit.signal.state import random_state_kept, replaced
 from keras_initkit.structure.graph import OPAQUE
 
 EXAMPLES = 256  # enough for a variance to a few percent, few enough for a pass that nobody waits for
+DRAWN = 32
 Variances = dict[str, tuple[float | None, float | None]]
 
 
@@ -40,6 +41,16 @@ def measured(model: keras.Model, layers: Mapping[str, keras.layers.Layer], x: An
     if y is not None and is_compiled_with_loss(model):
         return _probed(model, layers, x, y)
     return {path: (variance, None) for path, variance in _forward(model, layers, x).items()}
+
+
+def measured_on_drawn(
+    model: keras.Model, layers: Mapping[str, keras.layers.Layer], x: None = None, y: None = None
+) -> Variances:
+    """The same on inputs drawn from the model's specification; nothing where it does not take them."""
+    try:
+        return measured(model, layers, draw_inputs(model, DRAWN))
+    except Exception:  # of whatever kind: the model says too little, or its own code wants other inputs
+        return {}
 
 
 def _probed(model: keras.Model, layers: Mapping[str, keras.layers.Layer], x: Any, y: Any) -> Variances:
