@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from keras_initkit.plots.histograms import Histogram, draw_histogram, shared_range
 
 Series = Sequence[float | None]
-PANELS, TICKS = 10, 32
+PANELS, TICKS = 10, 48
 # Okabe and Ito's colours, which colour-blind readers can tell apart; marks and dashes tell them apart in grey.
-_MEASURED = (
+_MEASURED: tuple[dict[str, Any], ...] = (
     {"color": "#0072B2", "marker": "o", "markersize": 4},
     {"color": "#E69F00", "marker": "s", "markersize": 3.5, "linewidth": 1, "zorder": 1.9},
 )
-_PREDICTED = {"color": "black", "linestyle": (0, (4, 2)), "marker": "+", "markersize": 5, "linewidth": 1.2}
+_PREDICTED: dict[str, Any] = {
+    "color": "black",
+    "linestyle": (0, (4, 2)),
+    "marker": "+",
+    "markersize": 5,
+    "linewidth": 1.2,
+}
 _BAND, _ALARM = "#009E73", "#D55E00"
 
 
@@ -43,30 +50,41 @@ def signal_by_depth(
     """
     shown = _evenly([i for i, histogram in enumerate(histograms) if histogram is not None], PANELS)
     # Layers' names hang below: the longest decides how much room they take.
-    height = 6.2 + 0.06 * max((len(_cropped(name, 26)) for name in layers), default=0) + 1.7 * bool(shown)
+    height = 6.4 + 0.06 * max((len(_cropped(name, 26)) for name in layers), default=0) + 2 * bool(shown)
     figure = Figure(figsize=(12, height), layout="constrained")
     figure.suptitle(caption, wrap=True, parse_math=False)
-    depth = figure
+    depth: Figure | SubFigure = figure
     if shown:
-        above, depth = figure.subfigures(2, 1, height_ratios=[1.7, height - 1.7])
-        limits = shared_range([histograms[i] for i in shown])  # type: ignore[misc]
-        panels = above.subplots(1, max(len(shown), 5))
-        for panel in panels[len(shown) :]:
-            panel.remove()
-        for panel, i in zip(panels, shown, strict=False):
-            draw_histogram(panel, histograms[i], limits)  # type: ignore[arg-type]
-            panel.set_title(_cropped(layers[i], 18), fontsize=7, parse_math=False)
+        above, depth = figure.subfigures(2, 1, height_ratios=[2, height - 2], squeeze=False)[:, 0]
+        _draw_histograms(above, [_cropped(layers[i], 18) for i in shown], [histograms[i] for i in shown])  # type: ignore
     rows = depth.subplots(2, 1, sharex=True)
     titles = ("forward: variance of activations", "backward: variance of gradients")
     for panel, series, band, title in zip(rows, (forward, backward), bands, titles, strict=True):
         _draw_curves(panel, layers, series, band)
         panel.set_title(title, loc="left", fontsize=10)
-    ticks = _evenly(range(len(layers)), TICKS)
+    step = -(-len(layers) // TICKS) or 1
+    ticks = range(0, len(layers), step)
     names = [_cropped(layers[i], 26) for i in ticks]
     rows[1].set_xticks([i + 1 for i in ticks], names, rotation=90, fontsize=7, parse_math=False)
     rows[0].tick_params(labelbottom=False)
     rows[1].set_xlim(0.5, max(len(layers), 1) + 0.5)
     return figure
+
+
+def _draw_histograms(figure: SubFigure, names: Sequence[str], histograms: Sequence[Histogram]) -> None:
+    ranges = [shared_range([histogram]) for histogram in histograms]
+    whole = shared_range(histograms)
+    widths = [high - low for (low, high), (counts, _) in zip(ranges, histograms, strict=True) if np.any(counts)]
+    # One range for all shows a collapse; but of layers a factor 50 apart it would show nothing else.
+    shared = not widths or min(widths) * 50 >= whole[1] - whole[0]
+    title = "activations, one range for all" if shared else "activations, each layer in a range of its own"
+    figure.suptitle(title, x=0.005, ha="left", fontsize=10)
+    panels = figure.subplots(1, max(len(names), 5))
+    for panel in panels[len(names) :]:
+        panel.remove()
+    for panel, name, histogram, own in zip(panels, names, histograms, ranges, strict=False):
+        draw_histogram(panel, histogram, whole if shared else own)
+        panel.set_title(name, fontsize=7, parse_math=False)
 
 
 def _draw_curves(
@@ -76,7 +94,9 @@ def _draw_curves(
     panel.set_yscale("log")
     panel.grid(alpha=0.3)
     if band is not None:
-        panel.axhspan(*band, color=_BAND, alpha=0.12, linewidth=0, label="healthy: a factor of 10\naround its entry")
+        panel.axhspan(
+            *band, color=_BAND, alpha=0.2, linewidth=0, label="healthy: within 10 times\nof where the signal enters"
+        )
     absent: dict[str, list[int]] = {"not finite": [], "0": []}
     measured = iter(_MEASURED)
     drawn = False
@@ -84,11 +104,12 @@ def _draw_curves(
         numbers = np.array([np.nan if value is None else value for value in values], float)
         visible = np.isfinite(numbers) & (numbers > 0)
         drawn = drawn or bool(visible.any())
-        # Gaps of layers without a value are bridged; those of a value off the axis are not.
         there = np.array([value is not None for value in values], bool)
         predicted = name.startswith("predicted")
-        style = _PREDICTED if predicted else next(measured)
-        panel.plot(positions[there], np.where(visible, numbers, np.nan)[there], label=name, **style)
+        style = dict(_PREDICTED if predicted else next(measured))
+        if len(layers) > 60:
+            style["markersize"] = 2
+        panel.plot(positions, np.where(visible, numbers, np.nan), label=name, **style)
         if not predicted:
             absent["not finite"] += list(np.flatnonzero(there & ~np.isfinite(numbers)))
             absent["0"] += list(np.flatnonzero(there & (numbers == 0)))

@@ -22,9 +22,15 @@ def draw_histogram(panel: Axes, histogram: Histogram, limits: tuple[float, float
     counts, edges = histogram
     panel.stairs(counts, edges, fill=True, color="tab:blue")
     panel.set_xlim(*limits)
-    panel.set_xticks(limits, [f"{limit:.2g}" for limit in limits], fontsize=7)
-    for label, side in zip(panel.get_xticklabels(), ("left", "right"), strict=True):
-        label.set_horizontalalignment(side)
+    texts: list[str] = []
+    for form in (".2g", ".4g", ".8g"):  # as few digits as tell the ends apart
+        texts = [f"{limit:{form}}" for limit in limits]
+        if texts[0] != texts[1]:
+            break
+    panel.set_xticks(limits, texts, fontsize=7)
+    left, right = panel.get_xticklabels()
+    left.set_horizontalalignment("left")
+    right.set_horizontalalignment("right")
     *_, second, largest = sorted(counts)
     panel.set_ylim(0, 1.2 * (second or largest or 1))  # the bin of ReLU's zeros would hide the rest
     panel.set_yticks([])

@@ -13,6 +13,7 @@ from keras_initkit.structure.taps import Tap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.console import Group
     from rich.table import Table
 
 # Name of a statistic, as tags and tables show it: the kind of tap and the property of its moments.
@@ -131,7 +132,8 @@ class SignalReport:
         Each line has the output's mean and standard deviation (sd), the sd that theory expects, the
         pre-activation's, the gradient's at the output and theory's, and the shares of dead and saturated units.
         Red is 0 or not finite; yellow a variance more than a factor of 10 from where the signal enters (the
-        first layer's output, the last layer's gradient), or half of the units or more.
+        first layer's output, embeddings apart, and the last layer's gradient), or half of the units or more.
+        Columns without any value are left out, and the notes, which `print(report)` has under the table.
 
         Args:
             folded: whether a model of more than 30 lines is cut to both ends, samples between them and what
@@ -141,6 +143,11 @@ class SignalReport:
 
         return rich_table(self, folded)
 
+    def __rich__(self) -> Group:
+        from keras_initkit.signal.report_table import printable
+
+        return printable(self)
+
     def __str__(self) -> str:
         from rich.console import Console
 
@@ -148,8 +155,8 @@ class SignalReport:
 
         console = Console(width=WIDTH, color_system=None, force_terminal=False)
         with console.capture() as capture:
-            console.print(self.table())
-        return capture.get().rstrip("\n")
+            console.print(self, markup=False)
+        return "\n".join(line.rstrip() for line in capture.get().rstrip().split("\n"))
 
     def _repr_html_(self) -> str:
         from keras_initkit.signal.report_html import html_of
@@ -161,8 +168,8 @@ class SignalReport:
 
         Above a row of at most ten layers' histograms, evenly spread. Below the variance of each layer's output
         and pre-activation, and of the gradient at its output, with theory's prediction and the healthy band: a
-        factor of 10 either side of where the signal enters, the first layer's output forward, the last layer's
-        gradient backward. A variance that is 0 or not finite is marked at the edge and named.
+        factor of 10 either side of where the signal enters, the first layer's output forward (embeddings apart),
+        the last layer's gradient backward. A variance that is 0 or not finite is marked at the edge and named.
         """
         from keras_initkit.signal.report_figure import figure_of
 

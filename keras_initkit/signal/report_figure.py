@@ -9,7 +9,7 @@ from keras_initkit.signal.report_lines import healthy_bands, lines_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from keras_initkit.signal.report import SignalReport, TensorStats
+    from keras_initkit.signal.report import Histogram, SignalReport, TensorStats
 
 
 def figure_of(report: SignalReport) -> Figure:
@@ -18,20 +18,37 @@ def figure_of(report: SignalReport) -> Figure:
 
     lines = lines_of(report)
     outputs, gradients = [line.output for line in lines], [line.gradient for line in lines]
-    forward = {
-        "outputs": _variances(outputs),
-        "pre-activations": _variances([line.pre_activation for line in lines]),
-        "predicted outputs": _predicted(outputs),
-    }
-    backward = {"gradients": _variances(gradients), "predicted gradients": _predicted(gradients)}
+    forward = _known(
+        {
+            "outputs": _variances(outputs),
+            "pre-activations": _variances([line.pre_activation for line in lines]),
+            "predicted outputs": _predicted(outputs),
+        }
+    )
+    backward = _known({"gradients": _variances(gradients), "predicted gradients": _predicted(gradients)})
     when = f", epoch {report.epoch}, step {report.step}" if report.step or report.epoch else ""
     return plots.signal_by_depth(
         [line.name for line in lines],
-        [None if row is None else row.histogram for row in outputs],
-        *({name: s for name, s in series.items() if any(v is not None for v in s)} for series in (forward, backward)),
+        [_histogram(row) for row in outputs],
+        forward,
+        backward,
         healthy_bands(lines),
         f"Signal{f' of {report.model}' if report.model else ''}{when}",
     )
+
+
+def _known(series: dict[str, list[float | None]]) -> dict[str, list[float | None]]:
+    """Those that have a value anywhere."""
+    return {name: values for name, values in series.items() if any(value is not None for value in values)}
+
+
+def _histogram(row: TensorStats | None) -> Histogram | None:
+    """The row's histogram; an empty one of a tensor that has no finite element to count."""
+    if row is None:
+        return None
+    if row.histogram is None and row.moments.nonfinite:
+        return (0, 0), (0.0, 0.5, 1.0)
+    return row.histogram
 
 
 def _variances(rows: list[TensorStats | None]) -> list[float | None]:

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "keras_initkit signal report", 1
 _SHARES = ("saturated", "dead_units", "saturated_units", "effective_rank", "gradient_ratio")
+COLUMNS = (
+    *Tap._fields,
+    *("layer_type", "shape"),
+    *Moments().to_dict(),
+    *("variance", "stddev", "zero_fraction"),
+    *_SHARES,
+    *("predicted_mean", "predicted_variance"),
+)
 
 
 def row_to_dict(row: TensorStats) -> dict[str, Any]:
@@ -41,11 +49,9 @@ def write_csv(report: SignalReport, path: str | os.PathLike) -> None:
     """A line for each tensor; an empty field is what was not asked or does not apply."""
     rows = [row_to_dict(row) for row in report.rows]
     for row in rows:
-        del row["histogram"]
         row["shape"] = None if row["shape"] is None else "x".join(map(str, row["shape"]))
-    columns = list(rows[0]) if rows else [*Tap._fields]
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=columns)
+        writer = csv.DictWriter(file, fieldnames=COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -95,14 +101,17 @@ def _arguments_of_row(row: dict[str, Any]) -> dict[str, Any]:
     if row["kind"] not in KINDS:
         raise ValueError(f"kind {row['kind']!r}")
     moments = Moments(
-        int(row["count"]),
-        *(_number(row[name]) for name in ("mean", "m2", "minimum", "maximum")),
-        int(row["zeros"]),
-        int(row["nonfinite"]),
+        count=int(row["count"]),
+        mean=_number(row["mean"]),
+        m2=_number(row["m2"]),
+        minimum=_number(row["minimum"]),
+        maximum=_number(row["maximum"]),
+        zeros=int(row["zeros"]),
+        nonfinite=int(row["nonfinite"]),
     )
     arguments: dict[str, Any] = {name: _number(row[name]) for name in _SHARES if name in row}
     if "shape" in row:
-        arguments["shape"] = tuple(map(int, row["shape"]))
+        arguments["shape"] = tuple(row["shape"])
     if "predicted_mean" in row:
         arguments["predicted"] = Expected(_number(row["predicted_mean"]), _number(row["predicted_variance"]))
     if "histogram" in row:

@@ -20,17 +20,19 @@ class Line(NamedTuple):
         output, pre_activation: their rows.
         gradient: the row of the gradient at the output; at the pre-activation where there is no other, as at
             a classifier's output layer, whose loss reads the logits.
+        reads: whether the layer reads a signal; an embedding reads whole numbers.
     """
 
     name: str
     output: TensorStats | None
     pre_activation: TensorStats | None
     gradient: TensorStats | None
+    reads: bool = True
 
     @property
     def row(self) -> TensorStats:
         """The one that speaks for the layer."""
-        return next(row for row in self[1:] if row is not None)
+        return next(row for row in self[1:4] if row is not None)
 
 
 class Gap(NamedTuple):
@@ -46,12 +48,14 @@ def lines_of(report: SignalReport) -> list[Line]:
         kind, layer, call, name = row.tap
         if kind.removesuffix("_gradient") in ("output", "pre_activation"):
             found.setdefault((layer, call, name), {})[kind] = row
+    readers = {row.tap.layer for row in report.rows if row.tap.kind == "input"}
     repeated = {layer for layer, call, _ in found if call}
     lines = []
     for (layer, call, name), rows in found.items():
         title = layer + f" (call {call})" * (layer in repeated and call is not None) + f" [{name}]" * bool(name)
         gradient = rows.get("output_gradient") or rows.get("pre_activation_gradient")
-        lines.append(Line(title, rows.get("output"), rows.get("pre_activation"), gradient))
+        reads = layer in readers or not readers  # a training step's report has no inputs
+        lines.append(Line(title, rows.get("output"), rows.get("pre_activation"), gradient, reads))
     return lines
 
 
@@ -70,13 +74,14 @@ def predicted_stddev(row: TensorStats | None) -> float | None:
 def healthy_bands(lines: Sequence[Line]) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
     """Variances within a factor of 10 of that where the signal enters.
 
-    Forward it enters with the first layer's output, backward with the gradient at the last layer's; where that
-    is 0 or not finite, at the next one that is neither.
+    Forward it enters with the output of the first layer that reads one (an embedding makes it, on a scale that
+    the next layers need not keep), backward with the gradient at the last layer's; where that is 0 or not
+    finite, at the next one that is neither.
 
     Returns:
         Least and largest healthy variance, forward and backward; `None` where nothing was measured.
     """
-    entries = ([line.output for line in lines], [line.gradient for line in reversed(lines)])
+    entries = ([line.output for line in lines if line.reads], [line.gradient for line in reversed(lines)])
     bands = []
     for rows in entries:
         variances = [row.moments.variance for row in rows if row is not None]

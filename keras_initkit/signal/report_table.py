@@ -17,11 +17,12 @@ from keras_initkit.signal.report_lines import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
     from keras_initkit.signal.report import SignalReport
 
-WIDTH = 100
+WIDTH, MOST_NOTES = 100, 12
 ALARM, OUTSIDE = "alarm", "outside"  # 0 or not finite; outside the healthy band, or half the units lost
 _MARKS = ("", OUTSIDE, ALARM)
 
@@ -87,7 +88,10 @@ def grid_of(report: SignalReport, folded: bool = True) -> Grid:
             numbers = [column.cell(line) for column in columns]
         rows.append([*map(Cell, about), *numbers])
     headings = [("", "layer"), ("", "type"), ("", "shape"), *(column.heading for column in columns)]
-    return Grid(_title(report, len(lines)), headings, rows, report.notes)
+    notes = report.notes
+    if len(notes) > MOST_NOTES:
+        notes = (*notes[: MOST_NOTES - 1], f"... {len(notes) - MOST_NOTES + 1} more in the report's notes")
+    return Grid(_title(report, len(lines)), headings, rows, notes)
 
 
 def _title(report: SignalReport, lines: int) -> str:
@@ -110,7 +114,7 @@ def _columns(lines: Sequence[Line]) -> list[Column]:
 
     forward, backward = healthy_bands(lines)
     return [
-        Column(("output", "mean"), lambda line: line.output and line.output.moments.mean, short),
+        Column(("output", "mean"), lambda line: None if line.output is None else line.output.moments.mean, short),
         Column(("output", "sd"), lambda line: stddev(line.output), short, signal(forward)),
         Column(("theory", "sd"), lambda line: predicted_stddev(line.output), short),
         Column(("pre-act", "sd"), lambda line: stddev(line.pre_activation), short, signal(None)),
@@ -123,11 +127,25 @@ def _columns(lines: Sequence[Line]) -> list[Column]:
 
 def rich_table(report: SignalReport, folded: bool = True) -> Table:
     """The table for a terminal of 100 columns. It is coloured where it is printed to one."""
+    return _drawn(grid_of(report, folded))
+
+
+def printable(report: SignalReport) -> Group:
+    """The table between its title and the notes, which are free of its width."""
+    from rich.console import Group
+    from rich.text import Text
+
+    grid = grid_of(report)
+    table = _drawn(grid)
+    table.title = None
+    return Group(Text(grid.title), table, *(Text(f"- {note}") for note in grid.notes))
+
+
+def _drawn(grid: Grid) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    grid = grid_of(report, folded)
     widths = [max(len(part) for part in heading) for heading in grid.headings]
     for row in grid.rows:
         widths = [max(width, *map(len, cell.text.split("\n"))) for width, cell in zip(widths, row, strict=True)]
@@ -136,10 +154,7 @@ def rich_table(report: SignalReport, folded: bool = True) -> Table:
     widths[0] = min(widths[0], max(10, spare - widths[1]))
     table = Table(
         title=Text(grid.title),
-        caption=Text("\n".join(grid.notes)) if grid.notes else None,
         title_justify="left",
-        caption_justify="left",
-        caption_style="none",
         box=box.SIMPLE_HEAD,
         padding=0,  # the box itself keeps columns apart
         pad_edge=False,
