@@ -84,7 +84,7 @@ def test_leaky_and_parametric_relu_have_their_own_slope():
     [
         (
             lambda x: L.Add(name="sum")([x, L.ReLU()(x)]),
-            "ways part: (sum is in the way, re_lu|re_lu_?[0-9]*, sum is in the way)",
+            "ways part: (sum is in|re_lu).*, (sum is in|re_lu)",
         ),
         (lambda x: L.Multiply(name="times")([x, x]), "times is in the way"),
         (lambda x: L.Softmax(name="soft")(x), "soft, which has no gain"),
