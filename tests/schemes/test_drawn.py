@@ -70,7 +70,8 @@ def test_variance_scaling_has_the_layers_own_fans(name, initializer):
     ],
 )
 def test_variance_of_the_scaling_family(initializer, expected):
-    assert scaled_variance(initializer, (50.0, 20.0)) == pytest.approx(expected, rel=1e-12)
+    # JAX computes the critical point's activation in float32.
+    assert scaled_variance(initializer, (50.0, 20.0)) == pytest.approx(expected, rel=1e-6)
 
 
 class Doubled(keras.initializers.HeNormal):
