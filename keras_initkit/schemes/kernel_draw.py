@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_initkit.initializers.base import ShapedInitializer, wide
 from keras_initkit.initializers.core import ScaledVariance, draw
-from keras_initkit.initializers.orthogonal import GatewiseOrthogonal, ScaledOrthogonal
+from keras_initkit.initializers.orthogonal import GatewiseOrthogonal, ScaledOrthogonal, haar
 from keras_initkit.initializers.structured import Dirac
 from keras_initkit.initializers.upsampling import ICNR, BilinearUpsampling
 from keras_initkit.schemes.fresh import python_random
@@ -67,7 +67,9 @@ def draw_kernel(kernel: Kernel, initializer: Any, seed: int) -> np.ndarray:
     of_a_block = isinstance(initializer, _OF_A_BLOCK) and not isinstance(initializer, _OF_A_SHAPE)
     matrix = isinstance(initializer, keras.initializers.Identity) and not _field(kernel)
     try:
-        if kernel.role != "embedding" and (of_a_block or matrix or kernel.gates):
+        if kernel.role != "embedding" and _draws_haar(initializer):
+            values = _in_place(kernel, lambda count, block: _orthogonal(initializer.gain, count, block, dtype, seed))
+        elif kernel.role != "embedding" and (of_a_block or matrix or kernel.gates):
             values = _block_by_block(kernel, initializer, seed, dtype)
         else:
             values = draw_plain(initializer, shape, dtype, seed)
@@ -95,19 +97,41 @@ def _field(kernel: Kernel) -> list[int]:
     return [axis for axis in range(len(kernel.shape)) if axis not in taken]
 
 
+def _draws_haar(initializer: Any) -> bool:
+    """Whether it is one of the orthogonal initializers, and no subclass that draws in a way of its own."""
+    return any(isinstance(initializer, known) and _same_draw(initializer, known) for known in _ORTHOGONAL)
+
+
+def _same_draw(initializer: Any, known: type) -> bool:
+    return all(getattr(type(initializer), name, 0) is getattr(known, name, 0) for name in ("__call__", "_values"))
+
+
+def _orthogonal(gain: float, count: int, block: tuple[int, ...], dtype: str, seed: int) -> np.ndarray:
+    """All blocks in one decomposition: a depthwise convolution has hundreds."""
+    return _numpy(haar((count, math.prod(block[:-1]), block[-1]), gain, dtype, seed))
+
+
 def _block_by_block(kernel: Kernel, initializer: Any, seed: int, dtype: str) -> np.ndarray:
-    """Each block (field..., inputs, outputs) drawn by itself, put where the kernel has it."""
+    """Each block drawn by itself."""
+    changed = next((config for known, config in _ONE_BLOCK.items() if isinstance(initializer, known)), {})
+    if changed:
+        initializer = type(initializer).from_config({**initializer.get_config(), **changed})
+
+    def blocks(count: int, block: tuple[int, ...]) -> np.ndarray:
+        return np.stack([draw_plain(initializer, block, dtype, each) for each in _seeds(seed, count)])
+
+    return _in_place(kernel, blocks)
+
+
+def _in_place(kernel: Kernel, blocks: Callable[[int, tuple[int, ...]], np.ndarray]) -> np.ndarray:
+    """`blocks(count, (field..., inputs, outputs))`, put where the kernel has them."""
 
     def sizes(axes: Any) -> list[int]:
         return [kernel.shape[axis] for axis in axes]
 
     field = _field(kernel)
     block = (*sizes(field), math.prod(sizes(kernel.in_axes)), math.prod(sizes(kernel.out_axes)))
-    changed = next((config for known, config in _ONE_BLOCK.items() if isinstance(initializer, known)), {})
-    if changed:
-        initializer = type(initializer).from_config({**initializer.get_config(), **changed})
-    count = math.prod(sizes(kernel.batch_axes))
-    packed = np.stack([draw_plain(initializer, block, dtype, each) for each in _seeds(seed, count)])
+    packed = blocks(math.prod(sizes(kernel.batch_axes)), block)
     order = [*kernel.batch_axes, *field, *kernel.in_axes, *kernel.out_axes]
     return packed.reshape(sizes(order)).transpose(np.argsort(order)).reshape(tuple(kernel.variable.shape))
 

@@ -118,7 +118,7 @@ class Plan:
         place = f"{self.path_of(variable)}: the scheme's values for {self._changes[id(variable)].name}"
         if host.shape != tuple(variable.shape):
             raise ValueError(f"{place} have shape {host.shape}, expected {tuple(variable.shape)}.")
-        if _is_float(variable) and not np.isfinite(host.astype("float64")).all():
+        if _is_float(variable) and not np.isfinite(host).all():
             raise ValueError(f"{place} are not all finite.")
         variable.assign(values)
         self._set.add(id(variable))

@@ -175,6 +175,30 @@ def test_weights_that_are_not_to_be_set_are_named():
     assert "head/kernel" not in report.skipped
 
 
+class Scaled(L.Layer):
+    """A layer inside, and a weight of its own."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.inner = L.Dense(8, name="inner")
+
+    def build(self, shape):
+        self.inner.build(shape)
+        self.scale = self.add_weight(shape=(8,), initializer="ones", name="scale")
+
+    def call(self, x):
+        return self.inner(x) * self.scale
+
+
+def test_a_composite_layer_owns_its_own_weights_only():
+    model = keras.Sequential([keras.Input((8,)), Scaled(name="scaled"), L.Dense(2, name="head")])
+    report = ik.initialize(model, "reset", layers=lambda layer: isinstance(layer, Scaled))
+    assert {f"{change.layer}/{change.name}" for change in report.weights if not change.skipped} == {"scaled/scale"}
+    report = ik.initialize(model, "he_normal")
+    assert [change.layer for change in report.kernels] == ["scaled/inner", "head"]
+    assert report.skipped == {"scaled/scale": "no scheme touches it"}
+
+
 class Counts(L.Layer):
     def build(self, shape):
         self.table = self.add_weight(shape=(4, 4), dtype="int32", initializer="zeros", trainable=False, name="table")
