@@ -52,7 +52,7 @@ def auto(plan: Plan, distribution: str = "truncated_normal") -> None:
             plan.note(variable, "orthogonal")
         elif kernel.gates:
             values = draw_kernel(kernel, linear, seed).reshape(kernel.shape)
-            activation = kernel.layer.activation
+            activation = getattr(kernel.layer, "activation", None)
             for gate, name in enumerate(kernel.gates):
                 if name in _CANDIDATES:
                     values[..., gate, :] *= gain(activation)

@@ -39,12 +39,13 @@ def draw_all(plan: Plan, initializer: Any) -> None:
 def draw_biases(plan: Plan, kernels: list[Kernel]) -> None:
     """The biases beside these kernels by their layers' own initializers: of an LSTM the forget gate's is 1."""
     for owner in {id(kernel.layer): kernel.layer for kernel in kernels}.values():
-        for holder in (owner, getattr(owner, "cell", None)):
+        holders: list[Any] = [owner, getattr(owner, "cell", None)]
+        for holder in holders:
             bias, initializer = getattr(holder, "bias", None), getattr(holder, "bias_initializer", None)
-            if initializer is None or not any(bias is weight for weight in holder.weights):
+            if bias is None or initializer is None or not any(bias is weight for weight in holder.weights):
                 continue
-            shape, seed = tuple(bias.shape), plan.seed_of(bias)
-            values = draw_plain(initializer, shape, bias.dtype, seed)
+            shape = tuple(bias.shape)
+            values = draw_plain(initializer, shape, bias.dtype, plan.seed_of(bias))
             if getattr(holder, "unit_forget_bias", False):  # gates: input, forget, cell, output
                 units = shape[-1] // 4
                 values = np.concatenate([values[:units], np.ones_like(values[:units]), values[2 * units :]])

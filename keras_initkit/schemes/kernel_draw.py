@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -16,7 +16,7 @@ from keras_initkit.initializers.structured import Dirac
 from keras_initkit.initializers.upsampling import ICNR, BilinearUpsampling
 from keras_initkit.schemes.fresh import python_random
 from keras_initkit.structure import Kernel
-from keras_initkit.theory.fans import Fans
+from keras_initkit.theory.fans import Axes, Fans
 
 _ORTHOGONAL = (keras.initializers.Orthogonal, ScaledOrthogonal, GatewiseOrthogonal)
 # These say what one block (field..., inputs, outputs) holds; of all others the values belong to a shape.
@@ -93,8 +93,12 @@ def draw_plain(initializer: Any, shape: tuple[int, ...], dtype: str, seed: int) 
 
 def _field(kernel: Kernel) -> list[int]:
     """Axes of the receptive field."""
-    taken = {*kernel.in_axes, *kernel.out_axes, *kernel.batch_axes}
+    taken = [axis for axes in (kernel.in_axes, kernel.out_axes, kernel.batch_axes) for axis in _tuple(axes)]
     return [axis for axis in range(len(kernel.shape)) if axis not in taken]
+
+
+def _tuple(axes: Axes) -> tuple[int, ...]:
+    return (axes,) if isinstance(axes, int) else tuple(axes)
 
 
 def _draws_haar(initializer: Any) -> bool:
@@ -118,7 +122,8 @@ def _block_by_block(kernel: Kernel, initializer: Any, seed: int, dtype: str) -> 
         initializer = type(initializer).from_config({**initializer.get_config(), **changed})
 
     def blocks(count: int, block: tuple[int, ...]) -> np.ndarray:
-        return np.stack([draw_plain(initializer, block, dtype, each) for each in _seeds(seed, count)])
+        seeds = np.random.SeedSequence(seed).generate_state(count).tolist()
+        return np.stack([draw_plain(initializer, block, dtype, each) for each in seeds])
 
     return _in_place(kernel, blocks)
 
@@ -126,18 +131,14 @@ def _block_by_block(kernel: Kernel, initializer: Any, seed: int, dtype: str) -> 
 def _in_place(kernel: Kernel, blocks: Callable[[int, tuple[int, ...]], np.ndarray]) -> np.ndarray:
     """`blocks(count, (field..., inputs, outputs))`, put where the kernel has them."""
 
-    def sizes(axes: Any) -> list[int]:
+    def sizes(axes: Sequence[int]) -> list[int]:
         return [kernel.shape[axis] for axis in axes]
 
     field = _field(kernel)
-    block = (*sizes(field), math.prod(sizes(kernel.in_axes)), math.prod(sizes(kernel.out_axes)))
-    packed = blocks(math.prod(sizes(kernel.batch_axes)), block)
-    order = [*kernel.batch_axes, *field, *kernel.in_axes, *kernel.out_axes]
+    batch, ins, outs = (_tuple(axes) for axes in (kernel.batch_axes, kernel.in_axes, kernel.out_axes))
+    packed = blocks(math.prod(sizes(batch)), (*sizes(field), math.prod(sizes(ins)), math.prod(sizes(outs))))
+    order = [*batch, *field, *ins, *outs]
     return packed.reshape(sizes(order)).transpose(np.argsort(order)).reshape(tuple(kernel.variable.shape))
-
-
-def _seeds(seed: int, count: int) -> Iterator[int]:
-    return iter(np.random.SeedSequence(seed).generate_state(count).tolist())
 
 
 def _seeded(initializer: Any, seed: int) -> Any:
@@ -150,7 +151,7 @@ def _seeded(initializer: Any, seed: int) -> Any:
 
 def _reseeded(config: dict[str, Any], seed: int) -> dict[str, Any] | None:
     """The configuration with every seed in it replaced; `None` if there is none."""
-    changed = {}
+    changed: dict[str, Any] = {}
     for name, value in config.items():
         if name == "seed":
             changed[name] = seed

@@ -81,7 +81,8 @@ def _forward(model: keras.Model, layers: Mapping[str, keras.layers.Layer], x: An
 
 def _listening(layer: keras.layers.Layer, path: str, found: dict[str, float]) -> Callable:
     """The layer's `call`; the first time, the variance of what its activation is applied to is kept."""
-    original, activation = layer.call, getattr(layer, "activation", None)
+    original: Callable = layer.call
+    activation: Any = getattr(layer, "activation", None)
 
     def keep(tensor: Any) -> None:
         with contextlib.suppress(Exception):  # of whatever kind: a tensor of a loop that is traced has no values

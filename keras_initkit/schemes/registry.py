@@ -27,7 +27,7 @@ def register_scheme(name: str) -> Callable[[Scheme], Scheme]:
     Raises:
         ValueError: if the name is no text, or that of an initializer.
 
-    >>> import keras_initkit
+    >>> import keras_initkit, numpy as np
     >>> @register_scheme("all_equal")
     ... def all_equal(plan, value=1.0):
     ...     for kernel in plan.kernels:

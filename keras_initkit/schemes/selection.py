@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import keras
 
 from keras_initkit.structure.graph import named_layers
 
-Layers = str | re.Pattern | keras.layers.Layer | Callable[[keras.layers.Layer], bool] | Sequence | None
+Layers: TypeAlias = str | re.Pattern | keras.layers.Layer | Callable[[keras.layers.Layer], bool] | Sequence | None
 
 
 def select(layers: dict[str, keras.layers.Layer], chosen: Layers) -> dict[str, keras.layers.Layer]:
