@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from keras_initkit.structure.calls import calls
 from keras_initkit.structure.graph import named_layers
 
 FREE_DIMENSION = 16
@@ -31,19 +31,25 @@ class InputSpec(NamedTuple):
 
 def input_specs(model: keras.Model) -> list[InputSpec] | None:
     """A Functional or Sequential model's inputs in order; `None` for one that has no graph, or is not built."""
-    tensors = getattr(model, "inputs", None) if model.built else None
-    if not tensors:
+    try:
+        graph = calls(model)
+    except ValueError:
         return None
-    keys = _keys(model) or [tensor.name for tensor in tensors]
+    names = _keys(model) or [symbol.name for symbol in model.inputs]
     specs = []
-    for key, tensor in zip(keys, tensors, strict=True):
-        shape, rows = list(tensor.shape), []
-        for layer, inner in _readers(model, tensor):
-            if inner is not None:
-                shape = [ours if ours is not None else theirs for ours, theirs in zip(shape, inner.shape, strict=False)]
-            rows += [part.input_dim for part in [layer, *_inside(layer)] if isinstance(part, keras.layers.Embedding)]
-        dtype = keras.backend.standardize_dtype(tensor.dtype)
-        specs.append(InputSpec(key, tuple(shape), dtype, min(rows, default=None)))
+    for name, tensor in zip(names, graph[-1].inputs, strict=True):
+        shape, rows = tensor.shape, []
+        for call in graph:
+            if tensor not in call.inputs:
+                continue
+            if isinstance(call.layer, keras.Model):  # a nested one may say more
+                inner = call.layer.inputs[call.inputs.index(tensor)].shape
+                if len(inner) == len(shape):
+                    shape = tuple(theirs if ours is None else ours for ours, theirs in zip(shape, inner, strict=True))
+            elif isinstance(call.layer, keras.Layer):
+                parts = [call.layer, *named_layers(call.layer).values()]
+                rows += [part.input_dim for part in parts if isinstance(part, keras.layers.Embedding)]
+        specs.append(InputSpec(name, tuple(shape), tensor.dtype, min(rows, default=None)))
     return specs
 
 
@@ -51,26 +57,6 @@ def _keys(model: keras.Model) -> list[str] | None:
     """The keys of a model that takes a dictionary, in the order of its inputs."""
     shapes = model.input_shape
     return sorted(shapes) if isinstance(shapes, dict) else None
-
-
-def _inside(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    return [] if isinstance(layer, keras.Model) else list(named_layers(layer).values())
-
-
-def _readers(model: keras.Model, tensor: Any) -> Iterator[tuple[keras.layers.Layer, Any]]:
-    """The layers that a symbolic input goes into, inside nested models too; with these the input that they name."""
-    for layer in model.layers:
-        # Private: Keras tells which layers a model has, not what goes into them; test_probe_inputs.py guards it.
-        for node in layer._inbound_nodes:
-            for place, given in enumerate(node.input_tensors):
-                if given is not tensor:
-                    continue
-                inner = getattr(layer, "inputs", None) if isinstance(layer, keras.Model) else None
-                if inner:
-                    yield layer, inner[place]
-                    yield from _readers(layer, inner[place])
-                else:
-                    yield layer, None
 
 
 def draw_inputs(model: keras.Model, batch_size: int = 32, seed: int = 0) -> Any:

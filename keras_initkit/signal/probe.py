@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_initkit.prediction import Expected
 from keras_initkit.signal.backends import probe_backend
-from keras_initkit.signal.inputs import draw_inputs, prepared
+from keras_initkit.signal.inputs import draw_inputs, input_specs, prepared
 from keras_initkit.signal.labels import check_labels, prepared_labels
 from keras_initkit.signal.objective import is_compiled_with_loss, loss_scale, random_projection, training_loss
 from keras_initkit.signal.readings import Readings
@@ -21,6 +21,8 @@ from keras_initkit.signal.state import random_state_kept
 from keras_initkit.signal.wiring import Wiring, is_signal
 from keras_initkit.structure.graph import named_layers
 from keras_initkit.structure.taps import Tap
+
+NO_GRAPH = "Nothing is predicted: a subclassed model has no graph to follow."
 
 
 def probe(
@@ -83,12 +85,12 @@ def probe(
     examples = int(keras.tree.flatten(x)[0].shape[0])
     if y is not None:
         y = prepared_labels(y, "y", examples)
-        if getattr(model, "outputs", None):
-            check_labels(y, *_outputs(model), loss or model.loss)
     if sample_weight is not None:
         sample_weight = prepared_labels(sample_weight, "sample_weight", examples)
     _build(model, x)
-    layers = named_layers(model)
+    layers, has_graph = named_layers(model), input_specs(model) is not None
+    if y is not None and has_graph:
+        check_labels(y, *_outputs(model), loss or model.loss)
     if not model.weights:
         raise ValueError(f"model: {model.name!r} has no weights, so there is no signal to set right.")
 
@@ -104,7 +106,7 @@ def probe(
         if y is None:
             signals = [each for each in keras.tree.flatten(y_pred) if is_signal(each)]
             return random_projection(signals, np.random.default_rng(seed))
-        if not getattr(model, "outputs", None):
+        if not has_graph:
             check_labels(y, *_outputs(model, y_pred), loss or model.loss)
         options = {"training": training} if "training" in inspect.signature(model.compute_loss).parameters else {}
         return scale * model.compute_loss(x=inputs, y=y, y_pred=y_pred, sample_weight=sample_weight, **options)
@@ -123,7 +125,7 @@ def probe(
         readings.note("The loss is not finite.")
     optimizer = getattr(model, "optimizer", None)
     step = 0 if optimizer is None else int(optimizer.iterations)
-    expected, reasons = _expected(model, x, readings)
+    expected, reasons = _expected(model, x, readings) if has_graph else ({}, [NO_GRAPH])
     return SignalReport(readings.rows(expected), step, 0, model.name, (*notes, *readings.notes, *reasons))
 
 
@@ -161,8 +163,6 @@ def _dtype(tensor: Any) -> str:
 
 def _expected(model: keras.Model, x: Any, readings: Readings) -> tuple[Mapping[Tap, Expected], list[str]]:
     """What theory expects, and why it does not where it does not."""
-    if not getattr(model, "inputs", None):
-        return {}, ["No predictions: a subclassed model has no graph to follow."]
     try:
         from keras_initkit.prediction import InputMoments, predict
     except ImportError:

@@ -114,15 +114,8 @@ class Readings:
 
         def place(tap: Tap) -> tuple:
             number = weights[tap.layer, tap.name] if tap.call is None else 0
-            return (
-                order[tap.layer],
-                tap.call is None,
-                tap.call or 0,
-                number,
-                KINDS.index(tap.kind),
-                len(tap.name),
-                tap.name,
-            )
+            layer, call, kind = order[tap.layer], tap.call or 0, KINDS.index(tap.kind)
+            return layer, tap.call is None, call, number, kind, len(tap.name), tap.name
 
         rows = [self._rows[tap] for tap in sorted(self._rows, key=place)]
         return tuple(

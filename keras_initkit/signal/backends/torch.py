@@ -40,7 +40,8 @@ def differentiate(
     """The scalar `function(inputs)`, and its gradients with respect to the variables."""
     inputs = [x.detach().requires_grad_() if x.is_floating_point() else x for x in inputs]
     with keras.StatelessScope(collect_losses=True), torch.enable_grad():
-        result = function(inputs)
+        # Copies, for a layer may work in place, which PyTorch forbids on what gradients are asked for.
+        result = function([x.clone() for x in inputs])
         sources = [variable.value for variable in variables]
         leaves = [x for x in [*sources, *inputs] if x.requires_grad]
         gradients: dict[int, torch.Tensor | None] = {}
