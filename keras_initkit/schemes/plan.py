@@ -26,6 +26,7 @@ class WeightChange:
         fans: of one gate or group.
         stddev_before, stddev_after: standard deviation of its elements.
         skipped: why it was left as it was; empty if it was set.
+        note: what the scheme says of it.
     """
 
     layer: str
@@ -36,6 +37,7 @@ class WeightChange:
     stddev_before: float = 0.0
     stddev_after: float = 0.0
     skipped: str = ""
+    note: str = ""
 
 
 class Plan:
@@ -97,6 +99,10 @@ class Plan:
     def skip(self, variable: keras.Variable, reason: str) -> None:
         """Says why a variable stays as it is."""
         self._changes[id(variable)] = replace(self._changes[id(variable)], skipped=reason)
+
+    def note(self, variable: keras.Variable, note: str) -> None:
+        """Says something of a variable that was set."""
+        self._changes[id(variable)] = replace(self._changes[id(variable)], note=note)
 
     def changes(self) -> list[WeightChange]:
         """What became of every weight of the model."""
