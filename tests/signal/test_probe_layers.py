@@ -30,8 +30,8 @@ class Cell(layers.Layer):
 ONE = {
     **dict.fromkeys(
         names(
-            "ActivityRegularization BatchNormalization ELU Flatten Identity LayerNormalization LeakyReLU PReLU ReLU RMSNormalization Softmax "
-            "UnitNormalization"
+            "ActivityRegularization BatchNormalization ELU Flatten Identity LayerNormalization LeakyReLU "
+            "PReLU ReLU RMSNormalization Softmax UnitNormalization"
         ),
         (VECTOR, lambda kind: kind()),
     ),
@@ -85,8 +85,8 @@ ONE = {
     "GroupQueryAttention": (SEQUENCE, lambda kind: SelfAttention(kind(3, 4, 2))),
     **dict.fromkeys(
         names(
-            "RandomContrast RandomBrightness RandomRotation RandomZoom RandomShear RandomSharpness RandomColorDegeneration "
-            "RandomPosterization RandomHue RandomSaturation"
+            "RandomContrast RandomBrightness RandomRotation RandomZoom RandomShear RandomSharpness "
+            "RandomColorDegeneration RandomPosterization RandomHue RandomSaturation"
         ),
         (IMAGE, lambda kind: kind(4) if kind.__name__ == "RandomPosterization" else kind(0.2)),
     ),

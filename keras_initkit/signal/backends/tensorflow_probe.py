@@ -41,11 +41,14 @@ def differentiate(
 ) -> tuple[np.ndarray, list[np.ndarray | None]]:
     """The scalar `function(inputs)`, and its gradients with respect to the variables."""
     inputs = list(inputs)
-    with keras.StatelessScope(collect_losses=True), tf.GradientTape() as tape:
-        tape.watch([x for x in inputs if x.dtype.is_floating])
-        result = function(inputs)
     sources = [variable.value for variable in variables]
     floats = [x for x in inputs if x.dtype.is_floating]  # so that their gradients are read on the way
+    with tf.GradientTape() as tape:
+        tape.watch(floats)
+        # Regularizers look for their weight in the scope.
+        values = [(variable, tf.convert_to_tensor(source)) for variable, source in zip(variables, sources, strict=True)]
+        with keras.StatelessScope(values, collect_losses=True):
+            result = function(inputs)
     gradients = tape.gradient(result, [*sources, *floats])[: len(sources)]
     # An embedding's gradient is sparse: rows that no example used have a gradient of zero.
     return result.numpy(), [None if g is None else tf.convert_to_tensor(g).numpy() for g in gradients]
