@@ -107,7 +107,7 @@ class Pass:
             stack.enter_context(random_state_kept())
             stack.enter_context(probe_backend().undisturbed(model))
             stack.enter_context(keras.StatelessScope())
-            for layer in _all_layers(model):
+            for layer in all_layers(model):
                 if isinstance(layer, keras.layers.TimeDistributed):
                     stack.enter_context(replaced(layer, "call", _all_steps_first(layer)))
             for layer, kernels in self._owners.values():
@@ -167,15 +167,17 @@ def _owners(plan: Plan) -> dict[int, tuple[keras.layers.Layer, tuple[Kernel, ...
     """The layers that are visited, by identity, each with its kernels; the others' kernels are noted."""
     recurrent = {
         id(part): layer
-        for layer in _all_layers(plan.model)
+        for layer in all_layers(plan.model)
         if isinstance(layer, keras.layers.RNN)
-        for part in _all_layers(layer)
+        for part in all_layers(layer)
     }
     found: dict[int, tuple[keras.layers.Layer, tuple[Kernel, ...]]] = {}
     for kernel in plan.kernels:
         layer = recurrent.get(id(kernel.layer), kernel.layer)
         if layer is None or isinstance(layer, keras.layers.Embedding):
             plan.skip(kernel.variable, "an embedding: its rows are looked up, not summed")
+        elif isinstance(layer, keras.layers.AdditiveAttention):
+            plan.note(kernel.variable, "it weighs attention scores, which are no pre-activations: not scaled")
         elif not isinstance(layer, keras.layers.RNN) and any(part.weights for part in sublayers(layer)):
             plan.note(kernel.variable, "its layer holds others beside it: what it puts out cannot be told from theirs")
         else:
@@ -183,7 +185,7 @@ def _owners(plan: Plan) -> dict[int, tuple[keras.layers.Layer, tuple[Kernel, ...
     return found
 
 
-def _all_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+def all_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
     """A layer and whatever is in it, each once."""
     seen: set[int] = set()
     waiting = [layer]

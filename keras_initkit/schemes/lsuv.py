@@ -141,7 +141,7 @@ class _Scaler:
             self._multiply(groups, np.exp(step))
             scale, before = scale * np.exp(step), error
             variances, _ = self._variances(call, measure(), dead)
-            if not np.isfinite(variances).all():  # of a recurrent layer that explodes
+            if not (np.isfinite(variances) & (variances > 0)).all():  # of a recurrent layer that explodes
                 break
             error = np.log(variances / self._target)
             if np.abs(error).max() < np.abs(best).max():
@@ -167,7 +167,7 @@ class _Scaler:
         self, call: LayerCall, several: list[np.ndarray], dead: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The variances, and which of them are 0; these count as met."""
-        variances = np.array([z.var() for z in several])
+        variances = np.array([z.var() if z.size else 0.0 for z in several])
         if dead is None:
             largest = np.array([np.abs(z).max(initial=0.0) for z in several])
             dead = variances <= _ROUNDING * largest**2

@@ -32,8 +32,11 @@ def unit_axis(layer: keras.layers.Layer, z: np.ndarray) -> int:
     return 1 if getattr(layer, "data_format", None) == "channels_first" and z.ndim > 2 else z.ndim - 1
 
 
-def unit_variances(layer: keras.layers.Layer, kernel: Kernel, z: np.ndarray) -> np.ndarray:
-    """The variance of each unit's pre-activations, as an array that broadcasts to `kernel.shape`."""
+def unit_variances(layer: keras.layers.Layer, kernel: Kernel, z: np.ndarray) -> np.ndarray | None:
+    """The variance of each unit's pre-activations, as an array that broadcasts to `kernel.shape`.
+
+    `None` for a layer whose outputs are not the units of its kernel.
+    """
     if isinstance(layer, keras.layers.EinsumDense):
         letters, outputs = layer.equation.replace(" ", "").split(",")[1].split("->")
         # An ellipsis stands first, so places are counted from the end.
@@ -47,9 +50,4 @@ def unit_variances(layer: keras.layers.Layer, kernel: Kernel, z: np.ndarray) -> 
     if len(kept) > 1:
         variances = variances.transpose(np.argsort(np.argsort(kept)))
     shape = [size if axis in axes else 1 for axis, size in enumerate(kernel.shape)]
-    if variances.size != math.prod(shape):
-        raise ValueError(
-            f"{type(layer).__name__}: got pre-activations of shape {z.shape} from a kernel of shape {kernel.shape}, "
-            "expected a unit for each of its outputs."
-        )
-    return variances.reshape(shape)
+    return variances.reshape(shape) if variances.size == math.prod(shape) else None

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from keras_initkit.schemes import initialize
 from keras_initkit.schemes.lsuv import lsuv
 from keras_initkit.schemes.plan import Plan
 from keras_initkit.structure import weighted_layers
@@ -354,7 +355,7 @@ def test_signals_that_are_not_finite_name_the_layer():
         ({"tolerance": -1}, "tolerance: got -1, expected a positive number"),
         ({"batches": 0}, "batches: got 0, expected a positive integer"),
         ({"batch_size": 2.0}, "batch_size: got 2.0, expected a positive integer"),
-        ({"batches": 3, "batch_size": 8}, "got 3 and 8, expected at most the 16 examples"),
+        ({"batches": 3, "batch_size": 8}, "got 3 and 8, expected at most the data's 16 examples"),
     ],
 )
 def test_options_that_do_not_fit(options, message):
@@ -363,12 +364,28 @@ def test_options_that_do_not_fit(options, message):
         run(model, normal(16, 4), **options)
 
 
+class Normalised(layers.Layer):
+    """Its output has unit variance whatever its kernel's scale."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 8), name="kernel")
+
+    def call(self, x):
+        z = ops.matmul(x, self.kernel)
+        return 3 * z / ops.std(z)
+
+
+@pytest.mark.filterwarnings("ignore:Normalised. keras_initkit does not know")
 def test_what_scaling_does_not_help_is_left_and_named():
     inputs = keras.Input((6, 8))
-    outputs = layers.AdditiveAttention(name="attention")([inputs, inputs])
-    model, x = keras.Model(inputs, outputs), normal(32, 6, 8)
-    plan = run(model, 10 * x)
-    assert "not scaled: no factor was found" in noted(plan, "attention")
+    hidden = Normalised(name="normalised")(inputs)
+    outputs = layers.AdditiveAttention(name="attention")([hidden, hidden])
+    model = keras.Model(inputs, outputs)
+    plan = run(model, normal(32, 6, 8))
+    assert "not scaled: no factor was found that brings the variance to the target (9)" in noted(plan, "normalised")
+    assert "attention scores" in noted(plan, "attention")
+    kernel = values(model.layers[1].kernel)
+    np.testing.assert_allclose(kernel.T @ kernel, np.eye(8), atol=1e-5)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
@@ -400,3 +417,14 @@ def test_only_the_chosen_weights_change():
 
 def _weight(model, path):
     return next(weight for weight in model.weights if weight.path == path)
+
+
+def test_by_name_and_nothing_happens_on_failure():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(8), layers.Lambda(ops.log), layers.Dense(8)])
+    before = [values(weight) for weight in model.weights]
+    with pytest.raises(ValueError, match="not finite"):
+        initialize(model, "lsuv", normal(16, 4))
+    for old, weight in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(values(weight), old)
+    with pytest.raises(ValueError, match="target_variance"):
+        initialize(model, "lsuv", normal(16, 4), target=2)
