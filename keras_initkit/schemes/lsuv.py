@@ -150,6 +150,8 @@ class _Scaler:
             slopes[moved] = np.clip((error - before)[moved] / step[moved], *_SLOPES)
         if self._is_met(error):
             return
+        if np.abs(best).max() > np.abs(first).max() / 2:
+            best, best_scale = first, np.ones(len(groups))
         self._multiply(groups, best_scale / scale)
         reached = ", ".join(f"{variance:.3g}" for variance in self._target * np.exp(best))
         verb = "scaled" if best is not first else "not scaled"

@@ -117,18 +117,29 @@ def test_layers_of_a_relu_network_change_at_one_rate_and_it_computes_the_same():
     initialize(within, "data_dependent", x, seed=3, between_layers=False)
     initialize(both, "data_dependent", x, seed=3)
     np.testing.assert_allclose(values(both(x)), values(within(x)), atol=10 * ROUNDING)
-    # Another random loss: each rate is a root mean square over 256 independent directions, times the network's own
-    # share in common, so that a few percent are left.
+    # Other random losses. A gradient of the last kernel has about 10 independent parts (the mean of its input times
+    # each output), so its mean square over 8 losses is known to sqrt(2 / 80) = 16 % and a rate to 8 %; over the 20
+    # here to 5 %. Their errors have much in common, and 1.2 is two standard errors without it.
     cotangents = RANDOM.standard_normal((20, 256, 10))
     before, after = (
         np.sqrt(np.mean([rates(*weights_of(model), x, each) ** 2 for each in cotangents], axis=0))
         for model in (within, both)
     )
     assert before.max() / before.min() > 3
-    assert after.max() / after.min() < 1.15
+    assert after.max() / after.min() < 1.2
 
 
-def test_where_rates_cannot_agree_the_closest_are_kept_and_said():
+def test_where_rates_do_not_agree_the_closest_are_kept_and_said():
+    model, other = relu_network(8, 60, 5, 3), relu_network(8, 60, 5, 3)
+    x = normal(64, 8)
+    report = initialize(model, "data_dependent", x, seed=0, rounds=1)  # nobody has looked at what it would do
+    initialize(other, "data_dependent", x, seed=0, between_layers=False)
+    assert "rates of change agree to a factor" in noted(report, report.weights[0].layer)
+    for mine, others in zip(model.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(values(mine), values(others))
+
+
+def test_residual_branches():
     inputs = keras.Input((16,))
     x = layers.Dense(16, name="stem")(inputs)
     for _ in range(3):
@@ -136,7 +147,7 @@ def test_where_rates_cannot_agree_the_closest_are_kept_and_said():
         x = layers.Add()([x, layers.Dense(16)(branch)])
     model = keras.Model(inputs, layers.Dense(4, name="head")(x))
     report = initialize(model, "data_dependent", normal(128, 16), seed=0)
-    assert "rates of change agree to a factor" in noted(report, "head")
+    assert noted(report, "head") == ""
     assert all(np.isfinite(values(weight)).all() for weight in model.weights)
 
 
@@ -149,13 +160,12 @@ def test_what_is_no_part_of_it_stays_and_is_named():
     report = initialize(model, "data_dependent", seed=0)
     changed = {w.path for w in model.weights if not np.array_equal(values(w), before[w.path])}
     assert changed == {"head/kernel", "head/bias"}
-    assert "leaves embeddings" in noted(report, "rows")
+    assert "an embedding" in noted(report, "rows")
     assert "recurrent cells" in noted(report, "lstm")
 
 
 def test_dead_units_are_named_and_left():
     x = np.concatenate([normal(64, 3), np.zeros((64, 1), "float32")], axis=1)
-    model = keras.Sequential([keras.Input((4,)), layers.DepthwiseConv1D(1, name="by_channel")])
     model = keras.Sequential([keras.Input((4,)), layers.Reshape((1, 4)), layers.DepthwiseConv1D(1, name="by_channel")])
     report = initialize(model, "data_dependent", x, seed=0)
     assert "1 of its 4 units have variance 0" in noted(report, "by_channel")
@@ -167,7 +177,7 @@ def test_dead_units_are_named_and_left():
     ("options", "message"),
     [
         ({"beta": float("nan")}, "beta: got nan, expected a finite number"),
-        ({"rounds": 0}, "tolerance, rounds: got 0.02 and 0, expected positive numbers"),
+        ({"rounds": 0}, "tolerance, rounds: got 0.05 and 0, expected positive numbers"),
         ({"alpha": 1}, "alpha: 'data_dependent' has no such option"),
     ],
 )
