@@ -10,6 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+# Private, and what `tf.custom_gradient` is made of: that one keeps its argument until the backward pass, which
+# would hold every pre-activation, and double the memory of a pass.
+from tensorflow.python.eager import record
+
 
 def is_tensor(x: Any) -> bool:
     """Whether `x` is a dense tensor."""
@@ -22,13 +26,15 @@ def observed(tensor: tf.Tensor, on_value: Callable, on_gradient: Callable) -> tf
         on_value(None)
         return tensor
 
-    def backward(gradient: Any) -> tf.Tensor:
+    def backward(gradient: Any) -> list[tf.Tensor]:
         gradient = tf.convert_to_tensor(gradient)  # that of a gather is sparse
         on_gradient(None if tf.is_symbolic_tensor(gradient) else gradient.numpy())
-        return gradient
+        return [gradient]
 
     on_value(tensor.numpy())
-    result = tf.custom_gradient(lambda x: (tf.identity(x), backward))(tensor)
+    with record.stop_recording():
+        result = tf.identity(tensor)
+    record.record_operation("Observed", [result], [tensor], backward)
     # Keras sets these on tensors of its own: a loss looks there for the mask, and for the logits before a softmax.
     for mark in ("_keras_mask", "_keras_logits"):
         if hasattr(tensor, mark):
