@@ -11,7 +11,7 @@
   each time it has scaled a layer or looks whether it needs to. Both draw the same kernels and stop at the same
   tolerance; the pass alone, and all of `initialize`.
 - training: loss after the first and the last epoch from each scheme, over five seeds, on scikit-learn's digits or
-  the file given by --data (x, y), standardized. The networks have no normalisation.
+  the file given by --data (x, y), standardized, by Adam at 1e-4. The networks have no normalisation.
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ def training(data: str, epochs: int, seeds: int) -> dict[str, Any]:
     for name, make in networks.items():
         model = make()
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss, metrics=["accuracy"])
+        model.compile(keras.optimizers.Adam(1e-4), loss, metrics=["accuracy"])
         model.optimizer.build(model.trainable_variables)
         for scheme in ("glorot_uniform", "he_normal", "auto", "lsuv", "data_dependent"):
             runs = []

@@ -60,12 +60,18 @@ def lsuv(
         tolerance: relative; a layer that is not linear in its kernels is scaled again until it is met.
         center: also subtracts from the bias, where there is one, the mean of each unit's pre-activations. The
             gates of recurrent layers keep theirs.
-        initializer: draws the kernels first; `None` scales them as they are.
+        initializer: draws the kernels first: a name, configuration or instance; `None` scales them as they are.
         batches: number of passes.
         batch_size: examples in each pass; `None` shares all data out among them.
 
     Raises:
         ValueError: for options or data that do not fit, and where pre-activations are not finite.
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(64, name="hidden")])
+    >>> x = 5 * np.random.default_rng(0).standard_normal((512, 8))
+    >>> lsuv(Plan(model, {"hidden": model.layers[0]}, x))
+    >>> round(float(np.var(keras.ops.convert_to_numpy(model(x)))), 3)
+    1.0
 
     Source: Mishkin and Matas 2016, algorithm 1; Saxe et al. 2014 (orthogonal).
     """

@@ -215,8 +215,10 @@ CELLS = {
 }
 
 
-@pytest.mark.parametrize("go_backwards", [False, True])
-@pytest.mark.parametrize("name", sorted(CELLS))
+# JAX compiles a layer's loop anew for each pass over it.
+@pytest.mark.parametrize(
+    ("name", "go_backwards"), [("GRU", False), ("GRU before", True), ("LSTM", True), ("SimpleRNN", False)]
+)
 def test_gates_of_recurrent_layers_with_masks(name, go_backwards):
     make, oracle = CELLS[name]
     lengths = RANDOM.integers(3, 9, 64)
