@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_initkit.prediction import Expected
 from keras_initkit.signal.backends import probe_backend
 from keras_initkit.signal.expectations import NO_GRAPH, OutputGradients, expectations
 from keras_initkit.signal.inputs import draw_inputs, input_specs, prepared
@@ -19,6 +21,7 @@ from keras_initkit.signal.report import SignalReport
 from keras_initkit.signal.state import random_state_kept
 from keras_initkit.signal.wiring import Wiring, is_signal
 from keras_initkit.structure.graph import named_layers
+from keras_initkit.structure.taps import Tap
 
 
 def probe(
@@ -122,8 +125,9 @@ def probe(
     if not np.isfinite(value):
         readings.note("The loss is not finite.")
     optimizer = getattr(model, "optimizer", None)
-    step = 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations))
-    expected, reasons = {}, [NO_GRAPH]
+    step = 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations.value))
+    expected: Mapping[Tap, Expected] = {}
+    reasons = [NO_GRAPH]
     if has_graph:
         expected, reasons = expectations(model, x, readings.moments, at_outputs.variances(scale))
     return SignalReport(readings.rows(expected), step, 0, model.name, (*notes, *readings.notes, *reasons))

@@ -63,7 +63,7 @@ ONE = {
     "Wrapper": (VECTOR, lambda kind: Wrapped(layers.Dense(3))),
     "SpectralNormalization": (VECTOR, lambda kind: kind(layers.Dense(3))),
     "GroupNormalization": (VECTOR, lambda kind: kind(2)),
-    "Normalization": (VECTOR, lambda kind: kind(mean=0.5, variance=2.0)),
+    "Normalization": (VECTOR, lambda kind: kind(mean=[0.5] * 6, variance=[2.0] * 6)),
     "Rescaling": (VECTOR, lambda kind: kind(0.5)),
     "Reshape": (VECTOR, lambda kind: kind((2, 3))),
     "RepeatVector": (VECTOR, lambda kind: kind(3)),

@@ -30,7 +30,7 @@ def observed(tensor: torch.Tensor, on_value: Callable, on_gradient: Callable) ->
     if result.requires_grad:
         result.register_hook(lambda gradient: on_gradient(_host(gradient)))
     if hasattr(tensor, "_keras_mask"):  # which Keras sets on tensors of its own, and looks for in the loss
-        result._keras_mask = tensor._keras_mask
+        setattr(result, "_keras_mask", tensor._keras_mask)  # noqa: B010 (no attribute that PyTorch knows)
     return result
 
 
