@@ -15,7 +15,7 @@ except ImportError as error:
         "or [jax], or [torch] with KERAS_BACKEND set to its name."
     ) from error
 
-__all__ = ["__version__", "compare", "initializers", "structure", "theory"]
+__all__ = ["__version__", "compare", "initializers", "predict", "probe", "structure", "theory"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +23,12 @@ def __getattr__(name: str) -> Any:
         from keras_initkit.comparison import compare
 
         return compare
+    if name == "predict":
+        from keras_initkit.prediction import predict
+
+        return predict
+    if name == "probe":
+        from keras_initkit.signal.probe import probe
+
+        return probe
     raise AttributeError(f"module 'keras_initkit' has no attribute {name!r}")

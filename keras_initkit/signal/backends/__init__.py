@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import keras
@@ -27,3 +29,18 @@ def step_meter(model: keras.Model, find_layers: Callable[[keras.Model], dict[str
     from keras_initkit.signal.backends.tensorflow import StepMeter
 
     return StepMeter(model, find_layers)
+
+
+def probe_backend() -> ModuleType:
+    """What `probe` needs of the active framework: `tensorflow_probe`, `jax` or `torch`, each with
+
+    - `observed(tensor, on_value, on_gradient)`: the same tensor, and what is to be called with its value and,
+      in the backward pass, with its gradient, as arrays on the host (`None` for what a traced function holds);
+    - `differentiate(function, inputs, variables)`: the scalar `function(inputs)` and its gradients, as host arrays;
+    - `undisturbed(model)`: a context in which the framework's own state is kept, and functions run eagerly.
+    """
+    name = keras.backend.backend()
+    names = {"tensorflow": "tensorflow_probe", "jax": "jax", "torch": "torch"}
+    if name not in names:
+        raise ValueError(f"probe: the Keras backend is {name!r}, expected one of {', '.join(map(repr, names))}.")
+    return importlib.import_module(f"{__name__}.{names[name]}")

@@ -1,0 +1,90 @@
+"""Values and gradients of a model's tensors in one eager pass, on the JAX backend."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import keras
+import numpy as np
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether `x` is a dense array, or stands for one."""
+    return isinstance(x, jax.Array)
+
+
+def observed(tensor: jax.Array, on_value: Callable, on_gradient: Callable) -> jax.Array:
+    """`tensor` itself for the model; see `probe_backend`.
+
+    Run eagerly, the rules of a custom derivative see arrays, where the model sees tracers.
+    """
+
+    def host(x: jax.Array) -> np.ndarray | None:
+        return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+
+    @jax.custom_vjp
+    def identity(x: jax.Array) -> jax.Array:  # of what depends on no input and on no weight
+        on_value(host(x))
+        return x
+
+    def forward(x: jax.Array) -> tuple[jax.Array, None]:
+        on_value(host(x))
+        return x, None
+
+    def backward(_: None, gradient: jax.Array) -> tuple[jax.Array]:
+        on_gradient(host(gradient))
+        return (gradient,)
+
+    identity.defvjp(forward, backward)
+    result = identity(tensor)
+    mask = _mask_of(tensor)
+    if mask is not None and result is not tensor:
+        _set_mask(result, mask)
+    return result
+
+
+def _mask_of(tensor: jax.Array) -> Any:
+    try:  # Keras from 3.7 keeps the masks of arrays, which take no attributes, in a table of its own
+        from keras.src.backend import get_keras_mask
+    except ImportError:
+        return getattr(tensor, "_keras_mask", None)
+    return get_keras_mask(tensor)
+
+
+def _set_mask(tensor: jax.Array, mask: Any) -> None:
+    try:
+        from keras.src.backend import set_keras_mask
+    except ImportError:
+        with contextlib.suppress(AttributeError):
+            tensor._keras_mask = mask
+        return
+    set_keras_mask(tensor, mask)
+
+
+def differentiate(
+    function: Callable[[list[jax.Array]], jax.Array], inputs: Sequence[jax.Array], variables: Sequence[keras.Variable]
+) -> tuple[np.ndarray, list[np.ndarray | None]]:
+    """The scalar `function(inputs)`, and its gradients with respect to the variables."""
+    inputs = list(inputs)
+    is_float = [jax.numpy.issubdtype(x.dtype, jax.numpy.floating) for x in inputs]
+
+    def of_floats(values: list[jax.Array], floats: list[jax.Array]) -> jax.Array:
+        rest = iter(floats)
+        merged = [next(rest) if chosen else x for x, chosen in zip(inputs, is_float, strict=True)]
+        scope = keras.StatelessScope(list(zip(variables, values, strict=True)), collect_losses=True)
+        with scope:
+            return function(merged)
+
+    floats = [x for x, chosen in zip(inputs, is_float, strict=True) if chosen]
+    result, backward = jax.vjp(of_floats, [variable.value for variable in variables], floats)
+    gradients, _ = backward(jax.numpy.ones_like(result))
+    return np.asarray(result), [np.asarray(gradient) for gradient in gradients]
+
+
+@contextlib.contextmanager
+def undisturbed(model: keras.Model) -> Iterator[None]:
+    """JAX has no state, and no function of a model runs eagerly that would not do so anyway."""
+    yield

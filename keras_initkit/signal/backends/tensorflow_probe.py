@@ -1,0 +1,64 @@
+"""Values and gradients of a model's tensors in one eager pass, on the TensorFlow backend."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether `x` is a dense tensor."""
+    return isinstance(x, tf.Tensor)
+
+
+def observed(tensor: tf.Tensor, on_value: Callable, on_gradient: Callable) -> tf.Tensor:
+    """`tensor` itself for the model; see `probe_backend`."""
+    if tf.is_symbolic_tensor(tensor):
+        on_value(None)
+        return tensor
+
+    def backward(gradient: Any) -> tf.Tensor:
+        gradient = tf.convert_to_tensor(gradient)  # that of a gather is sparse
+        on_gradient(None if tf.is_symbolic_tensor(gradient) else gradient.numpy())
+        return gradient
+
+    on_value(tensor.numpy())
+    result = tf.custom_gradient(lambda x: (tf.identity(x), backward))(tensor)
+    # Keras sets these on tensors of its own: a loss looks there for the mask, and for the logits before a softmax.
+    for mark in ("_keras_mask", "_keras_logits"):
+        if hasattr(tensor, mark):
+            setattr(result, mark, getattr(tensor, mark))
+    return result
+
+
+def differentiate(
+    function: Callable[[list[tf.Tensor]], tf.Tensor], inputs: Sequence[tf.Tensor], variables: Sequence[keras.Variable]
+) -> tuple[np.ndarray, list[np.ndarray | None]]:
+    """The scalar `function(inputs)`, and its gradients with respect to the variables."""
+    inputs = list(inputs)
+    with keras.StatelessScope(collect_losses=True), tf.GradientTape() as tape:
+        tape.watch([x for x in inputs if x.dtype.is_floating])
+        result = function(inputs)
+    sources = [variable.value for variable in variables]
+    floats = [x for x in inputs if x.dtype.is_floating]  # so that their gradients are read on the way
+    gradients = tape.gradient(result, [*sources, *floats])[: len(sources)]
+    # An embedding's gradient is sparse: rows that no example used have a gradient of zero.
+    return result.numpy(), [None if g is None else tf.convert_to_tensor(g).numpy() for g in gradients]
+
+
+@contextlib.contextmanager
+def undisturbed(model: keras.Model) -> Iterator[None]:
+    """Runs functions that the model has made of its parts eagerly: what they compute can be read then, and
+    none of them keeps what it was traced with here.
+    """
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)

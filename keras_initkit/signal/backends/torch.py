@@ -1,0 +1,67 @@
+"""Values and gradients of a model's tensors in one eager pass, on the PyTorch backend."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether `x` is a dense tensor."""
+    return isinstance(x, torch.Tensor) and x.layout == torch.strided and x.device.type != "meta"
+
+
+def _host(tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()  # NumPy has no bfloat16
+
+
+def observed(tensor: torch.Tensor, on_value: Callable, on_gradient: Callable) -> torch.Tensor:
+    """`tensor` itself for the model; see `probe_backend`."""
+    on_value(_host(tensor))
+    result = tensor.view_as(tensor)
+    if result.requires_grad:
+        result.register_hook(lambda gradient: on_gradient(_host(gradient)))
+    if hasattr(tensor, "_keras_mask"):  # which Keras sets on tensors of its own, and looks for in the loss
+        result._keras_mask = tensor._keras_mask
+    return result
+
+
+def differentiate(
+    function: Callable[[list[torch.Tensor]], torch.Tensor],
+    inputs: Sequence[torch.Tensor],
+    variables: Sequence[keras.Variable],
+) -> tuple[np.ndarray, list[np.ndarray | None]]:
+    """The scalar `function(inputs)`, and its gradients with respect to the variables."""
+    inputs = [x.detach().requires_grad_() if x.is_floating_point() else x for x in inputs]
+    with keras.StatelessScope(collect_losses=True), torch.enable_grad():
+        result = function(inputs)
+        sources = [variable.value for variable in variables]
+        leaves = [x for x in [*sources, *inputs] if x.requires_grad]
+        gradients: dict[int, torch.Tensor | None] = {}
+        if leaves and result.requires_grad:
+            found = torch.autograd.grad(result, leaves, allow_unused=True)
+            gradients = {id(leaf): gradient for leaf, gradient in zip(leaves, found, strict=True)}
+    of_sources = [gradients.get(id(source)) for source in sources]
+    return _host(result), [None if g is None else _host(g.to_dense()) for g in of_sources]
+
+
+@contextlib.contextmanager
+def undisturbed(model: keras.Model) -> Iterator[None]:
+    """Keeps PyTorch's random numbers, and the modes and buffers of modules."""
+    modes = {id(module): (module, module.training) for module in model.modules()}
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            for module, training in modes.values():
+                module.training = training
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)

@@ -1,0 +1,102 @@
+"""Whether labels fit a model's outputs and its loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+
+def prepared_labels(y: Any, name: str, examples: int) -> Any:
+    """Labels or sample weights as backend tensors, floats as `fit` has them.
+
+    Raises:
+        ValueError: for strings, or if their number is not that of the examples.
+    """
+    if isinstance(y, list | tuple) and all(isinstance(leaf, int | float) for leaf in keras.tree.flatten(y)):
+        y = np.asarray(y)
+
+    def prepare(leaf: Any) -> Any:
+        if leaf is None:
+            return None
+        if not keras.ops.is_tensor(leaf):
+            leaf = np.asarray(leaf)
+            if leaf.dtype.kind in "USO":
+                raise ValueError(f"{name}: got dtype {leaf.dtype}, expected numbers.")
+        if len(leaf.shape) == 0 or int(leaf.shape[0]) != examples:
+            length = "a single number" if len(leaf.shape) == 0 else f"{int(leaf.shape[0])} examples"
+            raise ValueError(f"{name}: got {length}, expected {examples}, as in x.")
+        dtype = keras.backend.standardize_dtype(leaf.dtype)
+        return keras.ops.convert_to_tensor(leaf, keras.backend.floatx() if "float" in dtype else None)
+
+    return keras.tree.map_structure(prepare, y)
+
+
+def check_labels(y: Any, shapes: list[tuple[int | None, ...]], names: list[str], loss: Any) -> None:
+    """Labels against outputs, where the loss is one of Keras': what another one takes is its own affair.
+
+    Args:
+        y: the labels, in the model's structure.
+        shapes: of the outputs, the batch included.
+        names: of the outputs.
+        loss: what `compile` takes.
+
+    Raises:
+        ValueError: for a wrong number of labels, a shape that does not fit, or classes that the output has not.
+    """
+    leaves = [y[name] for name in names] if isinstance(y, dict) and set(y) == set(names) else keras.tree.flatten(y)
+    if len(leaves) != len(shapes):
+        raise ValueError(f"y: got {len(leaves)} arrays, expected {len(shapes)}, one for each of the outputs {names}.")
+    if isinstance(loss, dict):
+        losses = [loss.get(name) for name in names]
+    elif isinstance(loss, list | tuple):
+        losses = list(loss) if len(loss) == len(shapes) else [None] * len(shapes)
+    else:
+        losses = [loss] * len(shapes)
+    for labels, shape, name, each in zip(leaves, shapes, names, losses, strict=True):
+        known = _known_loss(each)
+        if labels is not None and known is not None:
+            _check_one(labels, shape, "y" if len(leaves) == 1 else f"y[{name!r}]", known, each)
+
+
+def _known_loss(loss: Any) -> str | None:
+    """The name of a loss of Keras whose labels have the output's shape, or are classes; `None` of any other."""
+    if isinstance(loss, str):
+        try:
+            loss = keras.losses.get(loss)
+        except ValueError as error:
+            raise ValueError(f"loss: got {loss!r}, expected the name of a Keras loss or a callable.") from error
+    kind = type(loss) if isinstance(loss, keras.losses.Loss) else loss
+    exported = vars(keras.losses).values()
+    if not callable(loss) or not any(kind is each for each in exported):
+        return None
+    name = kind.__name__.lower().replace("_", "")
+    return None if name in ("ctc", "circle") else name
+
+
+def _check_one(labels: Any, output: tuple[int | None, ...], name: str, known: str, loss: Any) -> None:
+    shape = tuple(labels.shape)
+    called = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", known))
+    if known == "sparsecategoricalcrossentropy":
+        expected, classes = output[:-1], output[-1]
+        if not (_fit(shape, expected) or _fit(shape, (*expected, 1))):
+            hint = " One-hot labels go with categorical_crossentropy." if _fit(shape, output) else ""
+            raise ValueError(f"{name}: got shape {shape}, expected {expected} for {called}: a class each.{hint}")
+        values = keras.ops.convert_to_numpy(labels)
+        ignored = getattr(loss, "ignore_class", None)
+        values = values[values != ignored] if ignored is not None else values
+        if values.size and not (values.min() >= 0 and values.max() < classes and (values == np.round(values)).all()):
+            raise ValueError(
+                f"{name}: got numbers from {values.min():g} to {values.max():g}, expected classes 0 to {classes - 1} "
+                f"for {called}, since the output has {classes} units."
+            )
+    elif not any(_fit(a, b) for a in (shape, (*shape, 1)) for b in (output, (*output, 1))):
+        hint = (
+            " Classes as integers go with sparse_categorical_crossentropy." if known.startswith("categorical") else ""
+        )
+        raise ValueError(f"{name}: got shape {shape}, expected the output's {output} for {called}.{hint}")
+
+
+def _fit(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(expected) and all(b is None or a == b for a, b in zip(shape, expected, strict=True))

@@ -1,0 +1,120 @@
+"""Statistics of one tensor on the host: in float64, a chunk at a time, so that no copy of the whole is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from keras_initkit.signal.moments import Moments
+from keras_initkit.signal.report import Histogram, TensorStats
+from keras_initkit.structure.taps import Tap
+
+CHUNK = 2**18  # elements; 2 MiB in float64
+RANK_ROWS, RANK_UNITS = 4096, 2048
+BINS = 50
+
+
+def tensor_stats(
+    tap: Tap,
+    values: np.ndarray,
+    layer_type: str = "",
+    *,
+    limits: tuple[float, float] | None = None,
+    units_axis: int = -1,
+) -> TensorStats:
+    """A report's row for one tensor.
+
+    Args:
+        tap: which tensor; an output gets the statistics of its units, an output or pre-activation a histogram.
+        values: shape (examples, ..., units).
+        layer_type: class of the layer.
+        limits: range of the activation that put the output out, where there is one.
+        units_axis: axis of the units; 1 for channels first.
+    """
+    moments = Moments.merged(Moments.of(chunk) for chunk in _chunks(values.reshape(-1)))
+    row = {"moments": moments, "layer_type": layer_type, "shape": tuple(values.shape)}
+    if tap.kind in ("output", "pre_activation"):
+        row["histogram"] = histogram(values, moments)
+    if tap.kind == "output" and values.ndim > 1 and values.size:
+        matrix = np.moveaxis(values, units_axis, -1)
+        row.update(_of_units(matrix.reshape(-1, matrix.shape[-1]), limits))
+    return TensorStats(tap, **row)
+
+
+def _chunks(values: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of a matrix, or elements of a vector, some at a time, in float64."""
+    step = max(1, CHUNK // max(1, values[:1].size))
+    for start in range(0, len(values), step):
+        yield values[start : start + step].astype("float64")
+
+
+def histogram(values: np.ndarray, moments: Moments) -> Histogram | None:
+    """Counts and edges of 50 equal bins over the finite elements; `None` if there are none."""
+    low, high = moments.minimum, moments.maximum
+    if moments.nonfinite:
+        finite = [chunk[np.isfinite(chunk)] for chunk in _chunks(values.reshape(-1))]
+        low = min((chunk.min() for chunk in finite if chunk.size), default=np.inf)
+        high = max((chunk.max() for chunk in finite if chunk.size), default=-np.inf)
+    if not low <= high:
+        return None
+    # Numbers too close to each other, or too far apart, for bins between them.
+    if high - low <= 1e-12 * max(abs(low), abs(high)) or not np.isfinite(high - low):
+        middle = low / 2 + high / 2
+        half = max(high / 2 - low / 2, 0.5e-6 * abs(middle), 1e-30)
+        low, high = middle - half, middle + half
+    edges = np.linspace(low, high, BINS + 1)
+    counts = np.zeros(BINS, int)
+    for chunk in _chunks(values.reshape(-1)):
+        counts += np.histogram(chunk[np.isfinite(chunk)], BINS, (low, high))[0]
+    return tuple(counts.tolist()), tuple(edges.tolist())
+
+
+def _of_units(matrix: np.ndarray, limits: tuple[float, float] | None) -> dict[str, float | None]:
+    """Dead and saturated units, share of saturated elements and effective rank of (examples, units)."""
+    units = matrix.shape[1]
+    bounded = limits is not None and np.isfinite(limits).all()
+    middle, half = (sum(limits) / 2, (limits[1] - limits[0]) / 2) if bounded else (0.0, np.inf)
+    alive, saturated = np.zeros(units, bool), np.zeros(units, int)
+    for chunk in _chunks(matrix):
+        alive |= (chunk != 0).any(axis=0)
+        if bounded:
+            saturated += (np.abs(chunk - middle) > 0.99 * half).sum(axis=0)
+    return {
+        "dead_units": float(1 - alive.mean()),
+        "saturated": float(saturated.sum() / matrix.size) if bounded else None,
+        "saturated_units": float((saturated >= 0.95 * len(matrix)).mean()) if bounded else None,
+        "effective_rank": effective_rank(matrix),
+    }
+
+
+def effective_rank(matrix: np.ndarray) -> float | None:
+    """Exponential of the entropy of the normalized singular values; `None` where they are not finite.
+
+    A matrix of more than 4096 rows or 2048 columns stands by that many of them, evenly spread.
+
+    Args:
+        matrix: shape (examples and positions, units).
+
+    >>> effective_rank(np.eye(3)), effective_rank(np.ones((5, 4)))
+    (3.0, 1.0)
+
+    Source: Roy and Vetterli 2007.
+    """
+    rows, columns = (
+        np.unique(np.linspace(0, size - 1, min(size, cap)).round().astype(int))
+        for size, cap in zip(matrix.shape, (RANK_ROWS, RANK_UNITS), strict=True)
+    )
+    sample = matrix[rows][:, columns].astype("float64")
+    scale = np.abs(sample).max()  # squares of 1e200 or of 1e-200 have no place in float64
+    if not np.isfinite(scale):
+        return None
+    if scale == 0:
+        return 0.0
+    sample /= scale
+    gram = sample @ sample.T if len(sample) < sample.shape[1] else sample.T @ sample
+    eigenvalues = np.linalg.eigvalsh(gram)
+    # Squares carry half the digits: what is below is rounding, not a direction.
+    eigenvalues = eigenvalues[eigenvalues > eigenvalues[-1] * len(gram) * np.finfo(float).eps]
+    shares = np.sqrt(eigenvalues) / np.sqrt(eigenvalues).sum()
+    return round(float(np.exp(-(shares * np.log(shares)).sum())), 10)
