@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_initkit.schemes.batches import Batches
 from keras_initkit.schemes.plan import Plan
 from keras_initkit.schemes.registry import register_scheme
-from keras_initkit.schemes.scaled_loss import Adam, Batches, ScaledLoss, loss_of
+from keras_initkit.schemes.scaled_loss import ScaledLoss, loss_of, scalable
 from keras_initkit.signal.backends import derivatives_backend
 
 LOWER_BOUND = 0.01  # the paper's alpha, of scales of whatever is not a bias
@@ -43,8 +45,8 @@ def gradinit(
         plan: what may be set, and data with labels.
         steps: on the scales; the paper takes an epoch of batches.
         learning_rate: of the scales.
-        gamma: bound of the gradient's norm. Left out, 1 for SGD and, as a mean over elements would have it, a
-            thousandth of the number of trainable weights for Adam.
+        gamma: bound of the gradient's norm. Left out, 1 for SGD and sqrt(N) for Adam, N being the number of trainable
+            elements: the same bound for a gradient that is spread evenly over them.
         eta: learning rate of the optimizer's step. Left out, 0.1 for SGD and 1e-3 for Adam.
         optimizer: `"sgd"` or `"adam"`, what the model is to be trained by.
         batch_size: examples of a batch.
@@ -64,20 +66,20 @@ def gradinit(
         raise ValueError(f"optimizer: got {optimizer!r}, expected 'sgd' or 'adam'.")
     adam = optimizer == "adam"
     size = sum(int(np.prod(variable.shape)) for variable in plan.model.trainable_variables)
-    gamma = (size / 1000 if adam else 1.0) if gamma is None else gamma
+    gamma = (math.sqrt(size) if adam else 1.0) if gamma is None else gamma
     eta = (1e-3 if adam else 0.1) if eta is None else eta
     for name, value in {"steps": steps, "learning_rate": learning_rate, "gamma": gamma, "eta": eta}.items():
         if not value > 0:
             raise ValueError(f"{name}: got {value!r}, expected a positive number.")
 
-    scaled = _scaled(plan)
+    scaled = scalable(plan, "gradinit")
     with loss_of(plan, loss, "gradinit") as used:
         batches = Batches(plan, batch_size, used, "gradinit")
         model = ScaledLoss("gradinit", plan.model, scaled, plan.seed)
         norm_of, loss_after = objectives(model, eta, adam)
         scales = np.ones(len(scaled))
         bounds = np.array([0.0 if is_bias(variable) else LOWER_BOUND for variable in scaled])
-        constraint, objective = (Adam(learning_rate, len(scaled)) for _ in range(2))
+        constraint, objective = (_Adam(learning_rate, len(scaled)) for _ in range(2))
         progress = keras.utils.Progbar(steps, verbose=verbose, stateful_metrics=["gradient_norm", "loss_after_step"])
         for step in range(steps):
             rows = batches.next()
@@ -122,24 +124,21 @@ def is_bias(variable: keras.Variable) -> bool:
     return variable.name.split("/")[-1] in ("bias", "beta")
 
 
-def _scaled(plan: Plan) -> list[keras.Variable]:
-    """The weights that get a scale; the others are told why not."""
-    chosen = {id(weight): weight for layer in plan.layers.values() for weight in layer.weights}
-    trainable = {id(variable) for variable in plan.model.trainable_variables}
-    scaled = []
-    for weight in chosen.values():
-        if id(weight) not in trainable:
-            plan.skip(weight, "it is not trainable: its gradient is not taken")
-        elif not np.any(keras.ops.convert_to_numpy(weight.value)):
-            plan.skip(weight, "it is zero, whatever its scale")
-        else:
-            scaled.append(weight)
-    if not scaled:
-        raise ValueError("gradinit: no trainable weight of the chosen layers differs from zero; draw them first.")
-    return scaled
-
-
 def _clipped(gradient: np.ndarray) -> np.ndarray:
     """At most of norm 1, as the authors have it: one steep batch would slow Adam down for a thousand steps."""
-    gradient = gradient.astype("float64")
     return gradient / max(1.0, float(np.linalg.norm(gradient)))
+
+
+class _Adam:
+    """Adam's step (Kingma and Ba 2015) on a few numbers on the host."""
+
+    def __init__(self, learning_rate: float, size: int):
+        self._rate, self._first, self._second, self._count = learning_rate, np.zeros(size), np.zeros(size), 0
+
+    def step(self, gradient: np.ndarray) -> np.ndarray:
+        """What to subtract."""
+        self._count += 1
+        self._first = 0.9 * self._first + 0.1 * gradient
+        self._second = 0.999 * self._second + 0.001 * gradient**2
+        first, second = self._first / (1 - 0.9**self._count), self._second / (1 - 0.999**self._count)
+        return self._rate * first / (np.sqrt(second) + 1e-8)

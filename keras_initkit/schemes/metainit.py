@@ -7,9 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit.schemes.batches import Batches
 from keras_initkit.schemes.plan import Plan
 from keras_initkit.schemes.registry import register_scheme
-from keras_initkit.schemes.scaled_loss import Batches, ScaledLoss, loss_of
+from keras_initkit.schemes.scaled_loss import ScaledLoss, loss_of, scalable
 from keras_initkit.signal.backends import derivatives_backend
 
 EPSILON = 1e-5  # the paper's: keeps the quotient finite where a gradient is zero
@@ -56,7 +57,7 @@ def metainit(
             raise ValueError(f"{name}: got {value!r}, expected a positive number.")
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum: got {momentum!r}, expected a number from 0 to 1, 1 excluded.")
-    scaled = _scaled(plan)
+    scaled = scalable(plan, "metainit", rank=2)
     before = [keras.ops.convert_to_numpy(variable.value).astype("float64") for variable in scaled]
     norms = np.array([np.linalg.norm(values) for values in before])
     with loss_of(plan, loss, "metainit") as used:
@@ -98,22 +99,3 @@ def gradient_quotient(model: ScaledLoss) -> Any:
         return total / size
 
     return quotient
-
-
-def _scaled(plan: Plan) -> list[keras.Variable]:
-    """The weights whose norms are learned; the others are told why not."""
-    chosen = {id(weight): weight for layer in plan.layers.values() for weight in layer.weights}
-    trainable = {id(variable) for variable in plan.model.trainable_variables}
-    scaled = []
-    for weight in chosen.values():
-        if id(weight) not in trainable:
-            plan.skip(weight, "it is not trainable: its gradient is not taken")
-        elif len(weight.shape) < 2:
-            plan.skip(weight, "MetaInit sets tensors of rank 2 and more")
-        elif not np.any(keras.ops.convert_to_numpy(weight.value)):
-            plan.skip(weight, "it is zero, whatever its norm")
-        else:
-            scaled.append(weight)
-    if not scaled:
-        raise ValueError("metainit: no trainable kernel of the chosen layers differs from zero; draw them first.")
-    return scaled

@@ -10,10 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit.schemes.auto_encoder import AutoEncoder
 from keras_initkit.schemes.plan import Plan
 from keras_initkit.schemes.registry import register_scheme
-from keras_initkit.signal.backends import derivatives_backend
 from keras_initkit.signal.state import random_state_kept, replaced
+from keras_initkit.structure import kernels, weighted_layers
 
 ENCODERS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
@@ -75,7 +76,7 @@ def pretraining(
             if verbose:
                 print(f"Pre-training {path} ({number + 1} of {len(order)})")
             generator = np.random.default_rng([plan.seed, number])
-            encoder = _AutoEncoder(layer, given)
+            encoder = AutoEncoder(layer, given)
             encoder.fit(path, given, epochs, batch_size, learning_rate, noise, generator, verbose)
             learned |= {id(variable): (variable, value) for variable, value in encoder.learned()}
     for variable, value in learned.values():
@@ -99,15 +100,15 @@ def _order_of_flow(plan: Plan, x: Any) -> list[str]:
 
         return call
 
-    kernels = {plan.path_of(kernel.variable) for kernel in plan.kernels}
+    holding = {plan.path_of(kernel.variable) for kernel in kernels(plan.model)}
+    layers = {path: layer for path, layer in weighted_layers(plan.model).items() if path in holding}
     with keras.StatelessScope(), contextlib.ExitStack() as wrapped:
-        for path in kernels:
-            wrapped.enter_context(replaced(plan.layers[path], "call", noting(path, plan.layers[path])))
+        for path, layer in layers.items():
+            wrapped.enter_context(replaced(layer, "call", noting(path, layer)))
         last = keras.tree.flatten(plan.model(_rows(x, slice(0, 2)), training=True))
     heads = {path for path in called if any(outputs[path] is each for each in last)} | set(called[-1:])
     reasons = {}
-    for path in sorted(kernels):
-        layer = plan.layers[path]
+    for path, layer in layers.items():
         if path not in outputs:
             reasons[path] = "the forward pass does not call its layer"
         elif not isinstance(layer, ENCODERS) or not isinstance(getattr(layer, "kernel", None), keras.Variable):
@@ -118,7 +119,7 @@ def _order_of_flow(plan: Plan, x: Any) -> list[str]:
         reason = reasons.get(plan.path_of(kernel.variable))
         if reason:
             plan.skip(kernel.variable, reason)
-    order = [path for path in called if path not in reasons]
+    order = [path for path in called if path in plan.layers and path not in reasons]
     if not order:
         raise ValueError(
             "pretraining: no layer to pre-train. Expected Dense or Conv layers before the last one; "
@@ -148,102 +149,6 @@ def _given(
                 model(_rows(x, slice(start, start + size)), training=True)
             seen.append(batch[0])
     return np.concatenate(seen)
-
-
-class _AutoEncoder:
-    """A layer, and a decoder that shares its kernel."""
-
-    def __init__(self, layer: keras.layers.Layer, given: np.ndarray):
-        self._layer = layer
-        self._unit_range = bool(given.min() >= 0 and given.max() <= 1)
-        self._variables = [v for v in layer.trainable_variables if v is layer.kernel or v is layer.bias]
-        self._values = [keras.ops.copy(v.value) for v in self._variables]
-        offset = np.zeros(given.shape[_channel_axis(layer)])
-        self._values.append(keras.ops.convert_to_tensor(offset, dtype="float32"))
-
-    def learned(self) -> list[tuple[keras.Variable, Any]]:
-        """The layer's own weights and what they are now."""
-        return list(zip(self._variables, self._values, strict=False))
-
-    def loss(self, values: list[Any], corrupted: Any, target: Any) -> Any:
-        """How far the decoded code of `corrupted` is from `target`."""
-        ops, layer = keras.ops, self._layer
-        own = list(zip(self._variables, values, strict=False))
-        with keras.StatelessScope(state_mapping=own):
-            code = layer(corrupted)
-
-        def along_code(inputs: list[Any], code: Any) -> Any:
-            with keras.StatelessScope(state_mapping=own), replaced(layer, "activation", None):
-                return ops.sum(ops.cast(code * layer(inputs[0]), "float32"))
-
-        # The gradient of <h, W x> with respect to x is the adjoint of W applied to h, for any linear layer.
-        _, (decoded,) = derivatives_backend().value_and_gradients(along_code)([ops.zeros_like(target)], code)
-        shape = [1] * len(target.shape)
-        shape[_channel_axis(layer)] = -1
-        decoded = ops.cast(decoded, "float32") + ops.reshape(values[-1], shape)
-        target = ops.cast(target, "float32")
-        if self._unit_range:
-            # Binary cross-entropy from what the sigmoid is applied to, without overflow.
-            return ops.mean(ops.maximum(decoded, 0) - decoded * target + ops.log1p(ops.exp(-ops.abs(decoded))))
-        return ops.mean(ops.square(decoded - target))
-
-    def fit(
-        self,
-        path: str,
-        given: np.ndarray,
-        epochs: int,
-        batch_size: int,
-        learning_rate: float,
-        noise: float,
-        generator: np.random.Generator,
-        verbose: int,
-    ) -> list[float]:
-        """Adam's steps over all epochs; returns the mean loss of each."""
-        ops, backend = keras.ops, derivatives_backend()
-        gradients_of = backend.value_and_gradients(self.loss)
-
-        def step(values: list[Any], first: list[Any], second: list[Any], rates: Any, x: Any, target: Any) -> Any:
-            loss, gradients = gradients_of(values, x, target)
-            first = [0.9 * m + 0.1 * g for m, g in zip(first, gradients, strict=True)]
-            second = [0.999 * v + 0.001 * ops.square(g) for v, g in zip(second, gradients, strict=True)]
-            # rates: learning rate and bias correction of the second moment, of this step.
-            values = [
-                w - ops.cast(rates[0] * m / (ops.sqrt(v * rates[1]) + 1e-8), w.dtype)
-                for w, m, v in zip(values, first, second, strict=True)
-            ]
-            return loss, values, first, second
-
-        run = backend.compiled(step)
-        first = [ops.zeros_like(value) for value in self._values]
-        second = [ops.zeros_like(value) for value in self._values]
-        size = min(batch_size, len(given))
-        batches = len(given) // size
-        progress = keras.utils.Progbar(epochs * batches, verbose=verbose)
-        means, count = [], 0
-        for _ in range(epochs):
-            rows, losses = generator.permutation(len(given)), []
-            for start in range(0, batches * size, size):
-                count += 1
-                target = given[rows[start : start + size]]
-                kept = generator.random(target.shape) >= noise if noise else 1.0
-                rates = [learning_rate / (1 - 0.9**count), 1 / (1 - 0.999**count)]
-                tensors = (np.array(rates, "float32"), (target * kept).astype(target.dtype), target)
-                loss, self._values, first, second = run(
-                    self._values, first, second, *(ops.convert_to_tensor(each) for each in tensors)
-                )
-                losses.append(float(_numpy(loss)))
-                if not np.isfinite(losses[-1]):
-                    raise ValueError(
-                        f"pretraining: the auto-encoder of layer {path!r} diverged at step {count}. "
-                        f"Lower learning_rate (it is {learning_rate:g}), or scale the data."
-                    )
-                progress.update(count, [("loss", losses[-1])])
-            means.append(float(np.mean(losses)))
-        return means
-
-
-def _channel_axis(layer: keras.layers.Layer) -> int:
-    return 1 if getattr(layer, "data_format", "channels_last") == "channels_first" else -1
 
 
 def _rows(x: Any, rows: slice) -> Any:

@@ -12,7 +12,6 @@ import numpy as np
 
 from keras_initkit.schemes.plan import Plan
 from keras_initkit.signal.backends import derivatives_backend
-from keras_initkit.signal.inputs import draw_inputs
 from keras_initkit.signal.objective import is_compiled_with_loss, training_loss
 from keras_initkit.signal.state import random_state_kept
 
@@ -66,7 +65,7 @@ class ScaledLoss:
         ]
 
     def compiled(self, function: Callable[..., Any]) -> Callable[[np.ndarray, Any], tuple[float, np.ndarray]]:
-        """A function of the scales and of data, `function([scales], *data)`, with its gradient; on the host, in float64.
+        """The scalar `function([scales], *data)` and its gradient with respect to the scales, on the host.
 
         Raises:
             ValueError: by what it returns, if an operation of the model has no derivative of that order.
@@ -85,7 +84,7 @@ class ScaledLoss:
                     f"scheme needs on the {keras.backend.backend()} backend ({_first_line(error)}). Replace the layer "
                     "that uses it, use another backend, or take a scheme without derivatives, such as 'lsuv'."
                 ) from error
-            return float(_numpy(value)), _numpy(gradient)
+            return float(_numpy(value)), _numpy(gradient).astype("float64")
 
         return value_and_gradient
 
@@ -116,90 +115,31 @@ def loss_of(plan: Plan, loss: Any, scheme: str) -> Iterator[Any]:
         yield plan.model.loss if loss is None else loss
 
 
-class Batches:
-    """Batches of the plan's data, in the same order for the same seed; without data, of drawn inputs and labels.
+def scalable(plan: Plan, scheme: str, rank: int = 0) -> list[keras.Variable]:
+    """The weights of the plan that a scale changes and that have a gradient; the others are told why not.
 
     Args:
-        plan: with `x` and `y`, or neither.
-        batch_size: at most all examples.
-        loss: what labels are drawn for where there are none.
+        plan: what may be set.
         scheme: its name, for errors.
-    """
-
-    def __init__(self, plan: Plan, batch_size: int, loss: Any, scheme: str):
-        if not (isinstance(batch_size, int) and batch_size > 0):
-            raise ValueError(f"batch_size: got {batch_size!r}, expected a positive integer.")
-        self._model, self._loss, self._scheme = plan.model, loss, scheme
-        self._generator = np.random.default_rng([plan.seed, 1])
-        self._x, self._y = (
-            None if each is None else keras.tree.map_structure(_numpy, each) for each in (plan.x, plan.y)
-        )
-        self.size = batch_size
-        if self._x is not None:
-            self._examples = len(keras.tree.flatten(self._x)[0])
-            self.size = min(batch_size, self._examples)
-            self._rows = np.zeros(0, int)
-
-    def next(self, overlap: Any = None) -> Any:
-        """Rows of the data for `take`, of which `overlap` gives the first half."""
-        if self._x is None:
-            return int(self._generator.integers(2**31))
-        if len(self._rows) < self.size:
-            self._rows = self._generator.permutation(self._examples)
-        rows, self._rows = self._rows[: self.size], self._rows[self.size :]
-        return rows if overlap is None else np.concatenate([overlap[: self.size // 2], rows])[: self.size]
-
-    def take(self, rows: Any) -> tuple[Any, Any]:
-        """Inputs and labels as tensors."""
-        if self._x is None:
-            x = draw_inputs(self._model, self.size, seed=rows)
-            generator = np.random.default_rng(rows)
-        else:
-            x = keras.tree.map_structure(lambda each: each[rows], self._x)
-            generator = self._generator
-        x = keras.tree.map_structure(keras.ops.convert_to_tensor, x)
-        if self._y is None:
-            y = draw_labels(self._model, x, self._loss, generator, self._scheme)
-        else:
-            y = keras.tree.map_structure(lambda each: each[rows], self._y)
-        return x, keras.tree.map_structure(keras.ops.convert_to_tensor, y)
-
-
-def draw_labels(model: keras.Model, x: Any, loss: Any, generator: np.random.Generator, scheme: str) -> np.ndarray:
-    """Labels that a loss takes, drawn at random: classes, 0 or 1, or Gaussian numbers.
+        rank: the least that a weight must have.
 
     Raises:
-        ValueError: for a model with several outputs.
+        ValueError: if there is none.
     """
-    shapes = keras.tree.flatten(model.compute_output_shape(keras.tree.map_structure(lambda each: tuple(each.shape), x)))
-    if not isinstance(shapes[0], int):
-        raise ValueError(f"{scheme}: got no labels for a model with {len(shapes)} outputs, expected y. Give (x, y).")
-    shape = tuple(shapes)
-    shape = (len(keras.tree.flatten(x)[0]), *shape[1:])
-    name = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))
-    name = str(name).replace("_", "").lower()
-    if name.startswith("sparsecategorical"):
-        return generator.integers(0, shape[-1], shape[:-1])
-    if name.startswith("categorical"):
-        return np.eye(shape[-1], dtype="float32")[generator.integers(0, shape[-1], shape[:-1])]
-    if name.startswith("binary"):
-        return generator.integers(0, 2, shape).astype("float32")
-    return generator.standard_normal(shape).astype("float32")
-
-
-class Adam:
-    """Adam's step (Kingma and Ba 2015) on a few numbers on the host."""
-
-    def __init__(self, learning_rate: float, size: int):
-        self._rate, self._first, self._second, self._count = learning_rate, np.zeros(size), np.zeros(size), 0
-
-    def step(self, gradient: np.ndarray) -> np.ndarray:
-        """What to subtract."""
-        self._count += 1
-        self._first = 0.9 * self._first + 0.1 * gradient
-        self._second = 0.999 * self._second + 0.001 * gradient**2
-        first, second = self._first / (1 - 0.9**self._count), self._second / (1 - 0.999**self._count)
-        return self._rate * first / (np.sqrt(second) + 1e-8)
+    trainable = {id(variable) for variable in plan.model.trainable_variables}
+    found: dict[int, keras.Variable] = {}
+    for weight in (weight for layer in plan.layers.values() for weight in layer.weights):
+        if id(weight) not in trainable:
+            plan.skip(weight, "it is not trainable: its gradient is not taken")
+        elif len(weight.shape) < rank:
+            plan.skip(weight, f"{scheme} sets weights of rank {rank} and more")
+        elif not np.any(_numpy(weight.value)):
+            plan.skip(weight, "it is zero, whatever its scale")
+        else:
+            found[id(weight)] = weight
+    if not found:
+        raise ValueError(f"{scheme}: no trainable weight of the chosen layers differs from zero. Draw them first.")
+    return list(found.values())
 
 
 def _first_line(error: Exception) -> str:
