@@ -29,6 +29,7 @@ class Batches:
         self._x, self._y = (
             None if each is None else keras.tree.map_structure(_numpy, each) for each in (plan.x, plan.y)
         )
+        self._shape: tuple[int, ...] | None = None
         self.size = batch_size
         if self._x is not None:
             self._examples = len(keras.tree.flatten(self._x)[0])
@@ -54,23 +55,25 @@ class Batches:
             generator = self._generator
         x = keras.tree.map_structure(keras.ops.convert_to_tensor, x)
         if self._y is None:
-            y = draw_labels(self._model, x, self._loss, generator, self._scheme)
+            y = draw_labels(self._output_shape(x), self._loss, generator)
         else:
             y = keras.tree.map_structure(lambda each: each[rows], self._y)
         return x, keras.tree.map_structure(keras.ops.convert_to_tensor, y)
 
+    def _output_shape(self, x: Any) -> tuple[int, ...]:
+        if self._shape is None:
+            with keras.StatelessScope():
+                outputs = keras.tree.flatten(self._model(x, training=False))
+            if len(outputs) > 1:
+                raise ValueError(
+                    f"{self._scheme}: got no labels for a model with {len(outputs)} outputs, expected y. Give (x, y)."
+                )
+            self._shape = tuple(outputs[0].shape)
+        return self._shape
 
-def draw_labels(model: keras.Model, x: Any, loss: Any, generator: np.random.Generator, scheme: str) -> np.ndarray:
-    """Labels that a loss takes, drawn at random: classes, 0 or 1, or Gaussian numbers.
 
-    Raises:
-        ValueError: for a model with several outputs.
-    """
-    shapes = keras.tree.flatten(model.compute_output_shape(keras.tree.map_structure(lambda each: tuple(each.shape), x)))
-    if not isinstance(shapes[0], int):
-        raise ValueError(f"{scheme}: got no labels for a model with {len(shapes)} outputs, expected y. Give (x, y).")
-    shape = tuple(shapes)
-    shape = (len(keras.tree.flatten(x)[0]), *shape[1:])
+def draw_labels(shape: tuple[int, ...], loss: Any, generator: np.random.Generator) -> np.ndarray:
+    """Labels that a loss takes for an output of this shape: classes, 0 or 1, or else Gaussian numbers."""
     name = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))
     name = str(name).replace("_", "").lower()
     if name.startswith("sparsecategorical"):

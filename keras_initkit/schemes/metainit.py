@@ -13,7 +13,7 @@ from keras_initkit.schemes.registry import register_scheme
 from keras_initkit.schemes.scaled_loss import ScaledLoss, loss_of, scalable
 from keras_initkit.signal.backends import derivatives_backend
 
-EPSILON = 1e-5  # the paper's: keeps the quotient finite where a gradient is zero
+SMOOTHING = 0.8  # of the logarithm of the quotient, which differs from batch to batch
 SMALLEST = 0.01  # a norm stays above this share of what it was
 
 
@@ -23,18 +23,19 @@ def metainit(
     steps: int = 500,
     learning_rate: float = 0.1,
     momentum: float = 0.9,
+    epsilon: float = 1e-5,
     batch_size: int = 128,
     loss: Any = None,
     verbose: int = 0,
 ) -> None:
     r"""Norms of kernels learned so that a gradient step changes the gradient little.
 
-        GQ = 1/N sum_i |(g - H g)_i / (g_i + eps_i) - 1|,    eps_i = 1e-5 where g_i >= 0, else -1e-5
+        GQ = 1/N sum_i |(g - H g)_i / (g_i + eps_i) - 1|,    eps_i = epsilon where g_i >= 0, else -epsilon
 
     with the gradient g and the Hessian H of the loss with respect to all N trainable weights. Signed gradient
     descent with momentum on the norms of the tensors of rank 2 and more; each keeps its direction. It takes the
-    third derivative of the loss along the scales. The norms of the step with the smallest quotient are kept, since
-    the last one may have been thrown off by the momentum. Layers behave as in training.
+    third derivative of the loss along the scales. Kept are the norms of the step where the quotient, smoothed over
+    steps, was smallest: the last ones may have been thrown off by the momentum. Layers behave as in training.
 
     Args:
         plan: what may be set; with no data, inputs are drawn from N(0, 1) anew for each step, and with no labels,
@@ -42,6 +43,9 @@ def metainit(
         steps: on the norms.
         learning_rate: of the norms, absolute.
         momentum: of the signs.
+        epsilon: keeps the quotient finite where an element of g is zero, and counts elements that are much smaller
+            as bad. The paper's value suits layers of some hundred units; with fewer, where healthy gradients are
+            larger, kernels shrink until their gradients come near it, and 1e-3 serves better.
         batch_size: examples of a batch.
         loss: as `compile` takes it; `None` is the loss that the model is compiled with.
         verbose: 1 shows a progress bar.
@@ -52,7 +56,7 @@ def metainit(
 
     Source: Dauphin and Schoenholz 2019, equation 3 and appendix A.
     """
-    for name, value in {"steps": steps, "learning_rate": learning_rate}.items():
+    for name, value in {"steps": steps, "learning_rate": learning_rate, "epsilon": epsilon}.items():
         if not value > 0:
             raise ValueError(f"{name}: got {value!r}, expected a positive number.")
     if not 0 <= momentum < 1:
@@ -63,15 +67,17 @@ def metainit(
     with loss_of(plan, loss, "metainit") as used:
         batches = Batches(plan, batch_size, used, "metainit")
         model = ScaledLoss("metainit", plan.model, scaled, plan.seed)
-        quotient_of = model.compiled(gradient_quotient(model))
+        quotient_of = model.compiled(gradient_quotient(model, epsilon))
         scales, velocity = np.ones(len(scaled)), np.zeros(len(scaled))
-        best, smallest = scales, np.inf
+        best, smallest, smoothed = scales, np.inf, None
         progress = keras.utils.Progbar(steps, verbose=verbose, stateful_metrics=["gradient_quotient"])
         for step in range(steps):
             quotient, gradient = quotient_of(scales, *batches.take(batches.next()), model.draw_seeds())
             model.check_finite(step, quotient, gradient)
-            if quotient < smallest:
-                best, smallest = scales, quotient
+            level = np.log(max(quotient, 1e-30))
+            smoothed = level if smoothed is None else SMOOTHING * smoothed + (1 - SMOOTHING) * level
+            if smoothed < smallest:
+                best, smallest = scales, smoothed
             velocity = momentum * velocity - learning_rate * np.sign(gradient)
             scales = np.maximum(scales + velocity / norms, SMALLEST)
             progress.update(step + 1, [("gradient_quotient", quotient)])
@@ -79,7 +85,7 @@ def metainit(
         plan.assign(variable, scale * values)
 
 
-def gradient_quotient(model: ScaledLoss) -> Any:
+def gradient_quotient(model: ScaledLoss, epsilon: float) -> Any:
     """GQ as a function of the scales and of data."""
     ops, gradients_of = keras.ops, derivatives_backend().value_and_gradients
     gradient_of = gradients_of(model)
@@ -93,7 +99,7 @@ def gradient_quotient(model: ScaledLoss) -> Any:
         _, products = gradients_of(half_square)(values, *data)  # H g
         total, size = 0.0, 0
         for g, product in zip(gradients, products, strict=True):
-            away_from_zero = g + ops.where(g >= 0, EPSILON, -EPSILON)
+            away_from_zero = g + ops.where(g >= 0, epsilon, -epsilon)
             total = total + ops.sum(ops.abs((g - product) / away_from_zero - 1))
             size += int(np.prod(g.shape))
         return total / size
