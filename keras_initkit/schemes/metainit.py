@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ from keras_initkit.schemes.registry import register_scheme
 from keras_initkit.schemes.scaled_loss import ScaledLoss, loss_of, scalable
 from keras_initkit.signal.backends import derivatives_backend
 
-SMOOTHING = 0.8  # of the logarithm of the quotient, which differs from batch to batch
+WINDOW = 10  # steps over which the logarithm of the quotient, which differs from batch to batch, is averaged
 SMALLEST = 0.01  # a norm stays above this share of what it was
 
 
@@ -34,8 +35,8 @@ def metainit(
 
     with the gradient g and the Hessian H of the loss with respect to all N trainable weights. Signed gradient
     descent with momentum on the norms of the tensors of rank 2 and more; each keeps its direction. It takes the
-    third derivative of the loss along the scales. Kept are the norms of the step where the quotient, smoothed over
-    steps, was smallest: the last ones may have been thrown off by the momentum. Layers behave as in training.
+    third derivative of the loss along the scales. Kept are the norms of the step where the mean of the last ten
+    quotients was smallest: the last ones may have been thrown off by the momentum. Layers behave as in training.
 
     Args:
         plan: what may be set; with no data, inputs are drawn from N(0, 1) anew for each step, and with no labels,
@@ -69,15 +70,16 @@ def metainit(
         model = ScaledLoss("metainit", plan.model, scaled, plan.seed)
         quotient_of = model.compiled(gradient_quotient(model, epsilon))
         scales, velocity = np.ones(len(scaled)), np.zeros(len(scaled))
-        best, smallest, smoothed = scales, np.inf, None
+        best, smallest = scales, np.inf
+        recent: deque[float] = deque(maxlen=WINDOW)
         progress = keras.utils.Progbar(steps, verbose=verbose, stateful_metrics=["gradient_quotient"])
         for step in range(steps):
             quotient, gradient = quotient_of(scales, *batches.take(batches.next()), model.draw_seeds())
             model.check_finite(step, quotient, gradient)
-            level = np.log(max(quotient, 1e-30))
-            smoothed = level if smoothed is None else SMOOTHING * smoothed + (1 - SMOOTHING) * level
-            if smoothed < smallest:
-                best, smallest = scales, smoothed
+            recent.append(np.log(max(quotient, 1e-30)))
+            level = float(np.mean(recent))
+            if len(recent) < WINDOW or level < smallest:
+                best, smallest = scales, level if len(recent) == WINDOW else np.inf
             velocity = momentum * velocity - learning_rate * np.sign(gradient)
             scales = np.maximum(scales + velocity / norms, SMALLEST)
             progress.update(step + 1, [("gradient_quotient", quotient)])

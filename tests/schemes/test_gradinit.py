@@ -34,14 +34,16 @@ def teacher(examples=256, features=16, classes=4):
     return x, (x @ rng.standard_normal((features, classes))).argmax(axis=1)
 
 
-def badly_scaled(factors=(3.0, 0.5, 4.0, 2.0, 0.5, 3.0, 4.0)):
+def badly_scaled(factors=(4.0, 0.5, 4.0, 3.0, 4.0)):
     """A relu MLP whose layers are each wrong by a factor; it overflows in training."""
     model = keras.Sequential([keras.Input((16,))])
-    for index in range(len(factors) - 1):
-        model.add(L.Dense(24, "relu", kernel_initializer=keras.initializers.HeNormal(seed=index)))
-    model.add(L.Dense(4, kernel_initializer=keras.initializers.HeNormal(seed=9)))
+    for _ in factors[1:]:
+        model.add(L.Dense(32, "relu"))
+    model.add(L.Dense(4))
+    draws = np.random.default_rng(1)
     for layer, factor in zip(model.layers, factors, strict=True):
-        layer.kernel.assign(layer.kernel * factor)
+        n_in = layer.kernel.shape[0]
+        layer.kernel.assign(factor * draws.standard_normal(layer.kernel.shape) * np.sqrt(2 / n_in))
     model.compile(keras.optimizers.SGD(0.1), cross_entropy())
     return model
 
@@ -130,7 +132,7 @@ def test_a_badly_scaled_model_trains_afterwards_and_not_before():
             gradinit(plan_of(model, x, y), steps=100, learning_rate=0.05)
         losses[prepared] = model.fit(x, y, epochs=15, batch_size=32, shuffle=False, verbose=0).history["loss"][-1]
     assert not losses[False] < np.log(4)  # no better than chance, or NaN
-    assert losses[True] < 0.75 * np.log(4)
+    assert losses[True] < 0.5 * np.log(4)
 
 
 def test_each_weight_gets_one_scale_and_what_is_left_is_said():

@@ -32,6 +32,10 @@ def glorot(units, seed, activation=None):
     return L.Dense(units, activation, kernel_initializer=keras.initializers.GlorotNormal(seed=seed))
 
 
+def he_normal(shape, generator):
+    return generator.standard_normal(shape) * np.sqrt(2 / shape[0])
+
+
 def norms(model):
     return np.array([np.linalg.norm(w) for w in model.get_weights()[::2]])
 
@@ -56,7 +60,7 @@ def test_the_quotient_falls_and_every_kernel_keeps_its_direction():
     x, y = oracle.data(64)
     model = small_model(factor=3.0)
     plan = plan_of(model, x.astype("float32"), y)
-    metainit(plan, steps=60, batch_size=64)
+    metainit(plan, steps=80, learning_rate=0.01, momentum=0.5, batch_size=64)
     after = [w / w0 for w, w0 in zip(model.get_weights(), oracle.parameters(), strict=True)]
     scales = np.array([ratio.mean() for ratio in after])
     for ratio in after:
@@ -83,10 +87,10 @@ def test_a_badly_scaled_model_trains_afterwards_and_not_before():
     y = (x @ rng.standard_normal((16, 4))).argmax(axis=1)
     losses = {}
     for prepared in (False, True):
-        relu = [L.Dense(32, "relu", kernel_initializer=keras.initializers.HeNormal(seed=index)) for index in range(4)]
-        model = keras.Sequential([keras.Input((16,)), *relu, glorot(4, 9)])
+        draws = np.random.default_rng(1)
+        model = keras.Sequential([keras.Input((16,)), *(L.Dense(32, "relu") for _ in range(4)), L.Dense(4)])
         for layer, factor in zip(model.layers, (4.0, 3.0, 5.0, 3.0, 4.0), strict=True):
-            layer.kernel.assign(layer.kernel * factor)
+            layer.kernel.assign(factor * he_normal(layer.kernel.shape, draws))
         model.compile(keras.optimizers.SGD(0.1), cross_entropy())
         if prepared:
             metainit(plan_of(model), steps=150, epsilon=1e-3, batch_size=64)  # on no data at all
@@ -108,7 +112,7 @@ def test_inputs_and_labels_are_drawn_where_there_are_none(loss, activation):
     model = keras.Sequential([keras.Input((5,)), glorot(6, 0, "tanh"), glorot(3, 1, activation)])
     model.compile("sgd", loss)
     before = norms(model)
-    metainit(plan_of(model), steps=20, batch_size=8)
+    metainit(plan_of(model), steps=40, batch_size=32)
     assert (norms(model) != before).all()
 
 
