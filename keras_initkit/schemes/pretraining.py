@@ -111,7 +111,7 @@ def _order_of_flow(plan: Plan, x: Any) -> list[str]:
     for path, layer in layers.items():
         if path not in outputs:
             reasons[path] = "the forward pass does not call its layer"
-        elif not isinstance(layer, ENCODERS) or not isinstance(getattr(layer, "kernel", None), keras.Variable):
+        elif not isinstance(layer, ENCODERS) or not any(layer.kernel is weight for weight in layer.weights):
             reasons[path] = "pre-training is for Dense and Conv layers"
         elif path in heads:
             reasons[path] = "its output is the model's, which learns from labels"

@@ -272,17 +272,7 @@ class OnceDifferentiable(L.Layer):
             return identity(x)
         import torch
 
-        class Identity(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx, x):
-                return x.clone()
-
-            @staticmethod
-            @torch.autograd.function.once_differentiable
-            def backward(ctx, gradient):
-                return gradient.clone()
-
-        return Identity.apply(x)
+        return x + torch.cdist(x, x, p=3.0).mean(1, keepdim=True)
 
     def compute_output_shape(self, shape):
         return shape
