@@ -44,7 +44,7 @@ class AutoEncoder:
         """The adjoint of the layer's linear map, applied to `code`; of the shape of `like`, what the layer is given."""
 
         def along_code(inputs: list[Any], code: Any) -> Any:
-            with self._holding(values), replaced(self._layer, "activation", None):
+            with self._holding(values), replaced(self._layer, "activation", keras.activations.linear):
                 return keras.ops.sum(keras.ops.cast(code * self._layer(inputs[0]), "float32"))
 
         # The gradient of <h, W x + b> with respect to x is the adjoint of W applied to h, for any strides and padding.

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.schemes.batches import Batches
 from keras_initkit.schemes.plan import Plan
 from keras_initkit.schemes.registry import register_scheme
 from keras_initkit.schemes.scaled_loss import ScaledLoss, loss_of, scalable
+from keras_initkit.schemes.training_batches import Batches
 from keras_initkit.signal.backends import derivatives_backend
 
 WINDOW = 10  # steps over which the logarithm of the quotient, which differs from batch to batch, is averaged

@@ -64,7 +64,7 @@ class ScaledLoss:
             for variable in self._seeds
         ]
 
-    def compiled(self, function: Callable[..., Any]) -> Callable[[np.ndarray, Any], tuple[float, np.ndarray]]:
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., tuple[float, np.ndarray]]:
         """The scalar `function([scales], *data)` and its gradient with respect to the scales, on the host.
 
         Raises:

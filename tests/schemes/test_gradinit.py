@@ -108,7 +108,7 @@ def test_loss_after_a_step_and_its_gradient_against_finite_differences(adam):
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_the_loss_after_a_step_falls_and_the_gradient_is_bounded(optimizer):
     x, y = oracle.data(64)
-    adam, eta, gamma = optimizer == "adam", 0.05, 1.0 if optimizer == "sgd" else 3.0
+    adam, eta, gamma = optimizer == "adam", 0.05, 0.4 if optimizer == "sgd" else 1.5
     # 5 times the weights: the gradient is beyond the bound at first, so both kinds of steps are taken.
     model = small_model()
     model.set_weights([5 * w for w in oracle.parameters()])
