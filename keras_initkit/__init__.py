@@ -15,7 +15,7 @@ except ImportError as error:
         "or [jax], or [torch] with KERAS_BACKEND set to its name."
     ) from error
 
-__all__ = ["__version__", "compare", "initializers", "predict", "probe", "structure", "theory"]
+__all__ = ["__version__", "compare", "initialize", "initializers", "predict", "probe", "structure", "theory"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,6 +23,10 @@ def __getattr__(name: str) -> Any:
         from keras_initkit.comparison import compare
 
         return compare
+    if name == "initialize":
+        from keras_initkit.schemes import initialize
+
+        return initialize
     if name == "predict":
         from keras_initkit.prediction import predict
 

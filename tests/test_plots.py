@@ -1,4 +1,5 @@
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -139,3 +140,103 @@ def test_twenty_lines_can_be_told_apart():
     series = {f"line {i}": np.array([[1.0 + i]]) for i in range(20)}
     lines = plots.training_curves(series, series).axes[0].lines
     assert len({(to_rgba(line.get_color()), line.get_marker(), line.get_linestyle()) for line in lines}) == 20
+
+
+def named(number):
+    return [f"block_{i}/dense_{i}" for i in range(number)]
+
+
+def by_depth(number, **changes):
+    """A figure of so many layers whose variances are 1, with these of them changed, forward and backward."""
+    values = [1.0] * number
+    for place, value in changes.pop("forward", {}).items():
+        values[place] = value
+    histogram = ([1, 5, 2], [-1.0, 0.0, 1.0, 2.0])
+    series = ({"outputs": values, "predicted outputs": [1.0] * number}, {"gradients": changes.pop("backward", values)})
+    changes.setdefault("histograms", [histogram] * number)
+    return plots.signal_by_depth(named(number), changes.pop("histograms"), *series, **changes)
+
+
+@pytest.mark.parametrize("number", [1, 3, 10, 12, 60, 200])
+@pytest.mark.filterwarnings("error")
+def test_depth_has_at_most_ten_histograms_and_no_labels_on_top_of_each_other(number):
+    figure = by_depth(number, bands=((0.1, 10.0), None), caption="caption")
+    *histograms, forward, backward = figure.axes
+    assert len(histograms) == min(number, 10)
+    assert histograms[0].get_title().endswith("dense_0")
+    assert histograms[-1].get_title().endswith(f"dense_{number - 1}")
+    assert rendered(figure).std() > 0
+    np.testing.assert_array_equal(forward.lines[0].get_xdata(), np.arange(1, number + 1))
+    assert figure.get_suptitle() == "caption"
+    boxes = [label.get_window_extent() for label in backward.get_xticklabels()]
+    assert len(boxes) == number if number < 40 else 24 <= len(boxes) <= 48
+    assert all(before.x1 <= after.x0 for before, after in itertools.pairwise(boxes))
+    for title in (panel.title for panel in histograms):
+        others = [panel.title.get_window_extent() for panel in histograms if panel.title is not title]
+        assert not any(title.get_window_extent().overlaps(other) for other in others)
+    assert forward.get_legend().get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_depth_marks_and_names_what_has_no_place_on_the_axis():
+    figure = by_depth(6, forward={2: np.nan, 3: np.inf, 5: 0.0, 1: None}, backward=[0.0] * 3 + [1.0] * 3)
+    *_, forward, backward = figure.axes
+    np.testing.assert_array_equal(forward.lines[0].get_ydata(), [1, np.nan, np.nan, np.nan, 1, np.nan])
+    marks = {line.get_label(): list(line.get_xdata()) for panel in (forward, backward) for line in panel.lines}
+    assert marks["variance not finite"] == [3, 4]
+    assert marks["variance 0"] == [1, 2, 3]
+    assert [list(line.get_xdata()) for line in forward.lines if line.get_label() == "variance 0"] == [[6]]
+    note = forward.get_title(loc="right")
+    assert note == "variance not finite: block_2/dense_2 and 1 more; variance 0: block_5/dense_5"
+    assert backward.get_title(loc="right") == "variance 0: block_0/dense_0 and 2 more"
+    assert rendered(figure).std() > 0
+
+
+def test_depth_draws_the_healthy_band():
+    figure = by_depth(3, bands=((0.2, 20.0), (0.3, 30.0)))
+    for panel, (low, high) in zip(figure.axes[-2:], ((0.2, 20.0), (0.3, 30.0)), strict=True):
+        (band,) = panel.patches
+        assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((low, high))
+
+
+def test_depth_tells_prediction_from_measurement():
+    panel = by_depth(3).axes[-2]
+    measured, predicted = panel.lines
+    assert (measured.get_linestyle(), predicted.get_linestyle()) == ("-", "--")
+    assert measured.get_color() != predicted.get_color()
+
+
+def test_histograms_share_a_range_unless_it_would_hide_them():
+    wide, narrow = ([1, 5, 2], [-1.0, 0.0, 1.0, 2.0]), ([1, 5, 2], [-0.1, 0.0, 0.1, 0.2])
+    tiny = ([1, 5, 2], [-1e-3, 0.0, 1e-3, 2e-3])
+    figure = by_depth(2, histograms=[wide, narrow])
+    assert [panel.get_xlim() for panel in figure.axes[:2]] == [(-1.0, 2.0)] * 2
+    figure = by_depth(2, histograms=[wide, tiny])
+    assert [panel.get_xlim() for panel in figure.axes[:2]] == [(-1.0, 2.0), (-1e-3, 2e-3)]
+    assert [part.get_suptitle() for part in figure.subfigs] == [
+        "activations, each layer in a range of its own",
+        "",
+    ]
+
+
+@pytest.mark.filterwarnings("error")
+def test_depth_without_anything_to_draw():
+    figure = plots.signal_by_depth([], [], {}, {})
+    assert rendered(figure).std() > 0
+    figure = by_depth(2, forward={0: 0.0, 1: np.nan}, backward=[None, None], histograms=[None, None])
+    forward, backward = figure.axes
+    assert [text.get_text() for text in backward.texts] == ["nothing above 0 and finite"]
+    assert not forward.texts  # the prediction is drawn
+    assert rendered(figure).std() > 0
+
+
+def test_the_ends_of_a_narrow_range_can_be_told_apart():
+    panel, *_ = by_depth(1, histograms=[([1, 2], [0.0998, 0.1, 0.1002])]).axes
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["0.0998", "0.1002"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_are_no_formulas():
+    names = ["$x_1$", r"$\nonsense{$", "$unclosed"]
+    figure = plots.signal_by_depth(names, [([1, 2], [0.0, 1.0, 2.0])] * 3, {"outputs": [np.nan] * 3}, {}, caption="$x")
+    assert rendered(figure).std() > 0
+    assert [label.get_text() for label in figure.axes[-1].get_xticklabels()] == names

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from keras_initkit import plots
 from keras_initkit.comparison.verdict import verdict
+from keras_initkit.signal.report_files import json_safe
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ class Comparison:
             writer.writeheader()
             writer.writerows(rows)
         with open(paths["comparison.json"], "w", encoding="utf-8") as file:
-            json.dump(_json_safe(self.to_dict()), file, indent=1, allow_nan=False)
+            json.dump(json_safe(self.to_dict()), file, indent=1, allow_nan=False)
         self.plot_histograms().savefig(paths["activation_histograms.png"], dpi=110)
         self.plot_variance().savefig(paths["variance_by_layer.png"], dpi=110)
         self.plot_training().savefig(paths["training.png"], dpi=110)
@@ -226,13 +227,3 @@ _FILES = ("comparison.csv", "comparison.json", "activation_histograms.png", "var
 def _short(value: float, form: str) -> str:
     """A number for a narrow column: a loss that exploded needs an exponent."""
     return format(value, ".0e" if form == ".2f" and abs(value) >= 1000 else form)
-
-
-def _json_safe(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _json_safe(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_safe(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else f"{'-' * (value < 0)}Infinity"
-    return value

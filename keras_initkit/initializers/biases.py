@@ -13,7 +13,7 @@ from keras_initkit.initializers.base import ShapedInitializer
 from keras_initkit.initializers.checks import checked_number
 from keras_initkit.initializers.core import PACKAGE, checked_seed, draw, fresh_seed, one_of
 from keras_initkit.theory.activations import Activation
-from keras_initkit.theory.meanfield import critical_point
+from keras_initkit.theory.critical import critical_point
 
 
 class _Bias(ShapedInitializer):

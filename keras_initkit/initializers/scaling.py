@@ -10,9 +10,9 @@ import keras
 from keras_initkit.initializers.checks import checked_count
 from keras_initkit.initializers.core import PACKAGE, ScaledVariance, one_of
 from keras_initkit.theory.activations import Activation
+from keras_initkit.theory.critical import critical_point
 from keras_initkit.theory.fans import Axes, Fans
 from keras_initkit.theory.gains import DIRECTIONS, gain
-from keras_initkit.theory.meanfield import critical_point
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_initkit.schemes.fresh import fresh_weights, python_random
-from keras_initkit.schemes.kernel_draw import draw_kernel
-from keras_initkit.schemes.plan import Plan
+from keras_initkit.schemes.kernel_draw import draw_kernel, draw_plain
+from keras_initkit.schemes.plan import Plan, own_weights
 from keras_initkit.schemes.registry import register_scheme
+from keras_initkit.structure import Kernel
 
 
 def draw_all(plan: Plan, initializer: Any) -> None:
@@ -19,24 +21,43 @@ def draw_all(plan: Plan, initializer: Any) -> None:
     Args:
         plan: what may be set.
         initializer: a Keras initializer by name, configuration, class or instance, or a function from a layer to one
-            (or to `None`, for a layer to leave alone).
+            (or to `None`, for a layer to leave alone). The layer is the one that owns the kernel: of an LSTM its
+            cell, of a MultiHeadAttention each projection.
     """
     choose = _chooser(initializer)
-    drawn: set[int] = set()
+    drawn = []
     for kernel in plan.kernels:
         chosen = choose(kernel.layer)
         if chosen is None:
             plan.skip(kernel.variable, "the function of the layer gave no initializer")
             continue
         plan.assign(kernel.variable, draw_kernel(kernel, chosen, plan.seed_of(kernel.variable)))
-        drawn.add(id(kernel.variable))
-    _set_biases(plan, drawn)
+        drawn.append(kernel)
+    draw_biases(plan, drawn)
+
+
+def draw_biases(plan: Plan, kernels: list[Kernel]) -> None:
+    """The biases beside these kernels by their layers' own initializers: of an LSTM the forget gate's is 1."""
+    for owner in {id(kernel.layer): kernel.layer for kernel in kernels}.values():
+        holders: list[Any] = [owner, getattr(owner, "cell", None)]
+        for holder in holders:
+            bias, initializer = getattr(holder, "bias", None), getattr(holder, "bias_initializer", None)
+            if bias is None or initializer is None or not any(bias is weight for weight in holder.weights):
+                continue
+            shape = tuple(bias.shape)
+            values = draw_plain(initializer, shape, bias.dtype, plan.seed_of(bias))
+            if getattr(holder, "unit_forget_bias", False):  # gates: input, forget, cell, output
+                units = shape[-1] // 4
+                values = np.concatenate([values[:units], np.ones_like(values[:units]), values[2 * units :]])
+            plan.assign(bias, values)
 
 
 def _chooser(initializer: Any) -> Callable[[keras.layers.Layer | None], Any]:
     if callable(initializer) and not isinstance(initializer, keras.initializers.Initializer | type):
         return lambda layer: _instance(initializer(layer))
     instance = _instance(initializer)
+    if instance is None:
+        raise ValueError("scheme: got None, expected the name of a scheme or an initializer.")
     return lambda layer: instance
 
 
@@ -47,32 +68,24 @@ def _instance(initializer: Any) -> Any:
         return keras.initializers.get(initializer)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"scheme: got {initializer!r}, expected an initializer by name, configuration or instance, "
+            f"scheme: got {initializer!r}, expected an initializer by name, configuration, class or instance, "
             f"or a function from a layer to one ({error})."
         ) from error
-
-
-def _set_biases(plan: Plan, drawn: set[int]) -> None:
-    """The biases beside kernels that were drawn, as their layers' own configurations say."""
-    for layer in plan.layers.values():
-        beside = any(id(weight) in drawn for weight in layer.weights)
-        biases = [index for index, weight in enumerate(layer.weights) if weight.name.split("/")[-1] == "bias"]
-        if not (beside and biases):
-            continue
-        with python_random(plan.seed_of(layer.weights[biases[0]])):
-            values = fresh_weights(layer)
-        for index in biases:
-            plan.assign(layer.weights[index], values[index])
 
 
 @register_scheme("reset")
 def reset(plan: Plan) -> None:
     """Every weight of the chosen layers anew, as their own configurations say: kernels, biases, normalisation state.
 
-    An initializer with a seed of its own draws again what it has drawn before.
+    An initializer with a seed of its own draws again what it has drawn before. What `adapt` has learned from data
+    stays, and so does a layer that cannot be made from its configuration.
     """
     for layer in plan.layers.values():
-        weights = layer.weights
+        weights = own_weights(layer)
+        if hasattr(layer, "adapt"):
+            for weight in weights:
+                plan.skip(weight, "adapt() has learned it from data")
+            continue
         try:
             with python_random(plan.seed_of(weights[0])):
                 values = fresh_weights(layer)
@@ -80,5 +93,7 @@ def reset(plan: Plan) -> None:
             for weight in weights:
                 plan.skip(weight, str(error))
             continue
-        for weight, value in zip(weights, values, strict=True):
-            plan.assign(weight, value)
+        own = {id(weight) for weight in weights}
+        for weight, value in zip(layer.weights, values, strict=True):
+            if id(weight) in own:
+                plan.assign(weight, value)

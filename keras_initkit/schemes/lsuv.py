@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_initkit.schemes.batches import batches_of
 from keras_initkit.schemes.drawn import draw_all
+from keras_initkit.schemes.forward import LayerCall, Pass
 from keras_initkit.schemes.plan import Plan
-from keras_initkit.schemes.recurrent import CELLS, gate_pre_activations
+from keras_initkit.schemes.recurrent import gate_parts, gate_pre_activations
 from keras_initkit.schemes.registry import register_scheme
-from keras_initkit.signal.state import replaced
+from keras_initkit.schemes.units import bias_of, unit_means
 from keras_initkit.structure import Kernel
 
 _ROUNDS = 10  # the paper's T_max; a layer that is linear in its kernel needs one
+# A variance below this part of the largest square is what rounding makes of a constant.
+_ROUNDING = 1e-12
+_SLOPES = (0.5, 40.0)
+
+# Kernels, or gates of them, that share one factor: pairs of a kernel and an index into its `shape`.
+Group = list[tuple[Kernel, Any]]
 
 
 @register_scheme("lsuv")
@@ -27,130 +33,167 @@ def lsuv(
     target_variance: float = 1.0,
     tolerance: float = 0.01,
     center: bool = False,
-    orthogonal: bool = True,
+    initializer: Any = "orthogonal",
+    batches: int = 1,
+    batch_size: int | None = None,
 ) -> None:
     r"""Orthogonal kernels, each scaled until its layer's pre-activations have unit variance on the data.
 
         W <- W sqrt(target / Var[z]),    z = W x + b over examples, positions and units
 
     The published algorithm runs the whole network again for every layer. Here a layer is scaled when the forward
-    pass reaches it, and the pass goes on with what the scaled layer puts out: one pass, whatever the depth.
+    pass reaches it, and the pass goes on with what the scaled layer puts out: one pass, whatever the depth. A
+    layer that is called several times is scaled at the first. Each gate of a recurrent layer has its own factor,
+    for its parts of both kernels, and is measured over all steps that are not masked.
+
+    The pass runs as in training, since that is where the signal must survive: with the batch's own statistics in
+    BatchNormalization, and with dropout (but not inside recurrent cells).
+
+    Several batches take one pass each. The first sets the variance, and after the k-th the factors stand at the
+    mean of what the batches ask for:
+
+        W <- W sqrt(target / ((1 - 1/k) target + Var_k[z] / k))
 
     Args:
-        plan: what may be set, and the data.
+        plan: what may be set, and the data; without data, inputs are drawn from the model's input specification.
         target_variance: of every pre-activation.
         tolerance: relative; a layer that is not linear in its kernels is scaled again until it is met.
-        center: also subtracts from the bias, where there is one, the mean of its unit's pre-activations.
-        orthogonal: draws orthogonal kernels first; else the kernels are scaled as they are.
+        center: also subtracts from the bias, where there is one, the mean of each unit's pre-activations. The
+            gates of recurrent layers keep theirs.
+        initializer: draws the kernels first: a name, configuration or instance; `None` scales them as they are.
+        batches: number of passes.
+        batch_size: examples in each pass; `None` shares all data out among them.
+
+    Raises:
+        ValueError: for options or data that do not fit, and where pre-activations are not finite.
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(64, name="hidden")])
+    >>> x = 5 * np.random.default_rng(0).standard_normal((512, 8))
+    >>> lsuv(Plan(model, {"hidden": model.layers[0]}, x))
+    >>> round(float(np.var(keras.ops.convert_to_numpy(model(x)))), 3)
+    1.0
 
     Source: Mishkin and Matas 2016, algorithm 1; Saxe et al. 2014 (orthogonal).
     """
-    if not target_variance > 0:
-        raise ValueError(f"target_variance: got {target_variance!r}, expected a positive variance.")
-    if orthogonal:
-        draw_all(plan, lambda layer: None if isinstance(layer, keras.layers.Embedding) else "orthogonal")
-    owners: dict[str, list[Kernel]] = {}
-    for kernel in plan.kernels:
-        owners.setdefault(plan.path_of(kernel.variable), []).append(kernel)
-    scaler = _Scaler(plan, target_variance, tolerance, center)
-    # What is written inside stays inside: batch-norm averages and seeds are left alone, and kernels are set at the
-    # end, all or none.
-    with keras.StatelessScope() as scope, contextlib.ExitStack() as wrapped:
-        for path, kernels in owners.items():
-            layer = plan.layers[path]
-            wrapped.enter_context(replaced(layer, "call", scaler.scaling(layer, path, kernels)))
-        plan.model(plan.x, training=True)
-    for variable in scaler.changed.values():
-        plan.assign(variable, scope.get_current_value(variable))
-    for path, kernels in owners.items():
-        for kernel in kernels:
-            if path not in scaler.done:
-                plan.skip(kernel.variable, "the forward pass does not call its layer")
+    for name, value in (("target_variance", target_variance), ("tolerance", tolerance)):
+        if not (isinstance(value, int | float) and 0 < value < math.inf):
+            raise ValueError(f"{name}: got {value!r}, expected a positive number.")
+    if initializer is not None:
+        draw_all(plan, lambda layer: None if isinstance(layer, keras.layers.Embedding) else initializer)
+    for number, x in enumerate(batches_of(plan, batches, batch_size), start=1):
+        scaler = _Scaler(plan, target_variance, tolerance, center, number)
+        scaler.forward.run(x, scaler.visit)
+        scaler.forward.commit()
 
 
 class _Scaler:
-    """Scales each layer when it is called for the first time."""
+    """Scales each layer that the `number`-th pass reaches."""
 
-    def __init__(self, plan: Plan, target: float, tolerance: float, center: bool):
+    def __init__(self, plan: Plan, target: float, tolerance: float, center: bool, number: int):
         self._plan, self._target, self._tolerance, self._center = plan, target, tolerance, center
-        self.done: set[str] = set()
-        self.changed: dict[int, keras.Variable] = {}
+        self._number = number
+        self.forward = Pass(plan)
 
-    def scaling(self, layer: keras.layers.Layer, path: str, kernels: list[Kernel]) -> Callable:
-        """The layer's `call`, that scales its kernels before it runs for the first time."""
-        original = layer.call
-
-        @functools.wraps(original)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if path not in self.done:
-                self.done.add(path)
-                if isinstance(layer, keras.layers.RNN) and isinstance(layer.cell, CELLS):
-                    self._scale(path, _gates(kernels), lambda: gate_pre_activations(layer, original, args, kwargs))
-                else:
-                    # Of a separable convolution the last kernel is scaled: it stands for their product.
-                    groups = [[(kernels[-1], ...)]]
-                    self._scale(path, groups, lambda: [pre_activation(layer, original, args, kwargs)])
-                    if self._center and getattr(layer, "bias", None) is not None:
-                        self._subtract_mean(layer, pre_activation(layer, original, args, kwargs))
-            return original(*args, **kwargs)
-
-        return call
-
-    def _scale(self, path: str, groups: list, measure: Callable) -> None:
-        """Scales groups of kernels (of parts of kernels: gates) until each has the target variance."""
-        for round_ in range(_ROUNDS):
-            variances = [_variance(z) for z in measure()]
-            if not np.isfinite(variances).all():
-                raise ValueError(
-                    f"lsuv: the pre-activations of layer {path!r} are not finite. The layers before it have unit "
-                    "variance, so look for NaN in the data, or for a layer without weights that divides or overflows."
-                )
-            if all(abs(v / self._target - 1) <= self._tolerance for v in variances):
+    def visit(self, call: LayerCall) -> None:
+        """Sets a layer's kernels, and its bias if asked to."""
+        if isinstance(call.layer, keras.layers.RNN):
+            groups = gate_parts(call.layer, call.kernels)
+            if groups is None:
+                cell = type(call.layer.cell).__name__
+                self._note(call.kernels, f"the gates of a {cell} are not known: not scaled")
                 return
-            for group, variance in zip(groups, variances, strict=True):
-                for kernel, part in group:
-                    if variance == 0:
-                        if round_ == 0:
-                            self._plan.skip(kernel.variable, "its pre-activations have variance 0: nothing to scale")
-                        continue
-                    self._multiply(kernel, part, math.sqrt(self._target / variance))
+            self._scale(call, groups, lambda: gate_pre_activations(call))
+            return
+        bias = bias_of(call.layer) if self._center else None
 
-    def _multiply(self, kernel: Kernel, part: Any, factor: float) -> None:
-        variable = kernel.variable
-        values = np.array(keras.ops.convert_to_numpy(variable.value)).astype("float64")
-        unpacked = values.reshape(kernel.shape)
-        unpacked[part] *= factor
-        variable.assign(unpacked.reshape(values.shape))
-        self.changed[id(variable)] = variable
+        def measure() -> list[np.ndarray]:
+            z = call.pre_activation()
+            return [z if bias is None else z - unit_means(call.layer, z)]
 
-    def _subtract_mean(self, layer: keras.layers.Layer, z: np.ndarray) -> None:
-        means = z.mean(axis=tuple(range(z.ndim - len(layer.bias.shape))))
-        layer.bias.assign(layer.bias.value - means)
-        self.changed[id(layer.bias)] = layer.bias
+        # Of a separable convolution the last kernel is scaled: it stands for their product.
+        self._scale(call, [[(call.kernels[-1], ...)]], measure)
+        if bias is not None:
+            means = unit_means(call.layer, call.pre_activation()).reshape(tuple(bias.shape))
+            self.forward.set(bias, np.asarray(keras.ops.convert_to_numpy(bias.value)) - means / self._number)
+
+    def _scale(self, call: LayerCall, groups: list[Group], measure: Callable[[], list[np.ndarray]]) -> None:
+        """Has each group's pre-activations take the target variance; in a later pass, by its share alone."""
+        variances, dead = self._variances(call, measure())
+        if not np.isfinite(variances).all():
+            raise ValueError(
+                f"lsuv: the pre-activations of layer {call.path!r} are not finite. The layers before it have variance "
+                f"{self._target:g}, so look for a layer without kernels that divides or overflows, or scale its input."
+            )
+        for group, is_dead in zip(groups, dead, strict=True):
+            if is_dead:
+                self._note([kernel for kernel, _ in group], "its pre-activations have variance 0: not scaled")
+        if self._number > 1:
+            share = 1 / self._number
+            self._multiply(groups, ((1 - share) + share * variances / self._target) ** -0.5)
+            return
+        self._iterate(call, groups, measure, variances, dead)
+
+    def _iterate(
+        self, call: LayerCall, groups: list[Group], measure: Callable, variances: np.ndarray, dead: np.ndarray
+    ) -> None:
+        """A secant in log variance against log factor: its slope is 2 where a layer is linear in its kernels."""
+        slopes, scale = np.full(len(groups), 2.0), np.ones(len(groups))
+        first = error = np.log(variances / self._target)
+        best, best_scale = error, scale
+        for _ in range(_ROUNDS):
+            if self._is_met(error):
+                return
+            step = np.where(dead, 0.0, -error / slopes)
+            self._multiply(groups, np.exp(step))
+            scale, before = scale * np.exp(step), error
+            variances, _ = self._variances(call, measure(), dead)
+            if not (np.isfinite(variances) & (variances > 0)).all():  # of a recurrent layer that explodes
+                break
+            error = np.log(variances / self._target)
+            if np.abs(error).max() < np.abs(best).max():
+                best, best_scale = error, scale
+            moved = np.abs(step) > 0.05  # else the other gates have moved it more than its own factor
+            slopes[moved] = np.clip((error - before)[moved] / step[moved], *_SLOPES)
+        if self._is_met(error):
+            return
+        if np.abs(best).max() > np.abs(first).max() / 2:
+            best, best_scale = first, np.ones(len(groups))
+        self._multiply(groups, best_scale / scale)
+        reached = ", ".join(f"{variance:.3g}" for variance in self._target * np.exp(best))
+        verb = "scaled" if best is not first else "not scaled"
+        text = f"{verb}: no factor was found that brings the variance to the target ({reached})"
+        self._note([kernel for group in groups for kernel, _ in group], text)
+
+    def _note(self, kernels: Iterable[Kernel], text: str) -> None:
+        for kernel in kernels:
+            self._plan.note(kernel.variable, text)
+
+    def _is_met(self, error: np.ndarray) -> bool:
+        return bool((np.abs(np.expm1(error)) <= self._tolerance).all())
+
+    def _variances(
+        self, call: LayerCall, several: list[np.ndarray], dead: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The variances, and which of them are 0; these count as met."""
+        variances = np.array([z.var() if z.size else 0.0 for z in several])
+        if dead is None:
+            largest = np.array([np.abs(z).max(initial=0.0) for z in several])
+            dead = variances <= _ROUNDING * largest**2
+        return np.where(dead, self._target, variances), dead
+
+    def _multiply(self, groups: list[Group], factors: np.ndarray) -> None:
+        together: dict[int, tuple[Kernel, np.ndarray]] = {}
+        for group, factor in zip(groups, factors, strict=True):
+            for kernel, part in group:
+                _, array = together.setdefault(id(kernel.variable), (kernel, np.ones([1] * len(kernel.shape))))
+                if part is not ...:
+                    array = np.broadcast_to(array, _gate_shape(kernel)).copy()
+                array[part] *= factor
+                together[id(kernel.variable)] = (kernel, array)
+        for kernel, array in together.values():
+            self.forward.multiply(kernel, array)
 
 
-def pre_activation(layer: keras.layers.Layer, call: Callable, args: tuple, kwargs: dict) -> np.ndarray:
-    """What a layer's activation is applied to; its output where it has none."""
-    seen = []
-
-    def listening(x: Any) -> Any:
-        seen.append(x)
-        return x
-
-    if callable(getattr(layer, "activation", None)):
-        with replaced(layer, "activation", listening):
-            output = call(*args, **kwargs)
-    else:
-        output = call(*args, **kwargs)
-    return np.asarray(keras.ops.convert_to_numpy(seen[0] if seen else output)).astype("float64")
-
-
-def _variance(z: np.ndarray) -> float:
-    return float(z.var())
-
-
-def _gates(kernels: list[Kernel]) -> list[list[tuple[Kernel, Any]]]:
-    """For each gate, its part of the input kernel and of the recurrent kernel."""
-    if not kernels[0].gates:
-        return [[(kernel, ...) for kernel in kernels]]
-    return [[(kernel, (..., gate, slice(None))) for kernel in kernels] for gate in range(len(kernels[0].gates))]
+def _gate_shape(kernel: Kernel) -> list[int]:
+    """Broadcasts to `kernel.shape`, with an element for each gate."""
+    return [size if axis in kernel.batch_axes else 1 for axis, size in enumerate(kernel.shape)]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import keras
 
-Layers = str | re.Pattern | keras.layers.Layer | Callable[[keras.layers.Layer], bool] | Sequence | None
+from keras_initkit.structure.graph import named_layers
+
+Layers: TypeAlias = str | re.Pattern | keras.layers.Layer | Callable[[keras.layers.Layer], bool] | Sequence | None
 
 
 def select(layers: dict[str, keras.layers.Layer], chosen: Layers) -> dict[str, keras.layers.Layer]:
@@ -24,8 +27,11 @@ def select(layers: dict[str, keras.layers.Layer], chosen: Layers) -> dict[str, k
     """
     if chosen is None:
         return dict(layers)
+    choices = chosen if isinstance(chosen, list | tuple | set) else [chosen]
+    if not choices:
+        raise ValueError(f"layers: got {chosen!r}, expected at least one layer; None stands for all.")
     found: set[str] = set()
-    for choice in chosen if isinstance(chosen, list | tuple | set) else [chosen]:
+    for choice in choices:
         matches = {path for path, layer in layers.items() if _matches(choice, path, layer)}
         if not matches:
             near = difflib.get_close_matches(str(choice), layers, n=3)
@@ -41,14 +47,10 @@ def _matches(choice: object, path: str, layer: keras.layers.Layer) -> bool:
     if isinstance(choice, re.Pattern):
         return bool(choice.search(path))
     if isinstance(choice, keras.layers.Layer):
-        return layer is choice or any(part is layer for part in _flat(choice))
+        return any(part is layer for part in named_layers(choice).values())
     if callable(choice):
         return bool(choice(layer))
     raise ValueError(
         f"layers: got {choice!r}, expected a name, a compiled regular expression, a layer, a predicate, "
         "or a list of these."
     )
-
-
-def _flat(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    return layer._flatten_layers() if hasattr(layer, "_flatten_layers") else [layer]

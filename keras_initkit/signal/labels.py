@@ -79,7 +79,7 @@ def _check_one(labels: Any, output: tuple[int | None, ...], name: str, known: st
     shape = tuple(labels.shape)
     called = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", known))
     if known == "sparsecategoricalcrossentropy":
-        expected, classes = output[:-1], output[-1]
+        expected, classes = output[:-1], output[-1] or 0
         if not (_fit(shape, expected) or _fit(shape, (*expected, 1))):
             hint = " One-hot labels go with categorical_crossentropy." if _fit(shape, output) else ""
             raise ValueError(f"{name}: got shape {shape}, expected {expected} for {called}: a class each.{hint}")

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_initkit.prediction import Expected
 from keras_initkit.signal.backends import probe_backend
+from keras_initkit.signal.expectations import NO_GRAPH, OutputGradients, expectations
 from keras_initkit.signal.inputs import draw_inputs, input_specs, prepared
 from keras_initkit.signal.labels import check_labels, prepared_labels
 from keras_initkit.signal.objective import is_compiled_with_loss, loss_scale, random_projection, training_loss
@@ -21,8 +22,6 @@ from keras_initkit.signal.state import random_state_kept
 from keras_initkit.signal.wiring import Wiring, is_signal
 from keras_initkit.structure.graph import named_layers
 from keras_initkit.structure.taps import Tap
-
-NO_GRAPH = "Nothing is predicted: a subclassed model has no graph to follow."
 
 
 def probe(
@@ -100,9 +99,11 @@ def probe(
     else:
         scale = loss_scale(model)
 
+    at_outputs = OutputGradients()
+
     def objective(flat: list[Any]) -> Any:
         inputs = keras.tree.pack_sequence_as(x, flat)
-        y_pred = model(inputs, training=training)
+        y_pred = at_outputs.observed(model(inputs, training=training))
         if y is None:
             signals = [each for each in keras.tree.flatten(y_pred) if is_signal(each)]
             return random_projection(signals, np.random.default_rng(seed))
@@ -124,8 +125,11 @@ def probe(
     if not np.isfinite(value):
         readings.note("The loss is not finite.")
     optimizer = getattr(model, "optimizer", None)
-    step = 0 if optimizer is None else int(optimizer.iterations)
-    expected, reasons = _expected(model, x, readings) if has_graph else ({}, [NO_GRAPH])
+    step = 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations.value))
+    expected: Mapping[Tap, Expected] = {}
+    reasons = [NO_GRAPH]
+    if has_graph:
+        expected, reasons = expectations(model, x, readings.moments, at_outputs.variances(scale))
     return SignalReport(readings.rows(expected), step, 0, model.name, (*notes, *readings.notes, *reasons))
 
 
@@ -159,19 +163,3 @@ def _build(model: keras.Model, x: Any) -> None:
 
 def _dtype(tensor: Any) -> str:
     return keras.backend.standardize_dtype(tensor.dtype)
-
-
-def _expected(model: keras.Model, x: Any, readings: Readings) -> tuple[Mapping[Tap, Expected], list[str]]:
-    """What theory expects, and why it does not where it does not."""
-    try:
-        from keras_initkit.prediction import InputMoments, predict
-    except ImportError:
-        return {}, []
-    moments = [InputMoments.of(keras.ops.convert_to_numpy(each)) for each in keras.tree.flatten(x)]
-    prediction = predict(
-        model,
-        moments,
-        output_gradient_variance=readings.output_gradient_variance(),
-        measured=readings.moments,
-    )
-    return prediction, [f"No prediction for {path}: {reason}" for path, reason in prediction.unpredicted.items()]

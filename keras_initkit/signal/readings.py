@@ -101,10 +101,6 @@ class Readings:
         """The moments of what was read, by tap."""
         return {tap: row.moments for tap, row in self._rows.items()}
 
-    def output_gradient_variance(self) -> float | None:
-        """Variance of the gradient at the model's outputs."""
-        return None
-
     def rows(self, expected: Mapping[Tap, Expected]) -> tuple[TensorStats, ...]:
         """The rows, layers in the order in which they were called, each with what is expected of it."""
         called = dict.fromkeys(tap.layer for tap in self._rows if tap.call is not None)

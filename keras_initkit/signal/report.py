@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from keras_initkit.prediction import Expected
 from keras_initkit.signal.moments import Moments
 from keras_initkit.structure.taps import Tap
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Group
+    from rich.table import Table
 
 # Name of a statistic, as tags and tables show it: the kind of tap and the property of its moments.
 STATISTICS = {
@@ -89,14 +96,134 @@ class SignalReport:
     def statistic(self, name: str) -> dict[str, float]:
         """One statistic by layer, such as `"activation_variance"`.
 
+        Of all calls and outputs of the layer together, or of all its kernels (weights of two axes or more; of a
+        layer that has none, of all that it trains).
+
         Raises:
             ValueError: for an unknown name.
         """
         if name not in STATISTICS:
             raise ValueError(f"statistic: got {name!r}, expected one of {', '.join(map(repr, STATISTICS))}.")
         kind, field = STATISTICS[name]
-        return {tap.layer: getattr(moments, field) for tap, moments in self.moments.items() if tap.kind == kind}
+        by_layer: dict[str, list[TensorStats]] = {}
+        for row in self.rows:
+            if row.tap.kind == kind:
+                by_layer.setdefault(row.tap.layer, []).append(row)
+        return {
+            layer: getattr(Moments.merged(row.moments for row in self._representative(rows)), field)
+            for layer, rows in by_layer.items()
+        }
+
+    def _representative(self, rows: list[TensorStats]) -> list[TensorStats]:
+        """Those of one layer's rows of one kind that its statistic speaks of."""
+        if not rows[0].tap.kind.startswith("weight"):
+            return rows
+        kernels = [row for row in rows if row.shape is not None and len(row.shape) > 1]
+        trained = {row.tap[1:] for row in self.rows if row.tap.kind == "weight_gradient"}
+        return kernels or [row for row in rows if row.tap[1:] in trained] or rows
 
     def scalars(self) -> dict[str, float]:
         """Every statistic of every layer, by its tag `<statistic>/<layer>`."""
         return {f"{name}/{layer}": value for name in STATISTICS for layer, value in self.statistic(name).items()}
+
+    def table(self, folded: bool = True) -> Table:
+        """A line for each call of a layer, for a terminal of 100 columns.
+
+        Each line has the output's mean and standard deviation (sd), the sd that theory expects, the
+        pre-activation's, the gradient's at the output and theory's, and the shares of dead and saturated units.
+        Red is 0 or not finite; yellow a variance more than a factor of 10 from where the signal enters (the
+        first layer's output, embeddings apart, and the last layer's gradient), or half of the units or more.
+        Columns without any value are left out, and the notes, which `print(report)` has under the table.
+
+        Args:
+            folded: whether a model of more than 30 lines is cut to both ends, samples between them and what
+                stands out; a row then says between what values the others lie.
+        """
+        from keras_initkit.signal.report_table import rich_table
+
+        return rich_table(self, folded)
+
+    def __rich__(self) -> Group:
+        from keras_initkit.signal.report_table import printable
+
+        return printable(self)
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        from keras_initkit.signal.report_table import WIDTH
+
+        console = Console(width=WIDTH, color_system=None, force_terminal=False)
+        with console.capture() as capture:
+            console.print(self, markup=False)
+        return "\n".join(line.rstrip() for line in capture.get().rstrip().split("\n"))
+
+    def _repr_html_(self) -> str:
+        from keras_initkit.signal.report_html import html_of
+
+        return html_of(self)
+
+    def plot(self) -> Figure:
+        """Histograms of activations, and the variance by depth, forward and backward.
+
+        Above a row of at most ten layers' histograms, evenly spread. Below the variance of each layer's output
+        and pre-activation, and of the gradient at its output, with theory's prediction and the healthy band: a
+        factor of 10 either side of where the signal enters, the first layer's output forward (embeddings apart),
+        the last layer's gradient backward. A variance that is 0 or not finite is marked at the edge and named.
+        """
+        from keras_initkit.signal.report_figure import figure_of
+
+        return figure_of(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: `model`, `step`, `epoch`, `notes` and `rows`, a dictionary for each tensor.
+
+        A row names its tensor (`kind`, `layer`, `call`, `name`, `layer_type`, `shape`) and holds its moments
+        (`count`, `mean`, `m2`, `minimum`, `maximum`, `zeros`, `nonfinite`, `variance`, `stddev`,
+        `zero_fraction`), the other fields of `TensorStats`, `predicted_mean` and `predicted_variance`.
+        """
+        from keras_initkit.signal.report_files import row_to_dict
+
+        return {
+            "model": self.model,
+            "step": self.step,
+            "epoch": self.epoch,
+            "notes": list(self.notes),
+            "rows": [row_to_dict(row) for row in self.rows],
+        }
+
+    def to_csv(self, path: str | os.PathLike) -> None:
+        """Writes a line for each tensor: the rows of `to_dict` without the histograms.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        from keras_initkit.signal.report_files import write_csv
+
+        write_csv(self, path)
+
+    def to_json(self, path: str | os.PathLike) -> None:
+        """Writes the whole report; `from_json` reads it back.
+
+        JSON has no word for NaN and infinity; they are written as `null` and as the strings `"Infinity"`,
+        `"-Infinity"`. What does not apply to a row is left out.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        from keras_initkit.signal.report_files import write_json
+
+        write_json(self, path)
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike) -> SignalReport:
+        """The report that `to_json` wrote, to the last bit.
+
+        Raises:
+            ValueError: if the file holds no report, or one of another format version.
+            OSError: if the file cannot be read.
+        """
+        from keras_initkit.signal.report_files import read_json
+
+        arguments = read_json(path)
+        return cls(**{**arguments, "rows": tuple(TensorStats(**row) for row in arguments["rows"])})

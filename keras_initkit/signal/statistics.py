@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def tensor_stats(
         units_axis: axis of the units; 1 for channels first.
     """
     moments = Moments.merged(Moments.of(chunk) for chunk in _chunks(values.reshape(-1)))
-    row = {"moments": moments, "layer_type": layer_type, "shape": tuple(values.shape)}
+    row: dict[str, Any] = {"moments": moments, "layer_type": layer_type, "shape": tuple(values.shape)}
     if tap.kind in ("output", "pre_activation"):
         row["histogram"] = histogram(values, moments)
     if tap.kind == "output" and values.ndim > 1 and values.size:
@@ -73,8 +74,9 @@ def histogram(values: np.ndarray, moments: Moments) -> Histogram | None:
 def _of_units(matrix: np.ndarray, limits: tuple[float, float] | None) -> dict[str, float | None]:
     """Dead and saturated units, share of saturated elements and effective rank of (examples, units)."""
     units = matrix.shape[1]
-    bounded = limits is not None and np.isfinite(limits).all()
-    middle, half = (sum(limits) / 2, (limits[1] - limits[0]) / 2) if bounded else (0.0, np.inf)
+    low, high = limits or (-np.inf, np.inf)
+    bounded = bool(np.isfinite([low, high]).all())
+    middle, half = (low / 2 + high / 2, high / 2 - low / 2) if bounded else (0.0, np.inf)
     alive, saturated = np.zeros(units, bool), np.zeros(units, int)
     for chunk in _chunks(matrix):
         alive |= (chunk != 0).any(axis=0)

@@ -103,7 +103,7 @@ class Wiring:
         if isinstance(layer, OPAQUE) or not callable(activation) or activation is keras.activations.linear:
             yield
             return
-        uses = Counter()
+        uses: Counter[Tap] = Counter()
 
         @functools.wraps(activation)
         def listening(x: Any, *args: Any, **kwargs: Any) -> Any:

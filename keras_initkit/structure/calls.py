@@ -19,6 +19,7 @@ class Tensor(NamedTuple):
 
     @property
     def is_float(self) -> bool:
+        """Whether it holds floating numbers, so that it has a gradient."""
         return keras.backend.is_float_dtype(self.dtype)
 
 

@@ -13,9 +13,9 @@ from keras_initkit import initializers
 from keras_initkit.testing import predicates
 from keras_initkit.testing.expectations import Declared, Shape, expect
 from keras_initkit.theory.activations import resolve
+from keras_initkit.theory.critical import critical_point
 from keras_initkit.theory.fans import compute_fans
-from keras_initkit.theory.gains import gain, second_moment
-from keras_initkit.theory.meanfield import critical_point
+from keras_initkit.theory.gains import expectation, gain
 
 
 def centred(distribution: str, variance: float) -> Any:
@@ -90,8 +90,8 @@ def depth_scaling(initializer: Any, shape: Shape) -> Declared:
 def edge_of_chaos(activation: Any, sigma_b: float | None, q: float | None) -> tuple[float, float]:
     """Variances of weights and biases with chi_1 = 1 and F(q) = q, at the q that theory settles at."""
     function, q = resolve(activation), max(critical_point(activation, sigma_b, q).q, 1e-10)
-    weights = 1 / second_moment(function, derivative=True, variance=q)
-    return weights, q - weights * second_moment(function, variance=q)
+    weights = 1 / expectation(function, derivative=True, variance=q)
+    return weights, q - weights * expectation(function, variance=q)
 
 
 @expect(initializers.Critical, fit=with_axes)

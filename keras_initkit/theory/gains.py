@@ -14,10 +14,9 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-from numpy.polynomial.chebyshev import chebder, chebpts1, chebval, chebvander
-from numpy.polynomial.hermite_e import hermegauss
 
 from keras_initkit.theory.activations import Activation, evaluate, resolve
+from keras_initkit.theory.quadrature import sample
 
 DIRECTIONS = ("forward", "backward")
 
@@ -71,7 +70,7 @@ def gain(activation: Activation, direction: str = "forward") -> float:
     if known in _SECOND_MOMENTS and getattr(keras.activations, known, None) is function:
         mean_square = _SECOND_MOMENTS[known][DIRECTIONS.index(direction)]
     else:
-        mean_square = second_moment(function, derivative=direction == "backward")
+        mean_square = expectation(function, derivative=direction == "backward")
     if not (math.isfinite(mean_square) and mean_square > 0):
         raise ValueError(
             f"activation: {known or function!r} has no {direction} gain, its mean square is {mean_square}. "
@@ -80,84 +79,29 @@ def gain(activation: Activation, direction: str = "forward") -> float:
     return 1 / math.sqrt(mean_square)
 
 
-def second_moment(function: Callable, derivative: bool = False, variance: float = 1.0) -> float:
-    """E[f(z)^2], or E[f'(z)^2], for z ~ N(0, variance), by quadrature.
+def expectation(
+    function: Callable, power: int = 2, derivative: bool = False, mean: float = 0.0, variance: float = 1.0
+) -> float:
+    """E[f(x)^power], or E[f'(x)^power], for x ~ N(mean, variance), by quadrature.
 
-    >>> round(second_moment(keras.activations.relu, variance=4.0), 4)
+    Args:
+        function: maps a tensor element by element, as `theory.activations.resolve` gives it.
+        power: 1 or more.
+        derivative: of f' instead of f.
+        mean, variance: of x; at variance 0 f is taken at the mean alone, f' right beside it.
+
+    Returns:
+        The expectation, to ten digits of E[|f|^power] where values are computed in float64 and to six in float32;
+        infinite where f grows faster than the normal density falls.
+
+    >>> expectation(keras.activations.relu, variance=4.0)
     2.0
+    >>> round(expectation(keras.activations.softplus, power=1, mean=1.0, variance=0.25), 4)
+    1.3376
     """
-    if variance == 1:
-        return _quadrature(function, derivative)
-    stddev = math.sqrt(variance)
-    scaled = _quadrature(lambda z: function(stddev * z), derivative)
-    return scaled / variance if derivative else scaled
-
-
-@np.errstate(over="ignore", invalid="ignore")  # what overflows ends as an infinite mean square
-def _quadrature(function: Callable, derivative: bool) -> float:
-    """E[f(z)^2], or E[f'(z)^2], for z ~ N(0, 1)."""
-    if not derivative:
-        # Gauss-Hermite: exponentially accurate where f is smooth, so two orders agree; at a kink they do not.
-        (few, few_weights), (many, many_weights) = hermegauss(80), hermegauss(120)
-        values = evaluate(function, np.concatenate([few, many]))
-        squares = values.astype("float64") ** 2 / math.sqrt(2 * math.pi)
-        first, second = few_weights @ squares[:80], many_weights @ squares[80:]
-        if abs(first - second) <= _tolerance(values) * abs(second):
-            return float(second)
-    return _panel_quadrature(function, derivative)
-
-
-def _tolerance(values: np.ndarray) -> float:
-    """What two quadratures of these values may differ by: rounding, where they were computed in float32.
-
-    JAX has no float64 unless told so, and a user's function may cast. Below its rounding no refinement ends.
-    """
-    return 1e-10 if values.dtype == "float64" else 2e-7
-
-
-_DEGREE = 24
-_POINTS = chebpts1(_DEGREE)
-_TO_SERIES = np.linalg.inv(chebvander(_POINTS, _DEGREE - 1))
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(_DEGREE)
-
-
-def _panel_quadrature(function: Callable, derivative: bool) -> float:
-    """The same over panels that are halved wherever f has a kink or a jump inside.
-
-    On a panel f is replaced by its Chebyshev interpolant, which can be differentiated: no step size, and the
-    same accuracy for f' as its smoothness allows. Keras' own kinks fall on panel borders from the start.
-    """
-
-    def integrals(panels: np.ndarray) -> tuple[np.ndarray, float]:
-        centre, half = panels.mean(axis=1)[:, None], np.diff(panels, axis=1) / 2
-        values = evaluate(function, (centre + half * _POINTS).ravel())
-        series = _TO_SERIES @ values.reshape(len(panels), -1).T
-        if derivative:
-            series = chebder(series) / half.T
-        z = centre + half * _NODES
-        squares = chebval(_NODES, series) ** 2 * np.exp(-(z**2) / 2) * half
-        # Differences of what was rounded to float32 lose a digit.
-        coarser = 10 if derivative and values.dtype != "float64" else 1
-        return squares @ _WEIGHTS / math.sqrt(2 * math.pi), _tolerance(values) * coarser
-
-    borders = np.arange(-14, 14.25, 0.5)
-    panels = np.stack([borders[:-1], borders[1:]], axis=1)
-    whole, tolerance = integrals(panels)
-    if not max(whole[0], whole[-1]) <= 1e-6 * whole.sum():
-        return math.inf  # it grows faster than the normal density falls, or has no values there
-    # Differences within a panel narrower than this would be rounding errors.
-    narrowest = 1e-12 if tolerance < 1e-9 else 1e-4 if derivative else 1e-6
-    total = 0.0
-    while True:
-        middle = panels.mean(axis=1)
-        halves = np.stack([panels[:, 0], middle, middle, panels[:, 1]], axis=1).reshape(-1, 2)
-        parts, _ = integrals(halves)
-        refined = parts.reshape(-1, 2).sum(axis=1)
-        scale = abs(total) + np.abs(refined).sum()
-        rough = np.abs(refined - whole) > tolerance * scale  # NaN compares false and so reaches the total
-        total += refined[~rough].sum()
-        # A kink leaves one panel to halve; a function that is rough all over would have ever more of them.
-        if not rough.any() or len(panels) > 1000 or np.ptp(panels[rough][0]) < narrowest:
-            return float(total + refined[rough].sum())
-        again = np.repeat(rough, 2)
-        panels, whole = halves[again], parts[again]
+    if variance == 0:
+        if not derivative:
+            return float(evaluate(function, np.full(4, float(mean)))[0]) ** power
+        variance = 1e-10  # so near the mean that a smooth function is its tangent
+    _, weights, values = sample(function, mean, variance, derivative, power)
+    return float(weights @ values**power)

@@ -59,7 +59,7 @@ def _set_mask(tensor: jax.Array, mask: Any) -> None:
         from keras.src.backend import set_keras_mask
     except ImportError:
         with contextlib.suppress(AttributeError):
-            tensor._keras_mask = mask
+            setattr(tensor, "_keras_mask", mask)  # noqa: B010 (no attribute that JAX knows)
         return
     set_keras_mask(tensor, mask)
 

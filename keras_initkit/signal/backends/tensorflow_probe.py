@@ -10,6 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+# Private, and what `tf.custom_gradient` is made of: that one keeps its argument until the backward pass, which
+# would hold every pre-activation, and double the memory of a pass.
+from tensorflow.python.eager import record
+
 
 def is_tensor(x: Any) -> bool:
     """Whether `x` is a dense tensor."""
@@ -22,13 +26,15 @@ def observed(tensor: tf.Tensor, on_value: Callable, on_gradient: Callable) -> tf
         on_value(None)
         return tensor
 
-    def backward(gradient: Any) -> tf.Tensor:
+    def backward(gradient: Any) -> list[tf.Tensor]:
         gradient = tf.convert_to_tensor(gradient)  # that of a gather is sparse
         on_gradient(None if tf.is_symbolic_tensor(gradient) else gradient.numpy())
-        return gradient
+        return [gradient]
 
     on_value(tensor.numpy())
-    result = tf.custom_gradient(lambda x: (tf.identity(x), backward))(tensor)
+    with record.stop_recording():
+        result = tf.identity(tensor)
+    record.record_operation("Observed", [result], [tensor], backward)
     # Keras sets these on tensors of its own: a loss looks there for the mask, and for the logits before a softmax.
     for mark in ("_keras_mask", "_keras_logits"):
         if hasattr(tensor, mark):
@@ -41,11 +47,14 @@ def differentiate(
 ) -> tuple[np.ndarray, list[np.ndarray | None]]:
     """The scalar `function(inputs)`, and its gradients with respect to the variables."""
     inputs = list(inputs)
-    with keras.StatelessScope(collect_losses=True), tf.GradientTape() as tape:
-        tape.watch([x for x in inputs if x.dtype.is_floating])
-        result = function(inputs)
     sources = [variable.value for variable in variables]
     floats = [x for x in inputs if x.dtype.is_floating]  # so that their gradients are read on the way
+    with tf.GradientTape() as tape:
+        tape.watch(floats)
+        # Regularizers look for their weight in the scope.
+        values = [(variable, tf.convert_to_tensor(source)) for variable, source in zip(variables, sources, strict=True)]
+        with keras.StatelessScope(values, collect_losses=True):
+            result = function(inputs)
     gradients = tape.gradient(result, [*sources, *floats])[: len(sources)]
     # An embedding's gradient is sparse: rows that no example used have a gradient of zero.
     return result.numpy(), [None if g is None else tf.convert_to_tensor(g).numpy() for g in gradients]

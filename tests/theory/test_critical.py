@@ -7,13 +7,13 @@ import pytest
 from scipy import integrate, special
 
 from keras_initkit.theory import critical_point
-from keras_initkit.theory.gains import second_moment
+from keras_initkit.theory.gains import expectation
 
 # JAX evaluates activations in float32 by default.
 CLOSE = 2e-5
 
 
-def expectation(function, q):
+def integral(function, q):
     density = lambda z: math.exp(-z * z / 2) / math.sqrt(2 * math.pi)  # noqa: E731
     return integrate.quad(lambda z: function(math.sqrt(q) * z) * density(z), -10, 10, limit=200)[0]
 
@@ -42,8 +42,8 @@ FUNCTIONS = {"tanh": (np.tanh, lambda x: 1 - np.tanh(x) ** 2), "gelu": (gelu, ge
 def test_satisfies_both_equations(activation, options):
     sigma_w, sigma_b, q = critical_point(activation, **options)
     f, slope = FUNCTIONS[activation]
-    assert sigma_w**2 * expectation(lambda x: slope(x) ** 2, q) == pytest.approx(1, rel=CLOSE)
-    assert sigma_w**2 * expectation(lambda x: f(x) ** 2, q) + sigma_b**2 == pytest.approx(q, rel=CLOSE)
+    assert sigma_w**2 * integral(lambda x: slope(x) ** 2, q) == pytest.approx(1, rel=CLOSE)
+    assert sigma_w**2 * integral(lambda x: f(x) ** 2, q) + sigma_b**2 == pytest.approx(q, rel=CLOSE)
     assert options.items() <= {"sigma_b": sigma_b, "q": q}.items()
 
 
@@ -75,10 +75,12 @@ def test_erf_has_a_closed_form():
     import keras
 
     q = 0.7
-    assert second_moment(keras.ops.erf, variance=q) == pytest.approx(
+    assert expectation(keras.ops.erf, variance=q) == pytest.approx(
         2 / math.pi * math.asin(2 * q / (1 + 2 * q)), rel=CLOSE
     )
-    assert second_moment(keras.ops.erf, True, q) == pytest.approx(4 / math.pi / math.sqrt(1 + 4 * q), rel=CLOSE)
+    assert expectation(keras.ops.erf, derivative=True, variance=q) == pytest.approx(
+        4 / math.pi / math.sqrt(1 + 4 * q), rel=CLOSE
+    )
 
 
 @pytest.mark.parametrize("name", ["tanh", "silu", "elu", "hard_sigmoid"])
@@ -89,7 +91,9 @@ def test_quadrature_of_single_precision_ends(name):
     activation = getattr(keras.activations, name)
     single = lambda z: keras.ops.cast(activation(keras.ops.cast(z, "float32")), z.dtype)  # noqa: E731
     for derivative in (False, True):
-        assert second_moment(single, derivative) == pytest.approx(second_moment(activation, derivative), rel=1e-4)
+        assert expectation(single, derivative=derivative) == pytest.approx(
+            expectation(activation, derivative=derivative), rel=1e-4
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Matplotlib figures of what was measured. They take plain numbers and return figures; nothing is shown."""
+"""Figures of a comparison: the same model from many initializations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-Histogram = tuple[Sequence[int], Sequence[float]]
+from keras_initkit.plots.histograms import Histogram, draw_histogram, shared_range
 
 
 def activation_histograms(histograms: Mapping[str, Sequence[Histogram]], caption: str = "") -> Figure:
@@ -27,38 +27,13 @@ def activation_histograms(histograms: Mapping[str, Sequence[Histogram]], caption
     figure.suptitle(f"Activations before training: {caption}", wrap=True)
     panels = figure.subplots(len(histograms), layers, squeeze=False)
     for row, (name, by_layer) in zip(panels, histograms.items(), strict=True):
-        # Of a layer that overflowed altogether there are no counts, and the edges mean nothing.
-        drawn = [edges for counts, edges in by_layer if np.any(counts)] or [(0.0, 1.0)]
-        low = min(edges[0] for edges in drawn)
-        high = max(edges[-1] for edges in drawn)
-        for panel, (counts, edges) in zip(row, by_layer, strict=True):
-            panel.stairs(counts, edges, fill=True, color="tab:blue")
-            panel.set_xlim(low, high)  # one range for a row, so that a collapse is seen as one
-            panel.set_xticks([low, high], [f"{low:.2g}", f"{high:.2g}"], fontsize=7)
-            for label, side in zip(panel.get_xticklabels(), ("left", "right"), strict=True):
-                label.set_horizontalalignment(side)
-            *_, second, largest = sorted(counts)
-            panel.set_ylim(0, 1.2 * (second or largest or 1))  # the bin of ReLU's zeros would hide the rest
-            panel.set_yticks([])
-            panel.text(
-                0.97,
-                0.93,
-                f"sd {_deviation(counts, edges):.1e}" if np.any(counts) else "not finite",
-                ha="right",
-                va="top",
-                fontsize=7,
-                transform=panel.transAxes,
-            )
+        limits = shared_range(by_layer)
+        for panel, histogram in zip(row, by_layer, strict=True):
+            draw_histogram(panel, histogram, limits)
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     for column, panel in enumerate(panels[0]):
         panel.set_title(f"layer {column + 1}", fontsize=9)
     return figure
-
-
-def _deviation(counts: Sequence[int], edges: Sequence[float]) -> float:
-    """Standard deviation of a histogram's values, to about a bin's width."""
-    centres, weights = np.convolve(edges, [0.5, 0.5], "valid"), np.asarray(counts) / max(np.sum(counts), 1)
-    return float(np.sqrt(weights @ (centres - weights @ centres) ** 2))
 
 
 def variance_by_layer(

@@ -1,0 +1,113 @@
+"""How many taps of a window read an input, on average over all positions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Sizes = tuple[int | None, ...]
+Profile = tuple[np.ndarray | None, ...]
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Pairs of an output position and a tap of its window that lies inside the input.
+
+    Args:
+        size: the output's sizes.
+        per_output: such pairs for each output position.
+        per_input: such pairs for each input position.
+        outputs: number of output positions, where known.
+        field: number of taps of a window.
+        profile: along each axis the mean square at each position over the mean, as the output has it where all taps
+            add up; empty where it is the input's.
+        apart: share of a tap's contribution to two positions far apart, of that to one: near a border one may lack it.
+    """
+
+    size: Sizes
+    per_output: float
+    per_input: float
+    outputs: float | None
+    field: int = 1
+    profile: Profile = ()
+    apart: float = 1.0
+
+    @classmethod
+    def pointwise(cls, size: Sizes) -> Taps:
+        """One tap, at the position itself."""
+        return cls(size, 1.0, 1.0, None if None in size else math.prod(size))  # type: ignore[arg-type]
+
+
+def window_taps(
+    size: Sizes,
+    field: Sequence[int],
+    strides: Sequence[int],
+    dilation: Sequence[int],
+    padding: str,
+    margin: Sequence[tuple[int, int]] = (),
+    profile: Profile = (),
+) -> Taps:
+    """Taps of a convolution's or pooling's windows, each counted by how strong the input is where it reads.
+
+    A window of k taps, d apart, at output o reads inputs o s + t d - p for t < k, where p zeros stand before the input.
+
+    >>> taps = window_taps((4,), (3,), (1,), (1,), "same")
+    >>> taps.per_output, taps.per_input, taps.profile[0].tolist()
+    (2.5, 2.5, [0.8, 1.2, 1.2, 0.8])
+    """
+    outer: list[int | None] = []
+    profiles: list[np.ndarray | None] = []
+    per_output = per_input = apart = 1.0
+    for axis, (n, k, s, d) in enumerate(zip(size, field, strides, dilation, strict=True)):
+        if n is None:
+            outer.append(None)
+            profiles.append(None)
+            per_output, per_input = per_output * k, per_input * k / s
+            continue
+        inside, starts = window_counts(n, k, s, d, padding, margin[axis] if margin else (0, 0))
+        given = profile[axis] if profile else None
+        given = np.ones(n) if given is None else given
+        sums = np.array([sum(given[start + t * d] for t in range(k) if 0 <= start + t * d < n) for start in starts])
+        shares = [sum(0 <= start + t * d < n for start in starts) / len(starts) for t in range(k)]
+        apart *= sum(share**2 for share in shares) / sum(shares)
+        outer.append(len(starts))
+        profiles.append(sums / sums.mean())
+        per_output, per_input = per_output * float(sums.mean()), per_input * sum(inside) / n
+    total = None if None in outer else math.prod(outer)  # type: ignore[arg-type]
+    return Taps(tuple(outer), per_output, per_input, total, math.prod(field), tuple(profiles), apart)
+
+
+def window_counts(
+    n: int, k: int, s: int, d: int, padding: str, margin: tuple[int, int] = (0, 0)
+) -> tuple[list[int], range]:
+    """Along one axis: for each window the number of its taps inside the input, and where the windows start."""
+    reach = (k - 1) * d + 1
+    before, after = margin
+    if padding == "causal":
+        before += reach - 1
+    elif padding == "same":
+        whole = n + before + after
+        missing = max((math.ceil(whole / s) - 1) * s + reach - whole, 0)
+        before, after = before + missing // 2, after + missing - missing // 2
+    starts = range(-before, n + after - reach + 1, s)
+    return [sum(0 <= start + t * d < n for t in range(k)) for start in starts], starts
+
+
+def transposed_taps(
+    size: Sizes, outer: Sizes, field: Sequence[int], strides: Sequence[int], dilation: Sequence[int]
+) -> Taps:
+    """Taps of a transposed convolution: input i adds to outputs i s + t d - p, those of them that exist."""
+    per_output = per_input = 1.0
+    for n, m, k, s, d in zip(size, outer, field, strides, dilation, strict=True):
+        if n is None or m is None:
+            per_output, per_input = per_output * k / s, per_input * k
+            continue
+        reach = (k - 1) * d + 1
+        cut = max((n - 1) * s + reach - m, 0) // 2
+        pairs = sum(0 <= i * s + t * d - cut < m for i in range(n) for t in range(k))
+        per_output, per_input = per_output * pairs / m, per_input * pairs / n
+    total = None if None in outer else math.prod(outer)  # type: ignore[arg-type]
+    return Taps(tuple(outer), per_output, per_input, total, math.prod(field))

@@ -1,0 +1,142 @@
+"""Correlation functions: the mean product of a tensor's elements, by how far apart their positions are."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+_LONGEST = 64  # lags kept one by one along an axis; a convolution's own reach is its kernel
+
+
+class Lags:
+    """E[x_a x_{a+d}] as a function of the lag d between two positions, as a mean over positions a.
+
+    Close by, each lag has its value; farther out the function repeats itself (a transposed convolution of stride s
+    gives every s-th position the same kernel taps), most often it is constant.
+
+    Args:
+        near: values for lags from -reach to reach along each spatial axis; of odd sizes.
+        far: values of all other lags, by the lag modulo this array's sizes.
+    """
+
+    def __init__(self, near: np.ndarray, far: np.ndarray):
+        self.near, self.far = np.asarray(near, "float64"), np.asarray(far, "float64")
+
+    @classmethod
+    def white(cls, second: float, far: float, axes: int) -> Lags:
+        """`second` at lag 0 and `far` at all others."""
+        return cls(np.full((1,) * axes, second), np.full((1,) * axes, far))
+
+    @property
+    def axes(self) -> int:
+        """Number of axes of positions."""
+        return self.near.ndim
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """The longest lag along each axis that has a value of its own."""
+        return tuple(size // 2 for size in self.near.shape)
+
+    @property
+    def zero(self) -> float:
+        """The value at lag 0: the second moment."""
+        return float(self.near[self.reach])
+
+    @property
+    def flat(self) -> bool:
+        """Whether it is one value for all lags but 0."""
+        return self.near.size == 1 and self.far.size == 1
+
+    def at(self, lags: Sequence[np.ndarray]) -> np.ndarray:
+        """Values at lags, given as one array of integers for each axis."""
+        if not self.axes:
+            return self.near
+        lags = np.broadcast_arrays(*lags)
+        inside = np.logical_and.reduce([np.abs(lag) <= reach for lag, reach in zip(lags, self.reach, strict=True)])
+        clipped = tuple(np.clip(lag + r, 0, 2 * r) for lag, r in zip(lags, self.reach, strict=True))
+        folded = tuple(lag % size for lag, size in zip(lags, self.far.shape, strict=True))
+        return np.where(inside, self.near[clipped], self.far[folded])
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Lags:
+        """The function of every value."""
+        return Lags(function(self.near), function(self.far))
+
+    def __add__(self, other: Lags) -> Lags:
+        reach = [max(pair) for pair in zip(self.reach, other.reach, strict=True)]
+        period = [math.lcm(*pair) for pair in zip(self.far.shape, other.far.shape, strict=True)]
+        return _tabulate(lambda lags: self.at(lags) + other.at(lags), reach, period)
+
+    def __mul__(self, other: Lags) -> Lags:
+        reach = [max(pair) for pair in zip(self.reach, other.reach, strict=True)]
+        period = [math.lcm(*pair) for pair in zip(self.far.shape, other.far.shape, strict=True)]
+        return _tabulate(lambda lags: self.at(lags) * other.at(lags), reach, period)
+
+    def strided(self, strides: Sequence[int]) -> Lags:
+        """Of every s-th position."""
+        reach = [r // s for r, s in zip(self.reach, strides, strict=True)]
+        period = [size // math.gcd(size, s) for size, s in zip(self.far.shape, strides, strict=True)]
+        return _tabulate(lambda lags: self.at([lag * s for lag, s in zip(lags, strides, strict=True)]), reach, period)
+
+    def spread(self, strides: Sequence[int]) -> Lags:
+        """Of positions s apart, with independent ones between: the correlation that a shared tap leaves."""
+        reach = [r * s for r, s in zip(self.reach, strides, strict=True)]
+        period = [size * s for size, s in zip(self.far.shape, strides, strict=True)]
+
+        def value(lags: list[np.ndarray]) -> np.ndarray:
+            met = np.all([lag % s == 0 for lag, s in zip(lags, strides, strict=True)], axis=0)
+            return np.where(met, self.at([lag // s for lag, s in zip(lags, strides, strict=True)]), 0.0)
+
+        return _tabulate(value, reach, period)
+
+    def windowed(self, window: Sequence[int], strides: Sequence[int]) -> Lags:
+        """Of means over windows: the mean over all pairs of positions in two windows."""
+        reach = [(r + p - 1) // s for r, p, s in zip(self.reach, window, strides, strict=True)]
+        period = [size // math.gcd(size, s) for size, s in zip(self.far.shape, strides, strict=True)]
+
+        def value(lags: list[np.ndarray]) -> np.ndarray:
+            total = np.zeros(lags[0].shape)
+            for shift in itertools.product(*(range(1 - p, p) for p in window)):
+                weight = math.prod((p - abs(e)) / p**2 for e, p in zip(shift, window, strict=True))
+                moved = [lag * s + e for lag, s, e in zip(lags, strides, shift, strict=True)]
+                total += weight * self.at(moved)
+            return total
+
+        return _tabulate(value, reach, period)
+
+    def repeated(self, sizes: Sequence[int]) -> Lags:
+        """Of positions that are each repeated, as a mean over where in its run of copies a position is."""
+        reach = [(r + 1) * s for r, s in zip(self.reach, sizes, strict=True)]
+        period = [size * s for size, s in zip(self.far.shape, sizes, strict=True)]
+
+        def value(lags: list[np.ndarray]) -> np.ndarray:
+            total = np.zeros(lags[0].shape)
+            for place in itertools.product(*(range(s) for s in sizes)):
+                total += self.at([(lag + a) // s for lag, a, s in zip(lags, place, sizes, strict=True)])
+            return total / math.prod(sizes)
+
+        return _tabulate(value, reach, period)
+
+    def mean(self, size: Sequence[int | None]) -> float:
+        """The mean over all pairs of positions of a map of this size; `None` is endless."""
+        if not self.axes:
+            return self.zero
+        if any(n is None for n in size):
+            return float(self.far.mean())
+        lags = np.meshgrid(*(np.arange(1 - n, n) for n in size), indexing="ij", sparse=True)
+        weights = [(n - np.abs(lag)) / n**2 for n, lag in zip(size, lags, strict=True)]
+        return float((self.at(lags) * math.prod(weights)).sum())
+
+
+def _tabulate(value: Callable, reach: Sequence[int], period: Sequence[int]) -> Lags:
+    """The correlation function with these values, each lag up to `reach` and one period of the rest."""
+    if not reach:
+        return Lags(value([]), value([]))
+    reach = [min(r, _LONGEST) for r in reach]
+    near = np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij")
+    # One period that starts beyond the reach, in a place where the lag modulo the period is 0.
+    start = [p * (_LONGEST * 1000 // p) for p in period]
+    far = np.meshgrid(*(np.arange(s, s + p) for s, p in zip(start, period, strict=True)), indexing="ij")
+    return Lags(value(near), value(far))

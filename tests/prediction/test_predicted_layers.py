@@ -1,0 +1,37 @@
+"""Every public layer of Keras has a rule or a reason why not: a new one fails here until somebody looks at it."""
+
+import keras
+import pytest
+
+from keras_initkit.prediction import predict
+from keras_initkit.prediction.rules import status
+
+CLASSES = {
+    value.__name__: value
+    for value in vars(keras.layers).values()
+    if isinstance(value, type) and issubclass(value, keras.Layer)
+}
+WITHOUT_CALL = {"InputLayer"}  # what predict starts from
+
+
+@pytest.mark.parametrize("name", sorted(set(CLASSES) - WITHOUT_CALL))
+def test_has_a_rule_or_a_reason(name):
+    assert status(CLASSES[name]), (
+        f"keras.layers.{name} is not known to predict. Write its rule (keras_initkit/prediction/rules_*.py), or give the "
+        "reason why it has none at the end of keras_initkit/prediction/rules.py."
+    )
+
+
+def test_a_subclass_follows_its_base_unless_it_has_a_call_of_its_own():
+    class Renamed(keras.layers.Dense):
+        pass
+
+    class Doubled(keras.layers.Dense):
+        def call(self, x):
+            return 2 * super().call(x)
+
+    def reasons(layer):
+        return predict(keras.Sequential([keras.Input((64,)), layer])).unpredicted
+
+    assert reasons(Renamed(64, name="layer")) == {}
+    assert reasons(Doubled(64, name="layer")) == {"layer": "Doubled is no layer that predict has a rule for"}

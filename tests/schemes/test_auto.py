@@ -1,0 +1,166 @@
+"""`"auto"`: which activation follows a kernel, and the variance that it then has."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+from scipy import integrate, stats
+
+import keras_initkit as ik
+from keras_initkit.structure.following import following_activations
+
+
+def second_moment(function):
+    """E[f(z)^2] for z ~ N(0, 1), by SciPy."""
+    return integrate.quad(lambda z: function(z) ** 2 * stats.norm.pdf(z), -12, 12, limit=200)[0]
+
+
+ACTIVATIONS = {  # as NumPy has them
+    "relu": lambda z: max(z, 0.0),
+    "tanh": np.tanh,
+    "gelu": lambda z: z * stats.norm.cdf(z),
+    "silu": lambda z: z / (1 + np.exp(-z)),
+    "linear": lambda z: z,
+}
+
+
+def functional(between, inputs=(16,), follow=None):
+    """A kernel named "first", what stands between, and a Dense layer behind."""
+    given = keras.Input(inputs)
+    x = between(L.Dense(64, name="first")(given))
+    x = (follow or L.Flatten())(x)
+    return keras.Model(given, L.Dense(2, name="head")(x))
+
+
+def first(model):
+    return following_activations(model)["first"]
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_variance_is_the_gains_square_over_the_fan(name):
+    model = keras.Sequential([keras.Input((200,)), L.Dense(500, name), L.Dense(100)])
+    change, head = ik.initialize(model, "auto", seed=1).kernels
+    # Five standard errors of a variance of 100,000 (50,000) truncated normal numbers: 2 sqrt((2.37 - 1) / (4 n)).
+    assert change.scale == pytest.approx(1 / second_moment(ACTIVATIONS[name]), rel=10 * np.sqrt(1.37 / 4e5))
+    assert head.scale == pytest.approx(1.0, rel=10 * np.sqrt(1.37 / 2e5))
+
+
+WAYS = {
+    "activation_layer": (lambda x: L.ReLU()(x), "relu"),
+    "named_activation": (lambda x: L.Activation("tanh")(x), "tanh"),
+    "normalised": (lambda x: L.Activation("gelu")(L.Dropout(0.1)(L.BatchNormalization()(x))), "gelu"),
+    "reshaped": (lambda x: L.Activation("silu")(L.MaxPooling1D()(L.Reshape((8, 8))(x))), "silu"),
+    "operation": (lambda x: keras.ops.tanh(x), "tanh"),
+    "linear_first": (lambda x: L.ReLU()(L.Activation("linear")(x)), "relu"),
+    "concatenated": (lambda x: L.ReLU()(L.Concatenate()([x, x])), "relu"),
+    "agreeing": (lambda x: L.Concatenate()([L.ReLU()(x), L.Activation("relu")(x)]), "relu"),
+    "nested": (lambda x: keras.Sequential([keras.Input((64,)), L.BatchNormalization(), L.ReLU()])(x), "relu"),
+    "kernel": (lambda x: L.Dense(8, "relu", name="second")(x), "linear"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(WAYS))
+def test_the_activation_behind_what_stands_between(name):
+    between, expected = WAYS[name]
+    model = functional(between)
+    found = first(model)
+    assert found.certain
+    assert ik.theory.gain(found.activation) ** -2 == pytest.approx(second_moment(ACTIVATIONS[expected]), rel=1e-6)
+
+
+def test_leaky_and_parametric_relu_have_their_own_slope():
+    for layer, slope in ((L.LeakyReLU(0.3), 0.3), (L.PReLU(alpha_initializer="zeros"), 0.0)):
+        model = functional(layer)
+        if isinstance(layer, L.PReLU):
+            layer.alpha.assign(np.full(layer.alpha.shape, 0.25))
+            slope = 0.25
+        assert ik.theory.gain(first(model).activation) ** -2 == pytest.approx((1 + slope**2) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("between", "where"),
+    [
+        (
+            lambda x: L.Add(name="sum")([x, L.ReLU()(x)]),
+            "ways part: (sum is in|re_lu).*, (sum is in|re_lu)",
+        ),
+        (lambda x: L.Multiply(name="times")([x, x]), "times is in the way"),
+        (lambda x: L.Softmax(name="soft")(x), "soft, which has no gain"),
+        (lambda x: x * 2.0, "multiply.* is in the way"),
+    ],
+    ids=["fork", "product", "softmax", "operation"],
+)
+def test_what_the_graph_does_not_tell(between, where):
+    model = functional(between)
+    found = first(model)
+    assert (found.activation, found.certain) == ("linear", False)
+    report = ik.initialize(model, "auto", seed=0)
+    assert report.kernels[0].note == "linear?"
+    assert report.kernels[0].scale == pytest.approx(1, rel=10 * np.sqrt(1.37 / (4 * 16 * 64)))
+    note = next(note for note in report.notes if note.startswith("As if linear"))
+    assert re.search(f"first: .*{where}", note)
+
+
+def test_outputs_and_attention_are_linear():
+    inputs = keras.Input((6, 16))
+    x = L.MultiHeadAttention(4, 8, name="attention")(inputs, inputs)
+    x = L.TimeDistributed(L.Dense(16, "relu"), name="each")(x)
+    out = L.Softmax()(L.Reshape((12,))(L.Dense(2, "relu", name="head")(x)))
+    other = L.Dense(1, "sigmoid", name="side")(L.GlobalAveragePooling1D()(x))
+    found = following_activations(keras.Model(inputs, [out, other]))
+    assert {found[f"attention/{part}"].where for part in ("query", "key", "value", "attention_output")} == {"attention"}
+    assert (found["head"].where, found["side"].where) == ("output", "output")
+    assert found["each"].where == "own relu"
+
+
+def test_a_layer_that_is_an_output_and_goes_on_is_hidden():
+    inputs = keras.Input((8,))
+    features = L.Dense(8, "relu", name="features")(inputs)
+    model = keras.Model(inputs, [features, L.Dense(2, name="head")(features)])
+    assert following_activations(model)["features"].where == "own relu"
+
+
+def test_a_subclassed_model_has_only_own_activations():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = L.Dense(64, "relu", name="one"), L.Dense(64, name="two")
+
+        def call(self, x):
+            return keras.ops.relu(self.two(self.one(x)))
+
+    model = Own()
+    model(np.ones((1, 64)))
+    report = ik.initialize(model, "auto", seed=0)
+    error = 10 * np.sqrt(1.37 / (4 * 64 * 64))
+    assert [change.scale for change in report.kernels] == [pytest.approx(2, rel=error), pytest.approx(1, rel=error)]
+    assert "two: no activation of its own; what follows is not in a graph" in report.notes[0]
+
+
+def test_recurrent_layers_gate_by_gate():
+    model = keras.Sequential(
+        [keras.Input((5, 100)), L.LSTM(64, name="lstm", return_sequences=True), L.GRU(64, name="gru")]
+    )
+    ik.initialize(model, "auto", seed=0)
+    candidate = 1 / second_moment(np.tanh)
+    for name, scales, fan in (("lstm", [1, 1, candidate, 1], 100), ("gru", [1, 1, candidate], 64)):
+        cell = model.get_layer(name).cell
+        kernel, recurrent = (
+            np.asarray(keras.ops.convert_to_numpy(variable.value)).astype("float64").reshape(-1, len(scales), 64)
+            for variable in (cell.kernel, cell.recurrent_kernel)
+        )
+        for gate, scale in enumerate(scales):
+            error = 10 * np.sqrt(1.37 / (4 * fan * 64))
+            assert fan * (kernel[:, gate] ** 2).mean() == pytest.approx(scale, rel=error)
+            np.testing.assert_allclose(recurrent[:, gate].T @ recurrent[:, gate], np.eye(64), atol=1e-4)
+
+
+def test_a_deep_plain_network_keeps_its_signal():
+    # 50 relu layers of width 256: the log variance has a standard deviation of sqrt(50 * 5 / 256) = 1 (Hanin and
+    # Nica 2020), so it stays within e^4; from glorot_uniform it is 2^-50.
+    model = keras.Sequential([keras.Input((256,)), *(L.Dense(256, "relu") for _ in range(50))])
+    report = ik.initialize(model, "auto", np.random.default_rng(0).normal(size=(64, 256)), seed=0)
+    assert report.kernels[-1].forward_before < 1e-12
+    assert np.exp(-4) < report.kernels[-2].forward_after / 2 < np.exp(4)

@@ -1,0 +1,158 @@
+"""What `initialize` reports: variances against NumPy, the table, the dictionary, the picture."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+import keras_initkit as ik
+
+RNG = np.random.default_rng(1)
+X, Y = RNG.normal(size=(64, 8)).astype("float32"), RNG.normal(size=(64, 2)).astype("float32")
+
+
+def make(compiled=True):
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            L.Dense(16, "tanh", name="one"),
+            L.BatchNormalization(name="norm"),
+            L.Dense(2, name="head"),
+        ],
+        name="small",
+    )
+    if compiled:
+        model.compile("sgd", "mse")
+    return model
+
+
+def as_numpy(variable):
+    return np.asarray(keras.ops.convert_to_numpy(variable.value)).astype("float64")
+
+
+def oracle(model):
+    """Variances of both layers' pre-activations and of the gradients there, in float64."""
+    one, norm, head = (model.get_layer(name) for name in ("one", "norm", "head"))
+    z = X.astype("float64") @ as_numpy(one.kernel) + as_numpy(one.bias)
+    h = np.tanh(z)
+    deviation = np.sqrt(h.var(axis=0) + norm.epsilon)
+    normed = (h - h.mean(axis=0)) / deviation
+    out = normed @ as_numpy(head.kernel) + as_numpy(head.bias)
+    back = 2 * (out - Y) / out.size
+    g = back @ as_numpy(head.kernel).T
+    g = (g - g.mean(axis=0) - normed * (g * normed).mean(axis=0)) / deviation * (1 - h**2)
+    return {"one": (z.var(), g.var()), "head": (out.var(), back.var())}
+
+
+def test_variances_before_and_after_are_numpys():
+    model = make()
+    before = oracle(model)
+    report = ik.initialize(model, "he_normal", (X, Y), seed=2)
+    after = oracle(model)
+    for change in report.kernels:
+        assert change.forward_before == pytest.approx(before[change.layer][0], rel=1e-4)
+        assert change.forward_after == pytest.approx(after[change.layer][0], rel=1e-4)
+        assert change.backward_before == pytest.approx(before[change.layer][1], rel=1e-4)
+        assert change.backward_after == pytest.approx(after[change.layer][1], rel=1e-4)
+        kernel = as_numpy(model.get_layer(change.layer).kernel)
+        assert change.stddev_after == pytest.approx(kernel.std(), rel=1e-5)
+        assert change.scale == pytest.approx((kernel**2).mean() * kernel.shape[0], rel=1e-5)
+        assert (change.role, change.fans) == ("dense", kernel.shape)
+    worst = max(abs(np.log10(forward)) for forward, _ in after.values())
+    assert report.spread == pytest.approx(worst, rel=1e-3)
+
+
+def test_without_labels_or_a_loss_there_is_no_gradient():
+    for model, data in ((make(), X), (make(compiled=False), (X, Y))):
+        report = ik.initialize(model, "he_normal", data, seed=2)
+        after = oracle(model)
+        for change in report.kernels:
+            assert change.forward_after == pytest.approx(after[change.layer][0], rel=1e-4)
+            assert change.backward_after is None
+
+
+def test_without_data_inputs_are_drawn():
+    report = ik.initialize(make(), "lecun_normal", seed=2)
+    assert "inputs drawn from the model's specification" in report.notes[-1]
+    assert 0.3 < report.kernels[0].forward_after < 3  # 1, of 32 examples and 16 units with 8 inputs each
+
+
+def test_a_model_that_says_nothing_of_its_inputs():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = L.Dense(2, name="dense")
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Own()
+    model(X)
+    report = ik.initialize(model, "he_normal")
+    assert report.notes[-1].startswith("No variances")
+    assert report.spread is None
+    with pytest.raises(ValueError, match=r"plot: nothing was measured\. Give initialize\(\) data"):
+        report.plot()
+
+
+def test_only_the_first_examples_are_measured():
+    many = np.concatenate([RNG.normal(size=(256, 8)), np.full((300, 8), np.nan)]).astype("float32")
+    report = ik.initialize(make(), "he_normal", many)
+    assert np.isfinite(report.kernels[0].forward_after)
+
+
+def test_printed_in_a_hundred_columns():
+    model = make()
+    text = str(ik.initialize(model, "he_normal", (X, Y), seed=2))
+    assert max(map(len, text.splitlines())) <= 100
+    assert "small: 'he_normal' set 2 of 2 kernels (seed 2)" in text
+    for part in ("one/kernel", "head/kernel", "dense", "fan", "scale", "for.", "back."):
+        assert part in text
+    assert "no scheme touches it: norm/gamma, norm/beta, norm/moving_mean," in " ".join(text.split())
+    assert "one/kernel" in str(ik.initialize(model, "he_normal", layers="head"))
+
+
+def test_long_models_are_folded():
+    model = keras.Sequential([keras.Input((4,)), *(L.Dense(4, name=f"layer_{i}") for i in range(60))])
+    text = str(ik.initialize(model, "he_normal"))
+    for part in ("... 20 more", "layer_19/kernel", "layer_40/kernel"):
+        assert part in text
+    assert "layer_20/kernel" not in text
+
+
+def test_to_dict_is_plain():
+    report = ik.initialize(make(), "auto", (X, Y), seed=2)
+    data = json.loads(json.dumps(report.to_dict()))
+    assert (data["scheme"], data["seed"], data["model"]) == ("auto", 2, "small")
+    first = data["weights"][0]
+    assert (first["layer"], first["name"], first["shape"], first["fans"]) == ("one", "kernel", [8, 16], [8, 16])
+    assert first["forward_after"] == report.kernels[0].forward_after
+    assert [row["name"] for row in data["weights"] if row["layer"] == "norm"] == [
+        "gamma",
+        "beta",
+        "moving_mean",
+        "moving_variance",
+    ]
+
+
+def test_plot_shows_before_and_after():
+    from matplotlib import pyplot
+
+    report = ik.initialize(make(), "he_normal", (X, Y))
+    figure = report.plot()
+    forward, backward = (panel for part in [figure, *figure.subfigs] for panel in part.axes)
+    lines = {line.get_label(): list(line.get_ydata()) for line in forward.get_lines()}
+    assert lines["after"] == [change.forward_after for change in report.kernels]
+    assert lines["before"] == [change.forward_before for change in report.kernels]
+    assert {line.get_label() for line in backward.get_lines()} == {"before", "after"}
+    pyplot.close("all")
+
+
+def test_a_shared_names_weights_are_told_apart():
+    cells = [L.LSTMCell(4), L.LSTMCell(4)]
+    model = keras.Sequential([keras.Input((5, 8)), L.RNN(cells, name="stack")])
+    report = ik.initialize(model, "he_normal")
+    names = [f"{change.layer}/{change.name}" for change in report.weights]
+    assert len(set(names)) == len(names) == 6
