@@ -44,3 +44,18 @@ def probe_backend() -> ModuleType:
     if name not in names:
         raise ValueError(f"probe: the Keras backend is {name!r}, expected one of {', '.join(map(repr, names))}.")
     return importlib.import_module(f"{__name__}.{names[name]}")
+
+
+def derivatives_backend() -> ModuleType:
+    """Derivatives, of any order, on the active framework: `tensorflow_derivatives` and so on, each with
+
+    - `value_and_gradients(function)`: a function of the same arguments that returns `function(values, ...)`, a
+      scalar, and its gradients with respect to the tensors of the list `values`; it can be differentiated again;
+    - `compiled(function)`: the same function, fast where it is called again with the same shapes. It takes and
+      returns tensors alone, in lists or tuples;
+    - `lacks_derivative(error)`: whether an error says that some operation has no derivative of that order.
+    """
+    name = keras.backend.backend()
+    if name not in ("tensorflow", "jax", "torch"):
+        raise ValueError(f"scheme: the Keras backend is {name!r}, expected 'tensorflow', 'jax' or 'torch'.")
+    return importlib.import_module(f"{__name__}.{name}_derivatives")
