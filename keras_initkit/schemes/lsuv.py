@@ -196,4 +196,4 @@ class _Scaler:
 
 def _gate_shape(kernel: Kernel) -> list[int]:
     """Broadcasts to `kernel.shape`, with an element for each gate."""
-    return [size if axis in kernel.batch_axes else 1 for axis, size in enumerate(kernel.shape)]
+    return [size if axis in np.atleast_1d(kernel.batch_axes) else 1 for axis, size in enumerate(kernel.shape)]

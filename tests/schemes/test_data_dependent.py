@@ -114,8 +114,8 @@ def test_layers_of_a_relu_network_change_at_one_rate_and_it_computes_the_same():
     widths = (20, 200, 30, 120, 10)
     x = normal(256, 20)
     within, both = relu_network(*widths), relu_network(*widths)
-    initialize(within, "data_dependent", x, seed=3, between_layers=False)
-    initialize(both, "data_dependent", x, seed=3)
+    initialize(within, "data_dependent", x, seed=3, beta=0.5, between_layers=False)
+    initialize(both, "data_dependent", x, seed=3, beta=0.5)
     np.testing.assert_allclose(values(both(x)), values(within(x)), atol=10 * ROUNDING)
     # Other random losses. A gradient of the last kernel has about 10 independent parts (the mean of its input times
     # each output), so its mean square over 8 losses is known to sqrt(2 / 80) = 16 % and a rate to 8 %; over the 20
