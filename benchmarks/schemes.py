@@ -10,24 +10,23 @@
 - time: LSUV on 25 to 200 layers of width 256, beside the published algorithm, which runs the whole network again
   each time it has scaled a layer or looks whether it needs to. Both draw the same kernels and stop at the same
   tolerance; the pass alone, and all of `initialize`.
-- training: loss after the first and the last epoch from each scheme, over five seeds, on scikit-learn's digits or
-  the file given by --data (x, y), standardized, by Adam at 1e-4. The networks have no normalisation.
+- training: `scheme_training.py`, loss after the first and the last epoch from each scheme, over five seeds, on
+  scikit-learn's digits or the file given by --data (x, y).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
-from keras import layers
+from scheme_models import MODELS, mlp
+from scheme_training import training
 
-from keras_initkit.comparison.data import load
 from keras_initkit.schemes import Plan, initialize
 from keras_initkit.schemes.drawn import draw_all
 from keras_initkit.schemes.forward import LayerCall, Pass
@@ -37,96 +36,6 @@ from keras_initkit.signal.state import replaced
 from keras_initkit.structure import weighted_layers
 
 EXAMPLES = 256
-
-
-def mlp(depth: int, width: int, activation: str, inputs: int | None = None, outputs: int | None = None) -> keras.Model:
-    """Dense layers, the last one linear if `outputs` are given."""
-    model = keras.Sequential([keras.Input((inputs or width,))])
-    for _ in range(depth - (outputs is not None)):
-        model.add(layers.Dense(width, activation))
-    if outputs is not None:
-        model.add(layers.Dense(outputs))
-    return model
-
-
-def vgg() -> keras.Model:
-    """Pairs of convolutions and pooling, a depthwise one and a strided transposed one among them."""
-    x = inputs = keras.Input((32, 32, 3))
-    for filters in (32, 64, 128):
-        for _ in range(2):
-            x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
-        x = layers.MaxPooling2D()(x)
-    x = layers.DepthwiseConv2D(3, padding="same", activation="relu")(x)
-    x = layers.Conv2DTranspose(64, 3, strides=2, padding="same", activation="relu")(x)
-    x = layers.Dense(128, "relu")(layers.Flatten()(layers.MaxPooling2D()(x)))
-    return keras.Model(inputs, layers.Dense(10)(x))
-
-
-def resnet20() -> keras.Model:
-    """He et al. 2016, section 4.2: 3 x 3 residual blocks of two convolutions, with batch normalisation."""
-    inputs = keras.Input((32, 32, 3))
-    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(16, 3, padding="same", use_bias=False)(inputs)))
-    for stage, filters in enumerate((16, 32, 64)):
-        for block in range(3):
-            stride, shortcut = (2 if stage and not block else 1), x
-            y = layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False)(x)
-            y = layers.ReLU()(layers.BatchNormalization()(y))
-            y = layers.Conv2D(filters, 3, padding="same", use_bias=False)(y)
-            y = layers.BatchNormalization()(y)
-            if stride > 1:
-                shortcut = layers.Conv2D(filters, 1, strides=2, use_bias=False)(x)
-                shortcut = layers.BatchNormalization()(shortcut)
-            x = layers.ReLU()(layers.Add()([y, shortcut]))
-    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
-
-
-def transformer() -> keras.Model:
-    """Six pre-norm blocks."""
-    x = inputs = keras.Input((32, 64))
-    for _ in range(6):
-        y = layers.LayerNormalization()(x)
-        x = layers.Add()([x, layers.MultiHeadAttention(4, 16)(y, y)])
-        y = layers.LayerNormalization()(x)
-        x = layers.Add()([x, layers.Dense(64)(layers.Dense(256, "gelu")(y))])
-    return keras.Model(inputs, layers.Dense(10)(layers.LayerNormalization()(x)))
-
-
-def lstm() -> keras.Model:
-    """Two layers."""
-    x = inputs = keras.Input((32, 16))
-    x = layers.LSTM(64)(layers.LSTM(64, return_sequences=True)(x))
-    return keras.Model(inputs, layers.Dense(10)(x))
-
-
-def unet() -> keras.Model:
-    """Three levels, joined by concatenation."""
-    x = inputs = keras.Input((32, 32, 3))
-    skips = []
-
-    def block(x: Any, filters: int) -> Any:
-        for _ in range(2):
-            x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
-        return x
-
-    for filters in (16, 32):
-        x = block(x, filters)
-        skips.append(x)
-        x = layers.MaxPooling2D()(x)
-    x = block(x, 64)
-    for filters in (32, 16):
-        x = layers.Conv2DTranspose(filters, 2, strides=2, padding="same")(x)
-        x = block(layers.Concatenate()([skips.pop(), x]), filters)
-    return keras.Model(inputs, layers.Conv2D(1, 1)(x))
-
-
-MODELS: dict[str, Callable[[], keras.Model]] = {
-    "tanh MLP, 100 layers": lambda: mlp(100, 256, "tanh"),
-    "VGG-like CNN": vgg,
-    "ResNet-20": resnet20,
-    "transformer, 6 layers": transformer,
-    "LSTM, 2 layers": lstm,
-    "U-Net": unet,
-}
 
 
 def variances(model: keras.Model, x: np.ndarray) -> dict[str, float]:
@@ -223,41 +132,6 @@ def timing() -> dict[str, Any]:
         )
     for name in ("lsuv", "initialize", "re-running"):
         print(f"time(200) / time(25), {name}: {results['200'][name] / results['25'][name]:.1f}")
-    return results
-
-
-def training(data: str, epochs: int, seeds: int) -> dict[str, Any]:
-    """Prints first-epoch and final training loss; returns them."""
-    dataset = load(data)
-    x = dataset.x_train.reshape(len(dataset.x_train), -1)[:4096]
-    y = dataset.y_train[: len(x)]
-    networks = {
-        "relu MLP, 50 layers": lambda: mlp(50, 128, "relu", x.shape[1], dataset.classes),
-        "tanh MLP, 10 layers": lambda: mlp(10, 128, "tanh", x.shape[1], dataset.classes),
-    }
-    print(f"{dataset.name}: {len(x)} examples, {epochs} epochs, {seeds} seeds; a constant guess has a loss of "
-          f"{np.log(dataset.classes):.3f}\n")  # fmt: skip
-    print("| network | scheme | first epoch | final | accuracy |")
-    print("|---|---|---|---|---|")
-    results: dict[str, Any] = {}
-    for name, make in networks.items():
-        model = make()
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.Adam(1e-4), loss, metrics=["accuracy"])
-        model.optimizer.build(model.trainable_variables)
-        for scheme in ("glorot_uniform", "he_normal", "auto", "lsuv", "data_dependent"):
-            runs = []
-            for seed in range(seeds):
-                keras.utils.set_random_seed(seed)
-                initialize(model, scheme, x[:EXAMPLES] if scheme in ("lsuv", "data_dependent") else None, seed=seed)
-                for variable in model.optimizer.variables:
-                    if "learning_rate" not in variable.path:
-                        variable.assign(keras.ops.zeros_like(variable.value))
-                history = model.fit(x, y, batch_size=64, epochs=epochs, verbose=0).history
-                runs.append((history["loss"][0], history["loss"][-1], history["accuracy"][-1]))
-            results.setdefault(name, {})[scheme] = runs
-            cells = [f"{statistics.mean(column):.3f} ± {np.std(column):.3f}" for column in zip(*runs, strict=True)]
-            print(f"| {name} | {scheme} | " + " | ".join(cells) + " |", flush=True)
     return results
 
 
