@@ -34,8 +34,13 @@ def test_the_callback_loads_no_plots():
 
 
 def test_public_names():
-    assert set(ik.__all__) - set(dir(ik)) == {"compare", "predict", "probe"}  # loaded when they are first used
-    for name in ("compare", "predict", "probe"):
+    assert set(ik.__all__) - set(dir(ik)) == {
+        "compare",
+        "initialize",
+        "predict",
+        "probe",
+    }  # loaded when they are first used
+    for name in ("compare", "initialize", "predict", "probe"):
         assert callable(getattr(ik, name))
     with pytest.raises(AttributeError, match="module 'keras_initkit' has no attribute 'nothing'"):
         _ = ik.nothing

@@ -150,7 +150,8 @@ def _wide(variable: keras.Variable) -> str:
 
 def _all_steps_first(layer: keras.layers.TimeDistributed) -> Callable:
     """A `call` that runs the inner layer on all steps at once, before it does so on one after the other."""
-    original, once = layer.call, []
+    original = layer.call
+    once: list[bool] = []
 
     @functools.wraps(original)
     def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:

@@ -45,7 +45,7 @@ def unit_variances(layer: keras.layers.Layer, kernel: Kernel, z: np.ndarray) -> 
         axes = [axis for axis, letter in enumerate(letters) if letter in places]
     else:
         kept = [unit_axis(layer, z)]
-        axes = sorted((*kernel.batch_axes, *kernel.out_axes))
+        axes = sorted(int(axis) for roles in (kernel.batch_axes, kernel.out_axes) for axis in np.atleast_1d(roles))
     variances = z.var(axis=tuple(axis for axis in range(z.ndim) if axis not in kept))
     if len(kept) > 1:
         variances = variances.transpose(np.argsort(np.argsort(kept)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ _MISSING = object()
 
 
 @contextlib.contextmanager
-def replaced(owner: Any, name: str, value: Callable) -> Iterator[None]:
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """`owner.name` is `value` for a while: on the instance alone, past the attribute tracking of Keras."""
     attributes = vars(owner)
     before = attributes.get(name, _MISSING)
