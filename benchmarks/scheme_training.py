@@ -63,6 +63,7 @@ def training(data: str, epochs: int, seeds: int) -> dict[str, Any]:
             runs = []
             for seed in range(seeds):
                 keras.utils.set_random_seed(seed)
+                initialize(model, "reset", seed=seed)  # what some schemes start from
                 initialize(model, start.scheme, given[start.reads], seed=seed, **start.options)
                 for variable in model.optimizer.variables:
                     if "learning_rate" not in variable.path:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -15,6 +13,7 @@ from keras_initkit.comparison.data import Dataset, ShuffledBatches
 from keras_initkit.comparison.hparams import session
 from keras_initkit.comparison.result import Run
 from keras_initkit.comparison.schemes import scheme
+from keras_initkit.signal.state import python_random
 from keras_initkit.signal.units import dead_units, saturated_units
 from keras_initkit.theory import activation_range
 
@@ -53,21 +52,6 @@ def histogram(values: np.ndarray) -> tuple[list[int], list[float]]:
     return counts.tolist(), edges.tolist()
 
 
-@contextlib.contextmanager
-def _python_seed(seed: int) -> Iterator[None]:
-    """Initializers without a seed take one from Python's `random`; its own state comes back afterwards.
-
-    `keras.utils.set_random_seed` would also seed TensorFlow, which then compiles every function anew: about a
-    second for each run.
-    """
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(state)
-
-
 class Experiment:
     """Trains one compiled model again and again from fresh weights: traced once, whatever the number of runs."""
 
@@ -90,7 +74,7 @@ class Experiment:
 
     def run(self, name: str, seed: int, log_dir: str | None, on_epoch: Callable[[], None]) -> Run:
         """Trains from the initializer of that name and says what came of it."""
-        with _python_seed(seed):
+        with python_random(seed):
             self.model.set_weights(self._fresh(name).get_weights())
         for variable, value in zip(self.model.optimizer.variables, self._unused_optimizer, strict=True):
             variable.assign(value)

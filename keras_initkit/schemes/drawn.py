@@ -8,10 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.schemes.fresh import fresh_weights, python_random
+from keras_initkit.schemes.fresh import fresh_weights
 from keras_initkit.schemes.kernel_draw import draw_kernel, draw_plain
 from keras_initkit.schemes.plan import Plan, own_weights
 from keras_initkit.schemes.registry import register_scheme
+from keras_initkit.signal.state import python_random
 from keras_initkit.structure import Kernel
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-from collections.abc import Iterator
-
 import keras
 import numpy as np
 
@@ -29,14 +25,3 @@ def fresh_weights(layer: keras.layers.Layer) -> list[np.ndarray]:
     if shapes != wanted:
         raise ValueError(f"{type(layer).__name__} made again has weights of shapes {shapes}, expected {wanted}")
     return [np.array(keras.ops.convert_to_numpy(weight.value)) for weight in twin.weights]
-
-
-@contextlib.contextmanager
-def python_random(seed: int) -> Iterator[None]:
-    """Python's `random`, from which Keras seeds whatever has no seed of its own, starts at `seed` for a while."""
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(state)

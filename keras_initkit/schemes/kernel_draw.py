@@ -14,7 +14,7 @@ from keras_initkit.initializers.core import ScaledVariance, draw
 from keras_initkit.initializers.orthogonal import GatewiseOrthogonal, ScaledOrthogonal, haar
 from keras_initkit.initializers.structured import Dirac
 from keras_initkit.initializers.upsampling import ICNR, BilinearUpsampling
-from keras_initkit.schemes.fresh import python_random
+from keras_initkit.signal.state import python_random
 from keras_initkit.structure import Kernel
 from keras_initkit.theory.fans import Axes, Fans
 

@@ -238,7 +238,6 @@ def test_integers_and_weights_that_are_no_kernels_are_listed():
         ({"scheme": "he_normal", "data": (X, Y, Y, Y)}, r"data: got a tuple of 4, expected x or \(x, y\)"),
         ({"scheme": "he_normal", "data": (None, Y)}, "data: got labels without examples"),
     ],
-    ids=str,
 )
 def test_errors_before_anything_has_changed(arguments, message):
     model = compiled_model()

@@ -36,7 +36,6 @@ ATTENTION = ["attention/attention_output", "attention/key", "attention/query", "
         (lambda layer: isinstance(layer, L.Dense), ["block/a", "block/b", "head"]),
         (["head", re.compile("value$")], ["attention/value", "head"]),
     ],
-    ids=str,
 )
 def test_ways_to_choose(model, chosen, expected):
     assert sorted(select(weighted_layers(model), chosen)) == expected
@@ -63,7 +62,6 @@ def test_a_layer_itself_and_a_nested_model(model):
         ([], r"layers: got \[\], expected at least one layer; None stands for all"),
         (3, "layers: got 3, expected a name, a compiled regular expression, a layer, a predicate"),
     ],
-    ids=str,
 )
 def test_what_fits_nothing_is_an_error(model, chosen, message):
     with pytest.raises(ValueError, match=message):

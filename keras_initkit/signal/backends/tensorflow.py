@@ -12,7 +12,7 @@ import contextlib
 import functools
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from keras_initkit.signal.backends.tensorflow_graph import beside, beside_joined, is_inside
 from keras_initkit.signal.moments import EMPTY_ROW, Moments, reduce_on_device
+from keras_initkit.signal.state import replaced
 from keras_initkit.signal.taps import kernels_of, taps_of
 from keras_initkit.structure.taps import Tap
 
@@ -75,7 +76,7 @@ class StepMeter:
         if self._instrumented is None:
             return self._plain(iterator)
         # Keras up to 3.6 looks `train_step` up when it traces, later versions when they make the function.
-        with _replaced(model, "train_step", self._measured_step):
+        with replaced(model, "train_step", self._measured_step):
             logs, self._rows = self._instrumented(iterator)
         return logs
 
@@ -106,7 +107,7 @@ class StepMeter:
                 return None
         self._layers = self._find_layers(model)
         self._taps = taps_of(self._layers)
-        with _replaced(model, "train_step", self._measured_step):
+        with replaced(model, "train_step", self._measured_step):
             try:
                 model.make_train_function(force=True)
                 return model.train_function
@@ -138,21 +139,6 @@ def _optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
     """The optimizer of `compile` and those that a model with its own `train_step` keeps as attributes."""
     candidates = [model.optimizer, *vars(model).values()]
     return list({id(x): x for x in candidates if isinstance(x, keras.optimizers.Optimizer)}.values())
-
-
-@contextlib.contextmanager
-def _replaced(owner: Any, name: str, function: Callable) -> Iterator[None]:
-    """`owner.name` is `function` for a while: on the instance alone, past the attribute tracking of Keras."""
-    attributes = vars(owner)
-    before = attributes.get(name)
-    attributes[name] = function
-    try:
-        yield
-    finally:
-        if before is None:
-            del attributes[name]
-        else:
-            attributes[name] = before
 
 
 def _loss_unscaling(optimizer: Any) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -187,7 +173,7 @@ def _tapped_layer(layer: keras.layers.Layer, path: str, readings: Readings, unsc
             losses.append(loss)
             original_add_loss(loss)
 
-        with _replaced(layer, "add_loss", add_loss):
+        with replaced(layer, "add_loss", add_loss):
             outputs = original(*args, **kwargs)
         flat = tf.nest.flatten(outputs)
         signals = {id(x): x for x in flat if isinstance(x, tf.Tensor) and x.dtype.is_floating}
@@ -206,7 +192,7 @@ def _tapped_layer(layer: keras.layers.Layer, path: str, readings: Readings, unsc
         marked = _with_keras_marks(output, observed)
         return tf.nest.pack_sequence_as(outputs, [marked if x is output else x for x in flat])
 
-    return _replaced(layer, "call", call)
+    return replaced(layer, "call", call)
 
 
 def _with_keras_marks(output: tf.Tensor, observed: Callable) -> tf.Tensor:
@@ -245,7 +231,7 @@ def _tapped_optimizer(
                 readings[Tap("weight_gradient", owners[id(variable)])].append(dense)
         return original(grads, trainable_variables)
 
-    return _replaced(optimizer, "apply", apply)
+    return replaced(optimizer, "apply", apply)
 
 
 def _row(tap: Tap, tensors: list[tf.Tensor], graph: Any) -> tf.Tensor:
