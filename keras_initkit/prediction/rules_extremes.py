@@ -63,9 +63,12 @@ class _Windows:
         difference = np.moveaxis(sites[:, None] - sites[None], -1, 0)
         return self.same.at(list(difference)) - self.z.mean**2
 
-    def maximum(self, window: Sequence[int], edge: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Maxima over a window, and z where they are. `edge`: a zero of the border is in the window."""
-        z = _draw(self.covariance(_sites(window)), self.z.mean)
+    def maximum(self, window: Sequence[int], edge: bool, strength: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """Maxima over a window, and z where they are.
+
+        `edge`: a zero of the border is in the window. `strength`: the variance there over the mean of all.
+        """
+        z = _draw(strength * self.covariance(_sites(window)), self.z.mean)
         values = self.apply(z)
         largest = values.max(axis=1)
         chosen = np.take_along_axis(z, values.argmax(axis=1)[:, None], axis=1)[:, 0]
@@ -102,21 +105,28 @@ def _pooled(x: Signal, window: Sequence[int], strides: Sequence[int], padding: s
         raise UnpredictableError(f"its windows have {math.prod(window)} elements, more than the {_LARGEST} predicted")
     windows = _Windows(x)
     z, axes = windows.z, len(window)
-    kinds: list[tuple[tuple[int, ...], bool, float]] = [((), False, 1.0)]
+    # Windows by what they hold: their size along each axis, whether zeros, how strong z is there; and their share.
+    kinds: list[tuple[tuple[int, ...], bool, float, float]] = [((), False, 1.0, 1.0)]
     for axis, (n, k, s) in enumerate(zip(x.size, window, strides, strict=True)):
         margin = x.margin[axis] if x.margin else (0, 0)
-        inside = [k] if n is None else window_counts(n, k, s, 1, padding, margin)[0]
-        for count in sorted(set(inside)):
-            if count == 0:
+        held = [(k, 1.0)]
+        if n is not None:
+            inside, starts = window_counts(n, k, s, 1, padding, margin)
+            if 0 in inside:
                 raise UnpredictableError("some of its windows hold nothing but the border")
+            given = z.profile[axis] if z.profile else None
+            strengths = np.ones(n) if given is None else given
+            means = [float(strengths[max(start, 0) : start + k].mean()) for start in starts]
+            held = list(zip(inside, np.round(means, 6).tolist(), strict=True))
         kinds = [
-            ((*sizes, count), edge or (count < k and any(margin)), share * inside.count(count) / len(inside))
-            for sizes, edge, share in kinds
-            for count in sorted(set(inside))
+            ((*sizes, count), edge or (count < k and any(margin)), strength * mean, share * held.count(one) / len(held))
+            for sizes, edge, strength, share in kinds
+            for one in sorted(set(held))
+            for count, mean in [one]
         ]
     mean = second = squared_mean = 0.0
-    for sizes, edge, share in kinds:
-        values, _ = windows.maximum(sizes, edge)
+    for sizes, edge, strength, share in kinds:
+        values, _ = windows.maximum(sizes, edge, strength)
         mean, second = mean + share * values.mean(), second + share * np.mean(values**2)
         squared_mean += share * values.mean() ** 2
     full, chosen = windows.maximum(window, False)
@@ -144,7 +154,7 @@ def _pooled(x: Signal, window: Sequence[int], strides: Sequence[int], padding: s
 
     same = pool(windows.same, float(second))
     other = None if z.other is None else pool(z.other, None)
-    edged = len(kinds) > 1
+    edged = len({sizes for sizes, *_ in kinds}) > 1
     taps = window_taps(x.size, window, strides, (1,) * axes, padding, x.margin, x.profile)
     profile = () if edged else taps.profile
     output = Signal(float(mean), float(second), taps.size, same, other, alike=not edged, roots=x.roots, profile=profile)
