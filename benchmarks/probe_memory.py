@@ -6,7 +6,8 @@ since the model and the data were there and the framework had run a small model 
     KERAS_BACKEND=tensorflow python benchmarks/probe_memory.py
 
 Prints JSON. The probe is to stay below 1.2 times the training step. On JAX it does not: run eagerly, as a probe
-must, JAX keeps each pre-activation and its sign besides the outputs, with a probe or without (18 MiB a layer for 8).
+must, JAX keeps what its rule for relu makes, a mask and an array of zeros, besides each output, with a probe or
+without (18 MiB a layer for 8; `jax.live_arrays()` shows it). A compiled step makes neither.
 """
 
 from __future__ import annotations
