@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,6 +14,7 @@ from keras_initkit.callbacks.schedule import schedule
 from keras_initkit.signal.backends import step_meter
 from keras_initkit.signal.report import STATISTICS, SignalReport
 from keras_initkit.structure.graph import weighted_layers
+from keras_initkit.structure.selection import Layers, select
 
 
 class LayerStatsCallback(keras.callbacks.Callback):
@@ -36,21 +38,32 @@ class LayerStatsCallback(keras.callbacks.Callback):
     Args:
         log_dir: where TensorBoard reads; made if missing. `None` measures without a log.
         update_freq: `"epoch"` measures the first batch of every epoch, `"batch"` every batch, an integer n
-            every n-th batch. With `steps_per_execution` above 1, the last of the steps that run together.
+            every n-th batch; or a function of the number of steps done before: `every(100)`, which has the first
+            ten too, `logarithmic()`, or your own. With `steps_per_execution` above 1, the last of the steps that
+            run together.
+        layers: which layers: a name or path, a compiled regular expression (searched in the path), a layer, a
+            predicate of the layer, or a list of these; `None` is all that have weights.
 
     Attributes:
         reports: a `SignalReport` for each measured step, in order.
 
     Raises:
-        ValueError: for an unknown `update_freq`; when training begins, on a backend other than TensorFlow
-            or under several replicas.
+        ValueError: for an unknown `update_freq`; when training begins, on a backend other than TensorFlow or
+            under several replicas, or if `layers` fit none (of a model that is not built yet, at its first
+            measured step).
         OSError: when training begins, if `log_dir` cannot be written.
     """
 
-    def __init__(self, log_dir: str | os.PathLike | None = "logs", update_freq: str | int = "epoch"):
+    def __init__(
+        self,
+        log_dir: str | os.PathLike | None = "logs",
+        update_freq: str | int | Callable[[int], bool] = "epoch",
+        layers: Layers = None,
+    ):
         super().__init__()
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self.update_freq = update_freq
+        self.layers = layers
         self.reports: list[SignalReport] = []
         self._due = schedule(update_freq)
         self._meter: Any = None
@@ -77,7 +90,9 @@ class LayerStatsCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Opens the log while the user can still act on an error."""
         if self._metered is not self.model:
-            self._meter, self._metered = step_meter(self.model, weighted_layers), self.model
+            self._meter, self._metered = step_meter(self.model, self._chosen), self.model
+        if self.model.built and all(layer.built for layer in self.model.layers):
+            self._chosen(self.model)
         self._close()  # what an exception in the `fit` before has left open
         if self.log_dir is not None:
             self._log = EventLog(os.path.join(self.log_dir, "train"))
@@ -121,6 +136,9 @@ class LayerStatsCallback(keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         """Closes the log."""
         self._close()
+
+    def _chosen(self, model: keras.Model) -> dict[str, keras.layers.Layer]:
+        return select(weighted_layers(model), self.layers)
 
     def _close(self) -> None:
         if self._log is not None:

@@ -17,13 +17,13 @@ from keras_initkit.schemes.drawn import draw_all
 from keras_initkit.schemes.measure import Variances, measured, measured_on_drawn
 from keras_initkit.schemes.plan import Plan, WeightChange
 from keras_initkit.schemes.report import InitializationReport
-from keras_initkit.schemes.selection import Layers, select
 from keras_initkit.schemes.undo import only_what_is_set
 from keras_initkit.signal.inputs import prepared
 from keras_initkit.signal.labels import prepared_labels
 from keras_initkit.signal.state import random_state_kept
 from keras_initkit.structure import weighted_layers
 from keras_initkit.structure.graph import named_layers
+from keras_initkit.structure.selection import Layers, select
 
 
 def initialize(

@@ -1,6 +1,7 @@
 """LayerStatsCallback in real fits: what it leaves in the log, and that it leaves nothing else."""
 
 import os
+import re
 
 import keras
 import numpy as np
@@ -210,3 +211,52 @@ def test_a_report_refuses_an_unknown_statistic():
 
     with pytest.raises(ValueError, match="statistic: got 'variance', expected one of 'activation_mean'"):
         SignalReport(()).statistic("variance")
+
+
+@tensorflow_only
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ("inner", ["inner/first"]),
+        (["out", re.compile("no")], ["norm", "out"]),
+        (lambda layer: isinstance(layer, keras.layers.Dense), ["inner/first", "out"]),
+    ],
+    ids=["name", "list", "predicate"],
+)
+def test_chosen_layers(tmp_path, layers, expected):
+    model, callback = small_model(), LayerStatsCallback(tmp_path, layers=layers)
+    fit(model, callback, epochs=1)
+    assert [report.layers for report in callback.reports] == [expected]
+    assert set(read(tmp_path / "train").Tags()["scalars"]) == {f"{s}/{layer}" for s in STATISTICS for layer in expected}
+
+
+@tensorflow_only
+def test_layers_that_fit_nothing_are_refused_before_the_first_step():
+    model = small_model()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="layers: 'outt' fits no layer with weights; near names: out"):
+        fit(model, LayerStatsCallback(None, layers="outt"))
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@tensorflow_only
+def test_two_callbacks_each_see_the_layers_that_they_chose():
+    def weights(*callbacks):
+        keras.utils.set_random_seed(3)
+        model = small_model()
+        fit(model, *callbacks)
+        return model.get_weights()
+
+    alone, all_layers = LayerStatsCallback(None, 3), LayerStatsCallback(None, 3)
+    plain = weights()
+    weights(alone)
+    out, inner, by_itself = (LayerStatsCallback(None, 3, layers=name) for name in ("out", "inner", "inner"))
+    for trained in (weights(out, inner, all_layers), weights(by_itself)):
+        for mine, theirs in zip(plain, trained, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    assert [report.layers for report in out.reports] == 3 * [["out"]]
+    assert [report.layers for report in inner.reports] == 3 * [["inner/first"]]
+    assert all_layers.reports == alone.reports
+    chosen = {tap: moments for tap, moments in alone.reports[2].moments.items() if tap.layer == "inner/first"}
+    assert inner.reports[2].moments == by_itself.reports[2].moments == chosen

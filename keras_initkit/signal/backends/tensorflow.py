@@ -47,8 +47,10 @@ class StepMeter:
                 "expected one. Train without a distribution strategy to measure layers, or leave the callback out."
             )
         self._model, self._find_layers = model, find_layers
+        self._finders = [find_layers]  # of all the meters that this one measures for
         self._layers: dict[str, keras.layers.Layer] = {}
         self._taps: list[Tap] = []
+        self._own: tuple[list[Tap], list[Tap]] = ([], [])  # what was measured last, and what of it was asked for here
         self._source = self  # the meter that measures for this one: another, where two callbacks share a step
         self._waited = False
         self._plain: Any = None
@@ -61,6 +63,9 @@ class StepMeter:
         armed = getattr(model.train_function, "__self__", None)
         if isinstance(armed, StepMeter):  # by another callback, or for a step that never came
             self._source = armed
+            if self._find_layers not in armed._finders:
+                armed._finders.append(self._find_layers)
+                armed._instrumented = None
             return
         self._source, self._replaced_function = self, model.train_function
         model.train_function = self._measured_function
@@ -85,8 +90,10 @@ class StepMeter:
         meter = self._source
         if meter._rows is None:
             return {}
-        rows = np.asarray(meter._rows)
-        return {tap: Moments.from_row(row) for tap, row in zip(meter._taps, rows, strict=True) if row[0]}
+        if self._own[0] is not meter._taps:
+            self._own = meter._taps, taps_of(self._find_layers(self._model))
+        rows = dict(zip(meter._taps, np.asarray(meter._rows), strict=True))
+        return {tap: Moments.from_row(rows[tap]) for tap in self._own[1] if tap in rows and rows[tap][0]}
 
     def _build(self, iterator: Any) -> Callable | None:
         """The training function of Keras, around a `train_step` that also returns the statistics.
@@ -105,7 +112,7 @@ class StepMeter:
             elif not self._waited:
                 self._waited = True  # for a step in which all layers are built, but those that are never called
                 return None
-        self._layers = self._find_layers(model)
+        self._layers = {path: layer for find in self._finders for path, layer in find(model).items()}
         self._taps = taps_of(self._layers)
         with replaced(model, "train_step", self._measured_step):
             try:

@@ -6,8 +6,8 @@ import keras
 import pytest
 from keras import layers as L
 
-from keras_initkit.schemes.selection import select
 from keras_initkit.structure import weighted_layers
+from keras_initkit.structure.selection import select
 
 
 @pytest.fixture(scope="module")

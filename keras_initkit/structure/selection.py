@@ -1,4 +1,4 @@
-"""Which layers a scheme may touch."""
+"""Which layers of a model are meant."""
 
 from __future__ import annotations
 
