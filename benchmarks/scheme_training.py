@@ -30,31 +30,44 @@ DRAWN = [Start("glorot_uniform"), Start("he_normal"), Start("auto"), Start("lsuv
 LEARNED = [Start("metainit", "", {"steps": 200, "epsilon": 1e-3})]
 
 
-def networks(inputs: int, classes: int) -> dict[str, tuple[keras.Model, float, list[Start]]]:
-    """By name: the model, Adam's learning rate, and the schemes that are for such a model."""
+class Network(NamedTuple):
+    """A model, Adam's learning rate, the schemes that are for it, and whether its inputs are scaled into [0, 1]."""
+
+    model: keras.Model
+    rate: float
+    starts: list[Start]
+    unit_range: bool = False
+
+
+def networks(inputs: int, classes: int) -> dict[str, Network]:
+    """The networks by name. Auto-encoders of sigmoid layers want inputs in [0, 1]."""
     deep = [*DRAWN, Start("data_dependent", "batch")]
     gradinit = Start("gradinit", "xy", {"steps": 100, "optimizer": "adam"})
     pretraining = [Start("pretraining", "x", {"verbose": 0}), Start("pretraining", "x", {"verbose": 0, "noise": 0.25})]
     return {
-        "relu MLP, 50 layers": (mlp(50, 128, "relu", inputs, classes), 1e-4, deep),
-        "tanh MLP, 10 layers": (mlp(10, 128, "tanh", inputs, classes), 1e-4, [*deep, gradinit, *LEARNED]),
-        "sigmoid MLP, 6 layers": (mlp(6, 64, "sigmoid", inputs, classes), 1e-3, [*DRAWN, *pretraining]),
-        "residual relu MLP, 20 branches": (residual_mlp(inputs, classes), 1e-4, [*DRAWN, Start("fixup")]),
+        "relu MLP, 50 layers": Network(mlp(50, 128, "relu", inputs, classes), 1e-4, deep),
+        "tanh MLP, 10 layers": Network(mlp(10, 128, "tanh", inputs, classes), 1e-4, [*deep, gradinit, *LEARNED]),
+        "sigmoid MLP, 6 layers, inputs in [0, 1]": Network(
+            mlp(6, 64, "sigmoid", inputs, classes), 1e-3, [*DRAWN, *pretraining], unit_range=True
+        ),
+        "residual relu MLP, 20 branches": Network(residual_mlp(inputs, classes), 1e-4, [*DRAWN, Start("fixup")]),
     }
 
 
 def training(data: str, epochs: int, seeds: int) -> dict[str, Any]:
     """Prints first-epoch and final training loss; returns them."""
     dataset = load(data)
-    x = dataset.x_train.reshape(len(dataset.x_train), -1)[:4096]
-    y = dataset.y_train[: len(x)]
-    given = {"": None, "x": x, "batch": x[:EXAMPLES], "xy": (x, y)}
-    print(f"{dataset.name}: {len(x)} examples, {epochs} epochs, {seeds} seeds; a constant guess has a loss of "
+    standardized = dataset.x_train.reshape(len(dataset.x_train), -1)[:4096]
+    y = dataset.y_train[: len(standardized)]
+    print(f"{dataset.name}: {len(y)} examples, {epochs} epochs, {seeds} seeds; a constant guess has a loss of "
           f"{np.log(dataset.classes):.3f}\n")  # fmt: skip
     print("| network | scheme | first epoch | final | accuracy |")
     print("|---|---|---|---|---|")
     results: dict[str, Any] = {}
-    for name, (model, rate, starts) in networks(x.shape[1], dataset.classes).items():
+    for name, (model, rate, starts, unit_range) in networks(standardized.shape[1], dataset.classes).items():
+        low, span = (standardized.min(), np.ptp(standardized)) if unit_range else (0.0, 1.0)
+        x = (standardized - low) / span
+        given = {"": None, "x": x, "batch": x[:EXAMPLES], "xy": (x, y)}
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
         model.optimizer.build(model.trainable_variables)
