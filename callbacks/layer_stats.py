@@ -93,11 +93,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
             self._meter, self._metered = step_meter(self.model, self._chosen), self.model
         if self.model.built and all(layer.built for layer in self.model.layers):
             self._chosen(self.model)
-        self._close()  # what an exception in the `fit` before has left open
-        if self.log_dir is not None:
-            self._log = EventLog(os.path.join(self.log_dir, "train"))
-            titles = {name: name.replace("_", " ") for name in STATISTICS}
-            self._log.summary(one_chart_each(titles))
+        self._log = None if self.log_dir is None else _log_in(os.path.join(self.log_dir, "train"))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Counts on from the epoch before."""
@@ -126,21 +122,31 @@ class LayerStatsCallback(keras.callbacks.Callback):
             try:
                 self._log.scalars(report.step, report.scalars())
             except OSError as error:  # a full disk must not end a long training
+                path, self._log = self._log.path, None
                 warnings.warn(
-                    f"LayerStatsCallback: cannot write to {self._log.path} ({error}); training goes on without "
-                    "the log. What is measured stays in the callback's `reports`.",
+                    f"LayerStatsCallback: cannot write to {path} ({error.strerror or error}); training goes on "
+                    "without the log. What is measured stays in the callback's `reports`.",
                     stacklevel=2,
                 )
-                self._log = None
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Closes the log."""
-        self._close()
+        """Ends the log."""
+        self._log = None
 
     def _chosen(self, model: keras.Model) -> dict[str, keras.layers.Layer]:
         return select(weighted_layers(model), self.layers)
 
-    def _close(self) -> None:
-        if self._log is not None:
-            self._log.close()
-        self._log = None
+
+def _log_in(directory: str) -> EventLog:
+    """A log with the charts of every statistic, or an error that says what to do."""
+    try:
+        log = EventLog(directory)
+        log.summary(one_chart_each({name: name.replace("_", " ") for name in STATISTICS}))
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"LayerStatsCallback: cannot write the log to {directory} ({error.strerror or error}), expected a "
+            "directory where files can be made, or a path where one can. Choose another `log_dir`, or "
+            "`log_dir=None` to measure without a log.",
+        ) from error
+    return log

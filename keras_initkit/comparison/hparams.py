@@ -41,7 +41,6 @@ def write_experiment(log_dir: str) -> None:
     ]
     log = EventLog(log_dir)
     log.summary(summary.experiment_pb(infos, metrics))
-    log.close()
 
 
 @contextlib.contextmanager
@@ -61,4 +60,3 @@ def session(log_dir: str | None, hparams: Mapping[str, Any]) -> Iterator[None]:
         status = api_pb2.STATUS_SUCCESS
     finally:
         log.summary(summary.session_end_pb(status))
-        log.close()

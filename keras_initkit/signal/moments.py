@@ -58,7 +58,7 @@ class Moments:
     def from_row(cls, row: np.ndarray) -> Moments:
         """From what `reduce_on_device` put out, once it is on the host."""
         count, mean, m2, scale, minimum, maximum, zeros, nonfinite = map(float, row)
-        return cls(int(count), mean, m2 * scale**2, minimum, maximum, int(zeros), int(nonfinite))
+        return cls(int(count), mean, m2 * scale * scale, minimum, maximum, int(zeros), int(nonfinite))
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both tensors together."""
@@ -69,7 +69,7 @@ class Moments:
         return Moments(
             count,
             self.mean + delta * other.count / count,
-            self.m2 + other.m2 + delta**2 * self.count * other.count / count,
+            self.m2 + other.m2 + delta * delta * self.count * other.count / count,
             float(np.fmin(self.minimum, other.minimum)),
             float(np.fmax(self.maximum, other.maximum)),
             self.zeros + other.zeros,

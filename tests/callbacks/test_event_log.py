@@ -14,21 +14,17 @@ def events(path):
 def test_one_event_holds_all_values_of_a_step(tmp_path):
     log = EventLog(tmp_path / "run" / "train")
     log.scalars(3, {"a/x": 1.5, "b/y": float("nan")})
-    # On disk at once: read before the log is closed.
     version, event = events(log.path)
     assert version.file_version == "brain.Event:2"
     assert event.step == 3
     assert [value.tag for value in event.summary.value] == ["a/x", "b/y"]
     assert event.summary.value[0].tensor.float_val[0] == 1.5  # TensorBoard's loader turns simple values into these
-    log.close()
     assert [path.name for path in (tmp_path / "run" / "train").iterdir()] == [log.path.rsplit("/", 1)[1]]
 
 
 def test_two_logs_of_one_directory_do_not_meet(tmp_path):
     first, second = EventLog(tmp_path), EventLog(tmp_path)
     assert first.path != second.path
-    first.close()
-    second.close()
 
 
 def test_a_layout_has_one_chart_for_each_statistic(tmp_path):
@@ -36,7 +32,6 @@ def test_a_layout_has_one_chart_for_each_statistic(tmp_path):
 
     log = EventLog(tmp_path)
     log.summary(one_chart_each({"mean": "the mean", "variance": "the variance"}))
-    log.close()
     (value,) = events(log.path)[1].summary.value
     assert value.tag == metadata.CONFIG_SUMMARY_TAG
     layout = layout_pb2.Layout.FromString(value.tensor.string_val[0])
