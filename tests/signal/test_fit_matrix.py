@@ -466,9 +466,7 @@ def test_an_interrupt_just_before_a_measured_step_is_forgotten(tmp_path):
     model, callback = compiled(mlp()), LayerStatsCallback(tmp_path, 1)
     with pytest.raises(KeyboardInterrupt):
         fit(model, [callback, Raises()])
-    log = callback._log
     fit(model, [callback])
-    assert log._file.closed
     assert steps(callback) == [0, 1, 2, 3]
     plain = model.train_function
     fit(model, [])
