@@ -10,10 +10,11 @@ import numpy as np
 
 from keras_initkit.schemes.fresh import fresh_weights
 from keras_initkit.schemes.kernel_draw import draw_kernel, draw_plain
-from keras_initkit.schemes.plan import Plan, own_weights
+from keras_initkit.schemes.plan import Plan
 from keras_initkit.schemes.registry import register_scheme
 from keras_initkit.signal.state import python_random
 from keras_initkit.structure import Kernel
+from keras_initkit.structure.graph import own_weights
 
 
 def draw_all(plan: Plan, initializer: Any) -> None:

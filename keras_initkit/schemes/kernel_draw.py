@@ -16,7 +16,8 @@ from keras_initkit.initializers.structured import Dirac
 from keras_initkit.initializers.upsampling import ICNR, BilinearUpsampling
 from keras_initkit.signal.state import python_random
 from keras_initkit.structure import Kernel
-from keras_initkit.theory.fans import Axes, Fans
+from keras_initkit.structure.kernels import as_tuple
+from keras_initkit.theory.fans import Fans
 
 _ORTHOGONAL = (keras.initializers.Orthogonal, ScaledOrthogonal, GatewiseOrthogonal)
 # These say what one block (field..., inputs, outputs) holds; of all others the values belong to a shape.
@@ -93,12 +94,8 @@ def draw_plain(initializer: Any, shape: tuple[int, ...], dtype: str, seed: int) 
 
 def _field(kernel: Kernel) -> list[int]:
     """Axes of the receptive field."""
-    taken = [axis for axes in (kernel.in_axes, kernel.out_axes, kernel.batch_axes) for axis in _tuple(axes)]
+    taken = [axis for axes in (kernel.in_axes, kernel.out_axes, kernel.batch_axes) for axis in as_tuple(axes)]
     return [axis for axis in range(len(kernel.shape)) if axis not in taken]
-
-
-def _tuple(axes: Axes) -> tuple[int, ...]:
-    return (axes,) if isinstance(axes, int) else tuple(axes)
 
 
 def _draws_haar(initializer: Any) -> bool:
@@ -135,7 +132,7 @@ def _in_place(kernel: Kernel, blocks: Callable[[int, tuple[int, ...]], np.ndarra
         return [kernel.shape[axis] for axis in axes]
 
     field = _field(kernel)
-    batch, ins, outs = (_tuple(axes) for axes in (kernel.batch_axes, kernel.in_axes, kernel.out_axes))
+    batch, ins, outs = (as_tuple(axes) for axes in (kernel.batch_axes, kernel.in_axes, kernel.out_axes))
     packed = blocks(math.prod(sizes(batch)), (*sizes(field), math.prod(sizes(ins)), math.prod(sizes(outs))))
     order = [*batch, *field, *ins, *outs]
     return packed.reshape(sizes(order)).transpose(np.argsort(order)).reshape(tuple(kernel.variable.shape))

@@ -17,6 +17,7 @@ from keras_initkit.schemes.recurrent import gate_parts, gate_pre_activations
 from keras_initkit.schemes.registry import register_scheme
 from keras_initkit.schemes.units import bias_of, unit_means
 from keras_initkit.structure import Kernel
+from keras_initkit.structure.kernels import as_tuple
 
 _ROUNDS = 10  # the paper's T_max; a layer that is linear in its kernel needs one
 # A variance below this part of the largest square is what rounding makes of a constant.
@@ -196,4 +197,4 @@ class _Scaler:
 
 def _gate_shape(kernel: Kernel) -> list[int]:
     """Broadcasts to `kernel.shape`, with an element for each gate."""
-    return [size if axis in np.atleast_1d(kernel.batch_axes) else 1 for axis, size in enumerate(kernel.shape)]
+    return [size if axis in as_tuple(kernel.batch_axes) else 1 for axis, size in enumerate(kernel.shape)]

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_initkit.structure import Kernel, kernels, sublayers, weighted_layers
-from keras_initkit.structure.graph import OPAQUE, parts
+from keras_initkit.structure.graph import OPAQUE, own_weights
 from keras_initkit.structure.variables import VariableMap
 from keras_initkit.theory.fans import Fans
 
@@ -151,12 +151,6 @@ class Plan:
             after = float(values.std()) if values.size else 0.0
             result.append(replace(change, stddev_after=after, skipped=reason, scale=scale))
         return result
-
-
-def own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """A layer's weights without those of its parts, which stand under paths of their own."""
-    inside = {id(weight) for part in parts(layer) for weight in part.weights}
-    return [weight for weight in layer.weights if id(weight) not in inside]
 
 
 def _closed(layer: keras.layers.Layer) -> str:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_initkit.structure import Kernel
+from keras_initkit.structure.kernels import as_tuple
 
 
 def bias_of(layer: keras.layers.Layer) -> keras.Variable | None:
@@ -45,7 +46,7 @@ def unit_variances(layer: keras.layers.Layer, kernel: Kernel, z: np.ndarray) -> 
         axes = [axis for axis, letter in enumerate(letters) if letter in places]
     else:
         kept = [unit_axis(layer, z)]
-        axes = sorted(int(axis) for roles in (kernel.batch_axes, kernel.out_axes) for axis in np.atleast_1d(roles))
+        axes = sorted((*as_tuple(kernel.batch_axes), *as_tuple(kernel.out_axes)))
     variances = z.var(axis=tuple(axis for axis in range(z.ndim) if axis not in kept))
     if len(kept) > 1:
         variances = variances.transpose(np.argsort(np.argsort(kept)))

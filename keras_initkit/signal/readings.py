@@ -13,7 +13,7 @@ from keras_initkit.prediction import Expected
 from keras_initkit.signal.moments import Moments
 from keras_initkit.signal.report import TensorStats
 from keras_initkit.signal.statistics import tensor_stats
-from keras_initkit.structure.graph import parts, weighted_layers
+from keras_initkit.structure.graph import own_weights, weighted_layers
 from keras_initkit.structure.taps import KINDS, SIGNALS, Tap
 from keras_initkit.theory.activations import activation_range
 
@@ -69,8 +69,9 @@ class Readings:
 
     def read_weights(self) -> None:
         """Reads the weights, each with the layer that holds it."""
-        self._taps_of_weights = {id(variable): tap for tap, variable in _weights(self._model)}
-        for tap, variable in _weights(self._model):
+        weights = list(_weights(self._model))
+        self._taps_of_weights = {id(variable): tap for tap, variable in weights}
+        for tap, variable in weights:
             self.read(tap, keras.ops.convert_to_numpy(variable.value))
 
     def read_weight_gradients(
@@ -136,10 +137,9 @@ def _weights(model: keras.Model) -> Iterator[tuple[Tap, keras.Variable]]:
     """Every float weight, with the innermost layer that holds it; one that several share, once."""
     seen: set[int] = set()
     for path, layer in weighted_layers(model).items():
-        inside = {id(weight) for part in parts(layer) for weight in part.weights}
         names: set[str] = set()
-        for weight in layer.weights:
-            if id(weight) in inside or not keras.backend.is_float_dtype(keras.backend.standardize_dtype(weight.dtype)):
+        for weight in own_weights(layer):
+            if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(weight.dtype)):
                 continue
             name, number = weight.name, 1
             while name in names:

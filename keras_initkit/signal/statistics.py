@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_initkit.signal.moments import Moments
 from keras_initkit.signal.report import Histogram, TensorStats
+from keras_initkit.signal.units import SATURATION_DEPTH, SATURATION_SHARE
 from keras_initkit.structure.taps import Tap
 
 CHUNK = 2**18  # elements; 2 MiB in float64
@@ -81,11 +82,11 @@ def _of_units(matrix: np.ndarray, limits: tuple[float, float] | None) -> dict[st
     for chunk in _chunks(matrix):
         alive |= (chunk != 0).any(axis=0)
         if bounded:
-            saturated += (np.abs(chunk - middle) > 0.99 * half).sum(axis=0)
+            saturated += (np.abs(chunk - middle) > SATURATION_DEPTH * half).sum(axis=0)
     return {
         "dead_units": float(1 - alive.mean()),
         "saturated": float(saturated.sum() / matrix.size) if bounded else None,
-        "saturated_units": float((saturated >= 0.95 * len(matrix)).mean()) if bounded else None,
+        "saturated_units": float((saturated >= SATURATION_SHARE * len(matrix)).mean()) if bounded else None,
         "effective_rank": effective_rank(matrix),
     }
 

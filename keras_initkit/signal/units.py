@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+SATURATION_DEPTH, SATURATION_SHARE = 0.99, 0.95  # see `saturated_units`
+
 
 def dead_units(outputs: np.ndarray) -> np.ndarray:
     """Which units are zero for every example and position.
@@ -20,7 +22,7 @@ def dead_units(outputs: np.ndarray) -> np.ndarray:
 
 
 def saturated_units(
-    outputs: np.ndarray, limits: tuple[float, float], depth: float = 0.99, share: float = 0.95
+    outputs: np.ndarray, limits: tuple[float, float], depth: float = SATURATION_DEPTH, share: float = SATURATION_SHARE
 ) -> np.ndarray:
     """Which units sit at an end of the activation's range for nearly every example and position.
 

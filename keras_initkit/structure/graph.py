@@ -46,12 +46,13 @@ def weighted_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
     Args:
         model: a built model.
     """
+    return {path: layer for path, layer in named_layers(model).items() if own_weights(layer)}
 
-    def has_own_weights(layer: keras.layers.Layer) -> bool:
-        inside = {id(weight) for part in parts(layer) for weight in part.weights}
-        return any(id(weight) not in inside for weight in layer.weights)
 
-    return {path: layer for path, layer in named_layers(model).items() if has_own_weights(layer)}
+def own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """A layer's weights without those of its parts, which stand under paths of their own."""
+    inside = {id(weight) for part in parts(layer) for weight in part.weights}
+    return [weight for weight in layer.weights if id(weight) not in inside]
 
 
 def _unused(path: str, found: dict[str, keras.layers.Layer]) -> str:

@@ -64,7 +64,7 @@ class Kernel:
             raise ValueError(f"shape: got {shape} for {self.variable.path}, expected the size of {own_shape}.")
         if self.role not in ROLES:
             raise ValueError(f"role: got {self.role!r}, expected one of {', '.join(map(repr, ROLES))}.")
-        axes = {name: _as_tuple(getattr(self, name)) for name in ("in_axes", "out_axes", "batch_axes")}
+        axes = {name: as_tuple(getattr(self, name)) for name in ("in_axes", "out_axes", "batch_axes")}
         compute_fans(shape, **axes)  # raises if they do not fit
         for name, value in axes.items():
             object.__setattr__(self, name, tuple(axis % len(shape) for axis in value))
@@ -89,7 +89,8 @@ class Kernel:
         return Fans(fan_in / spread, fan_out) if self.role == "conv_transpose" else Fans(fan_in, fan_out / spread)
 
 
-def _as_tuple(axes: Axes) -> tuple[int, ...]:
+def as_tuple(axes: Axes) -> tuple[int, ...]:
+    """An axis, or several, as several."""
     return (axes,) if isinstance(axes, int) else tuple(axes)
 
 
