@@ -13,6 +13,7 @@ from keras_initkit.callbacks.event_log import EventLog, one_chart_each
 from keras_initkit.callbacks.schedule import schedule
 from keras_initkit.signal.backends import step_meter
 from keras_initkit.signal.report import STATISTICS, SignalReport
+from keras_initkit.signal.step import StepReading
 from keras_initkit.structure.graph import weighted_layers
 from keras_initkit.structure.selection import Layers, select
 
@@ -90,7 +91,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Opens the log while the user can still act on an error."""
         if self._metered is not self.model:
-            self._meter, self._metered = step_meter(self.model, self._chosen), self.model
+            self._meter, self._metered = step_meter(self.model, self._chosen, StepReading()), self.model
         if self.model.built and all(layer.built for layer in self.model.layers):
             self._chosen(self.model)
         self._log = None if self.log_dir is None else _log_in(os.path.join(self.log_dir, "train"))
@@ -113,10 +114,10 @@ class LayerStatsCallback(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Takes the measurement, if there was one, to the reports and to the log."""
         self._steps = self._steps_after
-        moments = self._meter.collect() if self._measuring else {}
-        if not moments:
+        rows = self._meter.collect() if self._measuring else []
+        if not rows:
             return
-        report = SignalReport.of_step(self._steps - 1, self._epoch, moments)
+        report = SignalReport.of_step(self._steps - 1, self._epoch, rows)
         self.reports.append(report)
         if self._log is not None:
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-# Name of a statistic, as tags and tables show it: the kind of tap and the property of its moments.
+# Name of a statistic, as tags and tables show it: the kind of tap, and the property of its moments or of its row.
 STATISTICS = {
     "activation_mean": ("output", "mean"),
     "activation_variance": ("output", "variance"),
@@ -79,9 +79,9 @@ class SignalReport:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of_step(cls, step: int, epoch: int, moments: Mapping[Tap, Moments]) -> SignalReport:
+    def of_step(cls, step: int, epoch: int, rows: Iterable[TensorStats]) -> SignalReport:
         """What one training step showed."""
-        return cls(tuple(TensorStats(tap, values) for tap, values in moments.items()), step, epoch)
+        return cls(tuple(rows), step, epoch)
 
     @property
     def moments(self) -> dict[Tap, Moments]:

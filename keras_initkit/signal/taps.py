@@ -6,18 +6,17 @@ from collections.abc import Iterable
 
 import keras
 
-from keras_initkit.structure.taps import Tap
-
-_TRAINING = ("output", "output_gradient", "weight", "weight_gradient")
+from keras_initkit.structure.taps import KINDS, Tap
 
 
-def taps_of(layers: Iterable[str]) -> list[Tap]:
-    """Every tap on the layers of these paths, in an order that is the same for everybody.
+def taps_of(layers: Iterable[str], kinds: Iterable[str]) -> list[Tap]:
+    """The taps of these kinds on the layers of these paths, in an order that is the same for everybody.
 
     A layer's output is the first, where it returns several, in all its calls together; its weight is all its
     kernels together (see `kernels_of`).
     """
-    return [Tap(kind, layer) for kind in _TRAINING for layer in layers]
+    layers, kinds = list(layers), set(kinds)
+    return [Tap(kind, layer) for kind in KINDS if kind in kinds for layer in layers]
 
 
 def kernels_of(layer: keras.layers.Layer) -> list[keras.Variable]:

@@ -9,26 +9,35 @@ from typing import Any
 
 import keras
 
+from keras_initkit.signal.step import StepReading
 
-def step_meter(model: keras.Model, find_layers: Callable[[keras.Model], dict[str, keras.layers.Layer]]) -> Any:
+
+def step_meter(
+    model: keras.Model, find_layers: Callable[[keras.Model], dict[str, keras.layers.Layer]], reading: StepReading
+) -> Any:
     """What measures single training steps of `model` on the active backend.
+
+    It has `arm(histograms=False)`, which has the next training step measured and the one after be a plain one
+    again, whatever becomes of it; and `collect()`, which returns the measured step's rows (`TensorStats`), and
+    none if it did not take place. Several meters of one model share a measured step.
 
     Args:
         model: a compiled model.
         find_layers: returns the layers of a built model that are to be read, by path.
+        reading: what is read of them.
 
     Raises:
-        ValueError: on a backend where steps cannot be measured yet.
+        ValueError: where steps cannot be measured.
     """
     backend = keras.backend.backend()
-    if backend != "tensorflow":
+    modules = {"tensorflow": "tensorflow", "jax": "jax_step", "torch": "torch_step"}
+    if backend not in modules:
         raise ValueError(
-            f"LayerStatsCallback: the Keras backend is {backend!r}, expected 'tensorflow', the one on which "
-            "training steps are measured. Set KERAS_BACKEND=tensorflow before Keras is imported."
+            f"LayerStatsCallback: the Keras backend is {backend!r}, expected one of {', '.join(map(repr, modules))}, "
+            "those on which models train. Set KERAS_BACKEND before Keras is imported."
         )
-    from keras_initkit.signal.backends.tensorflow import StepMeter
-
-    return StepMeter(model, find_layers)
+    module = importlib.import_module(f"{__name__}.{modules[backend]}")
+    return module.StepMeter(model, find_layers, reading)
 
 
 def probe_backend() -> ModuleType:

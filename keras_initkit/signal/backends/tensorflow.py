@@ -16,12 +16,12 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_initkit.signal.backends.tensorflow_graph import beside, beside_joined, is_inside
-from keras_initkit.signal.moments import EMPTY_ROW, Moments, reduce_on_device
+from keras_initkit.signal.report import TensorStats
 from keras_initkit.signal.state import replaced
+from keras_initkit.signal.step import StepReading, reduce_taps, rows_of
 from keras_initkit.signal.taps import kernels_of, taps_of
 from keras_initkit.structure.taps import Tap
 
@@ -39,14 +39,19 @@ class StepMeter:
         ValueError: under a distribution strategy of several replicas.
     """
 
-    def __init__(self, model: keras.Model, find_layers: Callable[[keras.Model], dict[str, keras.layers.Layer]]):
+    def __init__(
+        self,
+        model: keras.Model,
+        find_layers: Callable[[keras.Model], dict[str, keras.layers.Layer]],
+        reading: StepReading,
+    ):
         replicas = model.distribute_strategy.num_replicas_in_sync
         if replicas > 1:
             raise ValueError(
                 f"LayerStatsCallback: the model trains on {replicas} replicas ({model.distribute_strategy}), "
                 "expected one. Train without a distribution strategy to measure layers, or leave the callback out."
             )
-        self._model, self._find_layers = model, find_layers
+        self._model, self._find_layers, self._reading = model, find_layers, reading
         self._finders = [find_layers]  # of all the meters that this one measures for
         self._layers: dict[str, keras.layers.Layer] = {}
         self._taps: list[Tap] = []
@@ -57,7 +62,7 @@ class StepMeter:
         self._instrumented: Any = None
         self._rows: Any = None
 
-    def arm(self) -> None:
+    def arm(self, histograms: bool = False) -> None:
         """Have the next training step measured. Whatever becomes of it, the one after is a plain one."""
         model, self._rows = self._model, None
         armed = getattr(model.train_function, "__self__", None)
@@ -85,15 +90,16 @@ class StepMeter:
             logs, self._rows = self._instrumented(iterator)
         return logs
 
-    def collect(self) -> dict[Tap, Moments]:
-        """What the measured step read; empty if it did not take place."""
+    def collect(self) -> list[TensorStats]:
+        """The rows that the measured step read; none if it did not take place."""
         meter = self._source
         if meter._rows is None:
-            return {}
+            return []
         if self._own[0] is not meter._taps:
-            self._own = meter._taps, taps_of(self._find_layers(self._model))
-        rows = dict(zip(meter._taps, np.asarray(meter._rows), strict=True))
-        return {tap: Moments.from_row(rows[tap]) for tap in self._own[1] if tap in rows and rows[tap][0]}
+            self._own = meter._taps, taps_of(self._find_layers(self._model), self._reading.kinds)
+        types = {path: type(layer).__name__ for path, layer in meter._layers.items()}
+        rows = {row.tap: row for row in rows_of(meter._taps, meter._rows, types)}
+        return [rows[tap] for tap in self._own[1] if tap in rows]
 
     def _build(self, iterator: Any) -> Callable | None:
         """The training function of Keras, around a `train_step` that also returns the statistics.
@@ -113,7 +119,7 @@ class StepMeter:
                 self._waited = True  # for a step in which all layers are built, but those that are never called
                 return None
         self._layers = {path: layer for find in self._finders for path, layer in find(model).items()}
-        self._taps = taps_of(self._layers)
+        self._taps = taps_of(self._layers, self._reading.kinds)
         with replaced(model, "train_step", self._measured_step):
             try:
                 model.make_train_function(force=True)
@@ -139,7 +145,8 @@ class StepMeter:
                 unscale = _unless_inside(graph, _loss_unscaling(optimizer))
                 wrapped.enter_context(_tapped_optimizer(optimizer, model, self._layers, readings, unscale))
             logs = self._train_step(data)
-        return logs, tf.stack([_row(tap, readings[tap], graph) for tap in self._taps])
+        seen = {tap: _readable(tap, readings[tap], graph) for tap in self._taps}
+        return logs, reduce_taps(seen, {}, None)
 
 
 def _optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
@@ -241,8 +248,8 @@ def _tapped_optimizer(
     return replaced(optimizer, "apply", apply)
 
 
-def _row(tap: Tap, tensors: list[tf.Tensor], graph: Any) -> tf.Tensor:
-    """Moments of all that a tap saw, as one row; an empty row where it saw nothing that can be read here."""
+def _readable(tap: Tap, tensors: list[tf.Tensor], graph: Any) -> list[tf.Tensor]:
+    """What a tap saw and can be read here."""
     readable = [x for x in tensors if not is_inside(x, graph)]
     if len(readable) < len(tensors):
         warnings.warn(
@@ -250,8 +257,4 @@ def _row(tap: Tap, tensors: list[tf.Tensor], graph: Any) -> tf.Tensor:
             "outside; it is left out of the statistics.",
             stacklevel=2,
         )
-    if not readable:
-        return tf.constant(EMPTY_ROW, tf.float64)
-    if len(readable) > 1:
-        readable = [tf.concat([tf.reshape(x, [-1]) for x in readable], axis=0)]
-    return reduce_on_device(readable[0])
+    return readable
