@@ -105,7 +105,7 @@ def _symmetric_layers(evidence: Evidence) -> Iterator[str]:
         if skipped or placed.path in found or not placed.following.certain:
             continue
         columns = placed.columns
-        if columns.shape[1] > 1 and _alike(columns) or (weight is not None and evidence.is_run and weight.m2 == 0):
+        if (columns.shape[1] > 1 and _alike(columns)) or (weight is not None and evidence.is_run and weight.m2 == 0):
             found.add(placed.path)
             yield placed.path
 
