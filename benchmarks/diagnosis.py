@@ -205,7 +205,9 @@ def print_faults(runs: list[Judged], verbose: bool) -> dict[str, Any]:
             for run in chosen:
                 right = (run in named, run in first)
                 if not all(right):
-                    seen = [f"{f.kind}@{f.layer}" + f"<{f.consequence_of}" * bool(f.consequence_of) for f in run.findings]
+                    seen = [
+                        f"{f.kind}@{f.layer}" + f"<{f.consequence_of}" * bool(f.consequence_of) for f in run.findings
+                    ]
                     missed[run.name, right, run.error[-200:]].append((run.seed, seen[:6]))
     for (name, (named_it, first_is), error), where in missed.items() if verbose else ():
         verdict = "missed" if not named_it else "not first" if not first_is else ""

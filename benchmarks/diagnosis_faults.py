@@ -231,7 +231,9 @@ def faults(name: str) -> dict[str, Fault]:
             "constant_output", ("logits",), Variant(one_unit=True), causes=("frozen_weights",), repairable=False
         ),
         "kernel of rank one": Fault("rank_collapse", (middle,), settings={kernel: RankOne()}),
-        "raw pixels": Fault("unscaled_input", every, inputs=lambda x: (x - x.min()) / np.ptp(x) * 255, repairable=False),
+        "raw pixels": Fault(
+            "unscaled_input", every, inputs=lambda x: (x - x.min()) / np.ptp(x) * 255, repairable=False
+        ),
         "RandomNormal(0.01)": Fault(
             "initializer_mismatch", (middle,), settings={kernel: normal(stddev=0.01)}, causes=("vanishing_activation",)
         ),

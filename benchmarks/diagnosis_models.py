@@ -262,12 +262,8 @@ def healthy() -> dict[str, Case]:
         "cnn, batch norm": Case(lambda: cnn((8, 16, 16), norm=batch), "image", epochs=8),
         "cnn, group norm": Case(lambda: cnn((8, 16), norm=lambda: L.GroupNormalization(4)), "image"),
         "resnet": Case(lambda: resnet(3), "image", epochs=8, optimizer=adam(3e-3)),
-        "resnet, pre-activation": Case(
-            lambda: resnet(3, pre_activation=True), "image", epochs=8, optimizer=adam(3e-3)
-        ),
-        "resnet, zero gamma, sgd": Case(
-            lambda: resnet(2, zero_gamma=True), "image", optimizer=sgd(0.1, 0.9), epochs=8
-        ),
+        "resnet, pre-activation": Case(lambda: resnet(3, pre_activation=True), "image", epochs=8, optimizer=adam(3e-3)),
+        "resnet, zero gamma, sgd": Case(lambda: resnet(2, zero_gamma=True), "image", optimizer=sgd(0.1, 0.9), epochs=8),
         "mobile net": Case(mobile, "image", epochs=10, optimizer=adam(5e-3)),
         "conv1d": Case(conv1d, "rows"),
         "transformer on rows": Case(lambda: transformer(2), "rows", epochs=6),

@@ -84,9 +84,7 @@ class Trainer:
     def trained(self, x: np.ndarray, x_test: np.ndarray | None = None, callbacks: Any = ()) -> float:
         """The score after training."""
         self.observer.start_run(None)
-        self.model.fit(
-            x, self.data.y, self.batch_size, self.epochs, verbose=0, shuffle=True, callbacks=list(callbacks)
-        )
+        self.model.fit(x, self.data.y, self.batch_size, self.epochs, verbose=0, shuffle=True, callbacks=list(callbacks))
         predictions = self.model(self.data.x_test if x_test is None else x_test, training=False)
         return self.data.score_of(keras.ops.convert_to_numpy(predictions))
 
