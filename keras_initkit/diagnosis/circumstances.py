@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_initkit.structure.calls import Call, calls
 from keras_initkit.structure.following import Following, following_activations
-from keras_initkit.structure.graph import named_layers, own_weights, weighted_layers
+from keras_initkit.structure.graph import OPAQUE, named_layers, own_weights, weighted_layers
 from keras_initkit.structure.kernels import Kernel, kernels
 from keras_initkit.structure.residual import residual_branches
 
@@ -20,6 +20,7 @@ _NORMALIZATIONS = tuple(
     for name in ("Batch", "Layer", "Group", "RMS", "Unit")
     if hasattr(keras.layers, f"{name}Normalization")  # RMSNormalization came after Keras 3.3
 )
+_ACTIVATIONS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.PReLU)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +122,14 @@ class Circumstances:
     def usual_stddev(self, path: str) -> float:
         """What a kernel of the layer would have by LeCun's scheme; the least of several."""
         return min((max(p.kernel.fans.fan_in, 1.0) ** -0.5 for p in self.kernels if p.path == path), default=0.0)
+
+    def bends(self, path: str) -> bool:
+        """Whether a layer applies an activation."""
+        layer = named_layers(self.model)[path]
+        activation = getattr(layer, "activation", None)
+        if callable(activation):
+            return activation is not keras.activations.linear
+        return isinstance(layer, (*_ACTIVATIONS, *OPAQUE))
 
     @functools.cached_property
     def first_layers(self) -> list[str]:

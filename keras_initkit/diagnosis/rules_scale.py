@@ -131,7 +131,8 @@ def initializer_mismatch(evidence: Evidence) -> Iterator[Finding]:
                 "healthy": f"stddev {math.sqrt(min(sound)):.3g} to {math.sqrt(max(sound)):.3g} "
                 f"(fan_in {placed.kernel.fans.fan_in:g}, then {placed.following.where})",
             },
-            f'kernel_initializer={scheme}; in place, keras_initkit.initialize(model, {scheme}, layers="{placed.path}").',
+            f"kernel_initializer={scheme}; in place, "
+            f'keras_initkit.initialize(model, {scheme}, layers="{placed.path}").',
             1 - surprise,
         )
 
