@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_initkit.structure.calls import Call, calls
 from keras_initkit.structure.following import Following, following_activations
-from keras_initkit.structure.graph import named_layers, own_weights, weighted_layers
+from keras_initkit.structure.graph import OPAQUE, named_layers, own_weights, weighted_layers
 from keras_initkit.structure.kernels import Kernel, kernels
 from keras_initkit.structure.residual import residual_branches
 
@@ -20,6 +20,7 @@ _NORMALIZATIONS = tuple(
     for name in ("Batch", "Layer", "Group", "RMS", "Unit")
     if hasattr(keras.layers, f"{name}Normalization")  # RMSNormalization came after Keras 3.3
 )
+_ACTIVATIONS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.PReLU)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,12 @@ class Placed:
     def is_output(self) -> bool:
         """Whether only its activation, reshapes and their like stand between it and the model's output."""
         return self.following.where == "output"
+
+    @property
+    def initializer(self) -> Any:
+        """What it was drawn by, where the layer says so: `<name>_initializer` of the variable's name."""
+        name = self.kernel.variable.name
+        return getattr(self.kernel.layer, f"{name}_initializer", None)
 
     @functools.cached_property
     def values(self) -> np.ndarray:
@@ -104,7 +111,44 @@ class Circumstances:
     @functools.cached_property
     def in_branches(self) -> set[str]:
         """Paths of all layers inside residual branches."""
-        return {call.path for branch in self._branches for call in branch.calls}
+        inside = {call.path for branch in self._branches for call in branch.calls}
+        return inside | {placed.path for placed in self.kernels if placed.in_branch}
+
+    @functools.cached_property
+    def trainable(self) -> set[str]:
+        """Paths of layers with kernels that train."""
+        return {placed.path for placed in self.kernels if placed.kernel.variable.trainable}
+
+    def usual_stddev(self, path: str) -> float:
+        """What a kernel of the layer would have by LeCun's scheme; the least of several."""
+        return min((max(p.kernel.fans.fan_in, 1.0) ** -0.5 for p in self.kernels if p.path == path), default=0.0)
+
+    def bends(self, path: str) -> bool:
+        """Whether a layer applies an activation."""
+        layer = named_layers(self.model)[path]
+        activation = getattr(layer, "activation", None)
+        if callable(activation):
+            return activation is not keras.activations.linear
+        return isinstance(layer, (*_ACTIVATIONS, *OPAQUE))
+
+    @functools.cached_property
+    def first_layers(self) -> list[str]:
+        """Paths of layers with kernels that read the data, with nothing but layers without kernels before them."""
+        if not self.graph:
+            return []
+        with_kernel = {placed.path for placed in self.kernels}
+        raw = {tensor.number for tensor in self.graph[-1].inputs}
+        found = []
+        for call in self.graph:
+            if isinstance(call.layer, keras.Model) or not call.inputs:
+                continue
+            if not all(tensor.number in raw for tensor in call.inputs):
+                continue
+            if call.path in with_kernel:
+                found.append(call.path)
+            else:
+                raw |= {tensor.number for tensor in call.outputs}
+        return list(dict.fromkeys(found))
 
     @functools.cached_property
     def normalized(self) -> set[str]:

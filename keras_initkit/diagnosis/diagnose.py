@@ -8,15 +8,31 @@ from typing import Any
 
 import keras
 
+from keras_initkit.diagnosis import rules_depth, rules_numbers, rules_scale, rules_training, rules_units
 from keras_initkit.diagnosis.evidence import Evidence
 from keras_initkit.diagnosis.finding import KINDS, SEVERITIES, Finding
-from keras_initkit.diagnosis.rules_numbers import nonfinite
-from keras_initkit.diagnosis.rules_units import constant_output, dead_units, saturated_units, symmetric_units
 from keras_initkit.signal.probe import probe
 from keras_initkit.signal.report import SignalReport
 
 Rule = Callable[[Evidence], Iterator[Finding]]
-RULES: tuple[Rule, ...] = (nonfinite, dead_units, saturated_units, symmetric_units, constant_output)
+RULES: tuple[Rule, ...] = (
+    rules_scale.unscaled_input,
+    rules_scale.wrong_fans,
+    rules_scale.initializer_mismatch,
+    rules_units.symmetric_units,
+    rules_units.constant_output,
+    rules_units.saturated_units,
+    rules_units.dead_units,
+    rules_depth.vanishing_activation,
+    rules_depth.exploding_activation,
+    rules_depth.vanishing_gradient,
+    rules_depth.exploding_gradient,
+    rules_depth.rank_collapse,
+    rules_training.update_too_large,
+    rules_training.update_too_small,
+    rules_training.frozen_weights,
+    rules_numbers.nonfinite,
+)
 # What each kind may follow from, the deepest root first. A layer's own kind may also come from a layer before it.
 _SCALE = ("unscaled_input", "wrong_fans", "initializer_mismatch", "update_too_large")
 CAUSES: dict[str, tuple[str, ...]] = {

@@ -50,10 +50,9 @@ def saturated_units(evidence: Evidence) -> Iterator[Finding]:
     pre-activation N(0, s^2) over the examples reaches 95 % of examples beyond 99 % of tanh's range only if s > 40, or
     its mean lies far out: no sound scale comes near. An output layer is left out: a classifier that is sure saturates.
     """
-    outputs = _outputs(evidence)
     for layer, share in evidence.lasting("saturated_units").items():
         reading = evidence.last.get(layer) or evidence.first[layer]
-        if layer in outputs or share <= SATURATED_SHARE or _half_open(reading):
+        if layer in evidence.outputs or share <= SATURATED_SHARE or _half_open(reading):
             continue
         yield Finding(
             "saturated_units",
@@ -164,21 +163,19 @@ def _units(evidence: Evidence, reading: Reading) -> int:
 
 
 def _is_linear(evidence: Evidence, layer: str) -> bool:
-    """Whether zeros are no death: padding, a mask, an embedding's row."""
+    """Whether zeros are no death: what is linear is 0 where its kernel or its input is, and lets gradients pass."""
     reading = evidence.last.get(layer) or evidence.first[layer]
-    return reading.layer_type in ("Embedding", "Masking") or reading.layer_type.startswith("ZeroPadding")
+    if evidence.structure is not None:
+        return not evidence.structure.bends(layer)
+    weights = reading.rows.get("weight", [])
+    zero = any(row.moments.zeros == row.moments.count and len(row.shape or "--") > 1 for row in weights)
+    return zero or reading.layer_type in ("Embedding", "Add") or "Normalization" in reading.layer_type
 
 
 def _half_open(reading: Reading) -> bool:
     """Whether the lower end of the range is 0 and reached there, as in relu6: that unit is dead instead."""
     output = reading.output
     return output is not None and math.isclose(output.minimum, 0.0) and output.zeros > 0.01 * output.count
-
-
-def _outputs(evidence: Evidence) -> set[str]:
-    if evidence.structure is not None:
-        return evidence.structure.outputs
-    return {list(evidence.last)[-1]}
 
 
 def _first_step(evidence: Evidence, layer: str, name: str, share: float) -> int:
