@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 from diagnosis_data import Data, load
-from diagnosis_faults import ARCHITECTURES, Fault, Variant, build, faults, prepare
+from diagnosis_faults import ARCHITECTURES, SOUND, Fault, Variant, build, faults, prepare
 from diagnosis_models import Case, healthy
 from diagnosis_others import alarms
 from diagnosis_runs import Observed, Run, Trainer, kept
@@ -100,7 +100,7 @@ def fault_runs(options: argparse.Namespace) -> Iterator[Judged]:
     """Every fault of every architecture from every seed; models that differ in their weights alone share one."""
     for name, architecture in ARCHITECTURES.items():
         data = load(architecture.data)
-        by_variant: dict[Variant, dict[str, Fault | None]] = {Variant(): {"sound": None}}
+        by_variant: dict[Variant, dict[str, Fault | None]] = {SOUND: {"sound": None}}
         for label, fault in faults(name).items():
             by_variant.setdefault(fault.variant, {})[label] = fault
         for variant, labelled in by_variant.items():

@@ -6,7 +6,8 @@ normalised, and `logits`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
@@ -22,6 +23,7 @@ class RankOne(INITIALIZERS.Initializer):
     """He's variance, but every column is a multiple of one vector."""
 
     def __call__(self, shape: Any, dtype: Any = None) -> Any:
+        """A draw."""
         left, right = keras.random.normal((*shape[:-1], 1)), keras.random.normal((shape[-1],))
         return keras.ops.cast(left * right * float(np.sqrt(2 / np.prod(shape[:-1]))), dtype or "float32")
 
@@ -31,6 +33,7 @@ class Spoiled(INITIALIZERS.Initializer):
     """Glorot's, with one NaN."""
 
     def __call__(self, shape: Any, dtype: Any = None) -> Any:
+        """A draw."""
         values = np.array(INITIALIZERS.GlorotUniform()(shape))
         values.flat[0] = np.nan
         return keras.ops.convert_to_tensor(values, dtype or "float32")
@@ -40,6 +43,7 @@ class StopGradient(keras.layers.Layer):
     """What a careless `argmax` or a conversion to NumPy does."""
 
     def call(self, x: Any) -> Any:
+        """The same values."""
         return keras.ops.stop_gradient(x)
 
 
@@ -61,6 +65,9 @@ class Variant(NamedTuple):
     wrong_fans: bool = False
     one_unit: bool = False
     deep: int = 0
+
+
+SOUND = Variant()
 
 
 class Architecture(NamedTuple):
@@ -127,7 +134,7 @@ ARCHITECTURES = {
 }
 
 
-def build(name: str, variant: Variant = Variant()) -> keras.Model:
+def build(name: str, variant: Variant = SOUND) -> keras.Model:
     """A compiled model of an architecture."""
     architecture = ARCHITECTURES[name]
     activation = variant.squash or architecture.activation
@@ -177,8 +184,8 @@ class Fault(NamedTuple):
 
     kind: str
     layers: tuple[str, ...] = ()
-    variant: Variant = Variant()
-    settings: dict[tuple[str, str], Any] = {}
+    variant: Variant = SOUND
+    settings: Mapping[tuple[str, str], Any] = MappingProxyType({})
     inputs: Callable[[np.ndarray], np.ndarray] | None = None
     rate: float = 1.0
     causes: tuple[str, ...] = ()
@@ -277,12 +284,18 @@ def _features_of(name: str) -> str:
 
 def prepare(model: keras.Model, fault: Fault) -> Callable[[], None]:
     """Has the fault's layers draw their weights by its initializers; returns what undoes it."""
-    before = {key: getattr(model.get_layer(key[0]), key[1]) for key in fault.settings}
-    for (layer, attribute), initializer in fault.settings.items():
-        setattr(model.get_layer(layer), attribute, INITIALIZERS.get(initializer))
+    holders = {key: _holder(model.get_layer(key[0])) for key in fault.settings}
+    before = {key: getattr(holder, key[1]) for key, holder in holders.items()}
+    for key, initializer in fault.settings.items():
+        setattr(holders[key], key[1], INITIALIZERS.get(initializer))
 
     def undo() -> None:
-        for (layer, attribute), initializer in before.items():
-            setattr(model.get_layer(layer), attribute, initializer)
+        for key, initializer in before.items():
+            setattr(holders[key], key[1], initializer)
 
     return undo
+
+
+def _holder(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """What holds a layer's initializers: of a recurrent one its cell."""
+    return getattr(layer, "cell", layer)
