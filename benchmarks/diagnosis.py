@@ -4,13 +4,13 @@
     python benchmarks/diagnosis.py --out runs --seeds 0,1,2,3,4
     python benchmarks/diagnosis.py --out runs --seeds 0,1,2,3,4 --rules-only
 
-- healthy: sound models of `diagnosis_models.py`, trained under a LayerStatsCallback and probed before. Each has to reach
-  half of the way from a constant answer to a perfect one, or it counts as unsound and is listed. Whatever is found
-  there, before or at any measured step, is a false alarm.
+- healthy: sound models of `diagnosis_models.py`, trained under a LayerStatsCallback and probed before. Each has to
+  reach half of the way from a constant answer to a perfect one, or it counts as unsound and is listed. Whatever is
+  found there, before or at any measured step, is a false alarm.
 - faults: `diagnosis_faults.py` puts one fault at a known layer. Recall: a finding of that kind at that layer, in the
   probe or in the run. First: the first finding is that, or another name of the same fault at the same layer.
-- repair: the faults of initialization, mended by `repair` on what `diagnose` finds in the untrained model; the test
-  accuracy after training, relative to that of the sound model from the same seed.
+- repair: `diagnosis_repair.py` mends the faults of initialization by `repair`, on what `diagnose` finds in the untrained
+  model, and trains; the test accuracy relative to that of the sound model from the same seed. Not with --rules-only.
 
 What was seen of a run is kept under --out, so that --rules-only tries rules on it without training. The rules that
 others have published (`diagnosis_others.py`) read the same runs.
@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 from diagnosis_data import Data, load
 from diagnosis_faults import ARCHITECTURES, SOUND, Fault, Variant, build, faults, prepare
 from diagnosis_models import Case, healthy
 from diagnosis_others import alarms
+from diagnosis_repair import repairs
 from diagnosis_runs import Observed, Run, Trainer, kept
 
 from keras_initkit.diagnosis import Finding, diagnose
@@ -237,6 +237,8 @@ def main() -> None:
         tables["healthy"] = print_healthy(list(healthy_runs(options)))
     if options.only in (None, "faults"):
         tables["faults"] = print_faults(list(fault_runs(options)), not options.quiet)
+    if options.only in (None, "repair") and not options.rules_only:
+        tables["repair"] = repairs(options.seeds, options.names, not options.quiet)
     if options.json:
         Path(options.json).write_text(json.dumps(tables, indent=1))
 

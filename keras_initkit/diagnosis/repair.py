@@ -65,7 +65,7 @@ def repair(model: keras.Model, findings: Sequence[Finding], data: Any = None) ->
     ...     layers.Dense(2, name="b")])
     >>> report = repair(model, diagnose(model))
     >>> print(report.notes[0])
-    repair: a/kernel drawn anew for symmetric_units: own relu (standard deviation 0 -> 0.2)
+    repair: a/kernel drawn anew for symmetric_units: own relu (standard deviation 0 -> 0.202)
     >>> diagnose(report, model=model)
     []
 
