@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 from diagnosis_data import Data, load
 from diagnosis_faults import ARCHITECTURES, Fault, Variant, build, faults, prepare
 from diagnosis_models import Case, healthy

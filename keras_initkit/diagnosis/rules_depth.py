@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from keras_initkit.diagnosis.evidence import Evidence, Reading, suffix
 from keras_initkit.diagnosis.finding import Finding, beyond
+from keras_initkit.diagnosis.rules_units import ALIKE
+from keras_initkit.signal.statistics import effective_rank
 
 # Ratios of mean squares, forward, and of standard deviations, backward; an error at their squares.
 FORWARD, BACKWARD = 1e3, 1e3
@@ -25,10 +29,10 @@ def vanishing_activation(evidence: Evidence) -> Iterator[Finding]:
         squares = _forward(evidence, readings)
         if not squares:
             continue
-        entry = min(next(iter(squares.values())), 1.0)
+        entry = min(_entry(evidence, readings, squares), 1.0)
         low = suffix(list(squares), [layer for layer, value in squares.items() if value < entry / FORWARD])
-        if low and low[0] != next(iter(squares)):
-            layer = _where(squares, low[0], -1)
+        if low:
+            layer = _where(squares, entry, low[0], -1)
             yield from _found("vanishing_activation", evidence, step, layer, squares, low[-1], entry, 1 / FORWARD)
             return
 
@@ -43,10 +47,10 @@ def exploding_activation(evidence: Evidence) -> Iterator[Finding]:
         squares = _forward(evidence, readings, everything=True)
         if not squares:
             continue
-        entry = max(next(iter(squares.values())), 1.0)
+        entry = max(_entry(evidence, readings, squares), 1.0)
         high = [layer for layer, value in squares.items() if value > entry * FORWARD]
         if high:
-            layer, worst = _where(squares, high[0], 1), max(high, key=squares.__getitem__)
+            layer, worst = _where(squares, entry, high[0], 1), max(high, key=squares.__getitem__)
             yield from _found("exploding_activation", evidence, step, layer, squares, worst, entry, FORWARD)
             return
 
@@ -115,10 +119,22 @@ def exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
 def rank_collapse(evidence: Evidence) -> Iterator[Finding]:
     """Outputs that are the same for all examples, so that no later layer can tell them apart.
 
-    Rule: the effective rank of a hidden output of four units or more is below 1.2, of what the first layer reads, or
-    else puts out, above 4: what the examples differ in is then less than a few percent of what they share. Only a
-    probe measures it.
+    Rule: from some hidden layer of four units or more on, the effective rank of every output is below 1.2, while it is
+    above 4 at the first: what the examples differ in is then less than a few percent of what they share. Only a probe
+    measures it. Or, before training, a hidden kernel of four inputs and four units or more has an effective rank
+    below 1.2 by itself, without being the same for all units.
     """
+    for layer, rank in _flat_kernels(evidence):
+        yield Finding(
+            "rank_collapse",
+            layer,
+            evidence.reports[0].step,
+            "error",
+            {"effective_rank_of_kernel": rank, "healthy": "near the smaller of inputs and units"},
+            'Draw it anew: kernel_initializer="orthogonal" has full rank; in place, '
+            f'keras_initkit.initialize(model, "orthogonal", layers="{layer}").',
+            beyond(max(rank - 1, 1e-9), RANK - 1),
+        )
     ranks = {
         layer: rank
         for layer, reading in evidence.last.items()
@@ -140,6 +156,19 @@ def rank_collapse(evidence: Evidence) -> Iterator[Finding]:
             "x = keras.layers.Add()([x, block(x)]); batch normalization takes out what examples share.",
             beyond(max(ranks[collapsed[0]] - 1, 1e-9), RANK - 1),
         )
+
+
+def _flat_kernels(evidence: Evidence) -> Iterator[tuple[str, float]]:
+    """Kernels that let one direction through, by their layer."""
+    if evidence.structure is None or not evidence.is_initial or len(evidence.reports) > 1:
+        return
+    for placed in evidence.structure.kernels:
+        columns = placed.columns
+        if placed.kernel.role in ("embedding", "depthwise") or placed.is_output or min(columns.shape) < 4:
+            continue
+        rank = effective_rank(columns) if np.isfinite(columns).all() else None
+        if rank is not None and 0 < rank < RANK and np.ptp(columns, axis=1).max() > ALIKE * np.abs(columns).max():
+            yield placed.path, rank
 
 
 def _moments(evidence: Evidence) -> Iterator[tuple[int, dict[str, Reading]]]:
@@ -164,6 +193,19 @@ def _forward(evidence: Evidence, readings: Mapping[str, Reading], everything: bo
     return found
 
 
+def _entry(evidence: Evidence, readings: Mapping[str, Reading], squares: Mapping[str, float]) -> float:
+    """The mean square of what the first of these layers reads; where that is not known, of what it puts out.
+
+    A training step does not read inputs. A layer in the middle, after normalizations, then has 1.
+    """
+    first = next(iter(squares))
+    read = readings[first].moments("input")
+    if read is not None:
+        return read.variance + read.mean**2
+    middle = evidence.structure is not None and first not in evidence.structure.first_layers
+    return 1.0 if middle else squares[first]
+
+
 def _lasting_gradients(evidence: Evidence, choose: object, relative: bool = True) -> dict[str, float]:
     """Of each kernel layer the largest (or least) gradient of the last three reports, in standard deviations."""
     found: dict[str, list[float]] = {}
@@ -178,13 +220,13 @@ def _lasting_gradients(evidence: Evidence, choose: object, relative: bool = True
     return {layer: choose(values) for layer, values in found.items()}  # type: ignore[operator]
 
 
-def _where(squares: Mapping[str, float], first: str, sign: int) -> str:
+def _where(squares: Mapping[str, float], entry: float, first: str, sign: int) -> str:
     """The layer of the largest step, where it makes out half of the way; else the first one beyond."""
     layers = list(squares)
     logs = [math.log(max(value, 1e-300)) * sign for value in squares.values()]
-    steps = {layers[i]: logs[i] - logs[i - 1] for i in range(1, len(layers))}
+    steps = {layers[i]: logs[i] - before for i, before in enumerate([math.log(entry) * sign, *logs[:-1]])}
     largest = max(steps, key=steps.__getitem__)
-    return largest if steps[largest] >= (max(logs) - logs[0]) / 2 else first
+    return largest if steps[largest] >= (max(logs) - math.log(entry) * sign) / 2 else first
 
 
 def _after(layers: Sequence[str], layer: str) -> str:
