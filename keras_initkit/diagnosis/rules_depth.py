@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
     the last one, since all gradients fall as training converges. For a run, in the last three reports. A last kernel
     of 0 passes no gradient on at step 0, on purpose, and is no finding.
     """
-    ratios = _lasting_gradients(evidence, max)
+    ratios = _lasting(evidence, max, _gradient_to_weight)
     if len(ratios) < 2:
         return
     reference = list(ratios.values())[-1]
@@ -93,10 +93,11 @@ def vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
 def exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
     """Gradients that grow on their way back.
 
-    Rule: the standard deviation of an early kernel's gradient, with no normalization after it, is more than 1000 times
-    the last kernel's, in all of the last three reports. An error at a million.
+    Rule: the standard deviation of the gradient at the output of a layer with a kernel, and no normalization after it,
+    is more than 1000 times that at the last such layer, in all of the last three reports. An error at a million. The
+    kernels' own gradients do not show it: where the signal explodes too, all of them are equally large.
     """
-    gradients = _lasting_gradients(evidence, min, relative=False)
+    gradients = _lasting(evidence, min, _gradient)
     if len(gradients) < 2:
         return
     reference = list(gradients.values())[-1]
@@ -109,7 +110,7 @@ def exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
         layer,
         evidence.reports[-1].step,
         "error" if worst > reference * BACKWARD**2 else "warning",
-        {"gradient": worst, "last_gradient": reference, "healthy": "within a factor of 100 of the last kernel's"},
+        {"gradient": worst, "last_gradient": reference, "healthy": "within a factor of 100 of the last layer's"},
         'Draw the kernels on the scale of their layers, keras_initkit.initialize(model, "he_normal"), and clip '
         "gradients until they are found: keras.optimizers.Adam(1e-3, global_clipnorm=1.0).",
         beyond(worst, reference * BACKWARD),
@@ -206,18 +207,30 @@ def _entry(evidence: Evidence, readings: Mapping[str, Reading], squares: Mapping
     return 1.0 if middle else squares[first]
 
 
-def _lasting_gradients(evidence: Evidence, choose: object, relative: bool = True) -> dict[str, float]:
-    """Of each kernel layer the largest (or least) gradient of the last three reports, in standard deviations."""
+def _lasting(
+    evidence: Evidence, choose: Callable[[list[float]], float], figure: Callable[[Reading], float | None]
+) -> dict[str, float]:
+    """Of each layer with a kernel whose scale matters, the largest (or least) of a figure in the last three reports."""
     found: dict[str, list[float]] = {}
     for readings in evidence.readings[-3:]:
         for layer, reading in readings.items():
-            weight, gradient = reading.weight, reading.weight_gradient
-            if not reading.has_kernel or reading.layer_type == "Embedding" or weight is None or gradient is None:
+            if not reading.has_kernel or reading.layer_type == "Embedding" or layer in evidence.scale_free:
                 continue
-            if layer in evidence.scale_free or gradient.nonfinite or not weight.stddev > 0:
-                continue
-            found.setdefault(layer, []).append(gradient.stddev / (weight.stddev if relative else 1.0))
-    return {layer: choose(values) for layer, values in found.items()}  # type: ignore[operator]
+            value = figure(reading)
+            if value is not None and math.isfinite(value):
+                found.setdefault(layer, []).append(value)
+    return {layer: choose(values) for layer, values in found.items()}
+
+
+def _gradient(reading: Reading) -> float | None:
+    return None if reading.gradient is None else reading.gradient.stddev
+
+
+def _gradient_to_weight(reading: Reading) -> float | None:
+    weight, gradient = reading.weight, reading.weight_gradient
+    if weight is None or gradient is None or not weight.stddev > 0:
+        return None
+    return gradient.stddev / weight.stddev
 
 
 def _where(squares: Mapping[str, float], entry: float, first: str, sign: int) -> str:
