@@ -48,9 +48,11 @@ class Placed:
 
     @property
     def initializer(self) -> Any:
-        """What it was drawn by, where the layer says so: `<name>_initializer` of the variable's name."""
+        """What it was drawn by, where the layer says so: `kernel_initializer` and its like, by the variable's name."""
         name = self.kernel.variable.name
-        return getattr(self.kernel.layer, f"{name}_initializer", None)
+        names = (name, name.removesuffix("_kernel"), "depthwise")  # a depthwise kernel is called just "kernel"
+        found = (getattr(self.kernel.layer, f"{each}_initializer", None) for each in names)
+        return next((initializer for initializer in found if initializer is not None), None)
 
     @functools.cached_property
     def values(self) -> np.ndarray:
