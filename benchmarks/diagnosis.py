@@ -9,8 +9,8 @@
   found there, before or at any measured step, is a false alarm.
 - faults: `diagnosis_faults.py` puts one fault at a known layer. Recall: a finding of that kind at that layer, in the
   probe or in the run. First: the first finding is that, or another name of the same fault at the same layer.
-- repair: `diagnosis_repair.py` mends the faults of initialization by `repair`, on what `diagnose` finds in the untrained
-  model, and trains; the test accuracy relative to that of the sound model from the same seed. Not with --rules-only.
+- repair: `diagnosis_repair.py` mends the faults of initialization by `repair`, on what `diagnose` finds in the
+  untrained model, and trains; the accuracy relative to that of the sound model from the same seed. Not with --rules-only.
 
 What was seen of a run is kept under --out, so that --rules-only tries rules on it without training. The rules that
 others have published (`diagnosis_others.py`) read the same runs.
@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import keras
 from diagnosis_data import Data, load
-from diagnosis_faults import ARCHITECTURES, SOUND, Fault, Variant, build, faults, prepare
+from diagnosis_faults import ARCHITECTURES, SOUND, Fault, Variant, at_fault, build, faults
 from diagnosis_models import Case, healthy
 from diagnosis_others import alarms
 from diagnosis_repair import repairs
@@ -110,16 +110,16 @@ def fault_runs(options: argparse.Namespace) -> Iterator[Judged]:
             model = build(name, variant)
             trainer = Trainer(model, data, epochs=4, batch_size=32)
             for label, fault in chosen.items():
-                undo = prepare(model, fault) if fault is not None else lambda: None
+                with at_fault(model, fault) as spoil:
 
-                def make(seed: int, fault: Fault | None = fault, trainer: Trainer = trainer) -> Run:
-                    trainer.begin(seed, 1.0 if fault is None else fault.rate)
-                    changed = fault is not None and fault.inputs is not None
-                    inputs = [fault.inputs(x) for x in (trainer.data.x, trainer.data.x_test)] if changed else []
-                    return trainer.run(*inputs)
+                    def make(seed: int, fault: Fault | None = fault, trainer: Trainer = trainer) -> Run:
+                        trainer.begin(seed, 1.0 if fault is None else fault.rate)
+                        spoil()
+                        changed = fault is not None and fault.inputs is not None
+                        inputs = [fault.inputs(x) for x in (trainer.data.x, trainer.data.x_test)] if changed else []
+                        return trainer.run(*inputs)
 
-                yield from _judge(options, "faults", f"{name}, {label}", fault, model, make)
-                undo()
+                    yield from _judge(options, "faults", f"{name}, {label}", fault, model, make)
             keras.backend.clear_session()
 
 

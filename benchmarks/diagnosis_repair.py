@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from diagnosis_data import Data, load
-from diagnosis_faults import ARCHITECTURES, SOUND, Fault, Variant, build, faults, prepare
+from diagnosis_faults import ARCHITECTURES, SOUND, Fault, Variant, at_fault, build, faults
 from diagnosis_runs import PROBED, Trainer
 
 from keras_initkit.diagnosis import diagnose, repair
@@ -33,10 +34,9 @@ def repairs(seeds: list[int], names: str, verbose: bool) -> dict[str, Any]:
             set_apart = variant != SOUND and all(fault.settings for fault in chosen.values())
             sound = _scores(trainer, data, seeds) if set_apart else plain
             for label, fault in chosen.items():
-                undo = prepare(trainer.model, fault)
-                faulty = _scores(trainer, data, seeds)
-                repaired, notes, kept = _repaired(trainer, data, seeds)
-                undo()
+                with at_fault(trainer.model, fault) as spoil:
+                    faulty = _scores(trainer, data, seeds, spoil)
+                    repaired, notes, kept = _repaired(trainer, data, seeds, spoil)
                 means = [sum(scores) / len(scores) for scores in (sound, faulty, repaired)]
                 relative = means[2] / means[0]
                 cells = " | ".join(f"{mean:.3f}" for mean in means)
@@ -51,20 +51,24 @@ def repairs(seeds: list[int], names: str, verbose: bool) -> dict[str, Any]:
     return results
 
 
-def _scores(trainer: Trainer, data: Data, seeds: list[int]) -> list[float]:
+def _scores(trainer: Trainer, data: Data, seeds: list[int], spoil: Callable[[], None] = lambda: None) -> list[float]:
     scores = []
     for seed in seeds:
         trainer.begin(seed)
+        spoil()
         scores.append(trainer.trained(data.x))
     return scores
 
 
-def _repaired(trainer: Trainer, data: Data, seeds: list[int]) -> tuple[list[float], list[str], str]:
-    """Scores, what `repair` says of the first seed, and how many of its layers kept their kernels."""
+def _repaired(
+    trainer: Trainer, data: Data, seeds: list[int], spoil: Callable[[], None]
+) -> tuple[list[float], list[str], str]:
+    """Scores, what `repair` says of the first seed, and how many of the model's kernels are as they were."""
     scores, notes, kept = [], [], ""
     x, y = data.x[:PROBED], data.y[:PROBED]
     for seed in seeds:
         trainer.begin(seed)
+        spoil()
         before = trainer.model.get_weights()
         report = repair(trainer.model, diagnose(trainer.model, x, y), (x, y))
         if not notes:
