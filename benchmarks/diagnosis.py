@@ -10,7 +10,7 @@
 - faults: `diagnosis_faults.py` puts one fault at a known layer. Recall: a finding of that kind at that layer, in the
   probe or in the run. First: the first finding is that, or another name of the same fault at the same layer.
 - repair: `diagnosis_repair.py` mends the faults of initialization by `repair`, on what `diagnose` finds in the
-  untrained model, and trains; the accuracy relative to that of the sound model from the same seed. Not with --rules-only.
+  untrained model, and trains; the accuracy relative to the sound model's from the same seed. Not with --rules-only.
 
 What was seen of a run is kept under --out, so that --rules-only tries rules on it without training. The rules that
 others have published (`diagnosis_others.py`) read the same runs.
