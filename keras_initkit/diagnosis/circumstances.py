@@ -54,7 +54,7 @@ class Placed:
         found = (getattr(self.kernel.layer, f"{each}_initializer", None) for each in names)
         return next((initializer for initializer in found if initializer is not None), None)
 
-    @functools.cached_property
+    @property
     def values(self) -> np.ndarray:
         """In float64, in the kernel's own shape (each axis one role)."""
         values = np.asarray(keras.ops.convert_to_numpy(self.kernel.variable.value), "float64")
@@ -171,6 +171,11 @@ class Circumstances:
     def outputs(self) -> set[str]:
         """Paths of layers that end in the model's output."""
         return {path for path, each in following_activations(self.model).items() if each.where == "output"}
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether the optimizer tries loss scales, so that an overflow now and then is its way of working."""
+        return isinstance(getattr(self.model, "optimizer", None), keras.optimizers.LossScaleOptimizer)
 
     @functools.cached_property
     def heads(self) -> list[Call]:

@@ -195,16 +195,18 @@ def _forward(evidence: Evidence, readings: Mapping[str, Reading], everything: bo
 
 
 def _entry(evidence: Evidence, readings: Mapping[str, Reading], squares: Mapping[str, float]) -> float:
-    """The mean square of what the first of these layers reads; where that is not known, of what it puts out.
+    """The mean square of what the first of these layers reads.
 
-    A training step does not read inputs. A layer in the middle, after normalizations, then has 1.
+    A training step does not read inputs; then of what the layer before it puts out (an embedding, a normalization), or
+    else of its own output.
     """
     first = next(iter(squares))
     read = readings[first].moments("input")
     if read is not None:
         return read.variance + read.mean**2
-    middle = evidence.structure is not None and first not in evidence.structure.first_layers
-    return 1.0 if middle else squares[first]
+    layers = list(readings)
+    before = readings[layers[max(layers.index(first) - 1, 0)]].output
+    return squares[first] if before is None or before.nonfinite else before.variance + before.mean**2
 
 
 def _lasting(
@@ -237,9 +239,10 @@ def _where(squares: Mapping[str, float], entry: float, first: str, sign: int) ->
     """The layer of the largest step, where it makes out half of the way; else the first one beyond."""
     layers = list(squares)
     logs = [math.log(max(value, 1e-300)) * sign for value in squares.values()]
-    steps = {layers[i]: logs[i] - before for i, before in enumerate([math.log(entry) * sign, *logs[:-1]])}
+    start = math.log(max(entry, 1e-300)) * sign
+    steps = {layers[i]: logs[i] - before for i, before in enumerate([start, *logs[:-1]])}
     largest = max(steps, key=steps.__getitem__)
-    return largest if steps[largest] >= (max(logs) - math.log(entry) * sign) / 2 else first
+    return largest if steps[largest] >= (max(logs) - start) / 2 else first
 
 
 def _after(layers: Sequence[str], layer: str) -> str:
