@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers as L
 
+MOMENTUM = 0.9  # of moving averages: runs of a hundred steps are short for the default of 0.99
 FROM_LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
@@ -91,30 +92,32 @@ def resnet(blocks: int, size: int = 8, pre_activation: bool = False, zero_gamma:
     given = keras.Input((size, size, 1))
     x = L.Conv2D(12, 3, padding="same", use_bias=False)(given)
     if not pre_activation:
-        x = L.ReLU()(L.BatchNormalization()(x))
+        x = L.ReLU()(L.BatchNormalization(momentum=MOMENTUM)(x))
     for _ in range(blocks):
         y = x
         for last in (False, True):
             if pre_activation:
-                y = L.ReLU()(L.BatchNormalization()(y))
+                y = L.ReLU()(L.BatchNormalization(momentum=MOMENTUM)(y))
             y = L.Conv2D(12, 3, padding="same", use_bias=False, kernel_initializer="he_normal")(y)
             if not pre_activation:
                 gamma = "zeros" if last and zero_gamma else "ones"
-                y = L.BatchNormalization(gamma_initializer=gamma)(y)
+                y = L.BatchNormalization(momentum=MOMENTUM, gamma_initializer=gamma)(y)
                 y = y if last else L.ReLU()(y)
         x = L.Add()([x, y]) if pre_activation else L.ReLU()(L.Add()([x, y]))
     if pre_activation:
-        x = L.ReLU()(L.BatchNormalization()(x))
+        x = L.ReLU()(L.BatchNormalization(momentum=MOMENTUM)(x))
     return keras.Model(given, L.Dense(10)(L.GlobalAveragePooling2D()(x)))
 
 
 def mobile(size: int = 8) -> keras.Model:
     """Depthwise and pointwise convolutions, each with batch normalisation."""
     x = given = keras.Input((size, size, 1))
-    x = L.ReLU()(L.BatchNormalization()(L.Conv2D(16, 3, padding="same", use_bias=False)(x)))
+    x = L.ReLU()(L.BatchNormalization(momentum=MOMENTUM)(L.Conv2D(16, 3, padding="same", use_bias=False)(x)))
     for _ in range(2):
-        x = L.ReLU(6.0)(L.BatchNormalization()(L.DepthwiseConv2D(3, padding="same", use_bias=False)(x)))
-        x = L.ReLU(6.0)(L.BatchNormalization()(L.Conv2D(24, 1, use_bias=False)(x)))
+        x = L.ReLU(6.0)(
+            L.BatchNormalization(momentum=MOMENTUM)(L.DepthwiseConv2D(3, padding="same", use_bias=False)(x))
+        )
+        x = L.ReLU(6.0)(L.BatchNormalization(momentum=MOMENTUM)(L.Conv2D(24, 1, use_bias=False)(x)))
     return keras.Model(given, L.Dense(10)(L.GlobalAveragePooling2D()(x)))
 
 
