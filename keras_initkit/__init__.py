@@ -24,6 +24,7 @@ __all__ = [
     "initializers",
     "predict",
     "probe",
+    "repair",
     "structure",
     "theory",
 ]
@@ -34,7 +35,7 @@ def __getattr__(name: str) -> Any:
         from keras_initkit.comparison import compare
 
         return compare
-    if name in ("Finding", "diagnose"):
+    if name in ("Finding", "diagnose", "repair"):
         from keras_initkit import diagnosis
 
         return getattr(diagnosis, name)

@@ -2,5 +2,6 @@
 
 from keras_initkit.diagnosis.diagnose import diagnose
 from keras_initkit.diagnosis.finding import Finding
+from keras_initkit.diagnosis.repair import repair
 
-__all__ = ["Finding", "diagnose"]
+__all__ = ["Finding", "diagnose", "repair"]
