@@ -4,13 +4,13 @@
     python benchmarks/diagnosis.py --out runs --seeds 0,1,2,3,4
     python benchmarks/diagnosis.py --out runs --seeds 0,1,2,3,4 --rules-only
 
-- healthy: sound models of `diagnosis_models.py`, trained under a LayerStatsCallback and probed before. Each has to reach
-  half of the way from a constant answer to a perfect one, or it counts as unsound and is listed. Whatever is found
-  there, before or at any measured step, is a false alarm.
+- healthy: sound models of `diagnosis_models.py`, trained under a LayerStatsCallback and probed before. Each has to
+  reach half of the way from a constant answer to a perfect one, or it counts as unsound and is listed. Whatever is
+  found there, before or at any measured step, is a false alarm.
 - faults: `diagnosis_faults.py` puts one fault at a known layer. Recall: a finding of that kind at that layer, in the
   probe or in the run. First: the first finding is that, or another name of the same fault at the same layer.
-- repair: the faults of initialization, mended by `repair` on what `diagnose` finds in the untrained model; the test
-  accuracy after training, relative to that of the sound model from the same seed.
+- repair: `diagnosis_repair.py` mends the faults of initialization by `repair`, on what `diagnose` finds in the
+  untrained model, and trains; the accuracy relative to the sound model's from the same seed. Not with --rules-only.
 
 What was seen of a run is kept under --out, so that --rules-only tries rules on it without training. The rules that
 others have published (`diagnosis_others.py`) read the same runs.
@@ -29,9 +29,10 @@ from typing import Any, NamedTuple
 
 import keras
 from diagnosis_data import Data, load
-from diagnosis_faults import ARCHITECTURES, Fault, Variant, build, faults, prepare
+from diagnosis_faults import ARCHITECTURES, SOUND, Fault, Variant, at_fault, build, faults
 from diagnosis_models import Case, healthy
 from diagnosis_others import alarms
+from diagnosis_repair import repairs
 from diagnosis_runs import Observed, Run, Trainer, kept
 
 from keras_initkit.diagnosis import Finding, diagnose
@@ -99,7 +100,7 @@ def fault_runs(options: argparse.Namespace) -> Iterator[Judged]:
     """Every fault of every architecture from every seed; models that differ in their weights alone share one."""
     for name, architecture in ARCHITECTURES.items():
         data = load(architecture.data)
-        by_variant: dict[Variant, dict[str, Fault | None]] = {Variant(): {"sound": None}}
+        by_variant: dict[Variant, dict[str, Fault | None]] = {SOUND: {"sound": None}}
         for label, fault in faults(name).items():
             by_variant.setdefault(fault.variant, {})[label] = fault
         for variant, labelled in by_variant.items():
@@ -109,16 +110,16 @@ def fault_runs(options: argparse.Namespace) -> Iterator[Judged]:
             model = build(name, variant)
             trainer = Trainer(model, data, epochs=4, batch_size=32)
             for label, fault in chosen.items():
-                undo = prepare(model, fault) if fault is not None else lambda: None
+                with at_fault(model, fault) as spoil:
 
-                def make(seed: int, fault: Fault | None = fault, trainer: Trainer = trainer) -> Run:
-                    trainer.begin(seed, 1.0 if fault is None else fault.rate)
-                    changed = fault is not None and fault.inputs is not None
-                    inputs = [fault.inputs(x) for x in (trainer.data.x, trainer.data.x_test)] if changed else []
-                    return trainer.run(*inputs)
+                    def make(seed: int, fault: Fault | None = fault, trainer: Trainer = trainer) -> Run:
+                        trainer.begin(seed, 1.0 if fault is None else fault.rate)
+                        spoil()
+                        changed = fault is not None and fault.inputs is not None
+                        inputs = [fault.inputs(x) for x in (trainer.data.x, trainer.data.x_test)] if changed else []
+                        return trainer.run(*inputs)
 
-                yield from _judge(options, "faults", f"{name}, {label}", fault, model, make)
-                undo()
+                    yield from _judge(options, "faults", f"{name}, {label}", fault, model, make)
             keras.backend.clear_session()
 
 
@@ -236,6 +237,8 @@ def main() -> None:
         tables["healthy"] = print_healthy(list(healthy_runs(options)))
     if options.only in (None, "faults"):
         tables["faults"] = print_faults(list(fault_runs(options)), not options.quiet)
+    if options.only in (None, "repair") and not options.rules_only:
+        tables["repair"] = repairs(options.seeds, options.names, not options.quiet)
     if options.json:
         Path(options.json).write_text(json.dumps(tables, indent=1))
 

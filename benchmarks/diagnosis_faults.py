@@ -6,7 +6,9 @@ normalised, and `logits`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
@@ -22,24 +24,16 @@ class RankOne(INITIALIZERS.Initializer):
     """He's variance, but every column is a multiple of one vector."""
 
     def __call__(self, shape: Any, dtype: Any = None) -> Any:
+        """A draw."""
         left, right = keras.random.normal((*shape[:-1], 1)), keras.random.normal((shape[-1],))
         return keras.ops.cast(left * right * float(np.sqrt(2 / np.prod(shape[:-1]))), dtype or "float32")
-
-
-@keras.saving.register_keras_serializable("diagnosis_faults")
-class Spoiled(INITIALIZERS.Initializer):
-    """Glorot's, with one NaN."""
-
-    def __call__(self, shape: Any, dtype: Any = None) -> Any:
-        values = np.array(INITIALIZERS.GlorotUniform()(shape))
-        values.flat[0] = np.nan
-        return keras.ops.convert_to_tensor(values, dtype or "float32")
 
 
 class StopGradient(keras.layers.Layer):
     """What a careless `argmax` or a conversion to NumPy does."""
 
     def call(self, x: Any) -> Any:
+        """The same values."""
         return keras.ops.stop_gradient(x)
 
 
@@ -61,6 +55,9 @@ class Variant(NamedTuple):
     wrong_fans: bool = False
     one_unit: bool = False
     deep: int = 0
+
+
+SOUND = Variant()
 
 
 class Architecture(NamedTuple):
@@ -127,7 +124,7 @@ ARCHITECTURES = {
 }
 
 
-def build(name: str, variant: Variant = Variant()) -> keras.Model:
+def build(name: str, variant: Variant = SOUND) -> keras.Model:
     """A compiled model of an architecture."""
     architecture = ARCHITECTURES[name]
     activation = variant.squash or architecture.activation
@@ -171,16 +168,18 @@ class Fault(NamedTuple):
         settings: initializers by layer and attribute.
         inputs: what the data's inputs become.
         rate: factor of the learning rate.
+        spoiled: a layer whose kernel has a NaN.
         causes: kinds that name the same fault as well, at the same layers.
         repairable: whether it is the initialization's fault.
     """
 
     kind: str
     layers: tuple[str, ...] = ()
-    variant: Variant = Variant()
-    settings: dict[tuple[str, str], Any] = {}
+    variant: Variant = SOUND
+    settings: Mapping[tuple[str, str], Any] = MappingProxyType({})
     inputs: Callable[[np.ndarray], np.ndarray] | None = None
     rate: float = 1.0
+    spoiled: str = ""
     causes: tuple[str, ...] = ()
     repairable: bool = True
 
@@ -246,7 +245,7 @@ def faults(name: str) -> dict[str, Fault]:
         "rate too small": Fault("update_too_small", rate=1e-6, repairable=False),
         "rate too large": Fault("update_too_large", rate=1000.0, repairable=False),
         "no gradient": Fault("frozen_weights", trunk, Variant(stop=True), repairable=False),
-        "NaN in a kernel": Fault("nonfinite", (middle,), settings={kernel: Spoiled()}),
+        "NaN in a kernel": Fault("nonfinite", (middle,), spoiled=middle),
     }
     if "relu" in (architecture.activation, _features_of(name)):
         unit = middle if architecture.activation == "relu" else "features"
@@ -275,14 +274,29 @@ def _features_of(name: str) -> str:
     return "relu" if name not in ("MLP tanh", "MLP sigmoid") else ARCHITECTURES[name].activation
 
 
-def prepare(model: keras.Model, fault: Fault) -> Callable[[], None]:
-    """Has the fault's layers draw their weights by its initializers; returns what undoes it."""
-    before = {key: getattr(model.get_layer(key[0]), key[1]) for key in fault.settings}
-    for (layer, attribute), initializer in fault.settings.items():
-        setattr(model.get_layer(layer), attribute, INITIALIZERS.get(initializer))
+@contextlib.contextmanager
+def at_fault(model: keras.Model, fault: Fault | None) -> Iterator[Callable[[], None]]:
+    """The fault's layers draw their weights by its initializers; to be called after each draw for what is more."""
+    settings = {} if fault is None else fault.settings
+    holders = {key: _holder(model.get_layer(key[0])) for key in settings}
+    before = {key: getattr(holder, key[1]) for key, holder in holders.items()}
+    for key, initializer in settings.items():
+        setattr(holders[key], key[1], INITIALIZERS.get(initializer))
 
-    def undo() -> None:
-        for (layer, attribute), initializer in before.items():
-            setattr(model.get_layer(layer), attribute, initializer)
+    def spoil() -> None:
+        if fault is not None and fault.spoiled:
+            kernel = model.get_layer(fault.spoiled).trainable_weights[0]
+            values = np.array(keras.ops.convert_to_numpy(kernel))
+            values.flat[0] = np.nan
+            kernel.assign(values)
 
-    return undo
+    try:
+        yield spoil
+    finally:
+        for key, initializer in before.items():
+            setattr(holders[key], key[1], initializer)
+
+
+def _holder(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """What holds a layer's initializers: of a recurrent one its cell."""
+    return getattr(layer, "cell", layer)

@@ -14,7 +14,7 @@ from keras_initkit.cli import probe as probe_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `keras-initkit`; returns its exit status: 0, or 2 for bad input."""
+    """Runs `keras-initkit`; returns its exit status: 0; 2 for bad input; 1 where `probe --diagnose` finds an error."""
     options = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow greets on stderr otherwise
     try:
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch", metavar="N", type=_number, default=64, help="number of examples, the first of the data")
     add("--seed", metavar="S", type=_number, default=0, help="of what is drawn")
     add("--out", metavar="DIR", default=None, help="where signal_report.csv, .json and .png go")
+    add("--diagnose", action="store_true", help="say what is wrong and what to change; exit status 1 if it is an error")
     listing = commands.add_parser("list", help="print every initializer: formula, what it is for, paper")
     listing.set_defaults(run=list_command.run)
     return parser

@@ -12,7 +12,7 @@ from keras_initkit.cli.output import make_writable
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measures a saved model, prints the report and writes the files."""
+    """Measures a saved model, prints the report and writes the files; 1 if `--diagnose` finds an error."""
     from rich.console import Console
 
     for name, least in (("batch", 1), ("seed", 0)):
@@ -47,7 +47,19 @@ def run(options: argparse.Namespace) -> int:
         report.plot().savefig(paths["png"], dpi=110)
         for path in paths.values():
             console.out(path, highlight=False)  # to be copied: neither wrapped nor read as markup
-    return 0
+    return print_findings(report, model, console) if options.diagnose else 0
+
+
+def print_findings(report: Any, model: Any, console: Any) -> int:
+    """Prints what is wrong, the first to fix at the top; 1 if something is an error, else 0."""
+    from keras_initkit.diagnosis import diagnose
+
+    findings = diagnose(report, model=model)
+    for finding in findings:
+        console.out(f"\n{finding}", highlight=False)  # it holds code to be copied
+    if not findings:
+        console.out("\nNothing is wrong.", highlight=False)
+    return int(any(finding.severity == "error" for finding in findings))
 
 
 def load_model(path: str) -> Any:

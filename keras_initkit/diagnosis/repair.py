@@ -33,7 +33,8 @@ MENDED = (
     "nonfinite",
 )
 _BY_BIAS = ("dead_units", "saturated_units")  # what a bias can cause as well as a kernel
-_ROUNDS = 4  # what one fault had hidden shows when that is mended
+# Facts about a layer's own weights, whatever else explains what the layer does with its signal.
+_OWN = ("symmetric_units", "wrong_fans", "initializer_mismatch")
 
 
 def repair(model: keras.Model, findings: Sequence[Finding], data: Any = None) -> SignalReport:
@@ -65,7 +66,7 @@ def repair(model: keras.Model, findings: Sequence[Finding], data: Any = None) ->
     ...     layers.Dense(2, name="b")])
     >>> report = repair(model, diagnose(model))
     >>> print(report.notes[0])
-    repair: a/kernel drawn anew for symmetric_units: own relu (standard deviation 0 -> 0.2)
+    repair: a/kernel drawn anew for symmetric_units: own relu (standard deviation 0 -> 0.202)
     >>> diagnose(report, model=model)
     []
 
@@ -77,7 +78,7 @@ def repair(model: keras.Model, findings: Sequence[Finding], data: Any = None) ->
     drawn: set[str] = set()
     scaled: set[str] = set()
     wanted = _wanted(model, findings)
-    for _ in range(_ROUNDS):
+    while True:  # what one fault had hidden shows when that is mended; each layer is drawn once and scaled once
         fresh = {path: kind for path, kind in wanted.items() if path not in drawn}
         again = {path: kind for path, kind in wanted.items() if path in drawn - scaled}
         if fresh:
@@ -105,7 +106,7 @@ def _wanted(model: keras.Model, findings: Iterable[Finding]) -> dict[str, str]:
         if finding.kind == "nonfinite":
             for path in _spoiled(model):
                 wanted.setdefault(path, finding.kind)
-        elif finding.kind in MENDED and not finding.consequence_of and finding.severity != "info":
+        elif finding.kind in (MENDED if not finding.consequence_of else _OWN) and finding.severity != "info":
             for path in _weighted(model, finding):
                 wanted.setdefault(path, finding.kind)
     return wanted
