@@ -26,10 +26,10 @@ def unscaled_input(evidence: Evidence) -> Iterator[Finding]:
     """Inputs far from mean square 1, which initializers assume.
 
     Rule: the mean square of what a first kernel reads is above 100 or below 1e-4 (a factor of 10 or 100 in its
-    standard deviation); an error at ten times that. For information where a normalization follows, which takes it out again. Images of 0..255 have
-    7,000 to 20,000, scaled to 0..1 0.1 to 0.3; standardized data have 1, pixels divided by 255 twice 1e-6. Data of
-    which more than 90 % are zeros (one-hot, bags of words) may be small. A training step does not read inputs; there
-    the mean square is computed back from the first layer's output: E[x^2] = E[z^2] / (E[w^2] fan_in).
+    standard deviation); an error at ten times that, and information where a normalization follows, which takes it out
+    again. Images of 0..255 have 7,000 to 20,000, scaled to 0..1 0.1 to 0.3; standardized data have 1, pixels divided by
+    255 twice 1e-6. Data of which more than 90 % are zeros (one-hot, bags of words) may be small. A training step does
+    not read inputs; there it is computed back from the first layer's output: E[x^2] = E[z^2] / (E[w^2] fan_in).
     """
     for layer, mean_square, mean in _inputs(evidence):
         if INPUT_LEAST <= mean_square <= INPUT_LARGEST or not math.isfinite(mean_square):
