@@ -26,16 +26,15 @@ def unscaled_input(evidence: Evidence) -> Iterator[Finding]:
     """Inputs far from mean square 1, which initializers assume.
 
     Rule: the mean square of what a first kernel reads is above 100 or below 1e-4 (a factor of 10 or 100 in its
-    standard deviation). For information where a normalization follows, which takes it out again. Images of 0..255 have
-    7,000 to 20,000, scaled to 0..1 0.1 to 0.3; standardized data have 1, pixels divided by 255 twice 1e-6. Data of
-    which more than 90 % are zeros (one-hot, bags of words) may be small. A training step does not read inputs; there
-    the mean square is computed back from the first layer's output: E[x^2] = E[z^2] / (E[w^2] fan_in).
+    standard deviation); an error at ten times that, and information where a normalization follows, which takes it out
+    again. Images of 0..255 have 7,000 to 20,000, scaled to 0..1 0.1 to 0.3; standardized data have 1, pixels divided by
+    255 twice 1e-6. Data of which more than 90 % are zeros (one-hot, bags of words) may be small. A training step does
+    not read inputs; there it is computed back from the first layer's output: E[x^2] = E[z^2] / (E[w^2] fan_in).
     """
     for layer, mean_square, mean in _inputs(evidence):
         if INPUT_LEAST <= mean_square <= INPUT_LARGEST or not math.isfinite(mean_square):
             continue
         small = mean_square < INPUT_LEAST
-        distance = max(mean_square, 1 / max(mean_square, 1e-300))
         figures: dict[str, float | str] = {"mean_square": mean_square}
         if mean is not None:
             figures |= {"mean": mean, "standard_deviation": math.sqrt(max(mean_square - mean**2, 0.0))}
@@ -43,7 +42,7 @@ def unscaled_input(evidence: Evidence) -> Iterator[Finding]:
             "unscaled_input",
             layer,
             evidence.reports[0].step,
-            _input_severity(evidence, layer, distance),
+            _input_severity(evidence, layer, mean_square),
             {**figures, "healthy": "mean square near 1"},
             "Standardize the data, x = (x - x.mean(0)) / x.std(0), or inside the model: normalization = "
             "keras.layers.Normalization(); normalization.adapt(x) as its first layer; images of 0..255 by "
@@ -52,10 +51,10 @@ def unscaled_input(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _input_severity(evidence: Evidence, layer: str, distance: float) -> str:
+def _input_severity(evidence: Evidence, layer: str, mean_square: float) -> str:
     if layer in evidence.scale_free:
         return "info"
-    return "error" if distance > 1e3 else "warning"
+    return "warning" if INPUT_LEAST / 10 <= mean_square <= INPUT_LARGEST * 10 else "error"
 
 
 def _inputs(evidence: Evidence) -> Iterator[tuple[str, float, float | None]]:

@@ -1,0 +1,316 @@
+"""Every rule on reports made by hand: on both sides of its threshold, and where it has to be silent."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from keras_initkit.diagnosis import Finding, diagnose
+from keras_initkit.diagnosis.diagnose import CAUSES, findings_of
+from keras_initkit.diagnosis.finding import KINDS, beyond
+from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
+
+PROBE = {"output": (64, 8), "weight": (8, 8), "weight_gradient": (8, 8), "input": (64, 8), "output_gradient": (64, 8)}
+
+
+def moments(stddev, mean=0.0, count=512, **fields):
+    given = {"minimum": mean - 2 * stddev, "maximum": mean + 2 * stddev, "zeros": 0, "nonfinite": 0}
+    return Moments(count, mean, count * stddev**2, **{**given, **fields})
+
+
+ZERO = Moments(64, 0.0, 0.0, 0.0, 0.0, 64, 0)
+
+
+def layer(name, *, output=1.0, gradient=1.0, weight=0.3, weight_gradient=0.01, update=None, read=None, **fields):
+    """Rows of a Dense layer of 8 units; each tensor by its standard deviation, or its moments."""
+    kinds = {
+        "input": read,
+        "output": output,
+        "output_gradient": gradient,
+        "weight": weight,
+        "weight_gradient": weight_gradient,
+        "weight_update": update,
+    }
+    rows = []
+    for kind, value in kinds.items():
+        if value is not None:
+            value = value if isinstance(value, Moments) else moments(value)
+            own = fields if kind == "output" else {}
+            kind_of_layer = fields.get("layer_type", "Dense")
+            own = {key: each for key, each in own.items() if key != "layer_type"}
+            rows.append(TensorStats(Tap(kind, name), value, kind_of_layer, PROBE.get(kind), **own))
+    return rows
+
+
+def report(*layers, step=0):
+    return SignalReport(tuple(row for rows in layers for row in rows), step)
+
+
+class Run:
+    """What `diagnose` reads of a callback."""
+
+    def __init__(self, *reports):
+        self.reports = reports
+
+
+def found(*reports):
+    return {(finding.kind, finding.layer): finding for finding in findings_of(reports)}
+
+
+HEAD = layer("head")
+
+
+def test_silent_on_a_sound_report():
+    assert diagnose(report(layer("a", read=1.0), layer("b"), HEAD)) == []
+
+
+# Units
+
+
+@pytest.mark.parametrize(("dead", "expected"), [(0.5, None), (0.625, None), (7 / 8, None), (1.0, "error")])
+def test_dead_units_are_more_than_half_by_a_binomial_test(dead, expected):
+    result = found(report(layer("a", dead_units=dead), HEAD)).get(("dead_units", "a"))
+    assert (result and result.severity) == expected
+    if dead == 7 / 8:  # of 8 units: 9 / 256 is not yet surprising
+        assert stats.binom.sf(6, 8, 0.5) == pytest.approx(9 / 256)
+
+
+def test_dead_units_have_to_last():
+    batches = [report(layer("a", dead_units=dead), HEAD, step=step) for step, dead in enumerate([1.0, 1.0, 0.25])]
+    assert ("dead_units", "a") not in found(*batches)
+    assert found(*batches[:2])["dead_units", "a"].step == 0
+
+
+def test_zeros_of_a_kernel_of_zeros_are_no_death():
+    assert ("dead_units", "a") not in found(report(layer("a", weight=ZERO, dead_units=1.0), HEAD))
+    assert ("dead_units", "bn") not in found(report(layer("bn", layer_type="BatchNormalization", dead_units=1.0), HEAD))
+
+
+def test_saturated_units_of_hidden_layers():
+    assert ("saturated_units", "a") not in found(report(layer("a", saturated_units=0.5), HEAD))
+    result = found(report(layer("a", saturated_units=0.6), HEAD))["saturated_units", "a"]
+    assert result.severity == "warning"
+    assert result.confidence == pytest.approx(beyond(0.6, 0.5))
+    assert found(report(layer("a", saturated_units=0.96), HEAD))["saturated_units", "a"].severity == "error"
+    assert not found(report(layer("a"), layer("head", saturated_units=1.0)))
+
+
+def test_saturation_of_relu6_at_zero_is_left_to_dead_units():
+    at_zero = Moments(512, 1.0, 512.0, 0.0, 6.0, 300, 0)
+    assert ("saturated_units", "a") not in found(report(layer("a", output=at_zero, saturated_units=0.9), HEAD))
+
+
+def test_symmetric_units_of_a_constant_kernel():
+    constant = Moments(64, 0.1, 0.0, 0.1, 0.1, 0, 0)
+    assert found(report(layer("a", weight=constant), HEAD))["symmetric_units", "a"].confidence == 1.0
+    assert not found(report(layer("a"), layer("head", weight=constant)))  # a head may start at zero
+
+
+def test_constant_output():
+    ones = Moments(64, 1.0, 0.0, 1.0, 1.0, 0, 0)
+    rows = [TensorStats(Tap("output", "head"), ones, "Dense", (64, 1))]
+    assert found(report(layer("a"), rows))["constant_output", "head"].severity == "error"
+    stuck = layer("head", output=Moments(64, 0.5, 0.0, 0.5, 0.5, 0, 0), weight_gradient=ZERO)
+    assert found(report(layer("a"), stuck))[("constant_output", "head")]
+    zero_kernel = layer("head", output=ZERO, weight=ZERO)  # gets a gradient
+    assert not found(report(layer("a"), zero_kernel))
+
+
+# Depth
+
+
+@pytest.mark.parametrize(("last", "severity"), [(0.04, None), (0.03, "warning"), (0.0009, "error"), (0.0, "error")])
+def test_vanishing_activation(last, severity):
+    rows = report(layer("a", read=1.0), layer("b", output=last, weight=0.3), HEAD)
+    result = found(rows).get(("vanishing_activation", "b"))
+    assert (result and result.severity) == severity
+
+
+def test_a_signal_that_a_later_layer_still_has_went_around():
+    small = layer("b", output=1e-6)
+    assert not found(report(layer("a", read=1.0), small, layer("c"), HEAD))
+
+
+def test_vanishing_names_the_layer_of_the_one_large_step_or_the_first_beyond():
+    step = report(layer("a", read=1.0), layer("b", output=0.5), layer("c", output=1e-3), layer("d", output=9e-4), HEAD)
+    assert ("vanishing_activation", "c") in found(step)
+    depth = [layer(f"l{i}", read=1.0 if i == 0 else None, output=0.6**i) for i in range(12)]
+    assert ("vanishing_activation", "l7") in found(report(*depth, HEAD))  # 0.6^14 < 1e-3
+
+
+@pytest.mark.parametrize(("largest", "severity"), [(30.0, None), (33.0, "warning"), (1100.0, "error")])
+def test_exploding_activation(largest, severity):
+    result = found(report(layer("a", read=1.0), layer("b", output=largest), HEAD)).get(("exploding_activation", "b"))
+    assert (result and result.severity) == severity
+
+
+def test_a_scale_before_a_normalization_is_of_no_consequence():
+    norm = layer("norm", layer_type="BatchNormalization")
+    for scale in (1e-6, 1e6):
+        assert not found(report(layer("a", output=scale, read=1.0), norm, layer("b"), HEAD))
+
+
+@pytest.mark.parametrize(("first", "severity"), [(1.1e-5, None), (0.9e-5, "warning"), (0.9e-8, "error")])
+def test_vanishing_gradient(first, severity):
+    rows = report(layer("a", weight_gradient=first), layer("b"), HEAD)
+    result = found(rows).get(("vanishing_gradient", "b"))  # the kernel that it came through
+    assert (result and result.severity) == severity
+
+
+def test_gradients_that_vanish_everywhere_are_those_of_a_converged_network():
+    gradients = {"weight_gradient": 1e-9, "gradient": 1e-9}
+    assert not found(report(layer("a", **gradients), layer("b", **gradients), layer("head", **gradients)))
+
+
+@pytest.mark.parametrize(("first", "severity"), [(900.0, None), (1100.0, "warning"), (1.1e6, "error")])
+def test_exploding_gradient(first, severity):
+    result = found(report(layer("a", gradient=first), layer("b"), HEAD)).get(("exploding_gradient", "a"))
+    assert (result and result.severity) == severity
+
+
+def test_rank_collapse_of_what_had_a_rank():
+    def ranks(*values):
+        return report(*(layer(f"l{i}", effective_rank=value) for i, value in enumerate(values)), HEAD)
+
+    assert found(ranks(6.0, 1.1))["rank_collapse", "l1"].severity == "warning"
+    assert not found(ranks(6.0, 1.3))
+    assert not found(ranks(2.0, 1.1))  # one feature of the data
+    assert not found(ranks(6.0, 1.1, 5.0))
+
+
+# Inputs
+
+
+@pytest.mark.parametrize(
+    ("scale", "severity"), [(9.9, None), (10.1, "warning"), (80.0, "error"), (0.011, None), (9e-3, "warning")]
+)
+def test_unscaled_input(scale, severity):
+    result = found(report(layer("a", read=scale), layer("b"), HEAD)).get(("unscaled_input", "a"))
+    assert (result and result.severity) == severity
+
+
+def test_unscaled_input_by_its_mean_and_not_where_it_is_sparse():
+    assert ("unscaled_input", "a") in found(report(layer("a", read=moments(1.0, 128.0)), HEAD))
+    sparse = Moments(5000, 2e-5, 0.1, 0.0, 1.0, 4999, 0)
+    assert ("unscaled_input", "a") not in found(report(layer("a", read=sparse), HEAD))
+
+
+# Training
+
+
+def training(updates, weight=0.3, **fields):
+    return [report(layer("a", update=u, weight=weight, **fields), HEAD, step=i) for i, u in enumerate(updates)]
+
+
+@pytest.mark.parametrize(("update", "expected"), [(2.7e-7, True), (3.3e-7, False), (0.0, False)])
+def test_update_too_small(update, expected):
+    assert (("update_too_small", "a") in found(*training([update] * 3))) is expected
+
+
+def test_a_rate_that_warms_up_or_that_is_seen_too_late_is_not_too_small():
+    assert ("update_too_small", "a") not in found(*training([1e-9, 1e-9, 1e-9, 1e-3]))
+    late = [report(layer("a", update=1e-9), HEAD, step=100 + i) for i in range(3)]
+    assert ("update_too_small", "a") not in found(*late)
+
+
+@pytest.mark.parametrize(
+    ("updates", "severity"), [([0.31], "error"), ([0.07] * 3, "warning"), ([0.2, 0.01, 0.01], None)]
+)
+def test_update_too_large(updates, severity):
+    result = found(*training(updates)).get(("update_too_large", "a"))
+    assert (result and result.severity) == severity
+
+
+def test_a_kernel_that_starts_near_zero_has_large_updates():
+    assert not found(*training([1e-3] * 3, weight=1e-4))
+
+
+def nan_in(rows, kind):
+    return [r if r.tap.kind != kind else TensorStats(r.tap, moments(1.0, nonfinite=3), r.layer_type) for r in rows]
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers", "expected"),
+    [("output", ("b", "c"), "b"), ("output_gradient", ("b", "c"), "c"), ("weight", ("c",), "c")],
+)
+def test_nonfinite_names_the_first_step_and_the_first_layer_in_the_order_of_flow(kind, layers, expected):
+    def at(step, broken):
+        names = ("a", "b", "c")
+        rows = [nan_in(layer(n), kind) if broken and n in layers else layer(n) for n in names]
+        return report(*rows, step=step)
+
+    run = [at(0, False), at(5, True), at(9, True)]
+    (key,) = found(*run)
+    assert key == ("nonfinite", expected)
+    assert found(*run)[key].step == 5
+    assert found(*run)[key].evidence["nonfinite"] == 3
+    assert not found(*run, at(12, False))  # an overflow that passed
+
+
+def test_a_long_run_is_read_at_its_ends_and_where_it_broke():
+    reports = [report(layer("a"), HEAD, step=i) for i in range(40)]
+    reports += [report(nan_in(layer("a"), "weight"), HEAD, step=40 + i) for i in range(60)]
+    assert findings_of(reports)[0].step == 40
+
+
+# Findings
+
+
+def test_causes_come_first_and_their_consequences_say_so():
+    rows = report(layer("a", read=80.0, saturated_units=1.0), layer("b", saturated_units=0.7), HEAD)
+    findings = diagnose(rows)
+    assert [(f.kind, f.layer, f.consequence_of) for f in findings] == [
+        ("unscaled_input", "a", ""),
+        ("saturated_units", "a", "unscaled_input"),
+        ("saturated_units", "b", "unscaled_input"),
+    ]
+
+
+def test_a_cause_is_as_grave_as_what_follows_from_it():
+    rows = report(layer("a", read=11.0, saturated_units=1.0), HEAD)
+    assert [f.severity for f in diagnose(rows)] == ["error", "error"]
+    assert [f.severity for f in diagnose(report(layer("a", read=11.0), HEAD))] == ["warning"]
+
+
+def test_no_kind_is_its_own_cause_by_way_of_others():
+    def roots(kind, way=()):
+        assert kind not in way, (*way, kind)
+        for cause in CAUSES.get(kind, ()):
+            roots(cause, (*way, kind))
+
+    for kind in KINDS:
+        roots(kind)
+    assert set(CAUSES) | {cause for causes in CAUSES.values() for cause in causes} <= set(KINDS)
+
+
+def test_confidence_beyond_a_threshold():
+    assert beyond(1.0, 1.0) == 0.5
+    assert beyond(1e3, 10.0) == pytest.approx(0.995)
+    assert beyond(1e-3, 0.1) == pytest.approx(0.995)
+    assert beyond(0.0, 1e-3) == 1.0
+    assert beyond(math.inf, 1.0) == 1.0
+
+
+def test_findings_print_and_compare():
+    finding = Finding("dead_units", "a", 3, "error", {"dead_units": 0.9}, "Draw it anew.")
+    assert "dead_units in a at step 3" in str(finding)
+    assert "healthy" not in str(finding)
+    assert len({finding, Finding("dead_units", "a", 3, "error", {"dead_units": 0.9}, "Draw it anew.")}) == 1
+    with pytest.raises(ValueError, match=r"kind: got 'sad', expected one of 'unscaled_input'"):
+        Finding("sad", "a", 0, "error", {}, "")
+    with pytest.raises(ValueError, match=r"severity: got 'fatal', expected one of 'error', 'warning', 'info'"):
+        Finding("nonfinite", "a", 0, "fatal", {}, "")
+
+
+def test_errors():
+    with pytest.raises(ValueError, match=r"subject: got int, expected a SignalReport, a LayerStatsCallback or a keras"):
+        diagnose(3)
+    with pytest.raises(ValueError, match=r"subject: it has no reports yet\. Train with the callback first"):
+        diagnose(Run())
+    with pytest.raises(ValueError, match=r"x: got data with reports, expected it with a model alone"):
+        diagnose(Run(report(HEAD)), np.zeros((2, 2)))
+
+
+def test_a_callback_is_its_reports():
+    assert [f.kind for f in diagnose(Run(report(layer("a", dead_units=1.0), HEAD)))] == ["dead_units"]
