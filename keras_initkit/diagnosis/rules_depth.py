@@ -10,26 +10,28 @@ import numpy as np
 from keras_initkit.diagnosis.evidence import Evidence, Reading, suffix
 from keras_initkit.diagnosis.finding import Finding, beyond
 from keras_initkit.diagnosis.rules_units import ALIKE
+from keras_initkit.signal.moments import Moments
 from keras_initkit.signal.statistics import effective_rank
 
-# Ratios of mean squares, forward, and of standard deviations, backward; an error at their squares.
-FORWARD, BACKWARD = 1e3, 1e3
+# Ratios of mean squares or variances, forward, and of standard deviations, backward; an error at their squares.
+FORWARD, VANISHED, EXPLODED = 1e3, 1e3, 1e2
 RANK, RANK_BEFORE = 1.2, 4.0
 
 
 def vanishing_activation(evidence: Evidence) -> Iterator[Finding]:
     """A signal that is lost on its way forward.
 
-    Rule: from some layer on to the last hidden one, the mean square of every output is below 1/1000 of where the
-    signal enters (3 % in standard deviation), or of 1 if that is less. Every, because a signal that a later layer
+    Rule: from some layer on to the last hidden one, the variance of every output is below 1/1000 of that where the
+    signal enters (3 % in standard deviation), or of 1 if that is less. The variance, because a sigmoid puts out 1/2
+    whatever it gets; every, because a signal that a later layer
     still has went around: past a residual branch, through a normalization. Ten relu layers of Keras' default
     initializer stay just above, and train. An error at a millionth.
     """
     for step, readings in _moments(evidence):
-        squares = _forward(evidence, readings)
+        squares = _forward(evidence, readings, _variance)
         if not squares:
             continue
-        entry = min(_entry(evidence, readings, squares), 1.0)
+        entry = min(_entry(readings, next(iter(squares)), _variance), 1.0)
         low = suffix(list(squares), [layer for layer, value in squares.items() if value < entry / FORWARD])
         if low:
             layer = _where(squares, entry, low[0], -1)
@@ -44,10 +46,10 @@ def exploding_activation(evidence: Evidence) -> Iterator[Finding]:
     signal enters, and above 1000. An error at a million.
     """
     for step, readings in _moments(evidence):
-        squares = _forward(evidence, readings, everything=True)
+        squares = _forward(evidence, readings, _mean_square, everything=True)
         if not squares:
             continue
-        entry = max(_entry(evidence, readings, squares), 1.0)
+        entry = max(_entry(readings, next(iter(squares)), _mean_square), 1.0)
         high = [layer for layer, value in squares.items() if value > entry * FORWARD]
         if high:
             layer, worst = _where(squares, entry, high[0], 1), max(high, key=squares.__getitem__)
@@ -67,7 +69,7 @@ def vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
     if len(ratios) < 2:
         return
     reference = list(ratios.values())[-1]
-    low = suffix(list(ratios)[::-1], [layer for layer, value in ratios.items() if value < reference / BACKWARD])
+    low = suffix(list(ratios)[::-1], [layer for layer, value in ratios.items() if value < reference / VANISHED])
     if not low or reference == 0:
         return
     least = ratios[low[-1]]
@@ -76,7 +78,7 @@ def vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
         "vanishing_gradient",
         layer,
         evidence.reports[-1].step,
-        "error" if least < reference / BACKWARD**2 else "warning",
+        "error" if least < reference / VANISHED**2 else "warning",
         {
             "first_gradient_to_weight": least,
             "last_gradient_to_weight": reference,
@@ -86,7 +88,7 @@ def vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
         'Use an activation whose slope reaches 1 ("relu", "tanh" in place of "sigmoid") with its own initializer, '
         'keras_initkit.initialize(model, "he_normal"); put keras.layers.LayerNormalization() between the layers, or '
         "add skip connections: x = keras.layers.Add()([x, block(x)]).",
-        beyond(least, reference / BACKWARD),
+        beyond(least, reference / VANISHED),
     )
 
 
@@ -94,14 +96,14 @@ def exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
     """Gradients that grow on their way back.
 
     Rule: the standard deviation of the gradient at the output of a layer with a kernel, and no normalization after it,
-    is more than 1000 times that at the last such layer, in all of the last three reports. An error at a million. The
+    is more than 100 times that at the last such layer, in all of the last three reports. An error at 10,000. The
     kernels' own gradients do not show it: where the signal explodes too, all of them are equally large.
     """
     gradients = _lasting(evidence, min, _gradient)
     if len(gradients) < 2:
         return
     reference = list(gradients.values())[-1]
-    high = {layer: value for layer, value in gradients.items() if value > reference * BACKWARD}
+    high = {layer: value for layer, value in gradients.items() if value > reference * EXPLODED}
     if not high or reference == 0:
         return
     layer, worst = list(high)[-1], max(high.values())
@@ -109,11 +111,11 @@ def exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
         "exploding_gradient",
         layer,
         evidence.reports[-1].step,
-        "error" if worst > reference * BACKWARD**2 else "warning",
-        {"gradient": worst, "last_gradient": reference, "healthy": "within a factor of 100 of the last layer's"},
+        "error" if worst > reference * EXPLODED**2 else "warning",
+        {"gradient": worst, "last_gradient": reference, "healthy": "within a factor of 10 of the last layer's"},
         'Draw the kernels on the scale of their layers, keras_initkit.initialize(model, "he_normal"), and clip '
         "gradients until they are found: keras.optimizers.Adam(1e-3, global_clipnorm=1.0).",
-        beyond(worst, reference * BACKWARD),
+        beyond(worst, reference * EXPLODED),
     )
 
 
@@ -179,8 +181,18 @@ def _moments(evidence: Evidence) -> Iterator[tuple[int, dict[str, Reading]]]:
         yield evidence.reports[-1].step, evidence.last
 
 
-def _forward(evidence: Evidence, readings: Mapping[str, Reading], everything: bool = False) -> dict[str, float]:
-    """Mean squares of hidden outputs whose scale matters, in the order of flow."""
+def _variance(moments: Moments) -> float:
+    return moments.variance
+
+
+def _mean_square(moments: Moments) -> float:
+    return moments.variance + moments.mean**2
+
+
+def _forward(
+    evidence: Evidence, readings: Mapping[str, Reading], size: Callable[[Moments], float], everything: bool = False
+) -> dict[str, float]:
+    """The size of hidden outputs whose scale matters, in the order of flow."""
     passed = evidence.scale_free | evidence.outputs
     found = {}
     for layer, reading in readings.items():
@@ -190,23 +202,23 @@ def _forward(evidence: Evidence, readings: Mapping[str, Reading], everything: bo
             continue
         if "Normalization" in reading.layer_type:
             continue
-        found[layer] = reading.output.variance + reading.output.mean**2
+        found[layer] = size(reading.output)
     return found
 
 
-def _entry(evidence: Evidence, readings: Mapping[str, Reading], squares: Mapping[str, float]) -> float:
-    """The mean square of what the first of these layers reads.
+def _entry(readings: Mapping[str, Reading], first: str, size: Callable[[Moments], float]) -> float:
+    """The size of what the first layer reads.
 
     A training step does not read inputs; then of what the layer before it puts out (an embedding, a normalization), or
     else of its own output.
     """
-    first = next(iter(squares))
     read = readings[first].moments("input")
     if read is not None:
-        return read.variance + read.mean**2
+        return size(read)
     layers = list(readings)
     before = readings[layers[max(layers.index(first) - 1, 0)]].output
-    return squares[first] if before is None or before.nonfinite else before.variance + before.mean**2
+    before = before if before is not None and not before.nonfinite else readings[first].output
+    return math.nan if before is None else size(before)
 
 
 def _lasting(
@@ -262,7 +274,11 @@ def _found(
 ) -> Iterator[Finding]:
     value = squares[worst]
     far = value < entry * limit**2 if limit < 1 else value > entry * limit**2
-    figures: dict[str, float | str] = {"mean_square": value, "where_it_enters": entry, "worst_layer": worst}
+    figures: dict[str, float | str] = {
+        "variance" if limit < 1 else "mean_square": value,
+        "where_it_enters": entry,
+        "worst_layer": worst,
+    }
     predicted = evidence.predicted(step, worst)
     if predicted is not None:
         figures["predicted_variance"] = predicted

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -173,9 +172,9 @@ def _is_linear(evidence: Evidence, layer: str) -> bool:
 
 
 def _half_open(reading: Reading) -> bool:
-    """Whether the lower end of the range is 0 and reached there, as in relu6: that unit is dead instead."""
+    """Whether the lower end is 0 and the upper one beyond 1, as in relu6: units at 0 are dead instead."""
     output = reading.output
-    return output is not None and math.isclose(output.minimum, 0.0) and output.zeros > 0.01 * output.count
+    return output is not None and output.minimum == 0.0 and output.maximum > 1.0
 
 
 def _first_step(evidence: Evidence, layer: str, name: str, share: float) -> int:

@@ -98,6 +98,8 @@ def test_saturated_units_of_hidden_layers():
 
 def test_saturation_of_relu6_at_zero_is_left_to_dead_units():
     at_zero = Moments(512, 1.0, 512.0, 0.0, 6.0, 300, 0)
+    sigmoid = Moments(512, 0.5, 128.0, 0.0, 1.0, 300, 0)  # which underflows
+    assert ("saturated_units", "a") in found(report(layer("a", output=sigmoid, saturated_units=0.9), HEAD))
     assert ("saturated_units", "a") not in found(report(layer("a", output=at_zero, saturated_units=0.9), HEAD))
 
 
@@ -139,6 +141,12 @@ def test_vanishing_names_the_layer_of_the_one_large_step_or_the_first_beyond():
     assert ("vanishing_activation", "l7") in found(report(*depth, HEAD))  # 0.6^14 < 1e-3
 
 
+def test_the_variance_vanishes_where_a_sigmoid_puts_out_one_half():
+    assert ("vanishing_activation", "b") in found(
+        report(layer("a", read=1.0), layer("b", output=moments(0.02, 0.5)), HEAD)
+    )
+
+
 @pytest.mark.parametrize(("largest", "severity"), [(30.0, None), (33.0, "warning"), (1100.0, "error")])
 def test_exploding_activation(largest, severity):
     result = found(report(layer("a", read=1.0), layer("b", output=largest), HEAD)).get(("exploding_activation", "b"))
@@ -163,7 +171,7 @@ def test_gradients_that_vanish_everywhere_are_those_of_a_converged_network():
     assert not found(report(layer("a", **gradients), layer("b", **gradients), layer("head", **gradients)))
 
 
-@pytest.mark.parametrize(("first", "severity"), [(900.0, None), (1100.0, "warning"), (1.1e6, "error")])
+@pytest.mark.parametrize(("first", "severity"), [(90.0, None), (110.0, "warning"), (1.1e4, "error")])
 def test_exploding_gradient(first, severity):
     result = found(report(layer("a", gradient=first), layer("b"), HEAD)).get(("exploding_gradient", "a"))
     assert (result and result.severity) == severity
