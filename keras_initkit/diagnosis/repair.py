@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -77,19 +77,22 @@ def repair(model: keras.Model, findings: Sequence[Finding], data: Any = None) ->
     notes: list[str] = []
     drawn: set[str] = set()
     scaled: set[str] = set()
-    wanted = _wanted(model, findings)
+    current = findings
     while True:  # what one fault had hidden shows when that is mended; each layer is drawn once and scaled once
+        wanted = _wanted(model, current)
+        # Whatever else is wrong with a layer, its bias may be to blame where units are dead or saturated.
+        flat = {path for each in current if each.kind in _BY_BIAS for path in _weighted(model, each)}
         fresh = {path: kind for path, kind in wanted.items() if path not in drawn}
         again = {path: kind for path, kind in wanted.items() if path in drawn - scaled}
         if fresh:
-            notes += _draw(model, known, fresh, "auto", None)
+            notes += _draw(model, known, fresh, "auto", None, flat)
         elif again and x is not None:
-            notes += _draw(model, known, again, "lsuv", x)
+            notes += _draw(model, known, again, "lsuv", x, flat)
             scaled |= set(again)
         else:
             break
         drawn |= set(fresh)
-        wanted = _wanted(model, diagnose(probe(model, x, y), model=model))
+        current = diagnose(probe(model, x, y), model=model)
     if not notes:
         notes.append("repair: nothing was changed; no finding is one of initialization.")
     for finding in findings:
@@ -99,7 +102,7 @@ def repair(model: keras.Model, findings: Sequence[Finding], data: Any = None) ->
     return replace(report, notes=(*notes, *report.notes))
 
 
-def _wanted(model: keras.Model, findings: Iterable[Finding]) -> dict[str, str]:
+def _wanted(model: keras.Model, findings: Sequence[Finding]) -> dict[str, str]:
     """The layers whose weights are to be drawn anew, each with the kind of finding that asks for it."""
     wanted: dict[str, str] = {}
     for finding in findings:
@@ -107,9 +110,19 @@ def _wanted(model: keras.Model, findings: Iterable[Finding]) -> dict[str, str]:
             for path in _spoiled(model):
                 wanted.setdefault(path, finding.kind)
         elif finding.kind in (MENDED if not finding.consequence_of else _OWN) and finding.severity != "info":
-            for path in _weighted(model, finding):
+            for path in [*_weighted(model, finding), *(_equal(model) if finding.kind == "symmetric_units" else [])]:
                 wanted.setdefault(path, finding.kind)
     return wanted
+
+
+def _equal(model: keras.Model) -> list[str]:
+    """Layers with a kernel of one value; of zeros they may be meant so, as heads and ends of residual branches are."""
+    found = []
+    for path, layer in weighted_layers(model).items():
+        values = [np.asarray(keras.ops.convert_to_numpy(kernel)) for kernel in _kernels_of(model, layer)]
+        if any(each.size > 1 and each.flat[0] != 0 and (each == each.flat[0]).all() for each in values):
+            found.append(path)
+    return found
 
 
 def _spoiled(model: keras.Model) -> list[str]:
@@ -153,9 +166,14 @@ def _kernels_of(model: keras.Model, layer: keras.layers.Layer) -> list[keras.Var
 
 
 def _draw(
-    model: keras.Model, known: dict[str, keras.layers.Layer], wanted: dict[str, str], scheme: str, x: Any
+    model: keras.Model,
+    known: dict[str, keras.layers.Layer],
+    wanted: dict[str, str],
+    scheme: str,
+    x: Any,
+    flat: set[str],
 ) -> list[str]:
-    """Sets the layers; returns what a reader has to know."""
+    """Sets the layers, the biases of those in `flat` to zero; returns what a reader has to know."""
     notes = []
     with_kernel = [path for path in wanted if _kernels_of(model, known[path])]
     if with_kernel:
@@ -171,9 +189,9 @@ def _draw(
         layer = known[path]
         for holder in (layer, getattr(layer, "cell", None)):
             bias = getattr(holder, "bias", None)
-            if bias is not None and kind in _BY_BIAS and path in with_kernel:
+            if bias is not None and path in flat and path in with_kernel:
                 bias.assign(_plain_bias(holder))
-                notes.append(f"repair: {path}/{bias.name} set to zero for {kind}")
+                notes.append(f"repair: {path}/{bias.name} set to zero: units are dead or saturated")
         if path not in with_kernel:
             for name, value in (("gamma", keras.ops.ones_like), ("beta", keras.ops.zeros_like)):
                 weight = getattr(layer, name, None)

@@ -53,7 +53,7 @@ def test_a_dead_layer_is_drawn_anew_and_the_others_are_not_touched():
     kernel = keras.ops.convert_to_numpy(model.get_layer("b").kernel)
     assert np.mean(kernel**2) == pytest.approx(2 / UNITS, rel=5 * np.sqrt(2 / kernel.size))
     assert report.notes[0].startswith("repair: b/kernel drawn anew for dead_units: own relu")
-    assert "repair: b/bias set to zero for dead_units" in report.notes
+    assert "repair: b/bias set to zero: units are dead or saturated" in report.notes
     assert diagnose(report, model=model) == []
 
 
@@ -65,6 +65,21 @@ def test_layers_of_equal_units_are_all_drawn_each_from_a_draw_of_its_own():
     kernels = [keras.ops.convert_to_numpy(model.get_layer(name).kernel) for name in "abc"]
     assert all(len(np.unique(kernel, axis=1).T) == UNITS for kernel in kernels)
     assert not np.array_equal(kernels[1], kernels[2])
+
+
+def test_a_head_of_one_value_is_drawn_with_the_units_that_it_makes_equal_and_a_head_of_zeros_is_not():
+    for head, also in (("ones", {"head/kernel"}), ("zeros", set())):
+        model = mlp(c={"kernel_initializer": "ones"}, head={"kernel_initializer": head})
+        before = weights_of(model)
+        repair(model, [finding("symmetric_units", "c")])
+        assert changed(before, model) == {f"{model.name}/{path}" for path in {"c/kernel", *also}}
+
+
+def test_a_bias_is_set_to_zero_though_another_finding_names_the_layer_first():
+    model = mlp(b={"bias_initializer": keras.initializers.Constant(-100.0)})
+    findings = [finding("vanishing_activation", "b"), finding("dead_units", "b", consequence_of="vanishing_activation")]
+    repair(model, findings)
+    assert not keras.ops.convert_to_numpy(model.get_layer("b").bias).any()
 
 
 def test_what_follows_from_another_fault_and_what_is_no_initialization_stay():
