@@ -32,10 +32,16 @@ def vanishing_activation(evidence: Evidence) -> Iterator[Finding]:
         if not squares:
             continue
         entry = min(_entry(readings, next(iter(squares)), _variance), 1.0)
-        low = suffix(list(squares), [layer for layer, value in squares.items() if value < entry / FORWARD])
+        lost = [layer for layer, value in squares.items() if value < entry / FORWARD]
+        # What no example changes any more may still differ from unit to unit, by a bias or the mean of a sigmoid.
+        alike = [
+            layer for layer in squares if (readings[layer].rank or RANK) < RANK and (readings[layer].units or 0) > 3
+        ]
+        low = [layer for layer in suffix(list(squares), {*lost, *alike}) if layer in lost]
         if low:
             layer = _where(squares, entry, low[0], -1)
-            yield from _found("vanishing_activation", evidence, step, layer, squares, low[-1], entry, 1 / FORWARD)
+            worst = min(low, key=squares.__getitem__)
+            yield from _found("vanishing_activation", evidence, step, layer, squares, worst, entry, 1 / FORWARD)
             return
 
 
@@ -274,11 +280,8 @@ def _found(
 ) -> Iterator[Finding]:
     value = squares[worst]
     far = value < entry * limit**2 if limit < 1 else value > entry * limit**2
-    figures: dict[str, float | str] = {
-        "variance" if limit < 1 else "mean_square": value,
-        "where_it_enters": entry,
-        "worst_layer": worst,
-    }
+    name = "variance" if limit < 1 else "mean_square"
+    figures: dict[str, float | str] = {name: value, "where_it_enters": entry, "worst_layer": worst}
     predicted = evidence.predicted(step, worst)
     if predicted is not None:
         figures["predicted_variance"] = predicted
