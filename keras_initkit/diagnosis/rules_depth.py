@@ -34,9 +34,7 @@ def vanishing_activation(evidence: Evidence) -> Iterator[Finding]:
         entry = min(_entry(readings, next(iter(squares)), _variance), 1.0)
         lost = [layer for layer, value in squares.items() if value < entry / FORWARD]
         # What no example changes any more may still differ from unit to unit, by a bias or the mean of a sigmoid.
-        alike = [
-            layer for layer in squares if (readings[layer].rank or RANK) < RANK and (readings[layer].units or 0) > 3
-        ]
+        alike = [layer for layer in squares if _is_collapsed(readings[layer])]
         low = [layer for layer in suffix(list(squares), {*lost, *alike}) if layer in lost]
         if low:
             layer = _where(squares, entry, low[0], -1)
@@ -165,6 +163,10 @@ def rank_collapse(evidence: Evidence) -> Iterator[Finding]:
             "x = keras.layers.Add()([x, block(x)]); batch normalization takes out what examples share.",
             beyond(max(ranks[collapsed[0]] - 1, 1e-9), RANK - 1),
         )
+
+
+def _is_collapsed(reading: Reading) -> bool:
+    return reading.rank is not None and reading.rank < RANK and (reading.units or 0) >= 4
 
 
 def _flat_kernels(evidence: Evidence) -> Iterator[tuple[str, float]]:
