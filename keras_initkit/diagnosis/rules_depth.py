@@ -250,8 +250,8 @@ def _gradient(reading: Reading) -> float | None:
 
 def _gradient_to_weight(reading: Reading) -> float | None:
     weight, gradient = reading.weight, reading.weight_gradient
-    if weight is None or gradient is None or not weight.stddev > 0:
-        return None
+    if weight is None or gradient is None or not weight.stddev > 0 or gradient.stddev == 0:
+        return None  # a gradient of exactly 0 did not vanish over depth: something blocks it (`frozen_weights`)
     return gradient.stddev / weight.stddev
 
 

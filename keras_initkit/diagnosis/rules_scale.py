@@ -109,9 +109,9 @@ def initializer_mismatch(evidence: Evidence) -> Iterator[Finding]:
     of the activation that follows, Glorot's; forward and backward), and a chi-squared test with its number of
     elements n rejects the nearest of them at 1e-6. The factor, because two such layers already leave 1/1000 of the
     signal, or make it a thousandfold, while what people use and train with, such as Keras' RandomNormal with its
-    stddev of 0.05 in layers of 13 to 10,000 units, lies within. An error at 300. Only before training, and only where the scale matters: not
-    before a normalization, inside a residual branch or attention, in a recurrent or embedding layer, or, if too small,
-    at the output.
+    stddev of 0.05 in layers of 13 to 10,000 units, lies within. An error at 300. Only before training, and only where
+    the scale matters: not before a normalization, inside a residual branch or attention, in a recurrent or embedding
+    layer, or, if too small, at the output.
     """
     for placed, mean_square, number in _judged(evidence):
         sound = _sound_variances(placed)
