@@ -40,7 +40,7 @@ RULES: tuple[Rule, ...] = (
 _SCALE = ("unscaled_input", "wrong_fans", "initializer_mismatch", "update_too_large")
 CAUSES: dict[str, tuple[str, ...]] = {
     "exploding_activation": _SCALE,
-    "vanishing_activation": (*_SCALE, "symmetric_units", "dead_units"),
+    "vanishing_activation": (*_SCALE, "symmetric_units", "saturated_units", "dead_units"),
     "saturated_units": (*_SCALE, "exploding_activation"),
     "dead_units": (*_SCALE, "symmetric_units"),
     "rank_collapse": (*_SCALE, "symmetric_units", "vanishing_activation", "saturated_units", "dead_units"),

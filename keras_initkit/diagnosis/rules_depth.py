@@ -32,10 +32,14 @@ def vanishing_activation(evidence: Evidence) -> Iterator[Finding]:
         if not squares:
             continue
         entry = min(_entry(readings, next(iter(squares)), _variance), 1.0)
-        low = suffix(list(squares), [layer for layer, value in squares.items() if value < entry / FORWARD])
+        lost = [layer for layer, value in squares.items() if value < entry / FORWARD]
+        # What no example changes any more may still differ from unit to unit, by a bias or the mean of a sigmoid.
+        alike = [layer for layer in squares if _is_collapsed(readings[layer])]
+        low = [layer for layer in suffix(list(squares), {*lost, *alike}) if layer in lost]
         if low:
             layer = _where(squares, entry, low[0], -1)
-            yield from _found("vanishing_activation", evidence, step, layer, squares, low[-1], entry, 1 / FORWARD)
+            worst = min(low, key=squares.__getitem__)
+            yield from _found("vanishing_activation", evidence, step, layer, squares, worst, entry, 1 / FORWARD)
             return
 
 
@@ -161,6 +165,10 @@ def rank_collapse(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
+def _is_collapsed(reading: Reading) -> bool:
+    return reading.rank is not None and reading.rank < RANK and (reading.units or 0) >= 4
+
+
 def _flat_kernels(evidence: Evidence) -> Iterator[tuple[str, float]]:
     """Kernels that let one direction through, by their layer."""
     if evidence.structure is None or not evidence.is_initial or len(evidence.reports) > 1:
@@ -242,8 +250,8 @@ def _gradient(reading: Reading) -> float | None:
 
 def _gradient_to_weight(reading: Reading) -> float | None:
     weight, gradient = reading.weight, reading.weight_gradient
-    if weight is None or gradient is None or not weight.stddev > 0:
-        return None
+    if weight is None or gradient is None or not weight.stddev > 0 or gradient.stddev == 0:
+        return None  # a gradient of exactly 0 did not vanish over depth: something blocks it (`frozen_weights`)
     return gradient.stddev / weight.stddev
 
 
@@ -274,11 +282,8 @@ def _found(
 ) -> Iterator[Finding]:
     value = squares[worst]
     far = value < entry * limit**2 if limit < 1 else value > entry * limit**2
-    figures: dict[str, float | str] = {
-        "variance" if limit < 1 else "mean_square": value,
-        "where_it_enters": entry,
-        "worst_layer": worst,
-    }
+    name = "variance" if limit < 1 else "mean_square"
+    figures: dict[str, float | str] = {name: value, "where_it_enters": entry, "worst_layer": worst}
     predicted = evidence.predicted(step, worst)
     if predicted is not None:
         figures["predicted_variance"] = predicted

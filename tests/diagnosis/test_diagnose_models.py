@@ -1,0 +1,224 @@
+"""diagnose on small models: what only the model can tell, and real probes and runs."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+from scipy import stats
+
+from keras_initkit import diagnose, probe
+from keras_initkit.diagnosis.circumstances import Circumstances
+from keras_initkit.diagnosis.rules_scale import _surprise
+from keras_initkit.signal import SignalReport
+
+X = np.random.default_rng(0).standard_normal((64, 16)).astype("float32")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    keras.utils.set_random_seed(0)
+
+
+def normal(stddev):
+    return keras.initializers.RandomNormal(stddev=stddev, seed=1)
+
+
+def mlp(*hidden, inputs=16, head=3):
+    """Hidden layers, and a linear head."""
+    return keras.Sequential([keras.Input((inputs,)), *hidden, L.Dense(head, name="head")])
+
+
+def kinds(findings):
+    return [(finding.kind, finding.layer, finding.severity) for finding in findings]
+
+
+# The scale of kernels
+
+
+@pytest.mark.parametrize(
+    ("stddev", "severity"), [(0.04, None), (0.025, "warning"), (1.5, None), (2.5, "warning"), (8.0, "error")]
+)
+def test_initializer_mismatch_is_a_factor_of_thirty_from_every_scheme(stddev, severity):
+    # The sound variances of 16 inputs and 32 units before relu lie between 1 / 32 and 2 / 16.
+    model = mlp(L.Dense(32, "relu", kernel_initializer=normal(stddev), name="a"))
+    found = {f.kind: f for f in diagnose(model, X)}.get("initializer_mismatch")
+    assert (found and found.severity) == severity
+    if found:
+        assert found.evidence["stddev"] == pytest.approx(stddev, rel=5 * (2 * 16 * 32) ** -0.5)
+        assert found.evidence["expected_stddev"] in (pytest.approx(32**-0.5), pytest.approx(8**-0.5))
+        assert 'keras_initkit.initialize(model, "he_normal", layers="a")' in found.remedy
+
+
+def test_the_scale_of_a_kernel_that_is_normalized_or_in_a_branch_is_of_no_consequence():
+    for initializer in (normal(1e-3), normal(10.0)):
+        normalized = mlp(L.Dense(32, kernel_initializer=initializer), L.BatchNormalization(), L.ReLU(), L.Dense(32))
+        assert diagnose(normalized, X) == []
+    given = keras.Input((16,))
+    branch = L.Dense(16, kernel_initializer=normal(1e-3))(L.Dense(16, "relu", kernel_initializer="he_normal")(given))
+    assert diagnose(keras.Model(given, L.Dense(3)(L.Add()([given, branch]))), X) == []
+
+
+def test_the_test_of_a_variance_has_the_power_and_the_level_that_it_says():
+    rng = np.random.default_rng(0)
+    n, sigma = 40, 0.7
+    ratios = np.square(rng.normal(0, sigma, (4000, n))).mean(axis=1) / sigma**2
+    p = [_surprise(ratio, n) for ratio in ratios]
+    assert stats.kstest(p, "uniform").pvalue > 1e-3
+    # An F-test against a variance that is known has infinitely many degrees of freedom below.
+    assert _surprise(1.5, n) == pytest.approx(2 * stats.f.sf(1.5, n, 1e9), rel=1e-5)
+
+
+def test_wrong_fans_of_a_depthwise_convolution():
+    images = np.random.default_rng(0).standard_normal((8, 6, 6, 64)).astype("float32")
+
+    def model(*after):
+        wrong = L.DepthwiseConv2D(3, name="wrong")
+        return keras.Sequential([keras.Input((6, 6, 64)), wrong, *after, L.Flatten(), L.Dense(3)])
+
+    (found,) = diagnose(model(), images)
+    assert kinds([found]) == [("wrong_fans", "wrong", "warning")]  # glorot's: 2 / (576 + 9) for 2 / (9 + 9)
+    assert found.evidence["expected_stddev"] == pytest.approx(9**-0.5)
+    assert diagnose(model(L.BatchNormalization()), images) == []
+    # One that it is drawn by with its own fans has none of this.
+    sound = model()
+    sound.layers[0].kernel.assign(np.random.default_rng(0).normal(0, 1 / 3, (3, 3, 64, 1)))
+    assert diagnose(sound, images) == []
+
+
+# Inputs
+
+
+def test_unscaled_input_and_its_remedy():
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 16)).astype("float32")
+    findings = diagnose(mlp(L.Dense(32, "tanh", name="a")), pixels)
+    assert kinds(findings)[0] == ("unscaled_input", "a", "error")
+    assert all(finding.consequence_of for finding in findings[1:])
+    scaled = mlp(L.Rescaling(1 / 127.5, offset=-1), L.Dense(32, "tanh", name="a"))
+    assert diagnose(scaled, pixels) == []
+    normalized = mlp(L.Dense(32, name="a"), L.BatchNormalization(), L.ReLU())
+    assert kinds(diagnose(normalized, pixels)) == [("unscaled_input", "a", "info")]
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_a_step_shows_unscaled_inputs_by_the_first_layers_output(activation, scale):
+    model = mlp(L.Dense(64, activation, name="a"), L.Dense(32, activation))
+    probed = probe(model, X * scale)
+    step = SignalReport(tuple(row for row in probed.rows if row.tap.kind != "input"))
+    found = {finding.kind: finding for finding in diagnose(step, model=model)}
+    assert ("unscaled_input" in found) == (scale > 10)
+    if scale > 10 and activation == "relu":  # E[x^2] = 10^4; 64 units of 16 inputs scatter by sqrt(5 / 64)
+        assert found["unscaled_input"].evidence["mean_square"] == pytest.approx(1e4, rel=4 * (5 / 64) ** 0.5)
+
+
+# Units
+
+
+@pytest.mark.parametrize("initializer", ["zeros", "ones"])
+def test_symmetric_units(initializer):
+    model = mlp(L.Dense(16, "relu"), L.Dense(8, "tanh", kernel_initializer=initializer, name="a"), L.Dense(8, "relu"))
+    findings = diagnose(model, X)
+    assert kinds(findings)[0] == ("symmetric_units", "a", "error")
+    assert all(finding.consequence_of for finding in findings[1:])
+
+
+def test_columns_that_are_alike_though_rows_differ():
+    model = mlp(L.Dense(8, "tanh", name="a"))
+    model.layers[0].kernel.assign(np.repeat(X[:1].T / 4, 8, axis=1))
+    assert kinds(diagnose(model, X))[0] == ("symmetric_units", "a", "error")
+
+
+def test_zeros_that_are_sound():
+    zero = {"kernel_initializer": "zeros"}
+    given = keras.Input((16,))
+    branch = L.Dense(16, **zero)(L.Dense(16, "relu")(given))
+    model = keras.Model(given, L.Dense(3, **zero)(L.Add()([given, branch])))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert diagnose(model, X, np.arange(64) % 3) == []
+
+
+def test_constant_output_of_a_softmax_over_one_unit():
+    model = keras.Sequential([keras.Input((16,)), L.Dense(8, "relu"), L.Dense(1, "softmax", name="head")])
+    model.compile("sgd", "binary_crossentropy")
+    assert kinds(diagnose(model, X, np.arange(64.0)[:, None] % 2))[0] == ("constant_output", "head", "error")
+
+
+def test_dead_by_bias_and_not_by_chance():
+    far = keras.initializers.Constant(-30.0)
+    dead = mlp(L.Dense(32, "relu"), L.Dense(32, "relu", bias_initializer=far, name="a"))
+    assert kinds(diagnose(dead, X))[0] == ("dead_units", "a", "error")
+    deep = mlp(*[L.Dense(32, "relu", kernel_initializer="he_normal") for _ in range(12)])
+    assert [f for f in diagnose(deep, X) if f.kind == "dead_units"] == []
+
+
+# Depth and rank
+
+
+def test_a_kernel_of_rank_one():
+    model = mlp(L.Dense(16, "relu", name="a"), L.Dense(16, "relu", name="b"))
+    rng = np.random.default_rng(0)
+    model.layers[1].kernel.assign(np.outer(rng.standard_normal(16), rng.standard_normal(16)) / 3)
+    assert ("rank_collapse", "b", "error") in kinds(diagnose(model, X))
+
+
+def test_deep_sigmoids_have_a_vanishing_gradient():
+    findings = diagnose(mlp(*[L.Dense(32, "sigmoid") for _ in range(9)]), X)
+    assert "vanishing_gradient" in {finding.kind for finding in findings}
+
+
+def test_frozen_on_purpose_and_not():
+    class Stop(L.Layer):
+        def call(self, x):
+            return keras.ops.stop_gradient(x)
+
+    def model():
+        return mlp(L.Dense(16, "relu", kernel_initializer="he_normal", name="a"), Stop(), L.Dense(16, "relu", name="b"))
+
+    assert kinds(diagnose(model(), X)) == [("frozen_weights", "a", "warning")]
+    frozen = model()
+    frozen.layers[0].trainable = False
+    assert diagnose(frozen, X) == []
+
+
+def test_a_nan_in_a_kernel():
+    model = mlp(L.Dense(16, "relu"), L.Dense(16, "relu", name="b"))
+    values = np.array(model.layers[1].kernel)
+    values[0, 0] = np.nan
+    model.layers[1].kernel.assign(values)
+    assert kinds(diagnose(model, X)) == [("nonfinite", "b", "error")]
+
+
+# What the model is made of
+
+
+def test_circumstances():
+    given = keras.Input((8, 8, 1))
+    x = L.ReLU()(L.BatchNormalization()(L.Conv2D(4, 3, padding="same", name="stem")(given)))
+    y = L.Conv2D(4, 3, padding="same", name="second")(
+        L.Conv2D(4, 3, padding="same", activation="relu", name="first")(x)
+    )
+    x = L.Dense(3, name="head")(L.Flatten()(L.Add()([x, y])))
+    found = Circumstances(keras.Model(given, x))
+    assert found.first_layers == ["stem"]
+    assert found.normalized & {"stem", "first", "second", "head"} == {"stem"}
+    assert found.in_branches == {"first", "second"}
+    assert {placed.path for placed in found.kernels if placed.is_output} == {"head"}
+    assert [call.path for call in found.heads] == ["head"]
+    assert found.bends("first")
+    assert not found.bends("second")
+    kernel = next(placed for placed in found.kernels if placed.path == "first")
+    assert kernel.columns.shape == (36, 4)
+    np.testing.assert_array_equal(kernel.columns, kernel.values.reshape(36, 4))
+
+
+def test_a_subclassed_model_is_judged_by_its_report():
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden = L.Dense(8, "relu", bias_initializer=keras.initializers.Constant(-50.0), name="hidden")
+            self.head = L.Dense(3, name="head")
+
+        def call(self, x):
+            return self.head(self.hidden(x))
+
+    assert kinds(diagnose(Model(), X))[0] == ("dead_units", "hidden", "error")
