@@ -7,7 +7,11 @@ from typing import Any
 # In the order of the gallery. Each is the file `plot_<name>.py` beside this one.
 NAMES = (
     "six_layers",
+    "xavier_he",
+    "batch_norm_rescue",
     "dense_128",
+    "preprocessing",
+    "linear_100",
 )
 
 __all__ = ["NAMES", "Example", "reproduce", "start"]
