@@ -47,7 +47,9 @@ for activation, sd, normalized in example.track(cases, "training"):
         images.y_train,
         batch_size=64,
         epochs=example.options.epochs,
-        callbacks=[LayerStatsCallback(example.log_dir(run))],
+        callbacks=[
+            LayerStatsCallback(example.log_dir(run), layers=lambda layer: isinstance(layer, keras.layers.Dense))
+        ],
         verbose=0,
     ).history
     curves[activation, sd, normalized] = (layers, history["loss"])
@@ -88,6 +90,6 @@ figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper cent
 example.figure(
     figure,
     "Solid: with normalization each layer's activations have the same size whatever the weights' sd, and the loss "
-    "falls. Dotted, without: sd 0.01 sends no signal, and the loss stays at ln 10 = 2.3, or long near it; sd 1 saturates "
-    "tanh and blows up relu, and the loss starts high.",
+    "falls. Dotted, without: sd 0.01 sends no signal, and the loss stays at ln 10 = 2.3, or long near it; sd 1 "
+    "saturates tanh and blows up relu, and the loss starts high.",
 )
