@@ -15,6 +15,7 @@ class ReadingOrder:
         pass
 
     def __call__(self, file):
+        """The script's place."""
         return NAMES.index(pathlib.Path(file).stem.removeprefix("plot_"))
 
 

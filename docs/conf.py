@@ -8,9 +8,9 @@ HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import building
+import building  # noqa: E402
 
-import keras_initkit
+import keras_initkit  # noqa: E402
 
 project = "keras-initkit"
 copyright = "the keras-initkit authors"
