@@ -48,6 +48,11 @@ def formulas_as_written(app, what, name, obj, options, lines):
             lines[i:i] = [".. code-block:: text", ""]
 
 
+def is_noise(app, what, name, obj, skip, options):
+    """Fields of a named tuple say no more than its own docstring."""
+    return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
 def undocumented(app, env):
     """Every public name has its place in the API pages; one without it is a warning, and so fails the build."""
     from sphinx.util import logging

@@ -48,4 +48,5 @@ sphinx_gallery_conf = {
 def setup(app):
     """Sphinx calls it."""
     app.connect("autodoc-process-docstring", building.formulas_as_written, priority=400)  # before napoleon's sections
+    app.connect("autodoc-skip-member", building.is_noise)
     app.connect("env-check-consistency", building.undocumented)

@@ -9,6 +9,8 @@ normalization before each activation divides whatever scale the weights have out
 # %%
 # Eight networks: two activations, two bad scales, without and with normalization. Before training, the activations of
 # each layer; then the same training for all.
+import re
+
 import keras
 import matplotlib.pyplot as plt
 
@@ -16,7 +18,8 @@ import keras_initkit as ik
 from keras_initkit.callbacks import LayerStatsCallback
 from keras_initkit.examples import start
 
-example = start("batch_norm_rescue", epochs=10, width=128)
+example = start("batch_norm_rescue", epochs=10, width=128, activations="tanh,relu")
+activations = example.options.activations.split(",")
 images = example.images(examples=1500)
 
 
@@ -35,7 +38,7 @@ def network(activation, sd, normalized):
     return model
 
 
-cases = [(activation, sd, bn) for activation in ("tanh", "relu") for sd in (0.01, 1.0) for bn in (False, True)]
+cases = [(activation, sd, bn) for activation in activations for sd in (0.01, 1.0) for bn in (False, True)]
 rows, curves = [], {}
 for activation, sd, normalized in example.track(cases, "training"):
     model = network(activation, sd, normalized)
@@ -47,9 +50,7 @@ for activation, sd, normalized in example.track(cases, "training"):
         images.y_train,
         batch_size=64,
         epochs=example.options.epochs,
-        callbacks=[
-            LayerStatsCallback(example.log_dir(run), layers=lambda layer: isinstance(layer, keras.layers.Dense))
-        ],
+        callbacks=[LayerStatsCallback(example.log_dir(run), layers=re.compile("dense"))],
         verbose=0,
     ).history
     curves[activation, sd, normalized] = (layers, history["loss"])
@@ -71,9 +72,9 @@ example.found(
 
 # %%
 # Above the activations before training, below the training loss.
-figure, panels = plt.subplots(2, 2, figsize=(8, 5.4), layout="constrained")
+figure, panels = plt.subplots(2, len(activations), figsize=(8, 5.4), layout="constrained", squeeze=False)
 for (activation, sd, normalized), (layers, loss) in curves.items():
-    column = ("tanh", "relu").index(activation)
+    column = activations.index(activation)
     style = {
         "color": "C0" if sd < 0.1 else "C3",
         "linestyle": "-" if normalized else ":",

@@ -91,6 +91,6 @@ example.figure(
     figure,
     "Left: seen from the origin raw images lie in one direction, and a random hyperplane separates two of them half as "
     "often as it should; subtract the mean, and each unit splits them. Right: z-scores, of the mean 0 and variance 1 "
-    "that the weights are drawn for, learn fastest. The mean alone subtracted leaves inputs that are too small; whitened "
-    "inputs begin more slowly, for noise is as large as strokes in them.",
+    "that the weights are drawn for, learn fastest. The mean alone subtracted leaves inputs that are too small; in "
+    "whitened ones noise is as large as strokes.",
 )
