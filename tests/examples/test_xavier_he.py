@@ -8,7 +8,7 @@ from scipy import integrate, stats
 
 from keras_initkit.examples import reproduce
 
-WIDTH, LAYERS = 512, 6
+WIDTH, LAYERS = 256, 6
 
 
 @pytest.fixture(scope="module")
