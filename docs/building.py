@@ -53,6 +53,15 @@ def is_noise(app, what, name, obj, skip, options):
     return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
 
 
+def math_as_markup(translator, node):
+    """MathML, which browsers draw themselves: no script from elsewhere, so pages can be read offline."""
+    from docutils.nodes import SkipNode, math_block
+    from docutils.utils.math.latex2mathml import tex2mathml
+
+    translator.body.append(tex2mathml(node.astext().strip(), as_block=isinstance(node, math_block)))
+    raise SkipNode
+
+
 def undocumented(app, env):
     """Every public name has its place in the API pages; one without it is a warning, and so fails the build."""
     from sphinx.util import logging

@@ -18,7 +18,6 @@ version = release = keras_initkit.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_gallery.gen_gallery",
 ]
@@ -27,6 +26,7 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 default_role = "code"  # docstrings write `name`
 autodoc_member_order = "bysource"
+html_math_renderer = "mathml"
 html_theme = "alabaster"
 html_theme_options = {
     "page_width": "1080px",
@@ -48,5 +48,6 @@ sphinx_gallery_conf = {
 def setup(app):
     """Sphinx calls it."""
     app.connect("autodoc-process-docstring", building.formulas_as_written, priority=400)  # before napoleon's sections
+    app.add_html_math_renderer("mathml", (building.math_as_markup, None), (building.math_as_markup, None))
     app.connect("autodoc-skip-member", building.is_noise)
     app.connect("env-check-consistency", building.undocumented)

@@ -27,7 +27,7 @@ def test_without_it_each_layer_multiplies_the_variance(runs, sd):
 
 @pytest.mark.parametrize("sd", [0.01, 1.0])
 def test_with_it_the_weights_scale_matters_only_beside_epsilon(runs, sd):
-    # Normalization leaves q = v / (v + epsilon) of a variance v over examples, and relu(z), z ~ N(0, q), has the variance
+    # Normalization leaves q = v / (v + epsilon) of a variance v over examples; relu(z), z ~ N(0, q), has the variance
     # q / 2 - q / (2 pi).
     pixels = load_digits().data
     expected, variance = [], pixels.var(axis=0).mean() / pixels.var()

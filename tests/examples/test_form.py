@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import sys
 
 import matplotlib.pyplot as plt
 import pytest
@@ -32,8 +33,9 @@ def test_a_script_is_a_page_on_the_package_alone(script):
 def gallery(tmp_path, monkeypatch):
     """A gallery of one small script."""
     (tmp_path / "plot_small.py").write_text(
-        'from keras_initkit.examples import start\nexample = start("small", width=3, names="a,b")\n'
-        'example.found(drawn=__import__("keras").random.normal((2,)).shape, nan=float("nan"), **vars(example.options))\n'
+        "import keras\nfrom keras_initkit.examples import start\n"
+        'example = start("small", width=3, names="a,b")\n'
+        'example.found(drawn=float(keras.random.normal(())), nan=float("nan"), **vars(example.options))\n'
     )
     monkeypatch.setattr(form, "__file__", str(tmp_path / "form.py"))
     for module in (form, examples):
@@ -51,8 +53,8 @@ def test_reproduce_hands_options_on_and_returns_the_numbers(gallery, monkeypatch
     written = json.loads((out / "small.json").read_text())
     assert written["options"] == {"seed": 4, "data": "digits", "width": 5, "names": "a,b"}
     assert written["numbers"]["nan"] is None
-    import sys
-
+    assert form.reproduce("small", str(out), seed=4)["drawn"] == numbers["drawn"]
+    assert form.reproduce("small", str(out), seed=5)["drawn"] != numbers["drawn"]
     assert sys.argv == ["mine", "--theirs"]
     assert plt.rcParams["axes.prop_cycle"] == colours
 
