@@ -12,26 +12,38 @@ import keras
 
 import keras_initkit as ik
 from keras_initkit.callbacks import LayerStatsCallback
-from keras_initkit.comparison.data import load
+from keras_initkit.examples import start
 
-digits = load("digits")
+example = start("dense_128", epochs=3)
+options = example.options
+images = example.images(enlarged=True)
 model = keras.Sequential(
     [
-        keras.Input((64, 32)),
+        keras.Input(images.x_train.shape[1:]),
         keras.layers.Flatten(),
-        keras.layers.Dense(128, "relu", kernel_initializer="he_normal", bias_initializer="zeros"),
-        keras.layers.Dense(10, "softmax"),
+        keras.layers.Dense(128, "relu", kernel_initializer="he_normal", bias_initializer="zeros", name="hidden"),
+        keras.layers.Dense(10, "softmax", name="classifier"),
     ]
 )
 model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
-stats = LayerStatsCallback(None)
-model.fit(digits.x_train, digits.y_train, epochs=3, verbose=0, callbacks=[stats])
-for report in stats.reports:
-    print(report.step, report.statistic("activation_variance"))
+stats = LayerStatsCallback(example.log_dir("he_normal"))
+model.fit(images.x_train, images.y_train, epochs=options.epochs, verbose=0, callbacks=[stats])
+example.table([{"step": report.step, **report.statistic("activation_variance")} for report in stats.reports])
 
 # %%
 # One hidden layer under all initializers, then ten.
-for depth in (1, 10):
-    comparison = ik.compare(depth=depth, epochs=3)
+for depth in example.track((1, 10), "training"):
+    comparison = ik.compare(
+        depth=depth,
+        epochs=options.epochs,
+        seed=options.seed,
+        data=options.data,
+        log_dir=example.log_dir(f"depth_{depth}"),
+    )
     print(comparison)
-    comparison.plot_variance().savefig(f"variance_depth_{depth}.png")
+    example.figure(
+        comparison.plot_variance(),
+        "Variance of each layer's activations and gradients before training: flat is what He's scale keeps.",
+        part=f"depth_{depth}",
+    )
+    example.found(**{f"depth_{depth}": comparison.rows()})

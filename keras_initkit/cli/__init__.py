@@ -11,6 +11,8 @@ from typing import NoReturn
 from keras_initkit.cli import compare as compare_command
 from keras_initkit.cli import listing as list_command
 from keras_initkit.cli import probe as probe_command
+from keras_initkit.cli import reproduce as reproduce_command
+from keras_initkit.examples import NAMES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,4 +85,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--diagnose", action="store_true", help="say what is wrong and what to change; exit status 1 if it is an error")
     listing = commands.add_parser("list", help="print every initializer: formula, what it is for, paper")
     listing.set_defaults(run=list_command.run)
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="run one of the sources' experiments, or all: table, figure, numbers",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    reproduce.set_defaults(run=reproduce_command.run)
+    add = reproduce.add_argument
+    add("name", help=f"all, or one of {', '.join(NAMES)}")
+    add("--out", metavar="DIR", default="reproduced", help="where figures, numbers and TensorBoard's logs go")
+    add("--seed", metavar="S", type=_number, default=0, help="of all that is drawn")
+    add("--data", default="digits", help="digits, mnist, or an .npz file with arrays x and y")
     return parser

@@ -28,7 +28,7 @@ def tensor_stats(
     """A report's row for one tensor.
 
     Args:
-        tap: which tensor; an output gets the statistics of its units, an output or pre-activation a histogram.
+        tap: which tensor; an output gets the statistics of its units; it, its gradient, a pre-activation a histogram.
         values: shape (examples, ..., units).
         layer_type: class of the layer.
         limits: range of the activation that put the output out, where there is one.
@@ -36,7 +36,7 @@ def tensor_stats(
     """
     moments = Moments.merged(Moments.of(chunk) for chunk in _chunks(values.reshape(-1)))
     row: dict[str, Any] = {"moments": moments, "layer_type": layer_type, "shape": tuple(values.shape)}
-    if tap.kind in ("output", "pre_activation"):
+    if tap.kind in ("output", "pre_activation", "output_gradient"):
         row["histogram"] = histogram(values, moments)
     if tap.kind == "output" and values.ndim > 1 and values.size:
         matrix = np.moveaxis(values, units_axis, -1)
