@@ -8,6 +8,14 @@ from typing import Any
 NAMES = (
     "six_layers",
     "dense_128",
+    "saturation",
+    "cost_surfaces",
+    "standard_normalized",
+    "batch_norm_gradients",
+    "batch_norm_by_hand",
+    "batch_norm_gamma_beta",
+    "zero",
+    "pretraining",
 )
 
 __all__ = ["NAMES", "Example", "reproduce", "start"]
