@@ -66,8 +66,6 @@ z = np.linspace(-6, 6, 200)
 left.plot(z, 1 / (1 + np.exp(-z)), "k", label="sigmoid")
 for learned, (losses, layers) in results.items():
     color, label = ("C3", "learned") if learned else ("C0", "left out")
-    results.items(), ("C0", "C3"), ("left out", "learned"), strict=True
-):
     counts, edges = np.histogram(layers[0], 60, (-6, 6), density=True)
     left.stairs(counts, edges, color=color, linewidth=1.5, label=f"layer 1, gamma and beta {label}")
     right.plot(range(1, len(losses) + 1), losses, color=color, label=f"gamma and beta {label}")
