@@ -56,10 +56,12 @@ class DifferentUnits(keras.callbacks.Callback):
     """How many columns of the hidden kernel differ, by more than rounding, before training and after each epoch."""
 
     def on_train_begin(self, logs=None):
+        """Before training."""
         self.counts = []
         self.on_epoch_end(None)
 
     def on_epoch_end(self, epoch, logs=None):
+        """After an epoch."""
         columns = self.model.get_layer("hidden").get_weights()[0].T
         rounding = 1e-5 * (np.abs(columns).max() or 1.0)
         self.counts.append(len(np.unique(np.round(columns / rounding), axis=0)))
