@@ -8,8 +8,8 @@ network learns that way; with the right scale, or another activation, it is no l
 """
 
 # %%
-# One network, five hidden sigmoid layers, from three starts: small random weights of N(0, 0.05), He's, and pre-trained; and, for
-# what came after, relu layers from He's. The images lie between 0 and 1, as codes of sigmoids do.
+# One network, five hidden sigmoid layers, from three starts: small random weights of N(0, 0.05), He's, and pre-trained;
+# and, for what came after, relu layers from He's. The images lie between 0 and 1, as codes of sigmoids do.
 import keras
 import matplotlib.pyplot as plt
 
