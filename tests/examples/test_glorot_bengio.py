@@ -14,10 +14,12 @@ def test_the_last_sigmoid_layer_is_driven_to_saturation_and_slowly_out_of_it(tmp
     mean, sd, loss = (np.array(numbers["sigmoid"][key]) for key in ("mean", "sd", "loss"))
     assert mean.shape == sd.shape == (72, 4)
     driven = mean[:, 3].argmin()
-    assert mean[driven, 3] < 0.05 and sd[driven, 3] < 0.01  # a unit at 0, for every example
+    assert mean[driven, 3] < 0.05  # units at 0,
+    assert sd[driven, 3] < 0.01  # for every example
     assert (mean[: driven + 1, :3] > 0.3).all()  # the layers below are not
     assert loss[5:driven].min() > 0.98 * math.log(10)  # meanwhile nothing is learned
-    assert sd[-1, 3] > 0.1 and loss[-1] < 0.5 * math.log(10)
+    assert sd[-1, 3] > 0.1
+    assert loss[-1] < 0.5 * math.log(10)
     for name, limit in (("tanh", 0.9), ("softsign", 0.6)):
         assert numbers[name]["loss"][-1] < 0.1  # in a quarter of the epochs
         assert np.max(numbers[name]["sd"]) < limit
@@ -45,8 +47,7 @@ def test_standard_weights_lose_signal_up_and_gradient_down_and_normalized_ones_d
         variance = of[name][0]["Var of activations"]
         for depth, row in enumerate(of[name][1:], 1):
             sd = math.sqrt(scale * variance)
-            density = stats.norm.pdf
-            variance = integrate.quad(lambda z, sd=sd: np.tanh(sd * z) ** 2 * density(z), -12, 12)[0]
+            variance = integrate.quad(lambda z, sd=sd: np.tanh(sd * z) ** 2 * stats.norm.pdf(z), -12, 12)[0]
             # Each layer adds a relative error of sqrt(2 / width) to the variance of a draw.
             tolerance = 4 * math.sqrt(2 * depth / WIDTH)
             assert row["Var of activations"] == pytest.approx(variance, rel=tolerance)
@@ -55,6 +56,7 @@ def test_standard_weights_lose_signal_up_and_gradient_down_and_normalized_ones_d
             assert row["Var dCost/dW"] == pytest.approx(row["formula (W)"], rel=tolerance)
             assert row["Var dCost/ds"] < row["formula (s)"] * (1 + tolerance)  # tanh's slope takes from it
     ratios = {name: of[name][4]["Var dCost/ds"] / of[name][0]["Var dCost/ds"] for name in of}
-    assert ratios["standard"] > 3**4 / (1 + 4 * math.sqrt(8 / WIDTH)) and ratios["normalized"] < 5
+    assert ratios["standard"] > 3**4 / (1 + 4 * math.sqrt(8 / WIDTH))
+    assert ratios["normalized"] < 5
     sizes = [row["Var dCost/dW"] for row in of["standard"]]
     assert max(sizes) / min(sizes) < 2  # the paper's surprise: of one size all the same
