@@ -7,6 +7,8 @@ from typing import Any
 # In the order of the gallery. Each is the file `plot_<name>.py` beside this one.
 NAMES = (
     "six_layers",
+    "xavier_he",
+    "batch_norm_rescue",
     "dense_128",
     "saturation",
     "cost_surfaces",
@@ -16,6 +18,8 @@ NAMES = (
     "batch_norm_gamma_beta",
     "zero",
     "pretraining",
+    "preprocessing",
+    "linear_100",
 )
 
 __all__ = ["NAMES", "Example", "reproduce", "start"]

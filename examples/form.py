@@ -39,11 +39,13 @@ class Example:
         name: of the example, and of the files that it writes.
         options: `seed`, `data`, `out`, and the example's own sizes, as attributes.
         numbers: what it found, by name.
+        saved: paths of its figures, in the order in which they were saved.
     """
 
     name: str
     options: argparse.Namespace
     numbers: dict[str, Any] = field(default_factory=dict)
+    saved: list[str] = field(default_factory=list)
 
     def images(self, examples: int = 8000, enlarged: bool = False) -> Dataset:
         """Images with their classes, standardized.
@@ -92,7 +94,8 @@ class Example:
         """
         lines = textwrap.fill(" ".join(caption.split()), int(figure.get_figwidth() * 15))
         figure.supxlabel(lines, x=0.01, ha="left", fontsize=9, linespacing=1.4)
-        figure.savefig(self._file(f"{part and '_'}{part}.png"), dpi=110, metadata={"Description": caption})
+        self.saved.append(self._file(f"{part and '_'}{part}.png"))
+        figure.savefig(self.saved[-1], dpi=110, metadata={"Description": caption})
         if "ipykernel" not in sys.modules:  # a notebook shows what is open
             plt.close(figure)
 

@@ -48,7 +48,7 @@ class InitializationReport:
 
     @property
     def spread(self) -> float | None:
-        """Largest |log10 variance| of the layers' pre-activations afterwards; `None` where none was measured."""
+        """Largest `|log10 variance|` of the layers' pre-activations afterwards; `None` where none was measured."""
         variances = [change.forward_after for change in self.kernels if change.forward_after is not None]
         logs = [abs(math.log10(v)) if math.isfinite(v) and v > 0 else math.inf for v in variances]
         return max(logs, default=None)

@@ -105,8 +105,8 @@ def register_kernels(layer_class: type[keras.Layer], describe: Describe | None =
 
     Args:
         layer_class: the class. One that is registered again gets the new description.
-        describe: a function from a built layer to its own `Kernel`s; those of its sublayers are found without
-            it. An empty list says that the layer has none. Left out, this is a decorator.
+        describe: a function from a built layer to a list of its own `Kernel`; those of its sublayers are found
+            without it. An empty list says that the layer has none. Left out, this is a decorator.
 
     Returns:
         `describe`, or the decorator.
@@ -150,7 +150,7 @@ def kernels(layer: keras.Layer) -> list[Kernel]:
         layer: a built layer or model.
 
     Raises:
-        ValueError: if the layer is not built, or a registered function returns something else than `Kernel`s.
+        ValueError: if the layer is not built, or a registered function returns something else than a list of `Kernel`.
 
     Warns:
         UserWarning: once for each class of layers that is not registered and has weights of rank 2 or more

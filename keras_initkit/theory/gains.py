@@ -89,7 +89,7 @@ def expectation(
         mean, variance: of x; at variance 0 f is taken at the mean alone, f' within a hundredth of it.
 
     Returns:
-        The expectation, to ten digits of E[|f|^power] where values are computed in float64 and to six in float32;
+        The expectation, to ten digits of `E[|f|^power]` where values are computed in float64 and to six in float32;
         infinite where f grows faster than the normal density falls.
 
     >>> round(expectation("relu", variance=4.0), 4)

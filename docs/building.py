@@ -1,0 +1,74 @@
+"""What the build needs beside its settings; sphinx-gallery looks these up by name, for settings must be picklable."""
+
+import importlib
+import pathlib
+import pkgutil
+
+import keras_initkit
+from keras_initkit.examples import NAMES
+
+
+class ReadingOrder:
+    """Sorts the gallery's scripts as `NAMES` has them."""
+
+    def __init__(self, directory):
+        pass
+
+    def __call__(self, file):
+        """The script's place."""
+        return NAMES.index(pathlib.Path(file).stem.removeprefix("plot_"))
+
+
+def saved_figures(block, block_vars, gallery_conf):
+    """The pictures that an example has saved in this cell, as they are."""
+    from sphinx_gallery.scrapers import figure_rst
+
+    example = block_vars["example_globals"].get("example")
+    if example is None:
+        return ""
+    # Examples save under names of their own; the next number tells how many the cells before have shown.
+    iterator = block_vars["image_path_iterator"]
+    paths = []
+    for saved in example.saved[len(iterator) :]:
+        paths.append(next(iterator))
+        pathlib.Path(paths[-1]).write_bytes(pathlib.Path(saved).read_bytes())
+    return figure_rst(paths, gallery_conf["src_dir"])
+
+
+def arguments(gallery_conf, script_vars):
+    """The command line of every example: what it writes goes into the build's own folder."""
+    return ["--out", str(pathlib.Path(gallery_conf["src_dir"], "_build", "reproduced"))]
+
+
+def formulas_as_written(app, what, name, obj, options, lines):
+    """Indented lines of a docstring, above its sections, are formulas and code: they are kept as they are."""
+    sections = [i for i, line in enumerate(lines) if line in ("Args:", "Attributes:", "Returns:", "Raises:", "Warns:")]
+    for i in reversed(range(1, min(sections, default=len(lines)))):
+        if lines[i].startswith("    ") and not lines[i - 1].strip():
+            lines[i:i] = [".. code-block:: text", ""]
+
+
+def is_noise(app, what, name, obj, skip, options):
+    """Fields of a named tuple say no more than its own docstring."""
+    return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
+def math_as_markup(translator, node):
+    """MathML, which browsers draw themselves: no script from elsewhere, so pages can be read offline."""
+    from docutils.nodes import SkipNode, math_block
+    from docutils.utils.math.latex2mathml import tex2mathml
+
+    translator.body.append(tex2mathml(node.astext().strip(), as_block=isinstance(node, math_block)))
+    raise SkipNode
+
+
+def undocumented(app, env):
+    """Every public name has its place in the API pages; one without it is a warning, and so fails the build."""
+    from sphinx.util import logging
+
+    documented = set(env.get_domain("py").objects)
+    packages = {f"keras_initkit.{module.name}" for module in pkgutil.iter_modules(keras_initkit.__path__)}
+    for name in sorted({"keras_initkit", "keras_initkit.callbacks", "keras_initkit.examples", *packages}):
+        for public in getattr(importlib.import_module(name), "__all__", ()):
+            if f"{name}.{public}" not in documented:
+                logging.getLogger(__name__).warning("%s.%s is public and has no place in docs/api", name, public)
