@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.signal.moments import EMPTY_ROW, Moments, reduce_on_device
+from keras_initkit.signal.moments import EMPTY_ROW, Moments, reduce_on_device, widest_float
 from keras_initkit.signal.report import TensorStats
 from keras_initkit.signal.units import SATURATION_DEPTH, SATURATION_SHARE
 from keras_initkit.structure.taps import Tap
@@ -64,7 +64,7 @@ def rows_of(taps: Sequence[Tap], matrix: Any, layer_types: Mapping[str, str]) ->
 def _row(tap: Tap, seen: list[Any], limits: Limits | None) -> Any:
     ops = keras.ops
     if not seen:
-        return ops.convert_to_tensor([*EMPTY_ROW, *[float("nan")] * 3], "float64")
+        return ops.convert_to_tensor([*EMPTY_ROW, *[float("nan")] * 3], widest_float())
     joined = seen[0] if len(seen) == 1 else ops.concatenate([ops.reshape(x, (-1,)) for x in seen], axis=0)
     moments = reduce_on_device(joined)
     units = [float("nan")] * 3
