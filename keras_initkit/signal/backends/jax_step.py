@@ -96,9 +96,12 @@ class StepMeter(SharedStepMeter):
         before = _values(model, state)
         owners = {id(weight): path for path, layer in self._layers.items() for weight in kernels_of(layer)}
         unscale = _loss_unscaling(model.optimizer, model, state)
+        pre_activations = any(tap.kind.startswith("pre_activation") for tap in self._taps)
         with contextlib.ExitStack() as wrapped:
             for path, layer in self._layers.items():
                 wrapped.enter_context(_tapped_layer(layer, path, readings, unscale))
+                if pre_activations and callable(getattr(layer, "activation", None)):
+                    wrapped.enter_context(_tapped_activation(layer, path, readings, unscale))
             for optimizer in _optimizers(model):
                 scaled = _loss_unscaling(optimizer, model, state)
                 wrapped.enter_context(_tapped_optimizer(optimizer, model, state, owners, readings, scaled))
@@ -129,6 +132,22 @@ class _Readings:
     def add(self, tap: Tap, tensor: jax.Array) -> None:
         if self.is_readable(tensor):
             self.seen[tap].append(tensor)
+
+    def marked(
+        self, tensor: jax.Array, kind: str, path: str, unscale: Unscale, with_gradient: bool = True
+    ) -> jax.Array:
+        """The tensor for the model to go on with, once it and the gradient that comes back through it are read."""
+        tap, gradient_tap = Tap(kind, path), Tap(f"{kind}_gradient", path)
+        self.calls[tap] += 1
+        if self.is_readable(tensor):  # nothing that is differentiated leads here
+            self.add(tap, tensor)
+            return tensor
+
+        def on_gradient(gradient: jax.Array) -> None:
+            if with_gradient:
+                self.add(gradient_tap, unscale(gradient))
+
+        return tapped(tensor, lambda x: self.add(tap, x), on_gradient)
 
     def warn(self, taps: Sequence[Tap]) -> None:
         for tap in taps:
@@ -194,7 +213,6 @@ def _loss_unscaling(optimizer: Any, model: keras.Model, state: State) -> Unscale
 
 def _tapped_layer(layer: keras.layers.Layer, path: str, readings: _Readings, unscale: Unscale) -> Any:
     original = layer.call
-    tap, gradient_tap = Tap("output", path), Tap("output_gradient", path)
 
     def watched(call: Callable) -> Callable:
         @functools.wraps(original)
@@ -204,37 +222,41 @@ def _tapped_layer(layer: keras.layers.Layer, path: str, readings: _Readings, uns
             with replaced(layer, "add_loss", lambda loss: (losses.append(loss), add_loss(loss))[1]):
                 outputs = call(*args, **kwargs)
             flat = keras.tree.flatten(outputs)
-            output = next((x for x in flat if is_tensor(x) and jax.numpy.issubdtype(x.dtype, jax.numpy.floating)), None)
+            output = next(filter(_is_signal, flat), None)
             if output is None:
-                return outputs
-            readings.calls[tap] += 1
-            if readings.is_readable(output):  # nothing that is differentiated leads here
-                readings.add(tap, output)
                 return outputs
             # Of a tensor that is also the input, or that a loss of the layer's own reads, the gradient has more
             # parts than come back through the output.
             partly = bool(losses) or any(x is output for x in keras.tree.flatten((args, kwargs)))
-
-            def on_gradient(gradient: jax.Array) -> None:
-                if not partly:
-                    readings.add(gradient_tap, unscale(gradient))
-
-            marked = tapped(output, lambda x: readings.add(tap, x), on_gradient)
+            marked = readings.marked(output, "output", path, unscale, with_gradient=not partly)
             return keras.tree.pack_sequence_as(outputs, [marked if x is output else x for x in flat])
 
         return watching
 
     wrapped = contextlib.ExitStack()
     wrapped.enter_context(replaced(layer, "call", watched(original)))
-    recomputed = getattr(layer, "rematerialized_call", None)  # from Keras 3.9: what `keras.RematScope` calls
-    if recomputed is not None:
-        # Read from outside of what is computed anew in the backward pass.
-        wrapped.enter_context(
-            replaced(
-                layer, "rematerialized_call", lambda _, *args, **kwargs: watched(recomputed(original, *args, **kwargs))
-            )
-        )
+    recomputed = getattr(layer, "rematerialized_call", None)  # in later versions of Keras, under its `RematScope`
+    if recomputed is not None:  # read from outside of what is computed anew in the backward pass
+
+        def outside(_: Any, *args: Any, **kwargs: Any) -> Callable:
+            return watched(recomputed(original, *args, **kwargs))
+
+        wrapped.enter_context(replaced(layer, "rematerialized_call", outside))
     return wrapped
+
+
+def _tapped_activation(layer: keras.layers.Layer, path: str, readings: _Readings, unscale: Unscale) -> Any:
+    original = layer.activation
+
+    def activation(x: Any, *args: Any, **kwargs: Any) -> Any:
+        marked = readings.marked(x, "pre_activation", path, unscale) if _is_signal(x) else x
+        return original(marked, *args, **kwargs)
+
+    return replaced(layer, "activation", activation)
+
+
+def _is_signal(x: Any) -> bool:
+    return is_tensor(x) and jax.numpy.issubdtype(x.dtype, jax.numpy.floating)
 
 
 def _tapped_optimizer(
