@@ -21,9 +21,12 @@ import keras
 
 from keras_initkit.signal.backends.jax import is_tensor, tapped
 from keras_initkit.signal.backends.sharing import SharedStepMeter
+from keras_initkit.signal.sampling import sample_of
 from keras_initkit.signal.state import random_state_kept, replaced
-from keras_initkit.signal.step import reduce_taps
+from keras_initkit.signal.step import Update, reduce_taps
 from keras_initkit.signal.taps import kernels_of
+from keras_initkit.signal.units import output_limits
+from keras_initkit.structure.graph import named_layers, parts
 from keras_initkit.structure.taps import Tap
 
 State = tuple[list[jax.Array], list[jax.Array], list[jax.Array], list[jax.Array]]
@@ -34,7 +37,9 @@ class StepMeter(SharedStepMeter):
     """Measures single training steps of `model`; see `SharedStepMeter`."""
 
     _plain: Any = None
-    _readers: dict[bool, Callable]
+    _readers: dict[bool, Callable]  # with histograms, and without
+    _reducers: dict[bool, Callable]
+    _limits: dict[str, tuple[float, float]]
 
     def _forget(self) -> None:
         self._plain = None
@@ -44,7 +49,8 @@ class StepMeter(SharedStepMeter):
         model = self._model
         if plain is not self._plain:
             self._find()
-            self._plain, self._readers = plain, {}
+            self._limits = {path: limits for path, layer in self._layers.items() if (limits := output_limits(layer))}
+            self._plain, self._readers, self._reducers = plain, {}, {}
         if model.run_eagerly or not model.jit_compile:
             return self._measured_inside(plain, state, batches)
         if isinstance(batches, list):
@@ -67,7 +73,7 @@ class StepMeter(SharedStepMeter):
                 return self._read_step(self._model.train_step, state, batches[-1], histograms)[2]
 
             self._readers[histograms] = jax.jit(read, out_shardings=_everywhere(state))
-        with random_state_kept():  # which the trace may draw from
+        with random_state_kept(), _parts_in_sight(self._model):  # the trace may draw random numbers
             matrix = self._readers[self._histograms](state, batches)
         return jax.block_until_ready(matrix)  # or both programs would hold their tensors at the same time
 
@@ -110,11 +116,25 @@ class StepMeter(SharedStepMeter):
         for path, layer in self._layers.items():
             for weight in map(id, kernels_of(layer)):
                 readings.add(Tap("weight", path), before[weight])
-                change = _single(after[weight]) - _single(before[weight])
-                readings.add(Tap("weight_update", path), change)
+                change = Update(sample_of(before[weight], self._sample_size), after[weight])
+                readings.seen[Tap("weight_update", path)].append(change)
         readings.warn(self._taps)
-        seen = {tap: readings.seen[tap] for tap in self._taps}
-        return logs, state, reduce_taps(seen, {}, self._sample_size, histograms)
+        seen = [self._units_last(tap, readings.seen[tap]) for tap in self._taps]
+        if histograms not in self._reducers:
+
+            def reduce(seen: list[list[Any]]) -> jax.Array:
+                by_tap = dict(zip(self._taps, seen, strict=True))
+                return reduce_taps(by_tap, self._limits, self._sample_size, histograms)
+
+            # One program, where the step itself is none.
+            self._reducers[histograms] = jax.jit(reduce)
+        return logs, state, self._reducers[histograms](seen)
+
+    def _units_last(self, tap: Tap, seen: list[Any]) -> list[Any]:
+        channels_first = getattr(self._layers[tap.layer], "data_format", None) == "channels_first"
+        if tap.kind != "output" or not channels_first:
+            return seen
+        return [keras.ops.moveaxis(x, 1, -1) if x.ndim > 2 else x for x in seen]
 
 
 class _Readings:
@@ -211,6 +231,19 @@ def _loss_unscaling(optimizer: Any, model: keras.Model, state: State) -> Unscale
     return (lambda gradient: gradient) if scale is one else (lambda gradient: _single(gradient) / _single(scale))
 
 
+@contextlib.contextmanager
+def _parts_in_sight(model: keras.Model) -> Iterator[None]:
+    """What is made of layers is not computed anew in the backward pass as a whole, only the layers themselves.
+
+    Under `keras.RematScope` a model and its blocks are so too, and what is inside could not be read.
+    """
+    with contextlib.ExitStack() as wrapped:
+        for layer in named_layers(model).values():
+            if parts(layer):
+                wrapped.enter_context(replaced(layer, "rematerialized_call", lambda call, *_, **__: call))
+        yield
+
+
 def _tapped_layer(layer: keras.layers.Layer, path: str, readings: _Readings, unscale: Unscale) -> Any:
     original = layer.call
 
@@ -236,7 +269,7 @@ def _tapped_layer(layer: keras.layers.Layer, path: str, readings: _Readings, uns
     wrapped = contextlib.ExitStack()
     wrapped.enter_context(replaced(layer, "call", watched(original)))
     recomputed = getattr(layer, "rematerialized_call", None)  # in later versions of Keras, under its `RematScope`
-    if recomputed is not None:  # read from outside of what is computed anew in the backward pass
+    if recomputed is not None and not parts(layer):  # read from outside of what is computed anew in the backward pass
 
         def outside(_: Any, *args: Any, **kwargs: Any) -> Callable:
             return watched(recomputed(original, *args, **kwargs))
