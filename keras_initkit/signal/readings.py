@@ -13,9 +13,9 @@ from keras_initkit.prediction import Expected
 from keras_initkit.signal.moments import Moments
 from keras_initkit.signal.report import TensorStats
 from keras_initkit.signal.statistics import tensor_stats
+from keras_initkit.signal.units import output_limits
 from keras_initkit.structure.graph import own_weights, weighted_layers
 from keras_initkit.structure.taps import KINDS, SIGNALS, Tap
-from keras_initkit.theory.activations import activation_range
 
 
 class Readings:
@@ -29,7 +29,7 @@ class Readings:
 
     def __init__(self, model: keras.Model, layers: Mapping[str, keras.layers.Layer], scale: float):
         self._model, self._layers, self._scale = model, layers, scale
-        self._ranges = {path: _range(layer) for path, layer in layers.items()}
+        self._ranges = {path: output_limits(layer) for path, layer in layers.items()}
         self._rows: dict[Tap, TensorStats] = {}
         self._unreadable: dict[str, None] = {}
         self._first_nonfinite: str | None = None
@@ -148,14 +148,3 @@ def _weights(model: keras.Model) -> Iterator[tuple[Tap, keras.Variable]]:
             if id(weight) not in seen:
                 seen.add(id(weight))
                 yield Tap("weight", path, None, name), weight
-
-
-def _range(layer: keras.layers.Layer) -> tuple[float, float] | None:
-    """Limits of what a layer's activation puts out; `None` where it does not act on each element by itself."""
-    activation = getattr(layer, "activation", None)
-    if not callable(activation) or isinstance(activation, keras.Layer):  # calling a layer may build it
-        return None
-    try:
-        return activation_range(activation)
-    except Exception:  # whatever a user's function raises on four numbers
-        return None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
+
+from keras_initkit.theory.activations import activation_range
 
 SATURATION_DEPTH, SATURATION_SHARE = 0.99, 0.95  # see `saturated_units`
 
@@ -44,3 +47,14 @@ def saturated_units(
 
 def _by_unit(outputs: np.ndarray) -> np.ndarray:
     return np.asarray(outputs).reshape(-1, outputs.shape[-1])
+
+
+def output_limits(layer: keras.layers.Layer) -> tuple[float, float] | None:
+    """Limits of what a layer's activation puts out; `None` where it does not act on each element by itself."""
+    activation = getattr(layer, "activation", None)
+    if not callable(activation) or isinstance(activation, keras.Layer):  # calling a layer may build it
+        return None
+    try:
+        return activation_range(activation)
+    except Exception:  # whatever a user's function raises on four numbers
+        return None

@@ -5,15 +5,35 @@ import numpy as np
 import pytest
 
 from keras_initkit.callbacks import LayerStatsCallback
-from keras_initkit.signal import Moments, Tap
+from keras_initkit.signal import Moments, SignalReport, Tap
+from keras_initkit.signal.backends import step_meter
+from keras_initkit.signal.step import StepReading
+from keras_initkit.structure.graph import weighted_layers
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="steps are measured on TensorFlow")
 
 
-def measured(model, x, y, **options):
+class Metered(keras.callbacks.Callback):
+    """Measures every step, and keeps the reports: LayerStatsCallback without schedule, choice and log."""
+
+    def __init__(self, histograms=False, **reading):
+        super().__init__()
+        self.reading, self.histograms, self.reports = StepReading(**{"sample_size": None, **reading}), histograms, []
+
+    def on_train_begin(self, logs=None):
+        self.meter = step_meter(self.model, weighted_layers, self.reading)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.meter.arm(self.histograms)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.reports.append(SignalReport.of_step(batch, 0, self.meter.collect()))
+
+
+def measured(model, x, y, **reading):
     """The report of the first step of `fit` on all of x."""
-    callback = LayerStatsCallback(None)
-    model.fit(x, y, batch_size=len(x), shuffle=False, verbose=0, callbacks=[callback], **options)
+    callback = Metered(**reading)
+    model.fit(x, y, batch_size=len(x), shuffle=False, verbose=0, callbacks=[callback])
     assert len(callback.reports) == 1
     return callback.reports[0]
 

@@ -20,20 +20,18 @@ import tensorflow as tf
 
 from keras_initkit.signal.backends.tensorflow_graph import beside, beside_joined, is_inside
 from keras_initkit.signal.report import TensorStats
+from keras_initkit.signal.sampling import sample_of
 from keras_initkit.signal.state import replaced
-from keras_initkit.signal.step import StepReading, reduce_taps, rows_of
+from keras_initkit.signal.step import StepReading, Update, reduce_taps, rows_of
 from keras_initkit.signal.taps import kernels_of, taps_of
+from keras_initkit.signal.units import output_limits
 from keras_initkit.structure.taps import Tap
 
 Readings = defaultdict[Tap, list[tf.Tensor]]
 
 
 class StepMeter:
-    """Measures single training steps of `model`.
-
-    Args:
-        model: a compiled model.
-        find_layers: returns the layers of a built model that are to be read, by path.
+    """Measures single training steps of `model`; see `signal.backends.step_meter`.
 
     Raises:
         ValueError: under a distribution strategy of several replicas.
@@ -52,14 +50,14 @@ class StepMeter:
                 "expected one. Train without a distribution strategy to measure layers, or leave the callback out."
             )
         self._model, self._find_layers, self._reading = model, find_layers, reading
-        self._finders = [find_layers]  # of all the meters that this one measures for
+        self._sharing = [self]  # the meters that this one measures for
         self._layers: dict[str, keras.layers.Layer] = {}
         self._taps: list[Tap] = []
         self._own: tuple[list[Tap], list[Tap]] = ([], [])  # what was measured last, and what of it was asked for here
         self._source = self  # the meter that measures for this one: another, where two callbacks share a step
-        self._waited = False
+        self._waited = self._histograms = False
         self._plain: Any = None
-        self._instrumented: Any = None
+        self._instrumented: dict[bool, Callable] = {}  # with histograms, and without
         self._rows: Any = None
 
     def arm(self, histograms: bool = False) -> None:
@@ -68,11 +66,12 @@ class StepMeter:
         armed = getattr(model.train_function, "__self__", None)
         if isinstance(armed, StepMeter):  # by another callback, or for a step that never came
             self._source = armed
-            if self._find_layers not in armed._finders:
-                armed._finders.append(self._find_layers)
-                armed._instrumented = None
+            armed._histograms |= histograms
+            if self not in armed._sharing:
+                armed._sharing.append(self)
+                armed._instrumented = {}
             return
-        self._source, self._replaced_function = self, model.train_function
+        self._source, self._replaced_function, self._histograms = self, model.train_function, histograms
         model.train_function = self._measured_function
 
     def _measured_function(self, iterator: Any) -> Any:
@@ -80,14 +79,16 @@ class StepMeter:
         model = self._model
         model.train_function = self._replaced_function
         model.make_train_function()  # where `train_on_batch` has not yet
-        if self._instrumented is None or self._plain is not model.train_function:
-            self._plain = model.train_function
-            self._instrumented = self._build(iterator)
-        if self._instrumented is None:
-            return self._plain(iterator)
+        if self._plain is not model.train_function:
+            self._plain, self._instrumented = model.train_function, {}
+        if self._histograms not in self._instrumented:
+            measured = self._build(iterator)
+            if measured is None:
+                return self._plain(iterator)
+            self._instrumented[self._histograms] = measured
         # Keras up to 3.6 looks `train_step` up when it traces, later versions when they make the function.
         with replaced(model, "train_step", self._measured_step):
-            logs, self._rows = self._instrumented(iterator)
+            logs, self._rows = self._instrumented[self._histograms](iterator)
         return logs
 
     def collect(self) -> list[TensorStats]:
@@ -118,8 +119,8 @@ class StepMeter:
             elif not self._waited:
                 self._waited = True  # for a step in which all layers are built, but those that are never called
                 return None
-        self._layers = {path: layer for find in self._finders for path, layer in find(model).items()}
-        self._taps = taps_of(self._layers, self._reading.kinds)
+        if not self._instrumented:
+            self._choose()
         with replaced(model, "train_step", self._measured_step):
             try:
                 model.make_train_function(force=True)
@@ -127,15 +128,29 @@ class StepMeter:
             finally:
                 model.train_function = self._plain
 
+    def _choose(self) -> None:
+        """What is to be read for all the meters that share the step."""
+        readings = [meter._reading for meter in self._sharing]
+        sizes = [reading.sample_size for reading in readings]
+        self._sample_size = None if None in sizes else max(sizes)
+        self._layers = {path: x for meter in self._sharing for path, x in meter._find_layers(self._model).items()}
+        self._taps = taps_of(self._layers, {kind for reading in readings for kind in reading.kinds})
+        limits = {path: output_limits(layer) for path, layer in self._layers.items()}
+        self._limits = {path: limit for path, limit in limits.items() if limit is not None}
+
     def _plain_step(self, data: Any) -> Any:
         # Keras hands the `None` among the data over as an empty optional.
         data = tf.nest.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, data)
         return self._model.distribute_strategy.run(self._train_step, args=(data,))
 
     def _measured_step(self, data: Any) -> tuple[Any, tf.Tensor]:
-        model, readings = self._model, defaultdict(list)
-        for path, layer in self._layers.items():  # read now: after the step they are others
-            readings[Tap("weight", path)] = [tf.convert_to_tensor(weight.value) for weight in kernels_of(layer)]
+        model, readings, kinds = self._model, defaultdict(list), {tap.kind for tap in self._taps}
+        weights = [(path, weight) for path, layer in self._layers.items() for weight in kernels_of(layer)]
+        # Read now: after the step they are others.
+        before = [_value(weight) for _, weight in weights] if kinds & {"weight", "weight_update"} else []
+        for (path, _), value in zip(weights, before, strict=False):
+            readings[Tap("weight", path)].append(value)
+        before = [sample_of(value, self._sample_size) for value in before] if "weight_update" in kinds else []
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         unscale = _unless_inside(graph, _loss_unscaling(model.optimizer))
         with contextlib.ExitStack() as wrapped:
@@ -145,8 +160,14 @@ class StepMeter:
                 unscale = _unless_inside(graph, _loss_unscaling(optimizer))
                 wrapped.enter_context(_tapped_optimizer(optimizer, model, self._layers, readings, unscale))
             logs = self._train_step(data)
+        for (path, weight), value in zip(weights, before, strict=False):
+            readings[Tap("weight_update", path)].append(Update(value, _value(weight)))
         seen = {tap: _readable(tap, readings[tap], graph) for tap in self._taps}
-        return logs, reduce_taps(seen, {}, None)
+        return logs, reduce_taps(seen, self._limits, self._sample_size, self._histograms)
+
+
+def _value(weight: keras.Variable) -> tf.Tensor:
+    return tf.convert_to_tensor(weight.value)
 
 
 def _optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
@@ -250,7 +271,7 @@ def _tapped_optimizer(
 
 def _readable(tap: Tap, tensors: list[tf.Tensor], graph: Any) -> list[tf.Tensor]:
     """What a tap saw and can be read here."""
-    readable = [x for x in tensors if not is_inside(x, graph)]
+    readable = [x for x in tensors if not is_inside(x[0] if isinstance(x, Update) else x, graph)]
     if len(readable) < len(tensors):
         warnings.warn(
             f"{tap.kind} of layer {tap.layer!r} is made inside a loop or a branch, where it cannot be read from "
