@@ -7,11 +7,15 @@ import io
 import itertools
 import os
 import socket
+import struct
 import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 _numbers = itertools.count()
+Histogram = tuple[tuple[int, ...], tuple[float, ...]]  # counts and bin edges
 
 
 class EventLog:
@@ -55,6 +59,43 @@ class EventLog:
         """Writes a `Summary` protobuf that a TensorBoard plugin made."""
         event = self._event(wall_time=time.time(), step=step)
         event.summary.ParseFromString(summary.SerializeToString())  # its class may be TensorFlow's own
+        self._write(event)
+
+    def histograms(self, step: int, values: Mapping[str, Histogram]) -> None:
+        """Writes counts and bin edges by tag as one event, for the histograms and the distributions tab."""
+        from tensorboard.plugins.histogram import metadata
+
+        def buckets(counts: tuple[int, ...], edges: tuple[float, ...]) -> np.ndarray:
+            return np.stack([edges[:-1], edges[1:], counts], axis=1, dtype="float64")
+
+        self._tensors(step, metadata, {tag: buckets(*histogram) for tag, histogram in values.items()})
+
+    def image(self, step: int, tag: str, png: bytes) -> None:
+        """Writes a picture for the images tab."""
+        from tensorboard.plugins.image import metadata
+
+        size = [b"%d" % pixels for pixels in struct.unpack(">II", png[16:24])]  # where every PNG has it
+        self._tensors(step, metadata, {tag: np.array([*size, png], dtype=object)})
+
+    def text(self, step: int, tag: str, markdown: str) -> None:
+        """Writes markdown for the text tab."""
+        from tensorboard.plugins.text import metadata
+
+        self._tensors(step, metadata, {tag: np.array(markdown.encode(), dtype=object)})
+
+    def resumed_at(self, step: int) -> None:
+        """Tells readers to drop what earlier files of the run have of this step and later ones."""
+        event = self._event(wall_time=time.time(), step=step)
+        event.session_log.status = event.session_log.START
+        self._write(event)
+
+    def _tensors(self, step: int, metadata: Any, values: Mapping[str, np.ndarray]) -> None:
+        """Writes tensors for the plugin that reads such metadata, as one event."""
+        from tensorboard.util.tensor_util import make_tensor_proto
+
+        event, description = self._event(wall_time=time.time(), step=step), metadata.create_summary_metadata("", "")
+        for tag, tensor in values.items():
+            event.summary.value.add(tag=tag, tensor=make_tensor_proto(tensor), metadata=description)
         self._write(event)
 
     def _new_file(self) -> str:

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import keras
 
+from keras_initkit.callbacks import options, summary
 from keras_initkit.callbacks.event_log import EventLog, one_chart_each
+from keras_initkit.callbacks.progress import steps_done
 from keras_initkit.callbacks.schedule import schedule
 from keras_initkit.signal.backends import step_meter
-from keras_initkit.signal.report import STATISTICS, SignalReport
-from keras_initkit.signal.step import StepReading
+from keras_initkit.signal.report import SignalReport
+from keras_initkit.signal.report_history import figure_over
+from keras_initkit.signal.report_scalars import checked_statistics, kinds_of
+from keras_initkit.signal.step import DEFAULT_SAMPLE, StepReading
 from keras_initkit.structure.graph import weighted_layers
 from keras_initkit.structure.selection import Layers, select
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Tensors of which there are histograms, by the tag's prefix.
+HISTOGRAMS = {
+    "output": "activation",
+    "output_gradient": "activation_gradient",
+    "weight": "weight",
+    "weight_gradient": "weight_gradient",
+}
+
 
 class LayerStatsCallback(keras.callbacks.Callback):
-    """Logs mean and variance of every layer's activations, gradients and weights to TensorBoard.
+    """Logs what the signal does in every layer, forward and backward, to TensorBoard while `fit` runs.
 
     The statistics are taken inside the training step itself, from the tensors that it computes anyway.
     Training is not changed: weights, optimizer state and history come out the same to the last bit, and
@@ -30,11 +45,19 @@ class LayerStatsCallback(keras.callbacks.Callback):
 
     - `activation_mean`, `activation_variance`: the layer's output over batch and units;
     - `activation_gradient_variance`: the gradient of the loss with respect to that output;
-    - `weight_variance`, `weight_gradient_variance`: its kernels before the step, and their gradient.
+    - `pre_activation_mean`, `pre_activation_variance`, `pre_activation_gradient_variance`: of what the layer's
+      activation is applied to; only where `statistics` asks for them;
+    - `dead_units`: share of units that are 0 for every example; `saturated`: share of outputs in the outer
+      1 % of a bounded activation's range, `saturated_units`: share of units where nearly all are;
+    - `weight_variance`, `weight_gradient_variance`, `weight_update_variance`: its kernels before the step, their
+      gradient, and what the step added to them; `update_ratio`: standard deviation of the update over that
+      of the weights, for which 1e-3 is usual;
+    - `nonfinite`: number of NaN and infinite elements in all that was read of the layer.
 
     The custom-scalars tab draws all layers of one statistic in one chart. The horizontal axis is the number
-    of training steps done before the measured one, so step 0 is the model as initialized; it goes on
-    counting when `fit` is called again.
+    of training steps done before the measured one, so step 0 is the model as initialized. It goes on counting
+    when `fit` is called again, and in a new process where the optimizer's state is restored. When training
+    ends, the picture of `plot()` goes to the images tab and a summary to the text tab.
 
     Args:
         log_dir: where TensorBoard reads; made if missing. `None` measures without a log.
@@ -44,14 +67,23 @@ class LayerStatsCallback(keras.callbacks.Callback):
             run together.
         layers: which layers: a name or path, a compiled regular expression (searched in the path), a layer, a
             predicate of the layer, or a list of these; `None` is all that have weights.
+        statistics: names of the above; `None` is all but those of pre-activations, for reading these changes how
+            a step is compiled, and may change the last bits of training.
+        histogram_freq: number of epochs between histograms of outputs, weights and the gradients of both, taken
+            at an epoch's first measured step; 0 is none.
+        sample_size: number of elements of each tensor that moments are taken of, spread over the batch: the
+            default has a standard error of 1 % in the variance of independent elements. `None` reads all. NaN
+            and infinities are found in any case.
+        on_finding: what to do with what `diagnose` finds, once for each kind and layer: `"warn"`; `"stop"`, which
+            ends training at an error and warns of the rest; `"ignore"`; or a function of the `Finding`.
 
     Attributes:
         reports: a `SignalReport` for each measured step, in order.
+        findings: a `Finding` for each kind and layer, in the order in which they came up.
 
     Raises:
-        ValueError: for an unknown `update_freq`; when training begins, on a backend other than TensorFlow or
-            under several replicas, or if `layers` fit none (of a model that is not built yet, at its first
-            measured step).
+        ValueError: for an argument that is none of these; when training begins, where steps cannot be measured,
+            or if `layers` fit none (of a model that is not built yet, at its first measured step).
         OSError: when training begins, if `log_dir` cannot be written.
     """
 
@@ -60,17 +92,27 @@ class LayerStatsCallback(keras.callbacks.Callback):
         log_dir: str | os.PathLike | None = "logs",
         update_freq: str | int | Callable[[int], bool] = "epoch",
         layers: Layers = None,
+        statistics: Iterable[str] | None = None,
+        histogram_freq: int = 0,
+        sample_size: int | None = DEFAULT_SAMPLE,
+        on_finding: str | Callable[[Any], Any] = "warn",
     ):
         super().__init__()
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self.update_freq = update_freq
         self.layers = layers
+        self.statistics = checked_statistics(statistics)
+        self.histogram_freq = options.checked_histogram_freq(histogram_freq)
+        self.sample_size = options.checked_sample_size(sample_size)
+        self.on_finding = options.checked_on_finding(on_finding)
         self.reports: list[SignalReport] = []
+        self.findings: list[Any] = []
         self._due = schedule(update_freq)
         self._meter: Any = None
         self._metered: keras.Model | None = None
         self._log: EventLog | None = None
-        self._measuring = False
+        self._measuring = self._with_histograms = False
+        self._begun = False
         self._epoch = 0
         self._steps_before_epoch = 0
         self._steps = self._steps_after = 0
@@ -80,26 +122,45 @@ class LayerStatsCallback(keras.callbacks.Callback):
         return {**vars(self), "_meter": None, "_metered": None, "_log": None}
 
     def start_run(self, log_dir: str | os.PathLike | None) -> None:
-        """Forgets the reports and counts steps from 0 again, into another log.
+        """Forgets reports and findings and counts steps from 0 again, into another log.
 
-        For a model that is trained anew from other weights: what was compiled to measure it is kept.
+        For a model that is trained anew from other weights, its optimizer reset: what was compiled to measure it
+        is kept.
         """
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
-        self.reports = []
+        self.reports, self.findings = [], []
         self._steps = 0
+
+    def plot(self) -> Figure:
+        """Heat maps of the variance by layer and measured step: activations on the left, gradients on the right.
+
+        Raises:
+            ValueError: if no step was measured.
+        """
+        if not self.reports:
+            raise ValueError("plot: got a callback without a measured step, expected one that `fit` has run with.")
+        return figure_over(self.reports, self._name())
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Opens the log while the user can still act on an error."""
         if self._metered is not self.model:
-            self._meter, self._metered = step_meter(self.model, self._chosen, StepReading()), self.model
+            reading = StepReading(kinds_of(self.statistics), self.sample_size)
+            self._meter, self._metered = step_meter(self.model, self._chosen, reading), self.model
         if self.model.built and all(layer.built for layer in self.model.layers):
             self._chosen(self.model)
-        self._log = None if self.log_dir is None else _log_in(os.path.join(self.log_dir, "train"))
+        self._begun = False
+        self._log = None
+        if self.log_dir is not None:
+            self._log = _log_in(os.path.join(self.log_dir, "train"), self.statistics)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Counts on from the epoch before."""
+        """Counts on from the epoch before; in the first one from what the optimizer has done."""
+        if not self._begun:  # not before: callbacks restore a model's state when training begins
+            self._begun = True
+            self._resume_at(steps_done(self.model))
         self._epoch = epoch
         self._steps_before_epoch = self._steps
+        self._with_histograms = self.histogram_freq > 0 and epoch % self.histogram_freq == 0
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Has the step measured if it is due."""
@@ -109,7 +170,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self._steps_after = self._steps_before_epoch + min(batch + steps, epoch_steps)
         self._measuring = self._due(self._steps_before_epoch + batch, batch, steps)
         if self._measuring:
-            self._meter.arm()
+            self._meter.arm(histograms=self._with_histograms)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Takes the measurement, if there was one, to the reports and to the log."""
@@ -119,30 +180,61 @@ class LayerStatsCallback(keras.callbacks.Callback):
             return
         report = SignalReport.of_step(self._steps - 1, self._epoch, rows)
         self.reports.append(report)
-        if self._log is not None:
-            try:
-                self._log.scalars(report.step, report.scalars())
-            except OSError as error:  # a full disk must not end a long training
-                path, self._log = self._log.path, None
-                warnings.warn(
-                    f"LayerStatsCallback: cannot write to {path} ({error.strerror or error}); training goes on "
-                    "without the log. What is measured stays in the callback's `reports`.",
-                    stacklevel=2,
-                )
+        self._write(lambda log: log.scalars(report.step, report.scalars(self.statistics)))
+        if self._with_histograms:
+            self._with_histograms = False
+            self._write(lambda log: log.histograms(report.step, _histograms(report)))
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Ends the log."""
+        """Writes the run's picture and summary, and ends the log."""
+        if self.reports:
+            step, name = self.reports[-1].step, self._name()
+            self._write(lambda log: log.text(step, summary.TEXT, summary.text_of(self.reports, name, self.findings)))
+            self._write(lambda log: log.image(step, summary.PICTURE, summary.picture_of(self.reports, name)))
         self._log = None
+
+    def _resume_at(self, steps: int) -> None:
+        """Goes on with the log of a process that trained this model before."""
+        if steps > self._steps:
+            self._steps = steps
+            self._write(lambda log: log.resumed_at(steps))
+
+    def _write(self, write: Callable[[EventLog], None]) -> None:
+        """Writes to the log, if there is one; an error, such as a full disk, must not end a long training."""
+        if self._log is None:
+            return
+        try:
+            write(self._log)
+        except Exception as error:
+            path, self._log = self._log.path, None
+            reason = error.strerror or error if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            warnings.warn(
+                f"LayerStatsCallback: cannot write to {path} ({reason}); training goes on without the log. What is "
+                "measured stays in the callback's `reports`.",
+                stacklevel=3,
+            )
+
+    def _name(self) -> str:
+        return "" if self.model is None else self.model.name
 
     def _chosen(self, model: keras.Model) -> dict[str, keras.layers.Layer]:
         return select(weighted_layers(model), self.layers)
 
 
-def _log_in(directory: str) -> EventLog:
+def _histograms(report: SignalReport) -> dict[str, Any]:
+    """Histograms by tag; tensors without a finite element have none."""
+    return {
+        f"{HISTOGRAMS[row.tap.kind]}/{row.tap.layer}": row.histogram
+        for row in report.rows
+        if row.tap.kind in HISTOGRAMS and row.histogram is not None
+    }
+
+
+def _log_in(directory: str, statistics: Iterable[str]) -> EventLog:
     """A log with the charts of every statistic, or an error that says what to do."""
     try:
         log = EventLog(directory)
-        log.summary(one_chart_each({name: name.replace("_", " ") for name in STATISTICS}))
+        log.summary(one_chart_each({name: name.replace("_", " ") for name in statistics}))
     except OSError as error:
         raise OSError(
             error.errno,

@@ -15,7 +15,18 @@ except ImportError as error:
         "or [jax], or [torch] with KERAS_BACKEND set to its name."
     ) from error
 
-__all__ = ["__version__", "compare", "initialize", "initializers", "predict", "probe", "structure", "theory"]
+__all__ = [
+    "Finding",
+    "__version__",
+    "compare",
+    "diagnose",
+    "initialize",
+    "initializers",
+    "predict",
+    "probe",
+    "structure",
+    "theory",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,6 +34,10 @@ def __getattr__(name: str) -> Any:
         from keras_initkit.comparison import compare
 
         return compare
+    if name in ("Finding", "diagnose"):
+        from keras_initkit import diagnosis
+
+        return getattr(diagnosis, name)
     if name == "initialize":
         from keras_initkit.schemes import initialize
 

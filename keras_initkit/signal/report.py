@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from keras_initkit.prediction import Expected
+from keras_initkit.signal import report_scalars
 from keras_initkit.signal.moments import Moments
+from keras_initkit.signal.report_scalars import STATISTICS
 from keras_initkit.structure.taps import Tap
 
 if TYPE_CHECKING:
@@ -16,14 +18,6 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-# Name of a statistic, as tags and tables show it: the kind of tap, and the property of its moments or of its row.
-STATISTICS = {
-    "activation_mean": ("output", "mean"),
-    "activation_variance": ("output", "variance"),
-    "activation_gradient_variance": ("output_gradient", "variance"),
-    "weight_variance": ("weight", "variance"),
-    "weight_gradient_variance": ("weight_gradient", "variance"),
-}
 Histogram = tuple[tuple[int, ...], tuple[float, ...]]
 
 
@@ -94,7 +88,7 @@ class SignalReport:
         return list(dict.fromkeys(row.tap.layer for row in self.rows))
 
     def statistic(self, name: str) -> dict[str, float]:
-        """One statistic by layer, such as `"activation_variance"`.
+        """One statistic by layer, such as `"activation_variance"`; a layer to which it does not apply is left out.
 
         Of all calls and outputs of the layer together, or of all its kernels (weights of two axes or more; of a
         layer that has none, of all that it trains).
@@ -102,29 +96,23 @@ class SignalReport:
         Raises:
             ValueError: for an unknown name.
         """
-        if name not in STATISTICS:
-            raise ValueError(f"statistic: got {name!r}, expected one of {', '.join(map(repr, STATISTICS))}.")
-        kind, field = STATISTICS[name]
-        by_layer: dict[str, list[TensorStats]] = {}
-        for row in self.rows:
-            if row.tap.kind == kind:
-                by_layer.setdefault(row.tap.layer, []).append(row)
-        return {
-            layer: getattr(Moments.merged(row.moments for row in self._representative(rows)), field)
-            for layer, rows in by_layer.items()
-        }
+        report_scalars.checked_statistics([name])
+        return report_scalars.values_by_layer(self, [name])[name]
 
-    def _representative(self, rows: list[TensorStats]) -> list[TensorStats]:
-        """Those of one layer's rows of one kind that its statistic speaks of."""
-        if not rows[0].tap.kind.startswith("weight"):
-            return rows
-        kernels = [row for row in rows if row.shape is not None and len(row.shape) > 1]
-        trained = {row.tap[1:] for row in self.rows if row.tap.kind == "weight_gradient"}
-        return kernels or [row for row in rows if row.tap[1:] in trained] or rows
+    def scalars(self, statistics: Iterable[str] | None = None) -> dict[str, float]:
+        """Statistics of every layer by their tags `<statistic>/<layer>`; those of `STATISTICS` if `None`."""
+        names = STATISTICS if statistics is None else statistics
+        values = report_scalars.values_by_layer(self, names)
+        return {f"{name}/{layer}": value for name, layers in values.items() for layer, value in layers.items()}
 
-    def scalars(self) -> dict[str, float]:
-        """Every statistic of every layer, by its tag `<statistic>/<layer>`."""
-        return {f"{name}/{layer}": value for name in STATISTICS for layer, value in self.statistic(name).items()}
+    @property
+    def first_nonfinite(self) -> Tap | None:
+        """The first tensor with a NaN or an infinity; `None` if all are finite.
+
+        First in the order in which a step makes them: weights, outputs forward, gradients backward, weight
+        gradients, updates.
+        """
+        return report_scalars.first_nonfinite(self)
 
     def table(self, folded: bool = True) -> Table:
         """A line for each call of a layer, for a terminal of 100 columns.

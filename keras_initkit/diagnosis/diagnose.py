@@ -1,0 +1,141 @@
+"""diagnose(): rules over reports, the root cause first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+
+from keras_initkit.diagnosis import rules_depth, rules_numbers, rules_scale, rules_training, rules_units
+from keras_initkit.diagnosis.evidence import Evidence
+from keras_initkit.diagnosis.finding import KINDS, SEVERITIES, Finding
+from keras_initkit.signal.probe import probe
+from keras_initkit.signal.report import SignalReport
+
+Rule = Callable[[Evidence], Iterator[Finding]]
+RULES: tuple[Rule, ...] = (
+    rules_scale.unscaled_input,
+    rules_scale.wrong_fans,
+    rules_scale.initializer_mismatch,
+    rules_units.symmetric_units,
+    rules_units.constant_output,
+    rules_units.saturated_units,
+    rules_units.dead_units,
+    rules_depth.vanishing_activation,
+    rules_depth.exploding_activation,
+    rules_depth.vanishing_gradient,
+    rules_depth.exploding_gradient,
+    rules_depth.rank_collapse,
+    rules_training.update_too_large,
+    rules_training.update_too_small,
+    rules_training.frozen_weights,
+    rules_numbers.nonfinite,
+)
+# What each kind may follow from, the deepest root first. A layer's own kind may also come from a layer before it.
+_SCALE = ("unscaled_input", "wrong_fans", "initializer_mismatch", "update_too_large")
+CAUSES: dict[str, tuple[str, ...]] = {
+    "exploding_activation": _SCALE,
+    "vanishing_activation": (*_SCALE, "symmetric_units", "dead_units"),
+    "saturated_units": (*_SCALE, "exploding_activation"),
+    "dead_units": (*_SCALE, "symmetric_units"),
+    "rank_collapse": (*_SCALE, "symmetric_units", "vanishing_activation", "saturated_units", "dead_units"),
+    "constant_output": ("symmetric_units", "update_too_large", "saturated_units", "dead_units"),
+    "exploding_gradient": (*_SCALE, "exploding_activation"),
+    "vanishing_gradient": (
+        *_SCALE,
+        "constant_output",
+        "symmetric_units",
+        "vanishing_activation",
+        "saturated_units",
+        "dead_units",
+    ),
+    "frozen_weights": ("constant_output", "symmetric_units", "saturated_units", "dead_units"),
+    "update_too_small": ("constant_output", "symmetric_units", "saturated_units", "dead_units", "vanishing_gradient"),
+    "nonfinite": (*_SCALE, "exploding_activation", "exploding_gradient"),
+}
+BACKWARD = ("vanishing_gradient", "exploding_gradient", "frozen_weights", "update_too_small")
+
+
+def diagnose(subject: Any, x: Any = None, y: Any = None, *, model: keras.Model | None = None) -> list[Finding]:
+    """Names what is wrong with a model or its training, the figures that show it, and what to change.
+
+    A report is judged as it is. A run (a callback's reports) is judged over its reports: what lasts over several
+    batches, what is so from the first step on. With the model at hand, rules also know what each kernel feeds:
+    initializers, fans, normalisations, residual branches. A bare report says nothing of these, so that
+    `initializer_mismatch` and `wrong_fans` need the model, and other rules keep to what is certain.
+
+    Args:
+        subject: a `SignalReport`, a `LayerStatsCallback` after or while it watches `fit` (or anything with `reports`
+            and `model`), or a model, which is probed.
+        x, y: data to probe a model with, as `probe` takes them; inputs are drawn where there are none.
+        model: the model that a report speaks of.
+
+    Returns:
+        The findings, the one to fix first at the beginning; those that follow from another come after it and say so.
+        Empty where nothing is wrong.
+
+    Raises:
+        ValueError: for another subject, data with a report, or a callback that has measured nothing yet.
+
+    >>> from keras import layers
+    >>> model = keras.Sequential([keras.Input((8,)), layers.Dense(4, "tanh", kernel_initializer="zeros", name="hidden"),
+    ...     layers.Dense(1, name="head")])
+    >>> [(finding.kind, finding.layer, finding.severity) for finding in diagnose(model)][0]
+    ('symmetric_units', 'hidden', 'error')
+    """
+    evidence = _evidence(subject, x, y, model)
+    found = [finding for rule in RULES for finding in rule(evidence)]
+    return ordered(found, evidence)
+
+
+def _evidence(subject: Any, x: Any, y: Any, model: keras.Model | None) -> Evidence:
+    if isinstance(subject, keras.Model):
+        return Evidence((probe(subject, x, y),), subject)
+    if x is not None or y is not None:
+        raise ValueError("x: got data with reports, expected it with a model alone: diagnose(model, x, y).")
+    if isinstance(subject, SignalReport):
+        return Evidence((subject,), model)
+    reports = getattr(subject, "reports", None)
+    if not isinstance(reports, Sequence):
+        raise ValueError(
+            f"subject: got {type(subject).__name__}, expected a SignalReport, a LayerStatsCallback or a keras.Model."
+        )
+    if not reports:
+        raise ValueError("subject: it has no reports yet. Train with the callback first, or diagnose(model, x, y).")
+    return Evidence(tuple(reports), model or getattr(subject, "model", None))
+
+
+def ordered(found: Sequence[Finding], evidence: Evidence) -> list[Finding]:
+    """Causes before what follows from them, graver ones first, earlier layers first."""
+    places = {layer: place for place, layer in enumerate(evidence.first)}
+
+    def place(finding: Finding) -> int:
+        return places.get(finding.layer, len(places))
+
+    def explains(cause: Finding, finding: Finding) -> bool:
+        if cause.step > finding.step:
+            return False
+        downstream = place(cause) <= place(finding)
+        if cause.kind == finding.kind:
+            before = place(cause) > place(finding) if finding.kind in BACKWARD else place(cause) < place(finding)
+            return before and cause.step <= finding.step
+        return cause.kind in CAUSES.get(finding.kind, ()) and (downstream or finding.kind in BACKWARD)
+
+    def linked(finding: Finding) -> Finding:
+        causes = {cause.kind for cause in found if cause is not finding and explains(cause, finding)}
+        order = (*CAUSES.get(finding.kind, ()), finding.kind)
+        return replace(finding, consequence_of=next((kind for kind in order if kind in causes), ""))
+
+    def severity(finding: Finding) -> str:
+        """A cause is as grave as what follows from it."""
+        grave = [each.severity for each in found if explains(finding, each)]
+        return min([finding.severity, *grave], key=SEVERITIES.index)
+
+    def key(finding: Finding) -> tuple:
+        rank = SEVERITIES.index(finding.severity), KINDS.index(finding.kind)
+        way = -1 if finding.kind in BACKWARD else 1
+        return bool(finding.consequence_of), *rank, finding.step, way * place(finding)
+
+    return sorted((replace(linked(each), severity=severity(each)) for each in found), key=key)
