@@ -51,7 +51,8 @@ def next_draws():
 def test_training_is_the_same_to_the_last_bit(name):
     build = CONFIGURATIONS[name]
     expected, expected_history, expected_draws = state_after_training(build, [])
-    callback = LayerStatsCallback(None, update_freq=2)  # first, plain and partial batches by turns
+    # First, plain and partial batches by turns.
+    callback = LayerStatsCallback(None, update_freq=2, histogram_freq=1, on_finding="ignore")
     values, history, draws = state_after_training(build, [callback])
     assert [path for path, _ in values] == [path for path, _ in expected]
     different = {
@@ -77,6 +78,8 @@ def assert_measured(callback, name):
         if name != "nothing_to_train":
             assert report.statistic("weight_gradient_variance")
             assert report.statistic("activation_gradient_variance")
+            assert report.statistic("weight_update_variance")
+    assert any(row.histogram for row in reports[0].rows)
 
 
 def test_how_many_configurations_there_are(capsys):
