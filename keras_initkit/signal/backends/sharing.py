@@ -10,6 +10,7 @@ import keras
 from keras_initkit.signal.report import TensorStats
 from keras_initkit.signal.step import StepReading, rows_of
 from keras_initkit.signal.taps import taps_of
+from keras_initkit.signal.units import output_limits
 from keras_initkit.structure.taps import Tap
 
 FindLayers = Callable[[keras.Model], dict[str, keras.layers.Layer]]
@@ -33,6 +34,7 @@ class SharedStepMeter:
         self._source: SharedStepMeter = self  # the meter that measures for this one
         self._histograms = False
         self._layers: dict[str, keras.layers.Layer] = {}
+        self._limits: dict[str, tuple[float, float]] = {}
         self._taps: list[Tap] = []
         self._own: tuple[list[Tap], list[Tap]] = ([], [])  # what was measured last, and what of it was asked for here
         self._matrix: Any = None
@@ -82,8 +84,13 @@ class SharedStepMeter:
         """Looks up the layers and taps that any of the meters asks for."""
         layers = {path: layer for meter in self._asking for path, layer in meter._find_layers(self._model).items()}
         kinds = {kind for meter in self._asking for kind in meter._reading.kinds}
-        taps = taps_of(layers, kinds)
-        self._layers, self._taps = layers, self._taps if taps == self._taps else taps
+        # Weights first: they are read before the step.
+        taps = sorted(taps_of(layers, kinds), key=lambda tap: tap.kind != "weight")
+        if taps != self._taps:
+            limits = {path: output_limits(layer) for path, layer in layers.items()}
+            self._limits = {path: limit for path, limit in limits.items() if limit is not None}
+            self._taps = taps
+        self._layers = layers
 
     @property
     def _sample_size(self) -> int | None:
