@@ -14,7 +14,6 @@ from keras_initkit.callbacks.schedule import logarithmic
 from keras_initkit.diagnosis import Finding, diagnose
 from keras_initkit.signal.report import SignalReport
 
-WINDOW = 8  # reports that are judged together: what lasts over several batches shows, and the cost does not grow
 _often = logarithmic(10)
 
 
@@ -46,9 +45,8 @@ class Watch:
         if self._broken or not reports or reports[-1] is self._judged:
             return []
         self._judged = reports[-1]
-        run = SimpleNamespace(reports=[*reports[:1], *reports[1:][1 - WINDOW :]], model=model)
         try:
-            found = diagnose(run)
+            found = diagnose(SimpleNamespace(reports=reports, model=model))
         except Exception as error:
             self._broken = True
             warnings.warn(
@@ -63,28 +61,25 @@ class Watch:
         return new
 
 
-def act_on(findings: Sequence[Finding], on_finding: str | Callable[[Finding], Any], model: Any, bar: bool) -> None:
-    """Does what the user wants done with new findings.
+def tell(findings: Sequence[Finding], on_finding: str | Callable[[Finding], Any], bar: bool) -> None:
+    """Tells the user, or the user's function, of new findings.
 
     Args:
         findings: what came up at one step, causes first.
         on_finding: see `LayerStatsCallback`.
-        model: whose training is to stop.
         bar: whether Keras shows a progress bar, which leaves the cursor at the end of its line.
     """
     if callable(on_finding):
         for finding in findings:
             on_finding(finding)
         return
-    stops = on_finding == "stop" and any(finding.severity == "error" for finding in findings)
-    if stops:
-        model.stop_training = True
     text = told(findings)
     if text:
         if bar:
             sys.stdout.write("\n")
             sys.stdout.flush()
-        text += "\nTraining stops here, as on_finding='stop' asks for at an error." * stops
+        if on_finding == "stop" and any(finding.severity == "error" for finding in findings):
+            text += "\nTraining stops here, as on_finding='stop' asks for at an error."
         # Without a place in some file: that, and its line of code, say nothing about the finding.
         warnings.warn_explicit(f"LayerStatsCallback: {text}", UserWarning, "keras_initkit", findings[0].step)
 

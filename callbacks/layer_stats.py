@@ -11,10 +11,10 @@ import keras
 
 from keras_initkit.callbacks import options, summary
 from keras_initkit.callbacks.event_log import EventLog, one_chart_each
-from keras_initkit.callbacks.findings import Watch, act_on
+from keras_initkit.callbacks.findings import Watch, tell
 from keras_initkit.callbacks.progress import steps_done
 from keras_initkit.callbacks.schedule import schedule
-from keras_initkit.signal.backends import step_meter
+from keras_initkit.signal.backends import step_meter, writes_logs
 from keras_initkit.signal.report import SignalReport
 from keras_initkit.signal.report_history import figure_over
 from keras_initkit.signal.report_scalars import checked_statistics, kinds_of
@@ -114,7 +114,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self._metered: Any = None
         self._log: EventLog | None = None
         self._measuring = self._with_histograms = False
-        self._begun = False
+        self._begun, self._speaks = False, True
         self._epoch = 0
         self._steps_before_epoch = 0
         self._steps = self._steps_after = 0
@@ -156,8 +156,9 @@ class LayerStatsCallback(keras.callbacks.Callback):
         if self.model.built and all(layer.built for layer in self.model.layers):
             self._chosen(self.model)
         self._begun = False
+        self._speaks = writes_logs()  # of several processes that train one model, one writes and warns
         self._log = None
-        if self.log_dir is not None:
+        if self.log_dir is not None and self._speaks:
             self._log = _log_in(os.path.join(self.log_dir, "train"), self.statistics)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -209,7 +210,10 @@ class LayerStatsCallback(keras.callbacks.Callback):
         new = self._watch.new_findings(self.reports, self.model)
         if new:
             self._write(lambda log: log.text(new[-1].step, summary.FINDINGS, summary.text_of_findings(new)))
-            act_on(new, self.on_finding, self.model, bar=(self.params or {}).get("verbose") == 1)
+            if self._speaks:
+                tell(new, self.on_finding, bar=(self.params or {}).get("verbose") == 1)
+            if self.on_finding == "stop" and any(finding.severity == "error" for finding in new):
+                self.model.stop_training = True
 
     def _resume_at(self, steps: int) -> None:
         """Goes on with the log of a process that trained this model before."""
