@@ -107,35 +107,42 @@ class Moments:
 EMPTY_ROW = (0.0, 0.0, 0.0, 1.0, math.inf, -math.inf, 0.0, 0.0)
 
 
+def widest_float() -> str:
+    """The dtype that float64 becomes on this backend: float32 on JAX, unless `jax_enable_x64` is set."""
+    if keras.backend.backend() != "jax":
+        return "float64"
+    return keras.backend.standardize_dtype(keras.ops.convert_to_tensor(np.zeros(())).dtype)
+
+
 def reduce_on_device(tensor: Any) -> Any:
-    """A tensor's moments, computed where the tensor is, as a float64 vector that `Moments.from_row` reads.
+    """A tensor's moments, computed where the tensor is, as a vector that `Moments.from_row` reads.
 
     The tensor is read in float32 at least, whatever its dtype; its last axis is summed in that, the rest in
-    float64. Squares are taken of deviations from the mean in units of the largest one, so that a large mean
-    costs no digits, and gradients of 1e-25 do not vanish in their squares.
+    the `widest_float`. Squares are taken of deviations from the mean in units of the largest one, so that a large
+    mean costs no digits, and gradients of 1e-25 do not vanish in their squares.
     """
-    ops = keras.ops
+    ops, wide = keras.ops, widest_float()
     x = tensor if tensor.dtype == "float64" else ops.cast(tensor, "float32")
     x = ops.reshape(x, (1,)) if len(x.shape) == 0 else x
 
     def total(values: Any) -> Any:
-        return ops.sum(ops.cast(ops.sum(values, axis=-1), "float64"))
+        return ops.sum(ops.cast(ops.sum(values, axis=-1), wide))
 
     def number_of(condition: Any) -> Any:
         return total(ops.cast(condition, "float32"))
 
-    count = ops.cast(ops.size(x), "float64")
+    count = ops.cast(ops.size(x), wide)
     mean = total(x) / ops.maximum(count, 1.0)
     centre = ops.cast(mean, x.dtype)
     deviation = x - centre
     scale = ops.max(ops.abs(deviation), initial=0.0)
     scale = ops.where(scale > 0, scale, ops.ones_like(scale))
     # What rounding the mean has added to the deviations is taken off again.
-    rounding = ops.cast((mean - ops.cast(centre, "float64")) / ops.cast(scale, "float64"), "float64")
+    rounding = ops.cast((mean - ops.cast(centre, wide)) / ops.cast(scale, wide), wide)
     m2 = total(ops.square(deviation / scale)) - count * ops.square(rounding)
     extremes = [ops.min(x, initial=math.inf), ops.max(x, initial=-math.inf)]
     # The mean of equal values is off by its rounding, which would leave them a variance, or one below 0.
     constant = ops.logical_and(ops.equal(*extremes), ops.isfinite(extremes[0]))
     m2 = ops.where(constant, ops.zeros_like(m2), ops.maximum(m2, 0))
     counts = [number_of(ops.equal(x, 0)), number_of(ops.logical_not(ops.isfinite(x)))]
-    return ops.stack([ops.cast(field, "float64") for field in (count, mean, m2, scale, *extremes, *counts)])
+    return ops.stack([ops.cast(field, wide) for field in (count, mean, m2, scale, *extremes, *counts)])

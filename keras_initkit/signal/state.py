@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 import numpy as np
 
 _MISSING = object()
@@ -49,10 +50,7 @@ def random_state_kept() -> Iterator[None]:
     The generator's state is a variable, so a `StatelessScope` keeps it; but where nobody has needed it yet, it
     would be made inside, from Python's random numbers.
     """
-    # Private, but the only way to tell whether there is one: test_probe_state.py guards it.
-    from keras.src.backend.common import global_state
-
-    name = "global_seed_generator"
+    global_state, name = _global_seed_generator()
     generator = global_state.get_global_attribute(name)
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the global state itself is kept)
     try:
@@ -61,3 +59,17 @@ def random_state_kept() -> Iterator[None]:
         random.setstate(python)
         np.random.set_state(legacy)  # noqa: NPY002
         global_state.set_global_attribute(name, generator)
+
+
+def global_seed() -> list[keras.Variable]:
+    """The state of Keras' generator of seeds, if there is one yet."""
+    global_state, name = _global_seed_generator()
+    generator = global_state.get_global_attribute(name)
+    return [] if generator is None else [generator.state]
+
+
+def _global_seed_generator() -> tuple[Any, str]:
+    # Private, but the only way to tell whether there is one: test_probe_state.py guards it.
+    from keras.src.backend.common import global_state
+
+    return global_state, "global_seed_generator"

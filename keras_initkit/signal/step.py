@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_initkit.signal.moments import EMPTY_ROW, Moments, reduce_on_device
+from keras_initkit.signal.moments import EMPTY_ROW, Moments, reduce_on_device, widest_float
 from keras_initkit.signal.report import Histogram, TensorStats
 from keras_initkit.signal.sampling import sample_of
 from keras_initkit.signal.units import SATURATION_DEPTH, SATURATION_SHARE
@@ -71,7 +71,7 @@ def reduce_taps(
     rows = []
     for tap, seen in tensors.items():
         if not seen:
-            rows.append(ops.convert_to_tensor(_nothing(histograms), "float64"))
+            rows.append(ops.convert_to_tensor(_nothing(histograms), widest_float()))
             continue
         whole, sample = _whole_and_sample(seen, sample_size)
         moments = reduce_on_device(sample)
@@ -127,11 +127,13 @@ def _nonfinite(x: Any) -> Any:
     """How many elements are NaN or infinite. Where the sum is finite, there are none."""
     ops = keras.ops
 
+    wide = widest_float()
+
     def number() -> Any:
-        return ops.sum(ops.cast(ops.logical_not(ops.isfinite(x)), "float64"))
+        return ops.sum(ops.cast(ops.logical_not(ops.isfinite(x)), wide))
 
     total = ops.sum(x if x.dtype == "float64" else ops.cast(x, "float32"))
-    return ops.cond(ops.isfinite(total), lambda: ops.zeros((), "float64"), number)
+    return ops.cond(ops.isfinite(total), lambda: ops.zeros((), wide), number)
 
 
 def _of_units(tap: Tap, seen: Sequence[Any], limits: Limits | None) -> list[Any]:

@@ -40,6 +40,18 @@ def step_meter(
     return module.StepMeter(model, find_layers, reading)
 
 
+def writes_logs() -> bool:
+    """Whether this process writes what all of them measured: the first, where several train one model.
+
+    On JAX, after `keras.distribution.initialize`; every other backend that Keras trains on has one process.
+    """
+    if keras.backend.backend() != "jax":
+        return True
+    import jax
+
+    return jax.process_index() == 0
+
+
 def probe_backend() -> ModuleType:
     """What `probe` needs of the active framework: `tensorflow_probe`, `jax` or `torch`, each with
 

@@ -25,17 +25,23 @@ def observed(tensor: jax.Array, on_value: Callable, on_gradient: Callable) -> ja
     def host(x: jax.Array) -> np.ndarray | None:
         return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
 
+    return tapped(tensor, lambda x: on_value(host(x)), lambda gradient: on_gradient(host(gradient)))
+
+
+def tapped(tensor: jax.Array, on_value: Callable, on_gradient: Callable) -> jax.Array:
+    """`tensor` itself for the model; `on_value` and `on_gradient` are called with what the rules are given."""
+
     @jax.custom_vjp
     def identity(x: jax.Array) -> jax.Array:  # of what depends on no input and on no weight
-        on_value(host(x))
+        on_value(x)
         return x
 
     def forward(x: jax.Array) -> tuple[jax.Array, None]:
-        on_value(host(x))
+        on_value(x)
         return x, None
 
     def backward(_: None, gradient: jax.Array) -> tuple[jax.Array]:
-        on_gradient(host(gradient))
+        on_gradient(gradient)
         return (gradient,)
 
     identity.defvjp(forward, backward)

@@ -1,0 +1,155 @@
+"""What on_finding does, in real fits of a model with a known fault, and of one without."""
+
+import copy
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+
+from keras_initkit.callbacks import LayerStatsCallback, findings, summary
+from keras_initkit.diagnosis import Finding
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((120, 16)).astype("float32")
+Y = (X[:, 0] > 0).astype("int64")
+
+
+def model_with(initializer="he_normal", rate=0.01):
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(32, "relu", name="first")])
+    model.add(keras.layers.Dense(32, "relu", kernel_initializer=initializer, name="second"))
+    model.add(keras.layers.Dense(2, name="out"))
+    model.compile(keras.optimizers.SGD(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def fit(callback, initializer="he_normal", rate=0.01, x=X, verbose=0):
+    """The messages of the callback."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model_with(initializer, rate).fit(x, Y, batch_size=10, shuffle=False, verbose=verbose, callbacks=[callback])
+    return [str(w.message) for w in caught if "LayerStatsCallback" in str(w.message)]
+
+
+def texts(log_dir):
+    accumulator = EventAccumulator(str(log_dir / "train"), size_guidance={"tensors": 0})
+    accumulator.Reload()
+    read = {tag: accumulator.Tensors(tag) for tag in accumulator.PluginTagToContent("text")}
+    return {
+        tag: [(event.step, tensor_util.make_ndarray(event.tensor_proto).item().decode()) for event in events]
+        for tag, events in read.items()
+    }
+
+
+def test_a_sound_model_has_none(tmp_path):
+    callback = LayerStatsCallback(tmp_path, "batch")
+    assert fit(callback) == []
+    assert [finding for finding in callback.findings if finding.severity == "error"] == []
+    assert summary.FINDINGS not in texts(tmp_path)
+
+
+def test_a_fault_is_told_once(tmp_path):
+    callback = LayerStatsCallback(tmp_path, "batch")
+    message, *others = fit(callback, "zeros")
+    assert len(callback.reports) == 12
+    assert callback.findings[0].kind == "symmetric_units"
+    assert callback.findings[0].layer == "second"
+    keys = [(finding.kind, finding.layer) for finding in callback.findings]
+    assert len(set(keys)) == len(keys)
+    assert message.startswith(f"LayerStatsCallback: {callback.findings[0]}")
+    assert not any("symmetric_units in second" in other for other in others)
+    written = texts(tmp_path)
+    assert written[summary.FINDINGS][0][0] == 0
+    for text in (written[summary.FINDINGS][0][1], written[summary.TEXT][0][1]):
+        assert str(callback.findings[0]) in text
+
+
+def test_stop_ends_training_at_once_and_cleanly(tmp_path):
+    callback = LayerStatsCallback(tmp_path, "batch", on_finding="stop")
+    message = fit(callback, "zeros")[0]
+    assert "Training stops here" in message
+    assert [report.step for report in callback.reports] == [0]
+    assert {summary.TEXT, summary.FINDINGS} == set(texts(tmp_path))  # the run was ended, not broken off
+    sound = LayerStatsCallback(None, "batch", on_finding="stop")
+    fit(sound)
+    assert len(sound.reports) == 12
+
+
+def test_stop_at_a_value_that_is_not_finite():
+    x = X.copy()
+    x[105] = np.nan  # the eleventh batch, of which the schedule of diagnoses has none
+    callback = LayerStatsCallback(None, "batch", on_finding="stop")
+    fit(callback, x=x)
+    assert [report.step for report in callback.reports] == list(range(11))
+    assert "nonfinite" in {finding.kind for finding in callback.findings}
+
+
+def test_ignore_says_and_finds_nothing():
+    callback = LayerStatsCallback(None, "batch", on_finding="ignore")
+    assert fit(callback, "zeros") == []
+    assert callback.findings == []
+
+
+def test_a_function_gets_each_finding():
+    seen = []
+    callback = LayerStatsCallback(None, "batch", on_finding=seen.append)
+    assert fit(callback, "zeros") == []
+    assert seen == callback.findings
+    assert seen
+
+
+def test_the_message_has_lines_of_its_own(capsys):
+    fit(LayerStatsCallback(None), "zeros", verbose=1)
+    assert capsys.readouterr().out.startswith("\n")  # what told of it came before the first bar
+    fit(LayerStatsCallback(None), "zeros", verbose=0)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_rule_that_fails_costs_a_warning(monkeypatch):
+    def fail(subject):
+        raise ZeroDivisionError("in a rule")
+
+    monkeypatch.setattr(findings, "diagnose", fail)
+    callback = LayerStatsCallback(None, "batch", on_finding="stop")
+    (message,) = fit(callback, "zeros")
+    assert "the diagnosis failed (ZeroDivisionError: in a rule); training and measuring go on" in message
+    assert len(callback.reports) == 12
+
+
+def test_findings_of_another_run_are_forgotten():
+    callback = LayerStatsCallback(None, "batch")
+    fit(callback, "zeros")
+    assert copy.deepcopy(callback).findings == callback.findings
+    callback.start_run(None)
+    assert callback.findings == []
+
+
+def test_what_follows_is_told_in_one_line():
+    def finding(kind, layer, cause="", severity="error"):
+        return Finding(kind, layer, 3, severity, {"figure": 1.0}, "Change it.", consequence_of=cause)
+
+    dead = [finding("dead_units", f"d{i}", "symmetric_units") for i in range(8)]
+    text = findings.told([finding("symmetric_units", "a"), *dead, finding("rank_collapse", "b", severity="info")])
+    first, *rest, last = text.split("\n")
+    assert first.startswith("error: symmetric_units in a at step 3")
+    assert [line.strip() for line in rest] == ["figure 1", "Change it."]
+    assert last == "dead_units (follows from symmetric_units) in d0, d1, d2, d3, d4, 3 more"
+    assert findings.told([finding("rank_collapse", "b", severity="info")]) == ""
+
+
+@pytest.mark.parametrize("number", [1, 11, 100])
+def test_how_often_a_run_is_judged(number):
+    from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
+
+    def report(values=(1.0,)):
+        return SignalReport.of_step(0, 0, [TensorStats(Tap("output", "a"), Moments.of(values))])
+
+    watch, reports, due = findings.Watch(), [], []
+    for i in range(number):
+        reports.append(report([np.nan] if i >= 52 else [1.0]))
+        due += [i] * watch.is_due(reports)
+    expected = [*range(11), 13, 16, 20, 25, 32, 40, 50, 52, 63, 79]  # of ten a decade, and where NaN begins
+    assert due == [i for i in expected if i < number]

@@ -1,0 +1,143 @@
+"""Histograms, heat maps, summaries and chosen statistics of real fits."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+
+from keras_initkit.callbacks import LayerStatsCallback, summary
+from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.standard_normal((60, 6)).astype("float32"), RNG.integers(0, 3, 60)
+
+
+def small_model():
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, "tanh", name="hidden")])
+    model.add(keras.layers.Dense(3, "softmax", name="out"))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+def fit(callback, epochs=2, **options):
+    model = small_model()
+    model.fit(X, Y, batch_size=20, epochs=epochs, shuffle=False, verbose=0, callbacks=[callback], **options)
+    return model
+
+
+def read(log_dir):
+    accumulator = EventAccumulator(str(log_dir / "train"), size_guidance={"tensors": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_histograms_at_every_second_epoch(tmp_path):
+    callback = LayerStatsCallback(tmp_path, 2, histogram_freq=2)
+    model = small_model()
+    kernel = model.get_layer("hidden").kernel.numpy()
+    model.fit(X, Y, batch_size=20, epochs=4, shuffle=False, verbose=0, callbacks=[callback])
+    log = read(tmp_path)
+    tags = {f"{kind}/{layer}" for kind in ("activation", "activation_gradient", "weight", "weight_gradient")
+            for layer in ("hidden", "out")}  # fmt: skip
+    plugin = log.PluginTagToContent("histograms")
+    assert set(plugin) == tags
+    for tag in tags:  # epochs of 3 steps: 0 to 2 have step 0 measured first, 6 to 8 step 6
+        assert [event.step for event in log.Tensors(tag)] == [0, 6]
+    left, right, count = tensor_util.make_ndarray(log.Tensors("weight/hidden")[0].tensor_proto).T
+    np.testing.assert_array_equal(left[1:], right[:-1])
+    expected = [((kernel >= a) & (kernel < b)).sum() for a, b in zip(left, right, strict=True)]
+    assert count.sum() == kernel.size
+    assert np.abs(count - expected).sum() <= 2  # elements on an edge, which has another rounding in float32
+    assert [any(row.histogram for row in report.rows) for report in callback.reports] == [
+        True,
+        False,
+        False,
+        True,
+        *[False] * 2,
+    ]
+
+
+def test_no_histograms_unless_asked(tmp_path):
+    callback = LayerStatsCallback(tmp_path)
+    fit(callback)
+    assert not any(row.histogram for report in callback.reports for row in report.rows)
+    assert "histograms" not in read(tmp_path).summary_metadata.values()
+
+
+def test_chosen_statistics(tmp_path):
+    callback = LayerStatsCallback(tmp_path, statistics=["update_ratio", "dead_units"])
+    fit(callback)
+    assert set(read(tmp_path).Tags()["scalars"]) == {f"{n}/{x}" for n in callback.statistics for x in ("hidden", "out")}
+    assert {tap.kind for report in callback.reports for tap in report.moments} == {"output", "weight", "weight_update"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"statistics": "dead_units"}, "statistics: got 'dead_units', expected names among .*'dead_units'"),
+        ({"statistics": ["loss"]}, "statistics: got 'loss'"),
+        ({"sample_size": 0}, "sample_size: got 0, expected a number of elements of 1 or more, or None"),
+        ({"sample_size": 1e5}, r"sample_size: got 100000\.0"),
+        ({"histogram_freq": -1}, "histogram_freq: got -1, expected a number of epochs, or 0"),
+        ({"histogram_freq": True}, "histogram_freq: got True"),
+        ({"on_finding": "raise"}, "on_finding: got 'raise', expected one of 'warn', 'stop', 'ignore', or a function"),
+    ],
+    ids=["a-name", "unknown", "zero", "float", "negative", "bool", "raise"],
+)
+def test_arguments_are_checked_where_they_are_given(options, message):
+    with pytest.raises(ValueError, match=message):
+        LayerStatsCallback(None, **options)
+
+
+def test_the_picture_and_the_summary_at_the_end(tmp_path):
+    callback = LayerStatsCallback(tmp_path, 2)
+    fit(callback)
+    log = read(tmp_path)
+    (text,), (picture,) = log.Tensors(summary.TEXT), log.Tensors(summary.PICTURE)
+    assert (text.step, picture.step) == (4, 4)
+    assert tensor_util.make_ndarray(picture.tensor_proto)[2].startswith(b"\x89PNG")
+    words = tensor_util.make_ndarray(text.tensor_proto).item().decode()
+    assert "3 measured steps, from step 0 (epoch 0) to step 4 (epoch 1); layers: 2." in words
+    variances = callback.reports[0].statistic("activation_variance")
+    largest = max(variances, key=variances.get)
+    assert f"| activations | 0 | {variances[largest]:.3g} | `{largest}` |" in words
+
+
+def test_the_summary_names_the_first_value_that_is_not_finite():
+    def report(step, *values):
+        taps = [Tap("output", "a|`b`\n<i>"), Tap("output_gradient", "out")]
+        return SignalReport.of_step(
+            step, step // 5, [TensorStats(t, Moments.of(v)) for t, v in zip(taps, values, strict=True)]
+        )
+
+    fine, broken = report(3, [1, 2], [1, 2]), report(7, [1, 3], [1, np.nan])
+    text = summary.text_of([fine, broken], "net", [])
+    assert "Not finite first at step 7 (epoch 1): the output gradient of `out` has a NaN or an infinity." in text
+    assert "| gradients at the outputs | 3 | 0.25 | `out` |" in text
+    assert "| gradients at the outputs | 7 |" not in text
+    assert text.count("`a¦'b' <i>`") == 4  # largest and smallest, twice; in one line, without a bar or a backtick
+    assert "All values that were read are finite." in summary.text_of([fine], "net", [])
+
+
+def test_plot_needs_a_measured_step():
+    with pytest.raises(ValueError, match="plot: got a callback without a measured step"):
+        LayerStatsCallback(None).plot()
+
+
+def test_a_picture_that_cannot_be_drawn_costs_a_warning(tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr(summary, "picture_of", fail)
+    callback = LayerStatsCallback(tmp_path, on_finding="ignore")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(callback)
+    (message,) = [str(w.message) for w in caught if "LayerStatsCallback" in str(w.message)]
+    assert "RuntimeError: no fonts" in message
+    assert len(callback.reports) == 2
+    assert summary.TEXT in read(tmp_path).Tags()["tensors"]
