@@ -13,7 +13,7 @@ from keras_initkit.callbacks import options, summary
 from keras_initkit.callbacks.event_log import EventLog, one_chart_each
 from keras_initkit.callbacks.progress import steps_done
 from keras_initkit.callbacks.schedule import schedule
-from keras_initkit.signal.backends import step_meter
+from keras_initkit.signal.backends import step_meter, writes_logs
 from keras_initkit.signal.report import SignalReport
 from keras_initkit.signal.report_history import figure_over
 from keras_initkit.signal.report_scalars import checked_statistics, kinds_of
@@ -150,7 +150,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
             self._chosen(self.model)
         self._begun = False
         self._log = None
-        if self.log_dir is not None:
+        if self.log_dir is not None and writes_logs():
             self._log = _log_in(os.path.join(self.log_dir, "train"), self.statistics)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

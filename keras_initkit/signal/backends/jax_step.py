@@ -25,7 +25,6 @@ from keras_initkit.signal.sampling import sample_of
 from keras_initkit.signal.state import random_state_kept, replaced
 from keras_initkit.signal.step import Update, reduce_taps
 from keras_initkit.signal.taps import kernels_of
-from keras_initkit.signal.units import output_limits
 from keras_initkit.structure.graph import named_layers, parts
 from keras_initkit.structure.taps import Tap
 
@@ -39,7 +38,6 @@ class StepMeter(SharedStepMeter):
     _plain: Any = None
     _readers: dict[bool, Callable]  # with histograms, and without
     _reducers: dict[bool, Callable]
-    _limits: dict[str, tuple[float, float]]
 
     def _forget(self) -> None:
         self._plain = None
@@ -49,7 +47,6 @@ class StepMeter(SharedStepMeter):
         model = self._model
         if plain is not self._plain:
             self._find()
-            self._limits = {path: limits for path, layer in self._layers.items() if (limits := output_limits(layer))}
             self._plain, self._readers, self._reducers = plain, {}, {}
         if model.run_eagerly or not model.jit_compile:
             return self._measured_inside(plain, state, batches)
