@@ -85,14 +85,25 @@ def reduce_taps(
 
 
 def rows_of(taps: Sequence[Tap], matrix: Any, layer_types: Mapping[str, str]) -> list[TensorStats]:
-    """The matrix of `reduce_taps`, once it is on the host; taps that saw nothing are left out."""
+    """The matrix of `reduce_taps`, once it is on the host; taps that saw nothing are left out.
+
+    Args:
+        taps: those of the matrix's rows.
+        matrix: or one of each replica: signals are merged, weights are the same in all.
+        layer_types: class of each layer, by its path.
+    """
     rows = []
+    matrix = np.asarray(matrix, "float64")
     first, last = len(EMPTY_ROW), len(EMPTY_ROW) + len(UNITS)
-    for tap, values in zip(taps, np.asarray(matrix, "float64"), strict=True):
-        if values[0]:
-            units = [None if math.isnan(x) else x for x in values[first:last].tolist()]
+    for place, tap in enumerate(taps):
+        values = (
+            matrix[None, place] if matrix.ndim == 2 else matrix[: 1 if tap.kind.startswith("weight") else None, place]
+        )
+        if values[:, 0].any():
+            units = [None if math.isnan(x) else x for x in values[0, first:last].tolist()]
             fields = dict(zip(UNITS, units, strict=True))
-            moments, histogram = Moments.from_row(values[:first]), trimmed(values[last:])
+            moments = Moments.merged(Moments.from_row(each[:first]) for each in values)
+            histogram = trimmed(values[:, last:].sum(axis=0))
             rows.append(TensorStats(tap, moments, layer_types.get(tap.layer, ""), **fields, histogram=histogram))
     return rows
 
