@@ -11,6 +11,7 @@ import keras
 
 from keras_initkit.callbacks import options, summary
 from keras_initkit.callbacks.event_log import EventLog, one_chart_each
+from keras_initkit.callbacks.findings import Watch, tell
 from keras_initkit.callbacks.progress import steps_done
 from keras_initkit.callbacks.schedule import schedule
 from keras_initkit.signal.backends import step_meter, writes_logs
@@ -23,6 +24,8 @@ from keras_initkit.structure.selection import Layers, select
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from keras_initkit.diagnosis import Finding
 
 # Tensors of which there are histograms, by the tag's prefix.
 HISTOGRAMS = {
@@ -79,7 +82,6 @@ class LayerStatsCallback(keras.callbacks.Callback):
 
     Attributes:
         reports: a `SignalReport` for each measured step, in order.
-        findings: a `Finding` for each kind and layer, in the order in which they came up.
 
     Raises:
         ValueError: for an argument that is none of these; when training begins, where steps cannot be measured,
@@ -106,13 +108,13 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self.sample_size = options.checked_sample_size(sample_size)
         self.on_finding = options.checked_on_finding(on_finding)
         self.reports: list[SignalReport] = []
-        self.findings: list[Any] = []
         self._due = schedule(update_freq)
+        self._watch = Watch()
         self._meter: Any = None
-        self._metered: keras.Model | None = None
+        self._metered: Any = None
         self._log: EventLog | None = None
         self._measuring = self._with_histograms = False
-        self._begun = False
+        self._begun, self._speaks = False, True
         self._epoch = 0
         self._steps_before_epoch = 0
         self._steps = self._steps_after = 0
@@ -128,8 +130,13 @@ class LayerStatsCallback(keras.callbacks.Callback):
         is kept.
         """
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
-        self.reports, self.findings = [], []
+        self.reports, self._watch = [], Watch()
         self._steps = 0
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What `diagnose` found so far: a `Finding` for each kind and layer, in the order in which they came up."""
+        return self._watch.findings
 
     def plot(self) -> Figure:
         """Heat maps of the variance by layer and measured step: activations on the left, gradients on the right.
@@ -149,8 +156,9 @@ class LayerStatsCallback(keras.callbacks.Callback):
         if self.model.built and all(layer.built for layer in self.model.layers):
             self._chosen(self.model)
         self._begun = False
+        self._speaks = writes_logs()  # of several processes that train one model, one writes and warns
         self._log = None
-        if self.log_dir is not None and writes_logs():
+        if self.log_dir is not None and self._speaks:
             self._log = _log_in(os.path.join(self.log_dir, "train"), self.statistics)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -164,7 +172,8 @@ class LayerStatsCallback(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Has the step measured if it is due."""
-        steps = self.model.steps_per_execution or 1
+        # Not `self.model`, which on JAX copies the state back into the model at every use.
+        steps = self._metered.steps_per_execution or 1
         # Keras counts the last chunk of an epoch as a whole one; later batches are numbered from its beginning.
         epoch_steps = (self.params or {}).get("steps") or batch + steps
         self._steps_after = self._steps_before_epoch + min(batch + steps, epoch_steps)
@@ -184,14 +193,27 @@ class LayerStatsCallback(keras.callbacks.Callback):
         if self._with_histograms:
             self._with_histograms = False
             self._write(lambda log: log.histograms(report.step, _histograms(report)))
+        if self.on_finding != "ignore" and self._watch.is_due(self.reports):
+            self._diagnose()
 
     def on_train_end(self, logs: Any = None) -> None:
         """Writes the run's picture and summary, and ends the log."""
+        if self.on_finding != "ignore":
+            self._diagnose()
         if self.reports:
             step, name = self.reports[-1].step, self._name()
             self._write(lambda log: log.text(step, summary.TEXT, summary.text_of(self.reports, name, self.findings)))
             self._write(lambda log: log.image(step, summary.PICTURE, summary.picture_of(self.reports, name)))
         self._log = None
+
+    def _diagnose(self) -> None:
+        new = self._watch.new_findings(self.reports, self.model)
+        if new:
+            self._write(lambda log: log.text(new[-1].step, summary.FINDINGS, summary.text_of_findings(new)))
+            if self._speaks:
+                tell(new, self.on_finding, bar=(self.params or {}).get("verbose") == 1)
+            if self.on_finding == "stop" and any(finding.severity == "error" for finding in new):
+                self.model.stop_training = True
 
     def _resume_at(self, steps: int) -> None:
         """Goes on with the log of a process that trained this model before."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_initkit.structure.calls import Call, calls
 from keras_initkit.structure.following import Following, following_activations
-from keras_initkit.structure.graph import named_layers, own_weights, weighted_layers
+from keras_initkit.structure.graph import OPAQUE, named_layers, own_weights, weighted_layers
 from keras_initkit.structure.kernels import Kernel, kernels
 from keras_initkit.structure.residual import residual_branches
 
@@ -20,6 +20,7 @@ _NORMALIZATIONS = tuple(
     for name in ("Batch", "Layer", "Group", "RMS", "Unit")
     if hasattr(keras.layers, f"{name}Normalization")  # RMSNormalization came after Keras 3.3
 )
+_ACTIVATIONS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.PReLU)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +48,13 @@ class Placed:
 
     @property
     def initializer(self) -> Any:
-        """What it was drawn by, where the layer says so: `<name>_initializer` of the variable's name."""
+        """What it was drawn by, where the layer says so: `kernel_initializer` and its like, by the variable's name."""
         name = self.kernel.variable.name
-        return getattr(self.kernel.layer, f"{name}_initializer", None)
+        names = (name, name.removesuffix("_kernel"), "depthwise")  # a depthwise kernel is called just "kernel"
+        found = (getattr(self.kernel.layer, f"{each}_initializer", None) for each in names)
+        return next((initializer for initializer in found if initializer is not None), None)
 
-    @functools.cached_property
+    @property
     def values(self) -> np.ndarray:
         """In float64, in the kernel's own shape (each axis one role)."""
         values = np.asarray(keras.ops.convert_to_numpy(self.kernel.variable.value), "float64")
@@ -122,6 +125,14 @@ class Circumstances:
         """What a kernel of the layer would have by LeCun's scheme; the least of several."""
         return min((max(p.kernel.fans.fan_in, 1.0) ** -0.5 for p in self.kernels if p.path == path), default=0.0)
 
+    def bends(self, path: str) -> bool:
+        """Whether a layer applies an activation."""
+        layer = named_layers(self.model)[path]
+        activation = getattr(layer, "activation", None)
+        if callable(activation):
+            return activation is not keras.activations.linear
+        return isinstance(layer, (*_ACTIVATIONS, *OPAQUE))
+
     @functools.cached_property
     def first_layers(self) -> list[str]:
         """Paths of layers with kernels that read the data, with nothing but layers without kernels before them."""
@@ -160,6 +171,11 @@ class Circumstances:
     def outputs(self) -> set[str]:
         """Paths of layers that end in the model's output."""
         return {path for path, each in following_activations(self.model).items() if each.where == "output"}
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether the optimizer tries loss scales, so that an overflow now and then is its way of working."""
+        return isinstance(getattr(self.model, "optimizer", None), keras.optimizers.LossScaleOptimizer)
 
     @functools.cached_property
     def heads(self) -> list[Call]:

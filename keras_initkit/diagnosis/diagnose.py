@@ -9,11 +9,14 @@ from typing import Any
 import keras
 
 from keras_initkit.diagnosis import rules_depth, rules_numbers, rules_scale, rules_training, rules_units
+from keras_initkit.diagnosis.circumstances import Circumstances
 from keras_initkit.diagnosis.evidence import Evidence
 from keras_initkit.diagnosis.finding import KINDS, SEVERITIES, Finding
+from keras_initkit.diagnosis.rules_numbers import first_of_the_last_nonfinite
 from keras_initkit.signal.probe import probe
 from keras_initkit.signal.report import SignalReport
 
+ENDS = 16  # reports at each end of a run that are read
 Rule = Callable[[Evidence], Iterator[Finding]]
 RULES: tuple[Rule, ...] = (
     rules_scale.unscaled_input,
@@ -85,18 +88,33 @@ def diagnose(subject: Any, x: Any = None, y: Any = None, *, model: keras.Model |
     >>> [(finding.kind, finding.layer, finding.severity) for finding in diagnose(model)][0]
     ('symmetric_units', 'hidden', 'error')
     """
-    evidence = _evidence(subject, x, y, model)
+    reports, model = _what_is_known(subject, x, y, model)
+    return findings_of(reports, None if model is None else Circumstances(model))
+
+
+def findings_of(reports: Sequence[SignalReport], structure: Circumstances | None = None) -> list[Finding]:
+    """What `diagnose` finds, for one who asks at every step of a training run and keeps what is known of its model.
+
+    Of many reports the first 16 and the last 16 are read, so that the thousandth step costs no more than the first,
+    and the one from which on the numbers are not finite.
+    """
+    places = range(len(reports))
+    begin = first_of_the_last_nonfinite(reports)
+    chosen = sorted({*places[:ENDS], *places[begin : begin + 1], *places[-ENDS:]})
+    evidence = Evidence(tuple(reports[place] for place in chosen), structure)
     found = [finding for rule in RULES for finding in rule(evidence)]
     return ordered(found, evidence)
 
 
-def _evidence(subject: Any, x: Any, y: Any, model: keras.Model | None) -> Evidence:
+def _what_is_known(
+    subject: Any, x: Any, y: Any, model: keras.Model | None
+) -> tuple[Sequence[SignalReport], keras.Model | None]:
     if isinstance(subject, keras.Model):
-        return Evidence((probe(subject, x, y),), subject)
+        return (probe(subject, x, y),), subject
     if x is not None or y is not None:
         raise ValueError("x: got data with reports, expected it with a model alone: diagnose(model, x, y).")
     if isinstance(subject, SignalReport):
-        return Evidence((subject,), model)
+        return (subject,), model
     reports = getattr(subject, "reports", None)
     if not isinstance(reports, Sequence):
         raise ValueError(
@@ -104,7 +122,7 @@ def _evidence(subject: Any, x: Any, y: Any, model: keras.Model | None) -> Eviden
         )
     if not reports:
         raise ValueError("subject: it has no reports yet. Train with the callback first, or diagnose(model, x, y).")
-    return Evidence(tuple(reports), model or getattr(subject, "model", None))
+    return reports, model or getattr(subject, "model", None)
 
 
 def ordered(found: Sequence[Finding], evidence: Evidence) -> list[Finding]:

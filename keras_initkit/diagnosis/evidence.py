@@ -7,8 +7,6 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import keras
-
 from keras_initkit.diagnosis.circumstances import Circumstances
 from keras_initkit.signal.moments import Moments
 from keras_initkit.signal.report import SignalReport, TensorStats
@@ -91,16 +89,11 @@ class Evidence:
 
     Args:
         reports: in the order of training.
-        model: the model that they speak of, where it is known.
+        structure: what the model says of its layers; `None` without it.
     """
 
     reports: tuple[SignalReport, ...]
-    model: keras.Model | None = None
-
-    @functools.cached_property
-    def structure(self) -> Circumstances | None:
-        """What the model says of its layers; `None` without it."""
-        return None if self.model is None else Circumstances(self.model)
+    structure: Circumstances | None = None
 
     @functools.cached_property
     def readings(self) -> list[dict[str, Reading]]:

@@ -67,11 +67,11 @@ class Finding:
     def __str__(self) -> str:
         because = f", follows from {self.consequence_of}" if self.consequence_of else ""
         figures = [f"{name.replace('_', ' ')} {_short(v)}" for name, v in self.evidence.items() if name != "healthy"]
-        figures = ", ".join(figures) + f"; healthy: {self.evidence['healthy']}" * ("healthy" in self.evidence)
+        healthy = f"; healthy: {self.evidence['healthy']}" if "healthy" in self.evidence else ""
         remedy = self.remedy.replace("\n", "\n  ")
         return (
             f"{self.severity}: {self.kind} in {self.layer} at step {self.step} "
-            f"(confidence {self.confidence:.2f}{because})\n  {figures}\n  {remedy}"
+            f"(confidence {self.confidence:.2f}{because})\n  {', '.join(figures)}{healthy}\n  {remedy}"
         )
 
 

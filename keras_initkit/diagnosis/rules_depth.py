@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
 
 from keras_initkit.diagnosis.evidence import Evidence, Reading, suffix
 from keras_initkit.diagnosis.finding import Finding, beyond
+from keras_initkit.diagnosis.rules_units import ALIKE
+from keras_initkit.signal.statistics import effective_rank
 
 # Ratios of mean squares, forward, and of standard deviations, backward; an error at their squares.
 FORWARD, BACKWARD = 1e3, 1e3
@@ -25,10 +29,10 @@ def vanishing_activation(evidence: Evidence) -> Iterator[Finding]:
         squares = _forward(evidence, readings)
         if not squares:
             continue
-        entry = min(next(iter(squares.values())), 1.0)
+        entry = min(_entry(evidence, readings, squares), 1.0)
         low = suffix(list(squares), [layer for layer, value in squares.items() if value < entry / FORWARD])
-        if low and low[0] != next(iter(squares)):
-            layer = _where(squares, low[0], -1)
+        if low:
+            layer = _where(squares, entry, low[0], -1)
             yield from _found("vanishing_activation", evidence, step, layer, squares, low[-1], entry, 1 / FORWARD)
             return
 
@@ -43,10 +47,10 @@ def exploding_activation(evidence: Evidence) -> Iterator[Finding]:
         squares = _forward(evidence, readings, everything=True)
         if not squares:
             continue
-        entry = max(next(iter(squares.values())), 1.0)
+        entry = max(_entry(evidence, readings, squares), 1.0)
         high = [layer for layer, value in squares.items() if value > entry * FORWARD]
         if high:
-            layer, worst = _where(squares, high[0], 1), max(high, key=squares.__getitem__)
+            layer, worst = _where(squares, entry, high[0], 1), max(high, key=squares.__getitem__)
             yield from _found("exploding_activation", evidence, step, layer, squares, worst, entry, FORWARD)
             return
 
@@ -59,7 +63,7 @@ def vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
     the last one, since all gradients fall as training converges. For a run, in the last three reports. A last kernel
     of 0 passes no gradient on at step 0, on purpose, and is no finding.
     """
-    ratios = _lasting_gradients(evidence, max)
+    ratios = _lasting(evidence, max, _gradient_to_weight)
     if len(ratios) < 2:
         return
     reference = list(ratios.values())[-1]
@@ -89,10 +93,11 @@ def vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
 def exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
     """Gradients that grow on their way back.
 
-    Rule: the standard deviation of an early kernel's gradient, with no normalization after it, is more than 1000 times
-    the last kernel's, in all of the last three reports. An error at a million.
+    Rule: the standard deviation of the gradient at the output of a layer with a kernel, and no normalization after it,
+    is more than 1000 times that at the last such layer, in all of the last three reports. An error at a million. The
+    kernels' own gradients do not show it: where the signal explodes too, all of them are equally large.
     """
-    gradients = _lasting_gradients(evidence, min, relative=False)
+    gradients = _lasting(evidence, min, _gradient)
     if len(gradients) < 2:
         return
     reference = list(gradients.values())[-1]
@@ -105,7 +110,7 @@ def exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
         layer,
         evidence.reports[-1].step,
         "error" if worst > reference * BACKWARD**2 else "warning",
-        {"gradient": worst, "last_gradient": reference, "healthy": "within a factor of 100 of the last kernel's"},
+        {"gradient": worst, "last_gradient": reference, "healthy": "within a factor of 100 of the last layer's"},
         'Draw the kernels on the scale of their layers, keras_initkit.initialize(model, "he_normal"), and clip '
         "gradients until they are found: keras.optimizers.Adam(1e-3, global_clipnorm=1.0).",
         beyond(worst, reference * BACKWARD),
@@ -115,10 +120,22 @@ def exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
 def rank_collapse(evidence: Evidence) -> Iterator[Finding]:
     """Outputs that are the same for all examples, so that no later layer can tell them apart.
 
-    Rule: the effective rank of a hidden output of four units or more is below 1.2, of what the first layer reads, or
-    else puts out, above 4: what the examples differ in is then less than a few percent of what they share. Only a
-    probe measures it.
+    Rule: from some hidden layer of four units or more on, the effective rank of every output is below 1.2, while it is
+    above 4 at the first: what the examples differ in is then less than a few percent of what they share. Only a probe
+    measures it. Or, before training, a hidden kernel of four inputs and four units or more has an effective rank
+    below 1.2 by itself, without being the same for all units.
     """
+    for layer, rank in _flat_kernels(evidence):
+        yield Finding(
+            "rank_collapse",
+            layer,
+            evidence.reports[0].step,
+            "error",
+            {"effective_rank_of_kernel": rank, "healthy": "near the smaller of inputs and units"},
+            'Draw it anew: kernel_initializer="orthogonal" has full rank; in place, '
+            f'keras_initkit.initialize(model, "orthogonal", layers="{layer}").',
+            beyond(max(rank - 1, 1e-9), RANK - 1),
+        )
     ranks = {
         layer: rank
         for layer, reading in evidence.last.items()
@@ -140,6 +157,19 @@ def rank_collapse(evidence: Evidence) -> Iterator[Finding]:
             "x = keras.layers.Add()([x, block(x)]); batch normalization takes out what examples share.",
             beyond(max(ranks[collapsed[0]] - 1, 1e-9), RANK - 1),
         )
+
+
+def _flat_kernels(evidence: Evidence) -> Iterator[tuple[str, float]]:
+    """Kernels that let one direction through, by their layer."""
+    if evidence.structure is None or not evidence.is_initial or len(evidence.reports) > 1:
+        return
+    for placed in evidence.structure.kernels:
+        columns = placed.columns
+        if placed.kernel.role in ("embedding", "depthwise") or placed.is_output or min(columns.shape) < 4:
+            continue
+        rank = effective_rank(columns) if np.isfinite(columns).all() else None
+        if rank is not None and 0 < rank < RANK and np.ptp(columns, axis=1).max() > ALIKE * np.abs(columns).max():
+            yield placed.path, rank
 
 
 def _moments(evidence: Evidence) -> Iterator[tuple[int, dict[str, Reading]]]:
@@ -164,27 +194,55 @@ def _forward(evidence: Evidence, readings: Mapping[str, Reading], everything: bo
     return found
 
 
-def _lasting_gradients(evidence: Evidence, choose: object, relative: bool = True) -> dict[str, float]:
-    """Of each kernel layer the largest (or least) gradient of the last three reports, in standard deviations."""
+def _entry(evidence: Evidence, readings: Mapping[str, Reading], squares: Mapping[str, float]) -> float:
+    """The mean square of what the first of these layers reads.
+
+    A training step does not read inputs; then of what the layer before it puts out (an embedding, a normalization), or
+    else of its own output.
+    """
+    first = next(iter(squares))
+    read = readings[first].moments("input")
+    if read is not None:
+        return read.variance + read.mean**2
+    layers = list(readings)
+    before = readings[layers[max(layers.index(first) - 1, 0)]].output
+    return squares[first] if before is None or before.nonfinite else before.variance + before.mean**2
+
+
+def _lasting(
+    evidence: Evidence, choose: Callable[[list[float]], float], figure: Callable[[Reading], float | None]
+) -> dict[str, float]:
+    """Of each layer with a kernel whose scale matters, the largest (or least) of a figure in the last three reports."""
     found: dict[str, list[float]] = {}
     for readings in evidence.readings[-3:]:
         for layer, reading in readings.items():
-            weight, gradient = reading.weight, reading.weight_gradient
-            if not reading.has_kernel or reading.layer_type == "Embedding" or weight is None or gradient is None:
+            if not reading.has_kernel or reading.layer_type == "Embedding" or layer in evidence.scale_free:
                 continue
-            if layer in evidence.scale_free or gradient.nonfinite or not weight.stddev > 0:
-                continue
-            found.setdefault(layer, []).append(gradient.stddev / (weight.stddev if relative else 1.0))
-    return {layer: choose(values) for layer, values in found.items()}  # type: ignore[operator]
+            value = figure(reading)
+            if value is not None and math.isfinite(value):
+                found.setdefault(layer, []).append(value)
+    return {layer: choose(values) for layer, values in found.items()}
 
 
-def _where(squares: Mapping[str, float], first: str, sign: int) -> str:
+def _gradient(reading: Reading) -> float | None:
+    return None if reading.gradient is None else reading.gradient.stddev
+
+
+def _gradient_to_weight(reading: Reading) -> float | None:
+    weight, gradient = reading.weight, reading.weight_gradient
+    if weight is None or gradient is None or not weight.stddev > 0:
+        return None
+    return gradient.stddev / weight.stddev
+
+
+def _where(squares: Mapping[str, float], entry: float, first: str, sign: int) -> str:
     """The layer of the largest step, where it makes out half of the way; else the first one beyond."""
     layers = list(squares)
     logs = [math.log(max(value, 1e-300)) * sign for value in squares.values()]
-    steps = {layers[i]: logs[i] - logs[i - 1] for i in range(1, len(layers))}
+    start = math.log(max(entry, 1e-300)) * sign
+    steps = {layers[i]: logs[i] - before for i, before in enumerate([start, *logs[:-1]])}
     largest = max(steps, key=steps.__getitem__)
-    return largest if steps[largest] >= (max(logs) - logs[0]) / 2 else first
+    return largest if steps[largest] >= (max(logs) - start) / 2 else first
 
 
 def _after(layers: Sequence[str], layer: str) -> str:

@@ -26,10 +26,10 @@ def unscaled_input(evidence: Evidence) -> Iterator[Finding]:
     """Inputs far from mean square 1, which initializers assume.
 
     Rule: the mean square of what a first kernel reads is above 100 or below 1e-4 (a factor of 10 or 100 in its
-    standard deviation), and no normalization follows, which would make it irrelevant. Images of 0..255 have 7,000 to
-    20,000, scaled to 0..1 0.1 to 0.3; standardized data have 1, pixels divided by 255 twice 1e-6. Data of which more
-    than 90 % are zeros (one-hot, bags of words) may be small. A training step does not read inputs; there the mean
-    square is computed back from the first layer's output: E[x^2] = E[z^2] / (E[w^2] fan_in).
+    standard deviation). For information where a normalization follows, which takes it out again. Images of 0..255 have
+    7,000 to 20,000, scaled to 0..1 0.1 to 0.3; standardized data have 1, pixels divided by 255 twice 1e-6. Data of
+    which more than 90 % are zeros (one-hot, bags of words) may be small. A training step does not read inputs; there
+    the mean square is computed back from the first layer's output: E[x^2] = E[z^2] / (E[w^2] fan_in).
     """
     for layer, mean_square, mean in _inputs(evidence):
         if INPUT_LEAST <= mean_square <= INPUT_LARGEST or not math.isfinite(mean_square):
@@ -43,7 +43,7 @@ def unscaled_input(evidence: Evidence) -> Iterator[Finding]:
             "unscaled_input",
             layer,
             evidence.reports[0].step,
-            "error" if distance > 1e3 else "warning",
+            _input_severity(evidence, layer, distance),
             {**figures, "healthy": "mean square near 1"},
             "Standardize the data, x = (x - x.mean(0)) / x.std(0), or inside the model: normalization = "
             "keras.layers.Normalization(); normalization.adapt(x) as its first layer; images of 0..255 by "
@@ -52,13 +52,19 @@ def unscaled_input(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
+def _input_severity(evidence: Evidence, layer: str, distance: float) -> str:
+    if layer in evidence.scale_free:
+        return "info"
+    return "error" if distance > 1e3 else "warning"
+
+
 def _inputs(evidence: Evidence) -> Iterator[tuple[str, float, float | None]]:
     """First layers with a kernel, and mean square and mean of what they read."""
     structure, readings = evidence.structure, evidence.first
     if structure is None:
         layers = [layer for layer, reading in readings.items() if reading.has_kernel][:1]
     else:
-        layers = [path for path in structure.first_layers if path not in structure.normalized]
+        layers = structure.first_layers
     for layer in layers:
         reading = readings.get(layer)
         if reading is None or reading.layer_type == "Embedding":
@@ -131,7 +137,8 @@ def initializer_mismatch(evidence: Evidence) -> Iterator[Finding]:
                 "healthy": f"stddev {math.sqrt(min(sound)):.3g} to {math.sqrt(max(sound)):.3g} "
                 f"(fan_in {placed.kernel.fans.fan_in:g}, then {placed.following.where})",
             },
-            f'kernel_initializer={scheme}; in place, keras_initkit.initialize(model, {scheme}, layers="{placed.path}").',
+            f"kernel_initializer={scheme}; in place, "
+            f'keras_initkit.initialize(model, {scheme}, layers="{placed.path}").',
             1 - surprise,
         )
 

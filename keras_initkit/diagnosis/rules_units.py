@@ -163,9 +163,13 @@ def _units(evidence: Evidence, reading: Reading) -> int:
 
 
 def _is_linear(evidence: Evidence, layer: str) -> bool:
-    """Whether zeros are no death: padding, a mask, an embedding's row."""
+    """Whether zeros are no death: what is linear is 0 where its kernel or its input is, and lets gradients pass."""
     reading = evidence.last.get(layer) or evidence.first[layer]
-    return reading.layer_type in ("Embedding", "Masking") or reading.layer_type.startswith("ZeroPadding")
+    if evidence.structure is not None:
+        return not evidence.structure.bends(layer)
+    weights = reading.rows.get("weight", [])
+    zero = any(row.moments.zeros == row.moments.count and len(row.shape or "--") > 1 for row in weights)
+    return zero or reading.layer_type in ("Embedding", "Add") or "Normalization" in reading.layer_type
 
 
 def _half_open(reading: Reading) -> bool:

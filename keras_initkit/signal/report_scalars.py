@@ -90,7 +90,7 @@ def checked_statistics(names: Iterable[str] | None) -> tuple[str, ...]:
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise ValueError(f"statistics: got {names!r}, {known}")
     chosen = list(names)
-    unknown = [name for name in chosen if name not in STATISTICS]
+    unknown = [name for name in chosen if not isinstance(name, str) or name not in STATISTICS]
     if unknown or not chosen:
         raise ValueError(f"statistics: got {unknown[0] if unknown else chosen!r}, {known}")
     return tuple(name for name in STATISTICS if name in chosen)

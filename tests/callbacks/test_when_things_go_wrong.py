@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from keras_initkit.callbacks import LayerStatsCallback, event_log
 from keras_initkit.callbacks.event_log import EventLog
-from keras_initkit.signal.report import STATISTICS
+from keras_initkit.signal.report_scalars import DEFAULT_STATISTICS
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="steps are measured on TensorFlow")
 
@@ -54,9 +54,22 @@ def events(path):
     return list(EventFileLoader(str(path)).Load())
 
 
+def tags_of(*layers, bounded=()):
+    """Those of the default statistics; saturation is that of a bounded activation."""
+    names = [name for name in DEFAULT_STATISTICS if not name.startswith("saturated")]
+    saturation = {f"{name}/{layer}" for name in ("saturated", "saturated_units") for layer in bounded}
+    return {f"{name}/{layer}" for name in names for layer in layers} | saturation
+
+
+def scalar_events(path):
+    """The events that hold figures: neither the layout of the charts, nor texts or pictures."""
+    plugins = [(e, {value.metadata.plugin_data.plugin_name for value in e.summary.value}) for e in events(path)]
+    return [e for e, names in plugins if names == {"scalars"}]
+
+
 def steps(path):
-    """Steps of the events that hold a layer's figures: all but the layout of the charts."""
-    return [e.step for e in events(path) if any("/" in value.tag for value in e.summary.value)]
+    """The steps of those events."""
+    return [e.step for e in scalar_events(path)]
 
 
 def written(directory):
@@ -257,7 +270,8 @@ def test_two_processes_in_one_directory(killed):
     for path in files:
         versions = [e.file_version for e in events(path) if e.file_version]
         assert versions == ["brain.Event:2"]
-        assert {len(e.summary.value) for e in events(path)[2:]} == {2 * len(STATISTICS)}
+        tags = [{value.tag for value in e.summary.value} for e in scalar_events(path)]
+        assert all(each == tags_of("hidden", "out", bounded=["hidden"]) for each in tags)
 
 
 def test_an_event_torn_anywhere_costs_that_event_alone(tmp_path):
@@ -369,7 +383,8 @@ def test_a_fit_that_breaks_leaves_the_model_as_it_was(tmp_path, sigint, cls, bre
         assert model.train_function is function
         outcomes.append((after, state(model)))
     np.testing.assert_equal(outcomes[1], outcomes[0])
-    assert steps(written(tmp_path)) == [report.step for report in stats[0].reports] == list(range(measured))
+    expected = list(range(BATCHES, BATCHES + measured))  # the fit before had ten steps
+    assert steps(written(tmp_path)) == [report.step for report in stats[0].reports] == expected
     fit(model, *stats)
     assert len(stats[0].reports) == measured + BATCHES
 
@@ -382,7 +397,7 @@ def first_report(model, log_dir, x=X, y=Y):
     stats = LayerStatsCallback(log_dir, "batch")
     fit(model, stats, x=x, y=y)
     assert len(stats.reports) == BATCHES
-    for event, report in zip(events(written(log_dir))[2:], stats.reports, strict=True):
+    for event, report in zip(scalar_events(written(log_dir)), stats.reports, strict=True):
         logged = {value.tag: value.tensor.float_val[0] for value in event.summary.value}
         with np.errstate(over="ignore"):
             expected = {tag: float(np.float32(value)) for tag, value in report.scalars().items()}
@@ -395,7 +410,8 @@ def test_data_that_is_not_finite(tmp_path, value):
     scalars = first_report(small_model(), tmp_path, np.full_like(X, value))
     assert np.isnan(scalars["activation_variance/hidden"])
     assert np.isfinite(scalars["weight_variance/hidden"])
-    assert len(scalars) == 2 * len(STATISTICS)
+    assert set(scalars) == tags_of("hidden", "out", bounded=["hidden"])
+    assert scalars["nonfinite/hidden"] > 0
 
 
 def test_figures_beyond_what_an_event_holds(tmp_path):
@@ -431,7 +447,7 @@ def test_empty_tensors(tmp_path):
     model = keras.Model([inputs, none], keras.layers.Dense(2, name="out")(joined))
     model.compile("sgd", "mse")
     tags = set(first_report(model, tmp_path, [X, np.zeros((len(X), 0), "int32")]))
-    assert {tag for tag in tags if tag.endswith("/out")} == {f"{statistic}/out" for statistic in STATISTICS}
+    assert {tag for tag in tags if tag.endswith("/out")} == tags_of("out")
     assert {tag for tag in tags if tag.endswith("/embedding")} >= {"weight_variance/embedding"}
     assert not any(tag.endswith("/no_units") for tag in tags)
 
@@ -453,15 +469,15 @@ def test_a_layer_that_is_never_called(tmp_path, built):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras: no gradient reaches it, or it has not been built
         tags = set(first_report(model, tmp_path))
-    never = {"weight_variance/never"} if built else set()
-    assert tags == {f"{statistic}/used" for statistic in STATISTICS} | never
+    never = {f"{name}/never" for name in ("weight_variance", "weight_update_variance", "update_ratio", "nonfinite")}
+    assert tags == tags_of("used") | (never if built else set())
 
 
 @pytest.mark.parametrize("name", ["two words", "größe 層 🙂", "<b onclick=x>&amp;", "a\\b:c%s{}", "a\nb", ".."])
 def test_layer_names(tmp_path, name):
     # TensorFlow's graphs take none of these but the last; Keras trains such a model eagerly.
     tags = set(first_report(small_model(name=name, run_eagerly=True), tmp_path))
-    assert tags == {f"{statistic}/{layer}" for statistic in STATISTICS for layer in ("hidden", name)}
+    assert tags == tags_of("hidden", name, bounded=["hidden"])
 
 
 @pytest.mark.parametrize("name", ["a>b", ".hidden.", "0-1"])
@@ -469,4 +485,4 @@ def test_layer_names_in_a_graph_and_slashes_of_paths(tmp_path, name):
     inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name=name)], name="inner")
     model = keras.Sequential([keras.Input((4,)), inner], name="outer")
     model.compile("sgd", "mse")
-    assert set(first_report(model, tmp_path)) == {f"{statistic}/inner/{name}" for statistic in STATISTICS}
+    assert set(first_report(model, tmp_path)) == tags_of(f"inner/{name}")
