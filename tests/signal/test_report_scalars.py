@@ -63,7 +63,9 @@ def test_names_are_checked():
     assert checked_statistics(None) == DEFAULT_STATISTICS
     assert checked_statistics(name for name in ("nonfinite", "activation_mean")) == ("activation_mean", "nonfinite")
     for wrong in ("activation_mean", ["variance"], [], 3, [["activation_mean"]]):
-        with pytest.raises(ValueError, match=r"statistics: got .*, expected names among 'activation_mean', .*, or None"):
+        with pytest.raises(
+            ValueError, match=r"statistics: got .*, expected names among 'activation_mean', .*, or None"
+        ):
             checked_statistics(wrong)
 
 

@@ -357,15 +357,15 @@ def test_a_measured_step_reads_again_what_has_changed():
 
 
 def test_the_trace_of_a_tensor_has_not_moved():
-    """`_level` reads a private attribute of JAX."""
-    from keras_initkit.signal.backends.jax_step import _level
+    """`level_of` reads a private attribute of JAX."""
+    from keras_initkit.signal.backends.jax_step_taps import level_of
 
     levels = []
 
     def step(x):
-        outside = _level([x])
-        inside, _ = jax.lax.scan(lambda carry, _: (levels.append(_level(carry)) or carry, None), x, None, length=2)
-        levels.extend([outside, _level(inside), _level(x + 1)])
+        outside = level_of([x])
+        inside, _ = jax.lax.scan(lambda carry, _: (levels.append(level_of(carry)) or carry, None), x, None, length=2)
+        levels.extend([outside, level_of(inside), level_of(x + 1)])
         return inside
 
     jax.jit(step)(np.ones(2))
@@ -374,7 +374,7 @@ def test_the_trace_of_a_tensor_has_not_moved():
     assert in_loop is not outside
     assert after is outside
     assert sum_ is outside
-    assert _level([np.ones(2), jax.numpy.ones(2)]) is None
+    assert level_of([np.ones(2), jax.numpy.ones(2)]) is None
 
 
 def test_a_process_alone_writes():
