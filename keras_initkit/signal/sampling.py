@@ -15,38 +15,41 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 def sample_of(tensor: Any, size: int | None) -> Any:
     """At most `size` of a tensor's elements, as a vector; all of them if there are no more, or `size` is `None`.
 
-    The tensor is cut into blocks of about 64 neighbours and these into as many equal stretches as blocks are
-    wanted; one block is taken of each stretch, at the place that multiples of the golden ratio give, which keep
-    step with neither rows, channels nor images.
-
     Args:
         tensor: of any shape; only its first dimension may be unknown while a graph is traced.
         size: number of elements.
     """
-    ops = keras.ops
+    return keras.ops.reshape(blocks_of(tensor, size), (-1,))
+
+
+def blocks_of(tensor: Any, size: int | None) -> Any:
+    """The elements of `sample_of` as a matrix, each row a block of up to 64 neighbours.
+
+    The blocks are cut into as many equal stretches as are wanted, and one is taken of each stretch, at the place
+    that multiples of the golden ratio give: they keep step with neither rows, channels nor images.
+    """
     shape = tuple(tensor.shape)
     known = None not in shape
-    if size is None or (known and math.prod(shape) <= size):
-        return ops.reshape(tensor, (-1,))
     inner = math.prod(shape) if known else math.prod(n or 1 for n in shape[1:])
-    width = _block_width(inner)
-    blocks = ops.reshape(tensor, (-1, width))
-    wanted = max(1, size // width)
+    width = math.gcd(inner, BLOCK)
+    blocks = keras.ops.reshape(tensor, (-1, width))
+    if size is None or (known and inner <= size):
+        return blocks
+    return spread(blocks, max(1, size // width))
+
+
+def spread(rows: Any, wanted: int) -> Any:
+    """At most `wanted` rows of a matrix, from all over it."""
+    ops = keras.ops
     places = np.arange(wanted) + np.arange(wanted) * _GOLDEN % 1
-    if known:
-        available = math.prod(shape) // width
+    available = rows.shape[0]
+    if available is not None:
         if available <= wanted:
-            return ops.reshape(tensor, (-1,))
-        chosen = (places * (available / wanted)).astype("int32")
-    else:
-        available = ops.shape(blocks)[0]
-        taken = ops.minimum(available, wanted)
-        stretch = ops.cast(available, "float64") / ops.cast(taken, "float64")
-        chosen = ops.cast(ops.convert_to_tensor(places, "float64")[:taken] * stretch, "int32")
-    return ops.reshape(ops.take(blocks, chosen, axis=0), (-1,))
-
-
-def _block_width(inner: int) -> int:
-    """The divisor of `inner` that is nearest to a block's size, by its logarithm."""
-    divisors = {d for n in range(1, math.isqrt(inner) + 1) if inner % n == 0 for d in (n, inner // n)}
-    return min(sorted(divisors), key=lambda divisor: abs(math.log(divisor / BLOCK)), default=1)
+            return rows
+        return ops.take(rows, (places * (available / wanted)).astype("int32"), axis=0)
+    # In float32 a place may be off by a few rows, and no more.
+    available = ops.shape(rows)[0]
+    taken = ops.minimum(available, wanted)
+    stretch = ops.cast(available, "float32") / ops.cast(taken, "float32")
+    chosen = ops.cast(ops.convert_to_tensor(places, "float32")[:taken] * stretch, "int32")
+    return ops.take(rows, ops.minimum(chosen, available - 1), axis=0)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from keras_initkit.signal.moments import EMPTY_ROW, Moments, reduce_on_device, widest_float
-from keras_initkit.signal.report import Histogram, TensorStats
-from keras_initkit.signal.sampling import sample_of
-from keras_initkit.signal.units import SATURATION_DEPTH, SATURATION_SHARE
+from keras_initkit.signal.block_moments import BINS, LOG_EDGES, counts_of_blocks, joined, moments_of_blocks, trimmed
+from keras_initkit.signal.moments import EMPTY_ROW, Moments, widest_float
+from keras_initkit.signal.report import TensorStats
+from keras_initkit.signal.sampling import blocks_of, sample_of
+from keras_initkit.signal.step_units import UNITS, Limits, of_units
 from keras_initkit.structure.taps import Tap
 
+__all__ = ["DEFAULT_SAMPLE", "LOG_EDGES", "StepReading", "Update", "reduce_taps", "rows_of"]
+
 DEFAULT_SAMPLE = 20480  # a Gaussian's variance to 0.99 %: sqrt(2 / 20480)
-Limits = tuple[float, float]
-_UNITS = ("saturated", "dead_units", "saturated_units")
-# Bins of both signs; what is smaller than 1e-36 counts as zero, the last ones end where float32 does.
-_LOWEST, _HIGHEST, _PER_DECADE = -36, 12, 8
-_MAGNITUDES = 10.0 ** (np.arange(_LOWEST * _PER_DECADE, _HIGHEST * _PER_DECADE + 1) / _PER_DECADE)
-_MAGNITUDES = np.append(_MAGNITUDES, float(np.finfo("float32").max))
-LOG_EDGES = np.concatenate([-_MAGNITUDES[::-1], _MAGNITUDES])
 
 
 @dataclass(frozen=True)
@@ -57,6 +53,7 @@ def reduce_taps(
     limits: Mapping[str, Limits],
     sample_size: int | None,
     histograms: bool = False,
+    over_replicas: Callable[[Any], Any] = lambda sums: sums,
 ) -> Any:
     """Statistics of all that the taps saw, computed where the tensors are: a matrix with a row for each tap.
 
@@ -66,114 +63,59 @@ def reduce_taps(
         limits: range of each layer's activation (`theory.activation_range`), by the layer's path.
         sample_size: see `StepReading`.
         histograms: whether rows end with counts of `LOG_EDGES`.
+        over_replicas: sums a vector over the replicas that share the batch.
     """
-    ops = keras.ops
-    rows = []
-    for tap, seen in tensors.items():
-        if not seen:
-            rows.append(ops.convert_to_tensor(_nothing(histograms), widest_float()))
-            continue
-        whole, sample = _whole_and_sample(seen, sample_size)
-        moments = reduce_on_device(sample)
-        if sample_size is not None:
-            moments = ops.concatenate([moments[:-1], ops.reshape(_nonfinite(whole), (1,))], axis=0)
-        units = [ops.cast(x, moments.dtype) for x in _of_units(tap, seen, limits.get(tap.layer))]
-        row = [moments, ops.stack(units)]
-        if histograms:
-            row.append(ops.cast(_counts(sample), moments.dtype))
-        rows.append(ops.concatenate(row, axis=0))
-    return ops.stack(rows)
+    ops, number = keras.ops, len(tensors)
+    sampled = sample_size is not None
+    blocks = [(place, _blocks(seen, sample_size)) for place, seen in enumerate(tensors.values()) if seen]
+    if not blocks:
+        width = len(EMPTY_ROW) + len(UNITS) + BINS * histograms
+        return ops.zeros((number, width), widest_float())
+    *moments, zeros = moments_of_blocks(blocks, number, together=sampled)
+    # A weight that is finite after the step had a finite update, and the other way round.
+    whole = {tap: [x.after if isinstance(x, Update) else x for x in seen] for tap, seen in tensors.items()}
+    means = None if sampled else moments[1]
+    nonfinite, units = of_units(whole, limits, sample_size, means, over_replicas)
+    columns = [*moments, zeros, nonfinite, *units]
+    matrix = ops.stack([ops.cast(column, widest_float()) for column in columns], axis=1)
+    if histograms:
+        counts = counts_of_blocks(blocks, number, together=sampled)
+        matrix = ops.concatenate([matrix, ops.cast(counts, matrix.dtype)], axis=1)
+    return matrix
 
 
 def rows_of(taps: Sequence[Tap], matrix: Any, layer_types: Mapping[str, str]) -> list[TensorStats]:
-    """The matrix of `reduce_taps`, once it is on the host; taps that saw nothing are left out."""
+    """The matrix of `reduce_taps`, once it is on the host; taps that saw nothing are left out.
+
+    Args:
+        taps: those of the matrix's rows.
+        matrix: or one of each replica: signals are merged, weights are the same in all.
+        layer_types: class of each layer, by its path.
+    """
     rows = []
-    first, last = len(EMPTY_ROW), len(EMPTY_ROW) + len(_UNITS)
-    for tap, values in zip(taps, np.asarray(matrix, "float64"), strict=True):
-        moments = Moments.from_row(values[:first])
-        if moments.count:
-            units = [None if np.isnan(x) else float(x) for x in values[first:last]]
-            fields = dict(zip(_UNITS, units, strict=True))
-            histogram = _trimmed(values[last:])
+    matrix = np.asarray(matrix, "float64")
+    first, last = len(EMPTY_ROW), len(EMPTY_ROW) + len(UNITS)
+    for place, tap in enumerate(taps):
+        values = (
+            matrix[None, place] if matrix.ndim == 2 else matrix[: 1 if tap.kind.startswith("weight") else None, place]
+        )
+        if values[:, 0].any():
+            units = [None if math.isnan(x) else x for x in values[0, first:last].tolist()]
+            fields = dict(zip(UNITS, units, strict=True))
+            moments = Moments.merged(Moments.from_row(each[:first]) for each in values)
+            histogram = trimmed(values[:, last:].sum(axis=0))
             rows.append(TensorStats(tap, moments, layer_types.get(tap.layer, ""), **fields, histogram=histogram))
     return rows
 
 
-def _nothing(histograms: bool) -> list[float]:
-    return [*EMPTY_ROW, *[math.nan] * len(_UNITS), *[0.0] * ((len(LOG_EDGES) - 1) * histograms)]
-
-
-def _joined(tensors: Sequence[Any]) -> Any:
-    if len(tensors) == 1:
-        return tensors[0]
-    return keras.ops.concatenate([keras.ops.reshape(x, (-1,)) for x in tensors], axis=0)
-
-
-def _whole_and_sample(seen: Sequence[Any], sample_size: int | None) -> tuple[Any, Any]:
-    """All elements, and those that moments are taken of."""
-    if not isinstance(seen[0], Update):
-        whole = _joined(seen)
-        return whole, sample_of(whole, sample_size)
-    updates = [
-        keras.ops.cast(sample_of(u.after, sample_size), "float32")
-        - keras.ops.cast(keras.ops.reshape(u.before, (-1,)), "float32")
-        for u in seen
-    ]
-    # A weight that is finite after the step had a finite update, and the other way round.
-    return _joined([u.after for u in seen]), sample_of(_joined(updates), sample_size)
-
-
-def _nonfinite(x: Any) -> Any:
-    """How many elements are NaN or infinite. Where the sum is finite, there are none."""
+def _blocks(seen: Sequence[Any], sample_size: int | None) -> Any:
+    """Blocks of the elements that moments are taken of."""
     ops = keras.ops
-
-    wide = widest_float()
-
-    def number() -> Any:
-        return ops.sum(ops.cast(ops.logical_not(ops.isfinite(x)), wide))
-
-    total = ops.sum(x if x.dtype == "float64" else ops.cast(x, "float32"))
-    return ops.cond(ops.isfinite(total), lambda: ops.zeros((), wide), number)
-
-
-def _of_units(tap: Tap, seen: Sequence[Any], limits: Limits | None) -> list[Any]:
-    """Share of saturated elements, of dead and of saturated units of an output; NaN where it has no such thing."""
-    ops = keras.ops
-    saturated = dead_units = saturated_units = math.nan
-    if tap.kind == "output" and all(len(x.shape) > 1 for x in seen) and len({x.shape[-1] for x in seen}) == 1:
-        matrix = _joined_rows(seen)
-        dead_units = 1 - ops.mean(ops.cast(ops.any(ops.not_equal(matrix, 0), axis=0), "float32"))
-        if limits is not None and np.isfinite(limits).all():
-            middle, half = (limits[0] + limits[1]) / 2, (limits[1] - limits[0]) / 2
-            at_an_end = ops.cast(ops.abs(matrix - middle) > SATURATION_DEPTH * half, "float32")
-            saturated = ops.mean(at_an_end)
-            saturated_units = ops.mean(ops.cast(ops.mean(at_an_end, axis=0) >= SATURATION_SHARE, "float32"))
-    return [saturated, dead_units, saturated_units]
-
-
-def _joined_rows(seen: Sequence[Any]) -> Any:
-    ops = keras.ops
-    rows = [ops.cast(ops.reshape(x, (-1, x.shape[-1])), "float32") for x in seen]
-    return rows[0] if len(rows) == 1 else ops.concatenate(rows, axis=0)
-
-
-def _counts(sample: Any) -> Any:
-    """How many finite elements lie between each two of `LOG_EDGES`, up to a rounding (2e-6) of the edges."""
-    ops = keras.ops
-    x = ops.cast(sample, "float32")
-    finite = ops.isfinite(x)
-    size = ops.log10(ops.abs(ops.where(finite, x, ops.zeros_like(x))))
-    bins = len(_MAGNITUDES) - 1
-    place = ops.clip(ops.floor(_PER_DECADE * (size - _LOWEST)) + 1, 0, bins)
-    place = ops.cast(bins + place * ops.sign(x), "int32")
-    return ops.segment_sum(ops.cast(finite, "float32"), ops.where(finite, place, 0), num_segments=2 * bins + 1)
-
-
-def _trimmed(counts: np.ndarray) -> Histogram | None:
-    """Counts and edges from the first occupied bin to the last."""
-    occupied = np.flatnonzero(counts)
-    if not occupied.size:
-        return None
-    part = slice(occupied[0], occupied[-1] + 1)
-    edges = LOG_EDGES[occupied[0] : occupied[-1] + 2]
-    return tuple(int(n) for n in counts[part]), tuple(float(edge) for edge in edges)
+    if isinstance(seen[0], Update):
+        seen = [
+            ops.cast(sample_of(x.after, sample_size), "float32") - ops.cast(ops.reshape(x.before, (-1,)), "float32")
+            for x in seen
+        ]
+    if len(seen) > 1:
+        seen = [joined([ops.reshape(x, (-1,)) for x in seen])]
+    return blocks_of(seen[0], sample_size)

@@ -14,15 +14,16 @@ pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the st
 if keras.backend.backend() == "jax":
     import jax
 
-KINDS = (*StepReading().kinds, "pre_activation", "pre_activation_gradient")
+KINDS = StepReading().kinds
+ALL_KINDS = (*KINDS, "pre_activation", "pre_activation_gradient")
 MODES = {"jit": {}, "eager": {"jit_compile": False}}
 
 
-def meter_of(model, kinds=StepReading().kinds):
+def meter_of(model, kinds=KINDS):
     return step_meter(model, weighted_layers, StepReading(kinds, sample_size=None))
 
 
-def measured(model, x, y, kinds=StepReading().kinds):
+def measured(model, x, y, kinds=KINDS):
     """The moments that a measured step on all of x reads, by tap."""
     meter = meter_of(model, kinds)
     meter.arm()
@@ -52,7 +53,7 @@ def test_every_statistic_against_numpy(mode):
     kernels = [ops.convert_to_numpy(layer.kernel).astype("float64") for layer in model.layers]
     biases = [ops.convert_to_numpy(layer.bias).astype("float64") for layer in model.layers]
 
-    moments = measured(model, x, y, KINDS)
+    moments = measured(model, x, y, ALL_KINDS)
 
     signal, outputs, inputs, before = x.astype("float64"), [], [], []
     for index, (kernel, bias) in enumerate(zip(kernels, biases, strict=True)):
@@ -76,7 +77,7 @@ def test_every_statistic_against_numpy(mode):
         assert update.stddev == pytest.approx(0.1 * weight_gradient.std(), rel=1e-4)
         assert update.minimum == pytest.approx(-0.1 * weight_gradient.max(), abs=6e-8)
         gradient = (gradient * slope) @ kernels[index].T
-    assert len(moments) == len(KINDS) * 3
+    assert len(moments) == len(ALL_KINDS) * 3
 
 
 def convolutional():
@@ -109,10 +110,14 @@ def test_tensors_of_a_convolutional_model_against_gradients_of_jax():
         second = moved("shared_2", get("shared")(moved("shared_1", get("shared")(h))))
         return loss(y, moved("out", get("out")(ops.mean(first + second, axis=(1, 2)))))
 
-    with keras.StatelessScope():
-        forward({})
-        outputs = {name: np.asarray(tensor) for name, tensor in seen.items()}
-        gradients = jax.grad(forward)({name: np.zeros_like(tensor) for name, tensor in outputs.items()})
+    @jax.jit
+    def outputs_and_gradients():
+        with keras.StatelessScope():
+            forward({})
+            outputs = dict(seen)
+            return outputs, jax.grad(forward)({name: ops.zeros_like(tensor) for name, tensor in outputs.items()})
+
+    outputs, gradients = outputs_and_gradients()
     together = {"shared": ["shared", "shared_1", "shared_2"], **{name: [name] for name in ("conv", "norm", "out")}}
     weights = {name: get(name).weights[0] for name in together if name != "norm"}
     weights = {name: ops.convert_to_numpy(weight) for name, weight in weights.items()}
@@ -159,7 +164,7 @@ def test_recurrent_layers_are_read_from_outside():
     moments = measured(model, x, y)
     assert_equal(moments[Tap("output", "lstm")], expected)
     for layer in ("lstm", "gru", "out"):
-        assert all(Tap(kind, layer) in moments for kind in StepReading().kinds)
+        assert all(Tap(kind, layer) in moments for kind in KINDS)
 
 
 class Loops(layers.Layer):
@@ -352,15 +357,15 @@ def test_a_measured_step_reads_again_what_has_changed():
 
 
 def test_the_trace_of_a_tensor_has_not_moved():
-    """`_level` reads a private attribute of JAX."""
-    from keras_initkit.signal.backends.jax_step import _level
+    """`level_of` reads a private attribute of JAX."""
+    from keras_initkit.signal.backends.jax_step_taps import level_of
 
     levels = []
 
     def step(x):
-        outside = _level([x])
-        inside, _ = jax.lax.scan(lambda carry, _: (levels.append(_level(carry)) or carry, None), x, None, length=2)
-        levels.extend([outside, _level(inside), _level(x + 1)])
+        outside = level_of([x])
+        inside, _ = jax.lax.scan(lambda carry, _: (levels.append(level_of(carry)) or carry, None), x, None, length=2)
+        levels.extend([outside, level_of(inside), level_of(x + 1)])
         return inside
 
     jax.jit(step)(np.ones(2))
@@ -369,7 +374,7 @@ def test_the_trace_of_a_tensor_has_not_moved():
     assert in_loop is not outside
     assert after is outside
     assert sum_ is outside
-    assert _level([np.ones(2), jax.numpy.ones(2)]) is None
+    assert level_of([np.ones(2), jax.numpy.ones(2)]) is None
 
 
 def test_a_process_alone_writes():

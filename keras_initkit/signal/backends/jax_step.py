@@ -10,36 +10,49 @@ operation, and is read where it runs.
 from __future__ import annotations
 
 import contextlib
-import functools
-import warnings
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import keras
 
-from keras_initkit.signal.backends.jax import is_tensor, tapped
-from keras_initkit.signal.backends.sharing import SharedStepMeter
+from keras_initkit.signal.backends.jax_step_taps import (
+    Readings,
+    State,
+    level_of,
+    loss_unscaling,
+    parts_in_sight,
+    tapped_activation,
+    tapped_layer,
+    tapped_optimizer,
+)
+from keras_initkit.signal.backends.sharing import FindLayers, SharedStepMeter
 from keras_initkit.signal.sampling import sample_of
 from keras_initkit.signal.state import random_state_kept, replaced
-from keras_initkit.signal.step import Update, reduce_taps
+from keras_initkit.signal.step import StepReading, Update, reduce_taps
 from keras_initkit.signal.taps import kernels_of
-from keras_initkit.signal.units import output_limits
-from keras_initkit.structure.graph import named_layers, parts
 from keras_initkit.structure.taps import Tap
-
-State = tuple[list[jax.Array], list[jax.Array], list[jax.Array], list[jax.Array]]
-Unscale = Callable[[jax.Array], jax.Array]
 
 
 class StepMeter(SharedStepMeter):
-    """Measures single training steps of `model`; see `SharedStepMeter`."""
+    """Measures single training steps of `model`; see `SharedStepMeter`.
+
+    Raises:
+        ValueError: under `keras.distribution.ModelParallel`.
+    """
 
     _plain: Any = None
     _readers: dict[bool, Callable]  # with histograms, and without
     _reducers: dict[bool, Callable]
-    _limits: dict[str, tuple[float, float]]
+
+    def __init__(self, model: keras.Model, find_layers: FindLayers, reading: StepReading):
+        if isinstance(keras.distribution.distribution(), keras.distribution.ModelParallel):
+            # The statistics of weights that are split over devices come out as NaN.
+            raise ValueError(
+                "LayerStatsCallback: the model trains under keras.distribution.ModelParallel, expected DataParallel "
+                "or no distribution. Train without it to measure layers, or leave the callback out."
+            )
+        super().__init__(model, find_layers, reading)
 
     def _forget(self) -> None:
         self._plain = None
@@ -49,7 +62,6 @@ class StepMeter(SharedStepMeter):
         model = self._model
         if plain is not self._plain:
             self._find()
-            self._limits = {path: limits for path, layer in self._layers.items() if (limits := output_limits(layer))}
             self._plain, self._readers, self._reducers = plain, {}, {}
         if model.run_eagerly or not model.jit_compile:
             return self._measured_inside(plain, state, batches)
@@ -73,7 +85,7 @@ class StepMeter(SharedStepMeter):
                 return self._read_step(self._model.train_step, state, batches[-1], histograms)[2]
 
             self._readers[histograms] = jax.jit(read, out_shardings=_everywhere(state))
-        with random_state_kept(), _parts_in_sight(self._model):  # the trace may draw random numbers
+        with random_state_kept(), parts_in_sight(self._model):  # the trace may draw random numbers
             matrix = self._readers[self._histograms](state, batches)
         return jax.block_until_ready(matrix)  # or both programs would hold their tensors at the same time
 
@@ -98,19 +110,19 @@ class StepMeter(SharedStepMeter):
         self, train_step: Callable, state: State, data: Any, histograms: bool
     ) -> tuple[Any, State, jax.Array]:
         """What `train_step` returns, and the matrix of what it was seen to do."""
-        model, readings = self._model, _Readings(_level((state, data)))
+        model, readings = self._model, Readings(level_of((state, data)))
         before = _values(model, state)
         owners = {id(weight): path for path, layer in self._layers.items() for weight in kernels_of(layer)}
-        unscale = _loss_unscaling(model.optimizer, model, state)
+        unscale = loss_unscaling(model.optimizer, model, state)
         pre_activations = any(tap.kind.startswith("pre_activation") for tap in self._taps)
         with contextlib.ExitStack() as wrapped:
             for path, layer in self._layers.items():
-                wrapped.enter_context(_tapped_layer(layer, path, readings, unscale))
+                wrapped.enter_context(tapped_layer(layer, path, readings, unscale))
                 if pre_activations and callable(getattr(layer, "activation", None)):
-                    wrapped.enter_context(_tapped_activation(layer, path, readings, unscale))
+                    wrapped.enter_context(tapped_activation(layer, path, readings, unscale))
             for optimizer in _optimizers(model):
-                scaled = _loss_unscaling(optimizer, model, state)
-                wrapped.enter_context(_tapped_optimizer(optimizer, model, state, owners, readings, scaled))
+                scaled = loss_unscaling(optimizer, model, state)
+                wrapped.enter_context(tapped_optimizer(optimizer, model, state, owners, readings, scaled))
             logs, state = train_step(state, data)
         after = _values(model, state)
         for path, layer in self._layers.items():
@@ -137,55 +149,16 @@ class StepMeter(SharedStepMeter):
         return [keras.ops.moveaxis(x, 1, -1) if x.ndim > 2 else x for x in seen]
 
 
-class _Readings:
-    """What the taps of one step saw; of tensors made inside a loop, only that they were there."""
-
-    def __init__(self, level: Any):
-        self._level = level
-        self.seen: defaultdict[Tap, list[jax.Array]] = defaultdict(list)
-        self.calls: Counter[Tap] = Counter()
-
-    def is_readable(self, tensor: jax.Array) -> bool:
-        """Whether the step itself can read a tensor: none of a loop, a branch or a recomputed block inside it."""
-        return not isinstance(tensor, jax.core.Tracer) or _level(tensor) is self._level
-
-    def add(self, tap: Tap, tensor: jax.Array) -> None:
-        if self.is_readable(tensor):
-            self.seen[tap].append(tensor)
-
-    def marked(
-        self, tensor: jax.Array, kind: str, path: str, unscale: Unscale, with_gradient: bool = True
-    ) -> jax.Array:
-        """The tensor for the model to go on with, once it and the gradient that comes back through it are read."""
-        tap, gradient_tap = Tap(kind, path), Tap(f"{kind}_gradient", path)
-        self.calls[tap] += 1
-        if self.is_readable(tensor):  # nothing that is differentiated leads here
-            self.add(tap, tensor)
-            return tensor
-
-        def on_gradient(gradient: jax.Array) -> None:
-            if with_gradient:
-                self.add(gradient_tap, unscale(gradient))
-
-        return tapped(tensor, lambda x: self.add(tap, x), on_gradient)
-
-    def warn(self, taps: Sequence[Tap]) -> None:
-        for tap in taps:
-            if len(self.seen[tap]) < self.calls[tap]:
-                warnings.warn(
-                    f"{tap.kind} of layer {tap.layer!r} is made inside a loop or a branch, where it cannot be read "
-                    "from outside; it is left out of the statistics.",
-                    stacklevel=2,
-                )
+def _values(model: keras.Model, state: State) -> dict[int, jax.Array]:
+    """The value of each of the model's variables in this state, by the variable's identity."""
+    pairs = [(model.trainable_variables, state[0]), (model.non_trainable_variables, state[1])]
+    return {id(variable): value for each in pairs for variable, value in zip(*each, strict=True)}
 
 
-def _level(tensors: Any) -> Any:
-    """The trace that tensors belong to; `None` for arrays.
-
-    JAX has no public name for it, and notices a tensor that left its trace only when the program is complete.
-    """
-    tracers = (x for x in jax.tree_util.tree_leaves(tensors) if isinstance(x, jax.core.Tracer))
-    return next((x._trace for x in tracers), None)
+def _optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
+    """The optimizer of `compile` and those that a model with its own `train_step` keeps as attributes."""
+    candidates = [model.optimizer, *vars(model).values()]
+    return list({id(x): x for x in candidates if isinstance(x, keras.optimizers.Optimizer)}.values())
 
 
 def _taken(iterator: Iterator, number: int) -> list[Any]:
@@ -203,108 +176,3 @@ def _everywhere(state: State) -> Any:
         if isinstance(value.sharding, jax.sharding.NamedSharding):
             return jax.sharding.NamedSharding(value.sharding.mesh, jax.sharding.PartitionSpec())
     return None
-
-
-def _single(tensor: jax.Array) -> jax.Array:
-    return tensor if tensor.dtype == "float64" else keras.ops.cast(tensor, "float32")
-
-
-def _values(model: keras.Model, state: State) -> dict[int, jax.Array]:
-    """The value of each of the model's variables in this state, by the variable's identity."""
-    pairs = [(model.trainable_variables, state[0]), (model.non_trainable_variables, state[1])]
-    return {id(variable): value for each in pairs for variable, value in zip(*each, strict=True)}
-
-
-def _optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
-    """The optimizer of `compile` and those that a model with its own `train_step` keeps as attributes."""
-    candidates = [model.optimizer, *vars(model).values()]
-    return list({id(x): x for x in candidates if isinstance(x, keras.optimizers.Optimizer)}.values())
-
-
-def _loss_unscaling(optimizer: Any, model: keras.Model, state: State) -> Unscale:
-    """What undoes the loss scaling of mixed precision on a gradient; the identity where there is none."""
-    if optimizer is None:
-        return lambda gradient: gradient
-    one = keras.ops.ones(())
-    with keras.StatelessScope(list(zip(model.optimizer.variables, state[2], strict=True))):
-        scale = optimizer.scale_loss(one)
-    return (lambda gradient: gradient) if scale is one else (lambda gradient: _single(gradient) / _single(scale))
-
-
-@contextlib.contextmanager
-def _parts_in_sight(model: keras.Model) -> Iterator[None]:
-    """What is made of layers is not computed anew in the backward pass as a whole, only the layers themselves.
-
-    Under `keras.RematScope` a model and its blocks are so too, and what is inside could not be read.
-    """
-    with contextlib.ExitStack() as wrapped:
-        for layer in named_layers(model).values():
-            if parts(layer):
-                wrapped.enter_context(replaced(layer, "rematerialized_call", lambda call, *_, **__: call))
-        yield
-
-
-def _tapped_layer(layer: keras.layers.Layer, path: str, readings: _Readings, unscale: Unscale) -> Any:
-    original = layer.call
-
-    def watched(call: Callable) -> Callable:
-        @functools.wraps(original)
-        def watching(*args: Any, **kwargs: Any) -> Any:
-            losses: list[Any] = []
-            add_loss = layer.add_loss
-            with replaced(layer, "add_loss", lambda loss: (losses.append(loss), add_loss(loss))[1]):
-                outputs = call(*args, **kwargs)
-            flat = keras.tree.flatten(outputs)
-            output = next(filter(_is_signal, flat), None)
-            if output is None:
-                return outputs
-            # Of a tensor that is also the input, or that a loss of the layer's own reads, the gradient has more
-            # parts than come back through the output.
-            partly = bool(losses) or any(x is output for x in keras.tree.flatten((args, kwargs)))
-            marked = readings.marked(output, "output", path, unscale, with_gradient=not partly)
-            return keras.tree.pack_sequence_as(outputs, [marked if x is output else x for x in flat])
-
-        return watching
-
-    wrapped = contextlib.ExitStack()
-    wrapped.enter_context(replaced(layer, "call", watched(original)))
-    recomputed = getattr(layer, "rematerialized_call", None)  # in later versions of Keras, under its `RematScope`
-    if recomputed is not None and not parts(layer):  # read from outside of what is computed anew in the backward pass
-
-        def outside(_: Any, *args: Any, **kwargs: Any) -> Callable:
-            return watched(recomputed(original, *args, **kwargs))
-
-        wrapped.enter_context(replaced(layer, "rematerialized_call", outside))
-    return wrapped
-
-
-def _tapped_activation(layer: keras.layers.Layer, path: str, readings: _Readings, unscale: Unscale) -> Any:
-    original = layer.activation
-
-    def activation(x: Any, *args: Any, **kwargs: Any) -> Any:
-        marked = readings.marked(x, "pre_activation", path, unscale) if _is_signal(x) else x
-        return original(marked, *args, **kwargs)
-
-    return replaced(layer, "activation", activation)
-
-
-def _is_signal(x: Any) -> bool:
-    return is_tensor(x) and jax.numpy.issubdtype(x.dtype, jax.numpy.floating)
-
-
-def _tapped_optimizer(
-    optimizer: Any, model: keras.Model, state: State, owners: dict[int, str], readings: _Readings, unscale: Unscale
-) -> Any:
-    original = optimizer.stateless_apply
-    variables = dict(zip(map(id, state[0]), model.trainable_variables, strict=True))
-
-    @functools.wraps(original)
-    def stateless_apply(optimizer_variables: Any, grads: Any, trainable_variables: Any) -> Any:
-        grads, trainable_variables = list(grads), list(trainable_variables)
-        for gradient, value in zip(grads, trainable_variables, strict=False):
-            path = owners.get(id(variables.get(id(value))))
-            if gradient is not None and path is not None:
-                readings.add(Tap("weight_gradient", path), unscale(gradient))
-        return original(optimizer_variables, grads, trainable_variables)
-
-    return replaced(optimizer, "stateless_apply", stateless_apply)

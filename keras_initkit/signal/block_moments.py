@@ -1,0 +1,128 @@
+"""Moments of many tensors at once, on the device: block by block, and the blocks of each tensor merged.
+
+A step has hundreds of tensors, and what a small operation costs is its being called. So the blocks of all tensors
+are laid into one matrix; rows of it are reduced in float32, what comes of them in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.signal.moments import widest_float
+
+
+def moments_of_blocks(tensors: Sequence[tuple[int, Any]], number: int, together: bool) -> tuple[Any, ...]:
+    """Count, mean, M2 in units of the scale squared, scale, minimum, maximum and zeros: a vector of each.
+
+    As in `Moments`, by the formula of Chan, Golub and LeVeque 1979 for blocks: squares are taken of deviations from
+    a block's mean in units of the largest one, so that a large mean costs no digits, and gradients of 1e-25 do not
+    vanish in their squares.
+
+    Args:
+        tensors: pairs of a tensor's number and its blocks, shape (blocks, width); at least one.
+        number: of tensors; those without blocks have a count of 0.
+        together: whether blocks of one width are copied into one matrix, as suits samples.
+    """
+    ops = keras.ops
+    parts, places = [], []
+    for group in grouped(tensors, together):
+        parts.append(_of_each_block(joined([blocks for _, blocks in group])))
+        places += [_filled(blocks, place) for place, blocks in group]
+    width, total, squares, block_scale, low, high, zeros = ops.unstack(joined(parts, axis=1), 7)
+    owner = joined(places)
+
+    def summed(*values: Any) -> list[Any]:
+        return ops.unstack(ops.segment_sum(ops.stack(values, axis=1), owner, num_segments=number), len(values), axis=1)
+
+    count, sums, zeros = summed(width, total, zeros)
+    mean = sums / ops.maximum(count, 1.0)
+    extremes = ops.segment_max(ops.stack([-low, high], axis=1), owner, num_segments=number)
+    minimum, maximum = -extremes[:, 0], extremes[:, 1]
+    scale = ops.maximum(maximum - mean, mean - minimum)
+    scale = ops.where(ops.logical_and(scale > 0, count > 0), scale, ops.ones_like(scale))
+    own = ops.take(ops.stack([mean, scale], axis=1), owner, axis=0)
+    between = (total / width - own[:, 0]) / own[:, 1]
+    (m2,) = summed(squares * ops.square(block_scale / own[:, 1]) + width * ops.square(between))
+    # The mean of equal values is off by its rounding, which would leave them a variance.
+    constant = ops.logical_and(ops.equal(minimum, maximum), ops.isfinite(minimum))
+    return count, mean, ops.where(constant, ops.zeros_like(m2), m2), scale, minimum, maximum, zeros
+
+
+def grouped(tensors: Sequence[tuple[int, Any]], together: bool) -> list[list[tuple[int, Any]]]:
+    """The tensors whose blocks are joined: those of one width and dtype, or each by itself."""
+    groups: dict[Any, list[tuple[int, Any]]] = {}
+    for number, (place, blocks) in enumerate(tensors):
+        key = (blocks.shape[1], str(blocks.dtype)) if together else number
+        groups.setdefault(key, []).append((place, _float(blocks)))
+    return list(groups.values())
+
+
+def joined(tensors: Sequence[Any], axis: int = 0) -> Any:
+    """One after the other along an axis."""
+    return tensors[0] if len(tensors) == 1 else keras.ops.concatenate(list(tensors), axis=axis)
+
+
+def _float(x: Any) -> Any:
+    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else keras.ops.cast(x, "float32")
+
+
+def _filled(blocks: Any, place: int) -> Any:
+    """The number of the tensor for each of its blocks."""
+    if blocks.shape[0] is not None:
+        return keras.ops.convert_to_tensor(np.full(blocks.shape[0], place, "int32"))
+    return keras.ops.full((keras.ops.shape(blocks)[0],), place, dtype="int32")
+
+
+def _of_each_block(x: Any) -> Any:
+    """Width, sum, squares, scale, extremes and zeros of each row: shape (7, rows)."""
+    ops = keras.ops
+    total, low, high = ops.sum(x, axis=1), ops.min(x, axis=1), ops.max(x, axis=1)
+    mean = total / x.shape[1]
+    scale = ops.maximum(high - mean, mean - low)
+    scale = ops.where(scale > 0, scale, ops.ones_like(scale))
+    deviation = (x - mean[:, None]) / scale[:, None]
+    squares = ops.sum(ops.square(deviation), axis=1)
+    zeros = ops.sum(ops.cast(ops.equal(x, 0), "float32"), axis=1)
+    fields = (ops.full_like(total, x.shape[1]), total, squares, scale, low, high, zeros)
+    return ops.stack([ops.cast(field, widest_float()) for field in fields])
+
+
+# Bins of both signs; what is smaller than 1e-36 counts as zero, the last ones end where float32 does.
+_LOWEST, _HIGHEST, _PER_DECADE = -36, 12, 8
+_MAGNITUDES = 10.0 ** (np.arange(_LOWEST * _PER_DECADE, _HIGHEST * _PER_DECADE + 1) / _PER_DECADE)
+_MAGNITUDES = np.append(_MAGNITUDES, float(np.finfo("float32").max))
+LOG_EDGES = np.concatenate([-_MAGNITUDES[::-1], _MAGNITUDES])
+BINS = len(LOG_EDGES) - 1
+
+
+def counts_of_blocks(tensors: Sequence[tuple[int, Any]], number: int, together: bool) -> Any:
+    """How many finite elements of each tensor lie between each two of `LOG_EDGES`: shape (number, BINS).
+
+    Edges are met up to a rounding of 2e-6. For the arguments see `moments_of_blocks`.
+    """
+    ops = keras.ops
+    total = 0
+    for group in grouped(tensors, together):
+        x = ops.cast(joined([blocks for _, blocks in group]), "float32")
+        owner = joined([_filled(blocks, place) for place, blocks in group])
+        finite = ops.isfinite(x)
+        size = ops.log10(ops.abs(ops.where(finite, x, ops.zeros_like(x))))
+        place = ops.clip(ops.floor(_PER_DECADE * (size - _LOWEST)) + 1, 0, BINS // 2)
+        place = ops.cast(BINS // 2 + place * ops.sign(ops.where(finite, x, ops.zeros_like(x))), "int32")
+        place = ops.reshape(owner[:, None] * BINS + place, (-1,))
+        ones = ops.reshape(ops.cast(finite, "float32"), (-1,))
+        total = total + ops.segment_sum(ones, place, num_segments=number * BINS)
+    return ops.reshape(total, (number, BINS))
+
+
+def trimmed(counts: np.ndarray) -> tuple[tuple[int, ...], tuple[float, ...]] | None:
+    """Counts and edges from the first occupied bin to the last; `None` of nothing."""
+    occupied = np.flatnonzero(counts)
+    if not occupied.size:
+        return None
+    first, last = occupied[0], occupied[-1] + 1
+    return tuple(int(n) for n in counts[first:last]), tuple(float(edge) for edge in LOG_EDGES[first : last + 1])

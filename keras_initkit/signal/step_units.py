@@ -1,0 +1,133 @@
+"""What a measured step reads of every element: whether it is finite, and which units are dead or saturated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.signal.block_moments import joined
+from keras_initkit.signal.moments import widest_float
+from keras_initkit.signal.sampling import spread
+from keras_initkit.signal.units import SATURATION_DEPTH, SATURATION_SHARE
+from keras_initkit.structure.taps import Tap
+
+Limits = tuple[float, float]
+UNITS = ("saturated", "dead_units", "saturated_units")
+
+
+def of_units(
+    tensors: Mapping[Tap, Sequence[Any]],
+    limits: Mapping[str, Limits],
+    sample_size: int | None,
+    means: Any,
+    over_replicas: Callable[[Any], Any],
+) -> tuple[Any, list[Any]]:
+    """Number of elements that are not finite, and a vector for each of `UNITS`; NaN where a tap has no such thing.
+
+    One pass over all elements: the sum of each unit's column. A sum is not finite if an element is not, and a unit
+    that sums to something is not dead. The elements themselves are looked at where the sums leave a doubt.
+
+    Args:
+        tensors: what each tap saw.
+        limits: see `reduce_taps`.
+        sample_size: rows of saturated units are counted on about so many elements.
+        means: of all elements of every tap, where they are known.
+        over_replicas: see `reduce_taps`.
+    """
+    ops = keras.ops
+    taps = list(tensors)
+    rows = {tap: _rows(seen) for tap, seen in tensors.items() if tap.kind == "output" and _has_units(seen)}
+    sums = {tap: _added([ops.sum(each, axis=0) for each in several]) for tap, several in rows.items()}
+    others = [tap for tap in taps if tensors[tap] and tap not in rows and means is None]
+    checked = [ops.sum(_float(x)) for tap in others for x in tensors[tap]]
+    columns = joined(list(sums.values())) if sums else None
+    finite = ops.isfinite(ops.sum(ops.stack(checked)) if checked else 0.0)
+    if means is not None:
+        finite = ops.all(ops.isfinite(means))
+    if columns is not None:
+        # Where an activation goes to 0 below, a sum of 0 is no chance: nothing there can cancel to the last bit.
+        certain = np.concatenate([np.full(s.shape[0], limits.get(t.layer, (-1, 0))[0] >= 0) for t, s in sums.items()])
+        finite = ops.logical_and(finite, ops.isfinite(ops.sum(columns)))
+        finite = ops.logical_and(finite, ops.all(ops.logical_or(ops.not_equal(columns, 0), certain)))
+
+    def from_sums() -> tuple[Any, ...]:
+        alive = () if columns is None else (ops.cast(ops.not_equal(columns, 0), "float32"),)
+        return (ops.zeros((len(taps),), "float32"), *alive)
+
+    def from_elements() -> tuple[Any, ...]:
+        number = [_added([_nonfinite(x) for x in tensors[tap]]) if tensors[tap] else ops.zeros(()) for tap in taps]
+        alive = [_added([ops.cast(ops.any(ops.not_equal(x, 0), axis=0), "float32") for x in rows[t]]) for t in rows]
+        return (ops.stack(number), *([joined(alive)] if alive else []))
+
+    nonfinite, *alive = ops.cond(finite, from_sums, from_elements)
+    vectors = [np.full(len(taps), math.nan) for _ in UNITS]
+    if not rows:
+        return nonfinite, [ops.convert_to_tensor(vector, widest_float()) for vector in vectors]
+    return nonfinite, _shares(taps, rows, limits, sample_size, alive[0], over_replicas)
+
+
+def _shares(
+    taps: list[Tap],
+    rows: Mapping[Tap, list[Any]],
+    limits: Mapping[str, Limits],
+    sample_size: int | None,
+    alive: Any,
+    over_replicas: Callable[[Any], Any],
+) -> list[Any]:
+    """The shares of `UNITS`, from what is counted for each unit, over all replicas."""
+    ops = keras.ops
+    widths = {tap: rows[tap][0].shape[-1] for tap in rows}
+    bounded = [tap for tap in rows if np.isfinite(limits.get(tap.layer, (-math.inf, math.inf))).all()]
+    counted = [part for tap in bounded for part in _saturation(rows[tap], limits[tap.layer], sample_size)]
+    counts = over_replicas(joined([alive, *counted]))
+    nothing = ops.convert_to_tensor(math.nan, "float32")
+    shares = {name: dict.fromkeys(taps, nothing) for name in UNITS}
+    start = 0
+    for tap, width in widths.items():
+        of_tap = counts[start : start + width]
+        shares["dead_units"][tap] = ops.mean(ops.cast(ops.equal(of_tap, 0), "float32"))
+        start += width
+    for tap in bounded:
+        share = counts[start : start + widths[tap]] / counts[start + widths[tap]]
+        shares["saturated"][tap] = ops.mean(share)
+        shares["saturated_units"][tap] = ops.mean(ops.cast(share >= SATURATION_SHARE, "float32"))
+        start += widths[tap] + 1
+    return [ops.stack(list(shares[name].values())) for name in UNITS]
+
+
+def _saturation(rows: list[Any], limits: Limits, sample_size: int | None) -> list[Any]:
+    """How often each unit is saturated, and out of how many examples and positions."""
+    ops = keras.ops
+    matrix = joined(rows)
+    if sample_size is not None:
+        matrix = spread(matrix, max(64, sample_size // matrix.shape[-1]))
+    middle, half = (limits[0] + limits[1]) / 2, (limits[1] - limits[0]) / 2
+    at_an_end = ops.cast(ops.abs(matrix - middle) > SATURATION_DEPTH * half, "float32")
+    return [ops.sum(at_an_end, axis=0), ops.reshape(ops.cast(ops.shape(matrix)[0], "float32"), (1,))]
+
+
+def _has_units(seen: Sequence[Any]) -> bool:
+    return bool(seen) and all(len(x.shape) > 1 and x.shape[-1] for x in seen) and len({x.shape[-1] for x in seen}) == 1
+
+
+def _rows(seen: Sequence[Any]) -> list[Any]:
+    return [keras.ops.reshape(_float(x), (-1, x.shape[-1])) for x in seen]
+
+
+def _float(x: Any) -> Any:
+    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else keras.ops.cast(x, "float32")
+
+
+def _added(several: list[Any]) -> Any:
+    total = several[0]
+    for each in several[1:]:
+        total = total + each
+    return total
+
+
+def _nonfinite(x: Any) -> Any:
+    return keras.ops.sum(keras.ops.cast(keras.ops.logical_not(keras.ops.isfinite(_float(x))), "float32"))
