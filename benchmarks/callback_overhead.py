@@ -100,7 +100,7 @@ class Workaround(Contestant):
 
         super().__init__(build)
         read = [layer.output for layer in self.model.layers if layer.weights]
-        inspected = keras.Model(self.model.inputs, [*read, self.model.output])
+        inspected = keras.Model(self.model.inputs, [*read, *self.model.outputs])
         weights = self.model.trainable_variables
 
         @tf.function
