@@ -47,8 +47,9 @@ def moments_of_blocks(tensors: Sequence[tuple[int, Any]], number: int, together:
     own = ops.take(ops.stack([mean, scale], axis=1), owner, axis=0)
     between = (total / width - own[:, 0]) / own[:, 1]
     (m2,) = summed(squares * ops.square(block_scale / own[:, 1]) + width * ops.square(between))
-    # The mean of equal values is off by its rounding, which would leave them a variance.
-    constant = ops.logical_and(ops.equal(minimum, maximum), ops.isfinite(minimum))
+    # The mean of equal values is off by its rounding, which would leave them a variance. TensorFlow's extremes pass
+    # over NaN, its sums do not.
+    constant = ops.logical_and(ops.equal(minimum, maximum), ops.isfinite(mean))
     return count, mean, ops.where(constant, ops.zeros_like(m2), m2), scale, minimum, maximum, zeros
 
 

@@ -46,10 +46,12 @@ class StepMeter:
         strategy = model.distribute_strategy
         self._replicas = strategy.num_replicas_in_sync
         multi_worker = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        # TensorFlow's own class has another name.
+        name = "MultiWorkerMirroredStrategy" if multi_worker else type(strategy).__name__
         if multi_worker or (self._replicas > 1 and not isinstance(strategy, tf.distribute.MirroredStrategy)):
             raise ValueError(
                 f"LayerStatsCallback: the model trains on {self._replicas} replicas under "
-                f"{type(strategy).__name__}, expected tf.distribute.MirroredStrategy or one replica"
+                f"{name}, expected tf.distribute.MirroredStrategy or one replica"
                 f"{_MULTI_WORKER if multi_worker else ''}. Train under one of these to measure layers, or leave "
                 "the callback out."
             )
