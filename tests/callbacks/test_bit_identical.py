@@ -12,6 +12,9 @@ from keras_initkit.callbacks import LayerStatsCallback
 
 importlib.import_module(f"training_configurations_{BACKEND}")  # registers those of this backend alone
 
+# Another program to compile, so not in all of them.
+WITH_HISTOGRAMS = {"residual_cnn", "masked_recurrent", "subclassed", "loss_of_a_layers_output", "mixed_float16"}
+
 
 def state_after_training(build, callbacks):
     """Variables by path, histories of all fits, and what random numbers come next."""
@@ -52,7 +55,7 @@ def test_training_is_the_same_to_the_last_bit(name):
     build = CONFIGURATIONS[name]
     expected, expected_history, expected_draws = state_after_training(build, [])
     # First, plain and partial batches by turns.
-    callback = LayerStatsCallback(None, update_freq=2, histogram_freq=1, on_finding="ignore")
+    callback = LayerStatsCallback(None, 2, histogram_freq=int(name in WITH_HISTOGRAMS), on_finding="ignore")
     values, history, draws = state_after_training(build, [callback])
     assert [path for path, _ in values] == [path for path, _ in expected]
     different = {
@@ -79,7 +82,7 @@ def assert_measured(callback, name):
             assert report.statistic("weight_gradient_variance")
             assert report.statistic("activation_gradient_variance")
             assert report.statistic("weight_update_variance")
-    assert any(row.histogram for row in reports[0].rows)
+    assert any(row.histogram for row in reports[0].rows) == (name in WITH_HISTOGRAMS)
 
 
 def test_how_many_configurations_there_are(capsys):

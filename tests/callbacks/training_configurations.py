@@ -18,6 +18,8 @@ TOKENS = rng.integers(1, 12, (24, 5))
 SEQUENCES[:, 3:] = TOKENS[:, 3:] = 0
 
 CONFIGURATIONS = {}
+# Compiling is slow there, and the program that trains is the plain one in all of them.
+NOT_JAX = ("tensorflow", "torch")
 
 
 def configuration(build=None, *, on=("tensorflow", "jax", "torch"), name=None):
@@ -89,7 +91,7 @@ def validation_and_partial_batches():
     return compiled(mlp(), metrics=["accuracy"]), data(X, Y, validation_split=0.2, batch_size=12, epochs=2)  # 12 + 7
 
 
-@configuration
+@configuration(on=NOT_JAX)
 def activation_layers():
     between = (layers.Dense(8, name="b"), layers.Activation("gelu"), layers.Dense(8, use_bias=False), layers.ReLU())
     return compiled(mlp(*between)), data()
@@ -105,7 +107,7 @@ def residual_cnn():
     return compiled(keras.Model(inputs, layers.Dense(3, "softmax")(x))), data(IMAGES, Y)
 
 
-@configuration
+@configuration(on=NOT_JAX)
 def transformer_with_mask():
     tokens = keras.Input((5,), dtype="int32")
     x = layers.Embedding(12, 8, mask_zero=True)(tokens)
@@ -130,7 +132,7 @@ def recurrent_states_and_unrolled():
     return compiled(keras.Model(inputs, layers.Dense(3)(x)), "mse"), data(SEQUENCES, X[:, :3], shuffle=False)
 
 
-@configuration
+@configuration(on=NOT_JAX)
 def bidirectional_and_time_distributed():
     stack = [layers.Input((4, 3)), layers.TimeDistributed(layers.Dense(4, "tanh"))]
     stack += [layers.Bidirectional(layers.SimpleRNN(3)), layers.Dense(3)]
@@ -180,7 +182,7 @@ def subclassed():
     return compiled(Subclassed(), "mse"), data(X, X[:, :3])
 
 
-@configuration
+@configuration(on=NOT_JAX)
 def subclassed_eager():
     return compiled(Subclassed(), "mse", run_eagerly=True), data(X, X[:, :3], epochs=2)
 
@@ -191,7 +193,7 @@ def loss_of_a_layers_output():
     return compiled(mlp(WithLoss(lambda x: x), layers.ActivityRegularization(l2=0.1))), data(X, Y, epochs=3)
 
 
-@configuration
+@configuration(on=NOT_JAX)
 def one_tensor_in_several_outputs():
     inputs = keras.Input((6,))
     a, b, c = Scaled(lambda x: (x, x, x * 0.3))(inputs)
@@ -199,7 +201,7 @@ def one_tensor_in_several_outputs():
     return compiled(keras.Model(inputs, layers.Dense(3, "softmax")(x))), data()
 
 
-@configuration
+@configuration(on=NOT_JAX)
 def constant_factors_in_a_row():
     chain = [Scaled(lambda x: x * 0.1), layers.Rescaling(3.3, 0.7), Scaled(lambda x: 0.7 + x * 0.3)]
     return compiled(mlp(*chain, layers.Rescaling(1 / 0.3, 0.1), Scaled(lambda x: x / 7.0))), data()
@@ -230,7 +232,7 @@ def random_layers():
     return compiled(mlp(layers.GaussianNoise(0.1), layers.Dropout(0.3, seed=5), layers.AlphaDropout(0.1))), data()
 
 
-@configuration
+@configuration(on=NOT_JAX)
 def normalizations():
     several = (layers.LayerNormalization(), layers.GroupNormalization(2), layers.UnitNormalization(), layers.PReLU())
     return compiled(mlp(*several)), data()
