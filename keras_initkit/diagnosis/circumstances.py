@@ -89,7 +89,13 @@ class Circumstances:
 
     @functools.cached_property
     def kernels(self) -> list[Placed]:
-        """Every kernel, in the order of the layers."""
+        """Every kernel that has an element, in the order of the layers.
+
+        A model with a `train_step` of its own may train without ever being called, and so without being built; what
+        its kernels are for is unknown then.
+        """
+        if not self.model.built:
+            return []
         following = following_activations(self.model)
         branched = {id(k.variable) for branch in self._branches for k in branch.kernels}
         attention = _attention_parts(self.model)
@@ -103,7 +109,7 @@ class Circumstances:
                 id(kernel.variable) in branched or id(kernel.layer) in attention,
             )
             for kernel in kernels(self.model)
-            if (path := self.paths.get(id(kernel.variable))) is not None
+            if 0 not in kernel.shape and (path := self.paths.get(id(kernel.variable))) is not None
         ]
 
     @functools.cached_property
