@@ -133,7 +133,7 @@ def start(name: str, **sizes: Any) -> Example:
     options = parser.parse_args([] if "ipykernel" in sys.modules else None)
     keras.utils.clear_session()
     keras.utils.set_random_seed(options.seed)
-    plt.rcParams.update({"axes.prop_cycle": matplotlib.cycler(color=COLORS), "font.size": 9, "axes.titlesize": 9})
+    plt.rcParams.update({"axes.prop_cycle": plt.cycler(color=COLORS), "font.size": 9, "axes.titlesize": 9})
     return Example(name, options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from keras_initkit.structure.calls import Call, calls
 from keras_initkit.structure.following import Following, following_activations
 from keras_initkit.structure.graph import OPAQUE, named_layers, own_weights, weighted_layers
-from keras_initkit.structure.kernels import Kernel, kernels
+from keras_initkit.structure.kernels import Kernel, as_tuple, kernels
 from keras_initkit.structure.residual import residual_branches
 
 _NORMALIZATIONS = tuple(
@@ -63,9 +64,9 @@ class Placed:
     @property
     def columns(self) -> np.ndarray:
         """The weights of each unit, shape (inputs and field, units)."""
-        moved = np.moveaxis(self.values, self.kernel.out_axes, range(-len(self.kernel.out_axes), 0))
-        units = int(np.prod([self.kernel.shape[axis] for axis in self.kernel.out_axes]))
-        return moved.reshape(-1, units)
+        axes = as_tuple(self.kernel.out_axes)
+        moved = np.moveaxis(self.values, axes, range(-len(axes), 0))
+        return moved.reshape(-1, math.prod(self.kernel.shape[axis] for axis in axes))
 
 
 class Circumstances:

@@ -131,16 +131,16 @@ def rank_collapse(evidence: Evidence) -> Iterator[Finding]:
     measures it. Or, before training, a hidden kernel of four inputs and four units or more has an effective rank
     below 1.2 by itself, without being the same for all units.
     """
-    for layer, rank in _flat_kernels(evidence):
+    for layer, of_kernel in _flat_kernels(evidence):
         yield Finding(
             "rank_collapse",
             layer,
             evidence.reports[0].step,
             "error",
-            {"effective_rank_of_kernel": rank, "healthy": "near the smaller of inputs and units"},
+            {"effective_rank_of_kernel": of_kernel, "healthy": "near the smaller of inputs and units"},
             'Draw it anew: kernel_initializer="orthogonal" has full rank; in place, '
             f'keras_initkit.initialize(model, "orthogonal", layers="{layer}").',
-            beyond(max(rank - 1, 1e-9), RANK - 1),
+            beyond(max(of_kernel - 1, 1e-9), RANK - 1),
         )
     ranks = {
         layer: rank
