@@ -32,7 +32,7 @@ def moments_of_blocks(tensors: Sequence[tuple[int, Any]], number: int, together:
     for group in grouped(tensors, together):
         parts.append(_of_each_block(joined([blocks for _, blocks in group])))
         places += [_filled(blocks, place) for place, blocks in group]
-    width, total, squares, block_scale, low, high, zeros = ops.unstack(joined(parts, axis=1), 7)
+    width, total, squares, block_scale, low, high, zeros = ops.unstack(_on_every_device(joined(parts, axis=1)), 7)
     owner = joined(places)
 
     def summed(*values: Any) -> list[Any]:
@@ -65,6 +65,19 @@ def grouped(tensors: Sequence[tuple[int, Any]], together: bool) -> list[list[tup
 def joined(tensors: Sequence[Any], axis: int = 0) -> Any:
     """One after the other along an axis."""
     return tensors[0] if len(tensors) == 1 else keras.ops.concatenate(list(tensors), axis=axis)
+
+
+def _on_every_device(x: Any) -> Any:
+    """The same tensor, a copy of it on each device under a `keras.distribution`.
+
+    A sum over segments of what is split unevenly over devices goes wrong in XLA: rows that only fill the last part up
+    are added to the first segment.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return x
+    layout = keras.distribution.TensorLayout([None] * len(x.shape), distribution.device_mesh)
+    return keras.distribution.distribute_tensor(x, layout)
 
 
 def _float(x: Any) -> Any:
