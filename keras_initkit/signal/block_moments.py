@@ -6,6 +6,7 @@ are laid into one matrix; rows of it are reduced in float32, what comes of them 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,26 +15,62 @@ import numpy as np
 
 from keras_initkit.signal.moments import widest_float
 
+# Elements of a tensor up to which its moments are taken block by block in any case, as they cost nothing there.
+_SMALL = 4096
+# What the sum of squares may be of the sum of squared deviations, so that the difference keeps its digits.
+_CANCELLATION = 30
+
 
 def moments_of_blocks(tensors: Sequence[tuple[int, Any]], number: int, together: bool) -> tuple[Any, ...]:
     """Count, mean, M2 in units of the scale squared, scale, minimum, maximum and zeros: a vector of each.
 
-    As in `Moments`, by the formula of Chan, Golub and LeVeque 1979 for blocks: squares are taken of deviations from
-    a block's mean in units of the largest one, so that a large mean costs no digits, and gradients of 1e-25 do not
-    vanish in their squares.
+    As in `Moments`. Deviations within a block come from its sum of squares, which takes one pass over memory where
+    squared deviations take four. Where a large mean would cost digits, or squares overflow or vanish, all is done
+    again with squares of deviations from a block's mean in units of the largest one. Blocks are merged by the
+    formula of Chan, Golub and LeVeque 1979.
 
     Args:
         tensors: pairs of a tensor's number and its blocks, shape (blocks, width); at least one.
         number: of tensors; those without blocks have a count of 0.
         together: whether blocks of one width are copied into one matrix, as suits samples.
     """
+    from keras_initkit.signal.backends.norms import norm  # that package needs this module
+
     ops = keras.ops
-    parts, places = [], []
-    for group in grouped(tensors, together):
-        parts.append(_of_each_block(joined([blocks for _, blocks in group])))
-        places += [_filled(blocks, place) for place, blocks in group]
-    width, total, squares, block_scale, low, high, zeros = ops.unstack(_on_every_device(joined(parts, axis=1)), 7)
-    owner = joined(places)
+    groups = grouped(tensors, together)
+    matrices = [joined([blocks for _, blocks in group]) for group in groups]
+    owner = joined([_filled(blocks, place) for group in groups for place, blocks in group])
+    small = [all(_elements(blocks) <= _SMALL for _, blocks in group) for group in groups]
+    zeros = [_zeros(x) for x in matrices]
+    exact = [_of_each_block(x) if is_small else None for x, is_small in zip(matrices, small, strict=True)]
+
+    def with_care() -> tuple[Any, ...]:
+        columns = [_of_each_block(x) if own is None else own for x, own in zip(matrices, exact, strict=True)]
+        return _merged_blocks(joined(columns, axis=1), joined(zeros), owner, number)
+
+    if all(small):
+        return with_care()
+    norms = [None if own is not None else norm(x, axis=1) for x, own in zip(matrices, exact, strict=True)]
+    columns = [
+        own if own is not None else _from_norms(x, norms_of_x)
+        for x, own, norms_of_x in zip(matrices, exact, norms, strict=True)
+    ]
+    quick = _merged_blocks(joined(columns, axis=1), joined(zeros), owner, number)
+    count, mean, m2, scale, minimum, maximum, _ = quick
+    judged = np.zeros(number, bool)
+    judged[[place for group, is_small in zip(groups, small, strict=True) if not is_small for place, _ in group]] = True
+    deviations = m2 * ops.square(scale)
+    squares = deviations + count * ops.square(mean)
+    precise = ops.logical_and(squares <= _CANCELLATION * deviations, squares >= 1e-32 * count)
+    precise = ops.logical_or(precise, ops.equal(minimum, maximum))
+    return ops.cond(ops.all(ops.logical_or(precise, ops.convert_to_tensor(~judged))), lambda: quick, with_care)
+
+
+def _merged_blocks(columns: Any, zeros: Any, owner: Any, number: int) -> tuple[Any, ...]:
+    """What `moments_of_blocks` returns, from the rows of `_of_each_block`."""
+    ops = keras.ops
+    columns, zeros = _on_every_device(columns), _on_every_device(zeros)
+    width, total, squares, block_scale, low, high = ops.unstack(columns, 6)
 
     def summed(*values: Any) -> list[Any]:
         return ops.unstack(ops.segment_sum(ops.stack(values, axis=1), owner, num_segments=number), len(values), axis=1)
@@ -53,11 +90,15 @@ def moments_of_blocks(tensors: Sequence[tuple[int, Any]], number: int, together:
     return count, mean, ops.where(constant, ops.zeros_like(m2), m2), scale, minimum, maximum, zeros
 
 
+def _elements(blocks: Any) -> float:
+    return math.inf if blocks.shape[0] is None else blocks.shape[0] * blocks.shape[1]
+
+
 def grouped(tensors: Sequence[tuple[int, Any]], together: bool) -> list[list[tuple[int, Any]]]:
     """The tensors whose blocks are joined: those of one width and dtype, or each by itself."""
     groups: dict[Any, list[tuple[int, Any]]] = {}
     for number, (place, blocks) in enumerate(tensors):
-        key = (blocks.shape[1], str(blocks.dtype)) if together else number
+        key = (blocks.shape[1], str(blocks.dtype), _elements(blocks) <= _SMALL) if together else number
         groups.setdefault(key, []).append((place, _float(blocks)))
     return list(groups.values())
 
@@ -92,17 +133,32 @@ def _filled(blocks: Any, place: int) -> Any:
 
 
 def _of_each_block(x: Any) -> Any:
-    """Width, sum, squares, scale, extremes and zeros of each row: shape (7, rows)."""
+    """Width, sum, squares, scale and extremes of each row: shape (6, rows)."""
     ops = keras.ops
     total, low, high = ops.sum(x, axis=1), ops.min(x, axis=1), ops.max(x, axis=1)
     mean = total / x.shape[1]
     scale = ops.maximum(high - mean, mean - low)
     scale = ops.where(scale > 0, scale, ops.ones_like(scale))
-    deviation = (x - mean[:, None]) / scale[:, None]
-    squares = ops.sum(ops.square(deviation), axis=1)
-    zeros = ops.sum(ops.cast(ops.equal(x, 0), "float32"), axis=1)
-    fields = (ops.full_like(total, x.shape[1]), total, squares, scale, low, high, zeros)
-    return ops.stack([ops.cast(field, widest_float()) for field in fields])
+    squares = ops.sum(ops.square((x - mean[:, None]) / scale[:, None]), axis=1)
+    return _stacked(ops.full_like(total, x.shape[1]), total, squares, scale, low, high)
+
+
+def _from_norms(x: Any, norms: Any) -> Any:
+    """The same with a scale of 1, from the norm of each row."""
+    ops = keras.ops
+    total = ops.cast(ops.sum(x, axis=1), widest_float())
+    squares = ops.maximum(ops.square(ops.cast(norms, widest_float())) - ops.square(total) / x.shape[1], 0)
+    width, one = ops.full_like(total, x.shape[1]), ops.ones_like(total)
+    return _stacked(width, total, squares, one, ops.min(x, axis=1), ops.max(x, axis=1))
+
+
+def _stacked(*fields: Any) -> Any:
+    return keras.ops.stack([keras.ops.cast(field, widest_float()) for field in fields])
+
+
+def _zeros(x: Any) -> Any:
+    ops = keras.ops
+    return ops.cast(ops.sum(ops.cast(ops.equal(x, 0), "float32"), axis=1), widest_float())
 
 
 # Bins of both signs; what is smaller than 1e-36 counts as zero, the last ones end where float32 does.

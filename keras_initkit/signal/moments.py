@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
@@ -55,7 +55,7 @@ class Moments:
         )
 
     @classmethod
-    def from_row(cls, row: np.ndarray) -> Moments:
+    def from_row(cls, row: Sequence[float]) -> Moments:
         """From what `reduce_on_device` put out, once it is on the host."""
         count, mean, m2, scale, minimum, maximum, zeros, nonfinite = map(float, row)
         return cls(int(count), mean, m2 * scale * scale, minimum, maximum, int(zeros), int(nonfinite))

@@ -94,16 +94,19 @@ def rows_of(taps: Sequence[Tap], matrix: Any, layer_types: Mapping[str, str]) ->
     """
     rows = []
     matrix = np.asarray(matrix, "float64")
+    matrices = (
+        matrix[None] if matrix.ndim == 2 else matrix
+    ).tolist()  # plain numbers, which are much faster one by one
     first, last = len(EMPTY_ROW), len(EMPTY_ROW) + len(UNITS)
-    for place, tap in enumerate(taps):
-        values = (
-            matrix[None, place] if matrix.ndim == 2 else matrix[: 1 if tap.kind.startswith("weight") else None, place]
-        )
-        if values[:, 0].any():
-            units = [None if math.isnan(x) else x for x in values[0, first:last].tolist()]
+    for tap, *values in zip(taps, *matrices, strict=True):
+        if tap.kind.startswith("weight"):
+            values = values[:1]
+        if any(row[0] for row in values):
+            units = [None if math.isnan(x) else x for x in values[0][first:last]]
             fields = dict(zip(UNITS, units, strict=True))
-            moments = Moments.merged(Moments.from_row(each[:first]) for each in values)
-            histogram = trimmed(values[:, last:].sum(axis=0))
+            parts = [Moments.from_row(row[:first]) for row in values]
+            moments = parts[0] if len(parts) == 1 else Moments.merged(parts)
+            histogram = trimmed(np.sum([row[last:] for row in values], axis=0)) if len(values[0]) > last else None
             rows.append(TensorStats(tap, moments, layer_types.get(tap.layer, ""), **fields, histogram=histogram))
     return rows
 

@@ -28,8 +28,8 @@ def of_units(
 ) -> tuple[Any, list[Any]]:
     """Number of elements that are not finite, and a vector for each of `UNITS`; NaN where a tap has no such thing.
 
-    One pass over all elements: the sum of each unit's column. A sum is not finite if an element is not, and a unit
-    that sums to something is not dead. The elements themselves are looked at where the sums leave a doubt.
+    One pass over all elements: their norm, or the sum of each unit's column. It is not finite if an element is not,
+    and a unit that sums to something is not dead. The elements themselves are looked at where the sums leave a doubt.
 
     Args:
         tensors: what each tap saw.
@@ -38,12 +38,16 @@ def of_units(
         means: of all elements of every tap, where they are known.
         over_replicas: see `reduce_taps`.
     """
+    from keras_initkit.signal.backends.norms import norm  # that package needs this module
+
     ops = keras.ops
     taps = list(tensors)
     rows = {tap: _rows(seen) for tap, seen in tensors.items() if tap.kind == "output" and _has_units(seen)}
     sums = {tap: _added([ops.sum(each, axis=0) for each in several]) for tap, several in rows.items()}
     others = [tap for tap in taps if tensors[tap] and tap not in rows and means is None]
-    checked = [ops.sum(_float(x)) for tap in others for x in tensors[tap]]
+    # A weight that is finite after the step was so before.
+    others = [t for t in others if t.kind != "weight" or not tensors.get(t._replace(kind="weight_update"))]
+    checked = [norm(_float(x)) for tap in others for x in tensors[tap]]
     columns = joined(list(sums.values())) if sums else None
     finite = ops.isfinite(ops.sum(ops.stack(checked)) if checked else 0.0)
     if means is not None:
