@@ -15,7 +15,6 @@ import numpy as np
 
 from keras_initkit.signal.moments import widest_float
 
-
 # Elements of a tensor up to which its moments are taken block by block in any case, as they cost nothing there.
 _SMALL = 4096
 # What the sum of squares may be of the sum of squared deviations, so that the difference keeps its digits.
