@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_initkit.signal.backends.tensorflow_graph import is_inside
+from keras_initkit.signal.backends.tensorflow_graph import beside_product, is_bare_product, is_inside
 from keras_initkit.signal.backends.tensorflow_taps import StepReadings, tapped_apply, tapped_layer
 from keras_initkit.signal.report import TensorStats
 from keras_initkit.signal.sampling import sample_of
@@ -219,4 +219,6 @@ def _readable(tap: Tap, tensors: list[tf.Tensor], graph: Any) -> list[tf.Tensor]
             "outside; it is left out of the statistics.",
             stacklevel=2,
         )
+    if tap.kind == "output":  # of the others, `beside` has been taken when they were made
+        return [beside_product(x) if is_bare_product(x) else x for x in readable]
     return readable
