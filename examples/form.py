@@ -76,14 +76,15 @@ class Example:
 
     def table(self, rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
         """Prints rows under the keys of the first; numbers to three digits."""
-        console = Console() if sys.stdout.isatty() else Console(width=88, color_system=None)
+        console = Console() if sys.stdout.isatty() else Console(width=96, color_system=None)
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for heading, value in rows[0].items():
             # What does not fit is the headings, which wrap between words; a name cut short says nothing.
+            narrowest = max(map(len, heading.split()), default=0)
             if isinstance(value, str):
-                table.add_column(heading, no_wrap=True)
+                table.add_column(heading, no_wrap=True, min_width=max(len(str(row[heading])) for row in rows))
             else:
-                table.add_column(heading, justify="right", overflow="fold")
+                table.add_column(heading, justify="right", min_width=max(narrowest, 8))
         for row in rows:
             table.add_row(*(value if isinstance(value, str) else f"{value:.3g}" for value in row.values()))
         console.print(table)

@@ -75,7 +75,8 @@ def histograms(kind, title, limits):
         limit = limits or 3 * max(tensor.moments.stddev for tensor in tensors)
         for panel, tensor in zip(row, tensors, strict=True):
             counts, edges = tensor.histogram
-            panel.stairs(counts, edges, fill=True, edgecolor="C0")  # a spike narrower than a pixel is seen too
+            panel.stairs(counts, edges, fill=True, color="C0")
+            panel.vlines(edges[:-1], 0, counts, "C0", linewidth=1)  # a spike narrower than a pixel is seen too
             panel.set(xlim=(-limit, limit), xticks=(-limit, limit), yticks=())
             panel.set_xticklabels([f"{-limit:.1g}", f"{limit:.1g}"], fontsize=7)
             panel.set_title(f"{tensor.tap.layer.replace('_', ' ')}\nsd {tensor.moments.stddev:.2g}", fontsize=8)

@@ -101,10 +101,7 @@ for name in ("zeros", "Glorot"):
         }
     )
 example.table(rows)
-example.found(
-    runs=rows,
-    units=[{"activation": a, "start": s, "counts": seen} for (a, s), seen in counts.items()],
-)
+example.found(runs=rows, units=[{"activation": a, "start": s, "counts": seen} for (a, s), seen in counts.items()])
 
 # %%
 figure, panels = plt.subplots(1, 3, figsize=(8, 3.4), layout="constrained")

@@ -19,7 +19,7 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def inputs(out):
-    rows = reproduce("preprocessing", str(out), seed=2, epochs=6, hyperplanes=HYPERPLANES)["inputs"]
+    rows = reproduce("preprocessing", str(out), seed=2, epochs=3, hyperplanes=HYPERPLANES)["inputs"]
     return {row["inputs"]: row for row in rows}
 
 
@@ -51,7 +51,7 @@ def test_z_scores_have_the_scale_that_weights_expect_and_learn_fastest(inputs):
 
 def test_numbers_and_figure_are_written_with_the_options_they_hold_for(inputs, out):
     written = json.loads((out / "preprocessing.json").read_text())
-    assert written["options"] == {"seed": 2, "data": "digits", "epochs": 6, "hyperplanes": HYPERPLANES}
+    assert written["options"] == {"seed": 2, "data": "digits", "epochs": 3, "hyperplanes": HYPERPLANES}
     assert {row["inputs"]: row for row in written["numbers"]["inputs"]} == inputs
     assert (out / "preprocessing.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((out / "logs" / "preprocessing").rglob("events.out.tfevents.*"))) == len(inputs)
