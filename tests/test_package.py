@@ -35,12 +35,15 @@ def test_the_callback_loads_no_plots():
 
 def test_public_names():
     assert set(ik.__all__) - set(dir(ik)) == {
+        "Finding",
         "compare",
+        "diagnose",
         "initialize",
         "predict",
         "probe",
+        "repair",
     }  # loaded when they are first used
-    for name in ("compare", "initialize", "predict", "probe"):
+    for name in ("compare", "diagnose", "initialize", "predict", "probe", "repair"):
         assert callable(getattr(ik, name))
     with pytest.raises(AttributeError, match="module 'keras_initkit' has no attribute 'nothing'"):
         _ = ik.nothing

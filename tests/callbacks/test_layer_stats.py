@@ -80,10 +80,9 @@ def test_one_event_for_all_values_of_a_step(tmp_path):
 
 
 @tensorflow_only
-@pytest.mark.parametrize("update_freq", ["epoch", "batch", 2])
-def test_training_is_the_same_to_the_last_bit(update_freq):
+def test_training_is_the_same_to_the_last_bit():
     outcomes = []
-    for callbacks in ([], [LayerStatsCallback(None, update_freq)]):
+    for callbacks in ([], [LayerStatsCallback(None, 2)]):  # plain and measured steps
         keras.utils.set_random_seed(7)
         model = small_model()
         history = fit(model, *callbacks, validation_split=0.2).history

@@ -1,6 +1,5 @@
 """A run that goes on: in a second process, from a backup or with `initial_epoch`, and in a second fit."""
 
-import json
 import subprocess
 import sys
 import textwrap
@@ -79,46 +78,44 @@ def test_a_new_optimizer_does_not_set_the_count_back():
     assert [report.step for report in callback.reports] == list(range(5))
 
 
-IN_A_PROCESS = """
-    import json, os, pathlib, signal, sys
+def with_backup(place, *callbacks):
+    """The backup after the others: what it restores is not there yet when they begin."""
+    callback = LayerStatsCallback(place / "logs", "batch")
+    fit(small_model(), callback, *callbacks, keras.callbacks.BackupAndRestore(place / "backup"), epochs=3)
+    return callback
+
+
+DIES = """
+    import os, pathlib, signal, sys
     sys.path.insert(0, os.path.dirname(sys.argv[1]))
     from test_resumed_runs import *
 
-    place, way, dies_at = pathlib.Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-
     def die(batch, logs):
-        if steps_done(callback.model) == dies_at:
+        if steps_done(dying.model) == 7:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    callback = LayerStatsCallback(place / "logs", "batch")
     dying = keras.callbacks.LambdaCallback(on_train_batch_end=die)
-    if way == "backup":
-        # After the others: what it restores is not there yet when they begin.
-        fit(small_model(), callback, dying, keras.callbacks.BackupAndRestore(place / "backup"), epochs=3)
-    elif dies_at:
-        model = small_model()
-        fit(model, callback, epochs=2)
-        model.save(place / "model.keras")
-    else:
-        fit(keras.models.load_model(place / "model.keras"), callback, epochs=3, initial_epoch=2)
-    print(json.dumps([report.step for report in callback.reports]))
+    with_backup(pathlib.Path(sys.argv[2]), dying)
 """
 
 
-@pytest.mark.parametrize("way", ["backup", "initial_epoch"])
-def test_another_process_goes_on_with_the_log(tmp_path, way):
-    def process(dies_at):
-        script = textwrap.dedent(IN_A_PROCESS)
-        command = [sys.executable, "-c", script, __file__, str(tmp_path), way, str(dies_at)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    first = process(7)  # in the second epoch of five steps, which the backup has to do again
-    assert first.returncode == (-9 if way == "backup" else 0), first.stderr
-    if way == "backup":
-        assert logged(tmp_path / "logs") == list(range(7))
-    second = process(0)
-    assert second.returncode == 0, second.stderr
-    begin = 5 if way == "backup" else 10
-    assert json.loads(second.stdout.splitlines()[-1]) == list(range(begin, 15))
+def test_after_a_kill_another_process_goes_on_with_the_log(tmp_path):
+    command = [sys.executable, "-c", textwrap.dedent(DIES), __file__, str(tmp_path)]
+    first = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert first.returncode == -9, first.stderr
+    assert logged(tmp_path / "logs") == list(range(7))
+    second = with_backup(tmp_path)  # the second epoch, of five steps, has to be done again
+    assert [report.step for report in second.reports] == list(range(5, 15))
     assert logged(tmp_path / "logs") == list(range(15))
     assert len(list((tmp_path / "logs" / "train").iterdir())) == 2
+
+
+def test_a_saved_model_goes_on_with_the_log(tmp_path):
+    model, logs = small_model(), tmp_path / "logs"
+    fit(model, LayerStatsCallback(logs, "batch"), epochs=2)
+    model.save(tmp_path / "model.keras")
+    second = LayerStatsCallback(logs, "batch")
+    fit(keras.models.load_model(tmp_path / "model.keras"), second, epochs=3, initial_epoch=2)
+    assert [report.step for report in second.reports] == list(range(10, 15))
+    assert logged(logs) == list(range(15))
+    assert len(list((logs / "train").iterdir())) == 2
