@@ -42,7 +42,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
     - `activation_mean`, `activation_variance`: the layer's output over batch and units;
     - `activation_gradient_variance`: the gradient of the loss with respect to that output;
     - `pre_activation_mean`, `pre_activation_variance`, `pre_activation_gradient_variance`: of what the layer's
-      activation is applied to; only where `statistics` asks for them;
+      activation is applied to; only where `statistics` asks for them. Recurrent layers have none;
     - `dead_units`: share of units that are 0 for every example; `saturated`: share of outputs in the outer
       1 % of a bounded activation's range, `saturated_units`: share of units where nearly all are;
     - `weight_variance`, `weight_gradient_variance`, `weight_update_variance`: its kernels before the step, their

@@ -11,7 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from keras_initkit.callbacks import LayerStatsCallback
 from keras_initkit.signal.report_scalars import DEFAULT_STATISTICS
 
-tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="steps are measured on TensorFlow")
+BACKEND = keras.backend.backend()
+slow_on_jax = pytest.mark.skipif(BACKEND == "jax", reason="compiles for minutes; test_step_meter_jax.py measures steps")
 
 AT_THE_END = {"layers/variance", "layers/summary"}
 RNG = np.random.default_rng(0)
@@ -44,7 +45,7 @@ def read(directory):
     return accumulator
 
 
-@tensorflow_only
+@slow_on_jax
 def test_exact_tags_and_steps_over_two_fits(tmp_path):
     model, callback = small_model(), LayerStatsCallback(tmp_path, update_freq=3)
     fit(model, callback)
@@ -68,7 +69,7 @@ def test_exact_tags_and_steps_over_two_fits(tmp_path):
     assert [len(files) for _, _, files in os.walk(tmp_path)] == [0, 2]
 
 
-@tensorflow_only
+@slow_on_jax
 def test_one_event_for_all_values_of_a_step(tmp_path):
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -79,7 +80,7 @@ def test_one_event_for_all_values_of_a_step(tmp_path):
     assert sizes == [1, *[scalars] * 4, 1, 1]  # the layout, four steps, text and picture
 
 
-@tensorflow_only
+@slow_on_jax
 def test_training_is_the_same_to_the_last_bit():
     outcomes = []
     for callbacks in ([], [LayerStatsCallback(None, 2)]):  # plain and measured steps
@@ -94,7 +95,7 @@ def test_training_is_the_same_to_the_last_bit():
         np.testing.assert_array_equal(a, b)
 
 
-@tensorflow_only
+@slow_on_jax
 def test_a_plain_step_runs_what_keras_compiled():
     model, seen = small_model(), []
     spy = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(model.train_function))
@@ -108,7 +109,6 @@ def test_a_plain_step_runs_what_keras_compiled():
     assert not any("call" in vars(layer) for layer in model._flatten_layers())
 
 
-@tensorflow_only
 def test_the_first_step_shows_the_model_as_initialized():
     model, callback = small_model(), LayerStatsCallback(None)
     kernel = model.get_layer("out").kernel.numpy().astype("float64")
@@ -117,7 +117,6 @@ def test_the_first_step_shows_the_model_as_initialized():
     assert callback.reports[1].step == 4
 
 
-@tensorflow_only
 def test_frozen_layers_have_no_gradient():
     model, callback = small_model(), LayerStatsCallback(None)
     model.get_layer("inner").trainable = False
@@ -129,7 +128,7 @@ def test_frozen_layers_have_no_gradient():
     assert "weight_gradient_variance/out" in tags
 
 
-@tensorflow_only
+@slow_on_jax
 def test_an_error_in_a_measured_step_leaves_the_model_as_it_was():
     model = small_model()
 
@@ -146,7 +145,7 @@ def test_an_error_in_a_measured_step_leaves_the_model_as_it_was():
     fit(model, LayerStatsCallback(None))
 
 
-@tensorflow_only
+@slow_on_jax
 def test_what_was_measured_before_a_crash_is_on_disk(tmp_path):
     def crash(batch, logs):
         if batch == 2:
@@ -159,7 +158,7 @@ def test_what_was_measured_before_a_crash_is_on_disk(tmp_path):
     assert steps == [0, 1, 2]
 
 
-@tensorflow_only
+@slow_on_jax
 def test_a_full_disk_does_not_end_training(tmp_path, monkeypatch):
     stats = LayerStatsCallback(tmp_path, update_freq="batch")
 
@@ -176,7 +175,7 @@ def test_a_full_disk_does_not_end_training(tmp_path, monkeypatch):
     assert len(stats.reports) == 4
 
 
-@tensorflow_only
+@slow_on_jax
 def test_a_log_directory_that_cannot_be_written_stops_before_training(tmp_path):
     (tmp_path / "logs").write_text("a file")
     model = small_model()
@@ -187,7 +186,8 @@ def test_a_log_directory_that_cannot_be_written_stops_before_training(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-@tensorflow_only
+@slow_on_jax
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras runs one step at a time on PyTorch")
 def test_several_steps_at_once():
     model, callback = small_model(), LayerStatsCallback(None, update_freq="batch")
     model.compile("sgd", "sparse_categorical_crossentropy", steps_per_execution=2)
@@ -196,7 +196,7 @@ def test_several_steps_at_once():
     assert all(set(report.scalars()) == tags_of("inner/first", "norm", "out") for report in callback.reports)
 
 
-@tensorflow_only
+@slow_on_jax
 def test_beside_keras_own_callback_the_runs_are_shared(tmp_path):
     fit(small_model(), LayerStatsCallback(tmp_path), keras.callbacks.TensorBoard(tmp_path), validation_split=0.2)
     tags = set()
@@ -214,7 +214,7 @@ def test_a_report_refuses_an_unknown_statistic():
         SignalReport(()).statistic("variance")
 
 
-@tensorflow_only
+@slow_on_jax
 @pytest.mark.parametrize(
     ("layers", "expected"),
     [
@@ -231,7 +231,7 @@ def test_chosen_layers(tmp_path, layers, expected):
     assert set(read(tmp_path / "train").Tags()["scalars"]) == tags_of(*expected)
 
 
-@tensorflow_only
+@slow_on_jax
 def test_layers_that_fit_nothing_are_refused_before_the_first_step():
     model = small_model()
     before = model.get_weights()
@@ -241,7 +241,7 @@ def test_layers_that_fit_nothing_are_refused_before_the_first_step():
         np.testing.assert_array_equal(old, new)
 
 
-@tensorflow_only
+@slow_on_jax
 def test_two_callbacks_each_see_the_layers_that_they_chose():
     def weights(*callbacks):
         keras.utils.set_random_seed(3)

@@ -97,6 +97,18 @@ def activation_layers():
     return compiled(mlp(*between)), data()
 
 
+@configuration(on=NOT_JAX)
+def every_activation():
+    x = inputs = keras.Input((4, 3))
+    x = layers.Conv1D(4, 2, activation="relu")(x)
+    for name in ("gelu", "silu", "elu", "leaky_relu", "softplus", "mish"):
+        x = layers.Dense(4, name)(x)
+    x = layers.Dense(4, layers.LeakyReLU(0.3))(layers.SeparableConv1D(4, 2, activation="tanh")(x))
+    x = layers.EinsumDense("abc,cd->ad", 4, activation="selu")(x)
+    x = layers.Dense(4, use_bias=False, activation="relu6")(x)
+    return compiled(keras.Model(inputs, layers.Dense(3, "softmax")(x))), data(SEQUENCES, Y)
+
+
 @configuration
 def residual_cnn():
     inputs = keras.Input((6, 6, 3))

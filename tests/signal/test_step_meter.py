@@ -60,13 +60,16 @@ def test_every_statistic_against_numpy(jit_compile):
     kernels = [layer.kernel.numpy().astype("float64") for layer in model.layers]
     biases = [layer.bias.numpy().astype("float64") for layer in model.layers]
 
-    report = measured(model, x, y)
+    kinds = (*StepReading().kinds, "pre_activation", "pre_activation_gradient")
+    report = measured(model, x, y, kinds=kinds)
 
+    pre_activations = []
     signal, outputs = x.astype("float32").astype("float64"), []
     inputs = []
     for index, (kernel, bias) in enumerate(zip(kernels, biases, strict=True)):
         inputs.append(signal)
         z = signal @ kernel + bias
+        pre_activations.append(z)
         signal = np.tanh(z) if index < 3 else z
         outputs.append(signal)
     gradient = 2 * (signal - y.astype("float32")) / signal.size
@@ -76,6 +79,8 @@ def test_every_statistic_against_numpy(jit_compile):
         assert_equal(report.moments[Tap("output_gradient", path)], gradient)
         assert_equal(report.moments[Tap("weight", path)], kernels[index])
         slope = 1 - outputs[index] ** 2 if index < 3 else 1
+        assert_equal(report.moments[Tap("pre_activation", path)], pre_activations[index])
+        assert_equal(report.moments[Tap("pre_activation_gradient", path)], gradient * slope)
         assert_equal(report.moments[Tap("weight_gradient", path)], inputs[index].T @ (gradient * slope))
         gradient = (gradient * slope) @ kernels[index].T
     assert report.layers == ["dense_0", "dense_1", "dense_2", "out"]
@@ -148,9 +153,22 @@ def test_softmax_under_cross_entropy_counts_the_gradient_of_its_logits():
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, "softmax", name="out")])
     model.compile("sgd", "sparse_categorical_crossentropy")
     probabilities = model.predict(x, verbose=0).astype("float64")
-    report = measured(model, x, y)
+    report = measured(model, x, y, kinds=("output", "output_gradient", "pre_activation_gradient"))
     assert_equal(report.moments[Tap("output", "out")], probabilities)
-    assert_equal(report.moments[Tap("output_gradient", "out")], (probabilities - np.eye(3)[y]) / len(x))
+    for kind in ("output_gradient", "pre_activation_gradient"):
+        assert_equal(report.moments[Tap(kind, "out")], (probabilities - np.eye(3)[y]) / len(x))
+
+
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+def test_dead_units_are_channels_wherever_they_stand(data_format):
+    keras.utils.set_random_seed(2)
+    first = data_format == "channels_first"
+    x = np.random.default_rng(2).standard_normal((4, 2, 7, 7) if first else (4, 7, 7, 2)).astype("float32")
+    conv = keras.layers.Conv2D(8, 3, activation="relu", data_format=data_format, name="conv")
+    model = keras.Sequential([keras.Input(x.shape[1:]), conv, keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    conv.bias.assign([-1e6, -1e6, *[1.0] * 6])
+    assert measured(model, x, np.ones((4, 1))).statistic("dead_units")["conv"] == pytest.approx(2 / 8)
 
 
 def test_loss_scaling_is_divided_out():
@@ -197,9 +215,11 @@ def test_recurrent_layers_are_read_from_outside():
     model.layers[-1].name = "out"
     model.compile("sgd", "mse")
     forward = keras.Model(model.inputs, recurrent.output).predict(x, verbose=0)[..., :4]
-    report = measured(model, x, y)
+    with pytest.warns(UserWarning, match=r"pre_activation of 'both/.*'gru': .* inside a loop"):
+        report = measured(model, x, y, kinds=(*StepReading().kinds, "pre_activation"))
+    assert [tap.layer for tap in report.moments if tap.kind == "pre_activation"] == ["out"]
     path = f"both/{recurrent.forward_layer.name}"
-    assert report.layers == [path, f"both/{recurrent.backward_layer.name}", "gru", "out"]
+    assert set(report.layers) == {path, f"both/{recurrent.backward_layer.name}", "gru", "out"}
     assert_equal(report.moments[Tap("output", path)], forward)
     assert all(Tap("output_gradient", layer) in report.moments for layer in report.layers)
 

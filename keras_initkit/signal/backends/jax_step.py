@@ -30,7 +30,7 @@ from keras_initkit.signal.backends.sharing import SharedStepMeter
 from keras_initkit.signal.sampling import sample_of
 from keras_initkit.signal.state import random_state_kept, replaced
 from keras_initkit.signal.step import Update, reduce_taps
-from keras_initkit.signal.taps import kernels_of
+from keras_initkit.signal.taps import kernels_of, units_last
 from keras_initkit.structure.taps import Tap
 
 
@@ -101,12 +101,11 @@ class StepMeter(SharedStepMeter):
         before = _values(model, state)
         owners = {id(weight): path for path, layer in self._layers.items() for weight in kernels_of(layer)}
         unscale = loss_unscaling(model.optimizer, model, state)
-        pre_activations = any(tap.kind.startswith("pre_activation") for tap in self._taps)
         with contextlib.ExitStack() as wrapped:
             for path, layer in self._layers.items():
                 wrapped.enter_context(tapped_layer(layer, path, readings, unscale))
-                if pre_activations and callable(getattr(layer, "activation", None)):
-                    wrapped.enter_context(tapped_activation(layer, path, readings, unscale))
+            for path, layer in self._activated.items():
+                wrapped.enter_context(tapped_activation(layer, path, readings, unscale))
             for optimizer in _optimizers(model):
                 scaled = loss_unscaling(optimizer, model, state)
                 wrapped.enter_context(tapped_optimizer(optimizer, model, state, owners, readings, scaled))
@@ -118,7 +117,7 @@ class StepMeter(SharedStepMeter):
                 change = Update(sample_of(before[weight], self._sample_size), after[weight])
                 readings.seen[Tap("weight_update", path)].append(change)
         readings.warn(self._taps)
-        seen = [self._units_last(tap, readings.seen[tap]) for tap in self._taps]
+        seen = [units_last(tap, self._layers[tap.layer], readings.seen[tap]) for tap in self._taps]
         if histograms not in self._reducers:
 
             def reduce(seen: list[list[Any]]) -> jax.Array:
@@ -128,12 +127,6 @@ class StepMeter(SharedStepMeter):
             # One program, where the step itself is none.
             self._reducers[histograms] = jax.jit(reduce)
         return logs, state, self._reducers[histograms](seen)
-
-    def _units_last(self, tap: Tap, seen: list[Any]) -> list[Any]:
-        channels_first = getattr(self._layers[tap.layer], "data_format", None) == "channels_first"
-        if tap.kind != "output" or not channels_first:
-            return seen
-        return [keras.ops.moveaxis(x, 1, -1) if x.ndim > 2 else x for x in seen]
 
 
 def _values(model: keras.Model, state: State) -> dict[int, jax.Array]:

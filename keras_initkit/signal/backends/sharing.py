@@ -9,7 +9,7 @@ import keras
 
 from keras_initkit.signal.report import TensorStats
 from keras_initkit.signal.step import StepReading, rows_of
-from keras_initkit.signal.taps import taps_of
+from keras_initkit.signal.taps import taps_of, with_activation
 from keras_initkit.signal.units import output_limits
 from keras_initkit.structure.taps import Tap
 
@@ -36,6 +36,7 @@ class SharedStepMeter:
         self._layers: dict[str, keras.layers.Layer] = {}
         self._limits: dict[str, tuple[float, float]] = {}
         self._taps: list[Tap] = []
+        self._activated: dict[str, keras.layers.Layer] = {}  # those whose pre-activations are read
         self._own: tuple[list[Tap], list[Tap]] = ([], [])  # what was measured last, and what of it was asked for here
         self._matrix: Any = None
         self._replaced_function: Any = None
@@ -90,6 +91,7 @@ class SharedStepMeter:
             limits = {path: output_limits(layer) for path, layer in layers.items()}
             self._limits = {path: limit for path, limit in limits.items() if limit is not None}
             self._taps = taps
+            self._activated = with_activation(layers, taps)
         self._layers = layers
 
     @property

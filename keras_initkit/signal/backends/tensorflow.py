@@ -18,12 +18,12 @@ import keras
 import tensorflow as tf
 
 from keras_initkit.signal.backends.tensorflow_graph import beside_product, is_bare_product, is_inside
-from keras_initkit.signal.backends.tensorflow_taps import StepReadings, tapped_apply, tapped_layer
+from keras_initkit.signal.backends.tensorflow_taps import StepReadings, tapped_activation, tapped_apply, tapped_layer
 from keras_initkit.signal.report import TensorStats
 from keras_initkit.signal.sampling import sample_of
 from keras_initkit.signal.state import replaced
 from keras_initkit.signal.step import StepReading, Update, reduce_taps, rows_of
-from keras_initkit.signal.taps import kernels_of, taps_of
+from keras_initkit.signal.taps import kernels_of, taps_of, units_last, with_activation
 from keras_initkit.signal.units import output_limits
 from keras_initkit.structure.taps import Tap
 
@@ -59,6 +59,7 @@ class StepMeter:
         self._sharing = [self]  # the meters that this one measures for
         self._layers: dict[str, keras.layers.Layer] = {}
         self._taps: list[Tap] = []
+        self._activated: dict[str, keras.layers.Layer] = {}  # those whose pre-activations are read
         self._own: tuple[list[Tap], list[Tap]] = ([], [])  # what was measured last, and what of it was asked for here
         self._source = self  # the meter that measures for this one: another, where two callbacks share a step
         self._waited = self._histograms = False
@@ -144,6 +145,7 @@ class StepMeter:
         self._sample_size = None if None in sizes else max(size for size in sizes if size is not None)
         self._layers = {path: x for meter in self._sharing for path, x in meter._find_layers(self._model).items()}
         self._taps = taps_of(self._layers, {kind for reading in readings for kind in reading.kinds})
+        self._activated = with_activation(self._layers, self._taps)
         limits = {path: output_limits(layer) for path, layer in self._layers.items()}
         self._limits = {path: limit for path, limit in limits.items() if limit is not None}
 
@@ -159,6 +161,9 @@ class StepMeter:
             for path, layer in self._layers.items():
                 for name, function in tapped_layer(layer, path, self._step).items():
                     wrapped.enter_context(replaced(layer, name, function))
+            for path, layer in self._activated.items():
+                activation = tapped_activation(layer, path, self._step)
+                wrapped.enter_context(replaced(layer, "activation", activation))
             for optimizer in _optimizers(self._model):
                 apply = tapped_apply(optimizer, self._model, self._layers, self._step)
                 wrapped.enter_context(replaced(optimizer, "apply", apply))
@@ -182,7 +187,9 @@ class StepMeter:
             step.readings = None
         for (path, weight), value in zip(weights, before, strict=False):
             readings[Tap("weight_update", path)].append(Update(value, _value(weight)))
-        seen = {tap: _readable(tap, readings[tap], graph) for tap in self._taps}
+        seen = {
+            tap: units_last(tap, self._layers[tap.layer], _readable(tap, readings[tap], graph)) for tap in self._taps
+        }
         if self._replicas == 1:
             return logs, reduce_taps(seen, self._limits, self._sample_size, self._histograms)
         replica = tf.distribute.get_replica_context()

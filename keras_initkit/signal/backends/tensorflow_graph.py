@@ -97,6 +97,12 @@ def _replayed(op: tf.Operation, inputs: list[tf.Tensor]) -> tf.Tensor:
     """The output of the same operation on these inputs."""
     function = getattr(tf.raw_ops, op.type)
     accepted = inspect.signature(function).parameters
-    names = [argument.name for argument in op.op_def.input_arg]
+    rest, arguments = list(inputs), {}
+    for argument in op.op_def.input_arg:
+        if argument.number_attr:  # Einsum takes a list
+            number = op.get_attr(argument.number_attr)
+            arguments[argument.name], rest = rest[:number], rest[number:]
+        else:
+            arguments[argument.name] = rest.pop(0)
     attributes = {a.name: op.get_attr(a.name) for a in op.op_def.attr if a.name in accepted}
-    return function(**dict(zip(names, inputs, strict=True)), **attributes)
+    return function(**arguments, **attributes)

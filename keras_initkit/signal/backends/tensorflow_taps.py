@@ -48,15 +48,7 @@ def tapped_layer(layer: keras.layers.Layer, path: str, step: StepReadings) -> di
     """The layer's `call` and `add_loss`, listened to."""
     original, original_add_loss = layer.call, layer.add_loss
 
-    @tf.custom_gradient
-    def observed(output: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        readings, unscale = step.readings, step.unscale_signal
-
-        def backward(gradient: tf.Tensor) -> tf.Tensor:
-            readings[Tap("output_gradient", path)].append(unscale(tf.convert_to_tensor(gradient)))
-            return gradient
-
-        return tf.identity(output), backward
+    observed = _observed(Tap("output_gradient", path), step)
 
     def add_loss(loss: Any) -> None:
         if step.readings is not None:
@@ -87,6 +79,42 @@ def tapped_layer(layer: keras.layers.Layer, path: str, step: StepReadings) -> di
         return tf.nest.pack_sequence_as(outputs, [marked if x is output else x for x in flat])
 
     return {"call": call, "add_loss": add_loss}
+
+
+def tapped_activation(layer: keras.layers.Layer, path: str, step: StepReadings) -> Callable:
+    """The layer's activation: what it is applied to is read, and the gradient that comes back through that."""
+    original = layer.activation
+    observed = _observed(Tap("pre_activation_gradient", path), step)
+
+    @functools.wraps(original)
+    def activation(x: Any, *args: Any, **kwargs: Any) -> Any:
+        if step.readings is None or not isinstance(x, tf.Tensor) or not x.dtype.is_floating:
+            return original(x, *args, **kwargs)
+        seen = step.readings[Tap("pre_activation", path)]
+        if is_inside(x, step.graph):
+            seen.append(x)
+            return original(x, *args, **kwargs)
+        seen.append(beside(x))
+        # An identity, which TensorFlow removes before it fuses.
+        return original(observed(x), *args, **kwargs)
+
+    return activation
+
+
+def _observed(tap: Tap, step: StepReadings) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The identity; the gradient that comes back through it is read."""
+
+    @tf.custom_gradient
+    def observed(tensor: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        readings, unscale = step.readings, step.unscale_signal
+
+        def backward(gradient: tf.Tensor) -> tf.Tensor:
+            readings[tap].append(unscale(tf.convert_to_tensor(gradient)))
+            return gradient
+
+        return tf.identity(tensor), backward
+
+    return observed
 
 
 def _with_keras_marks(output: tf.Tensor, observed: Callable) -> tf.Tensor:

@@ -25,7 +25,7 @@ from keras_initkit.signal.backends.sharing import SharedStepMeter
 from keras_initkit.signal.sampling import sample_of
 from keras_initkit.signal.state import global_seed, random_state_kept, replaced
 from keras_initkit.signal.step import Update, reduce_taps
-from keras_initkit.signal.taps import kernels_of
+from keras_initkit.signal.taps import kernels_of, units_last
 from keras_initkit.structure.taps import Tap
 
 Readings = defaultdict[Tap, list[Any]]
@@ -61,22 +61,20 @@ class StepMeter(SharedStepMeter):
 
     def _reduced(self, readings: Readings, of_kind: Callable[[str], bool]) -> list[torch.Tensor]:
         """The part of the matrix that these kinds of taps make, in a list; an empty one where there are none."""
-        seen = {tap: readings[tap] for tap in self._taps if of_kind(tap.kind)}
+        seen = {tap: units_last(tap, self._layers[tap.layer], readings[tap]) for tap in self._taps if of_kind(tap.kind)}
         return [reduce_taps(seen, self._limits, self._sample_size, self._histograms)] if seen else []
 
     @contextlib.contextmanager
     def _listening(self, readings: Readings, train: bool) -> Iterator[None]:
         """Layers and optimizers are listened to; `train` says whether the latter do their work."""
-        model, kinds = self._model, {tap.kind for tap in self._taps}
+        model = self._model
         owners = {id(each.value): path for path, layer in self._layers.items() for each in kernels_of(layer)}
         unscale = _loss_unscaling(model.optimizer)
         with contextlib.ExitStack() as wrapped:
             for path, layer in self._layers.items():
                 wrapped.enter_context(_tapped_layer(layer, path, readings, unscale))
-                if kinds & {"pre_activation", "pre_activation_gradient"} and callable(
-                    getattr(layer, "activation", None)
-                ):
-                    wrapped.enter_context(_tapped_activation(layer, path, readings, unscale))
+            for path, layer in self._activated.items():
+                wrapped.enter_context(_tapped_activation(layer, path, readings, unscale))
             for optimizer in _of_type(keras.optimizers.Optimizer, model):
                 wrapped.enter_context(_tapped_apply(optimizer, model, owners, readings, train))
             for optimizer in _of_type(torch.optim.Optimizer, model):
@@ -107,14 +105,13 @@ def _loss_unscaling(optimizer: Any) -> Unscale:
 
 def _tapped_layer(layer: keras.layers.Layer, path: str, readings: Readings, unscale: Unscale) -> Any:
     original = layer.call
-    channels_first = getattr(layer, "data_format", None) == "channels_first"
 
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
         outputs = original(*args, **kwargs)
         output = next(filter(_is_signal, keras.tree.flatten(outputs)), None)
         if output is not None:
-            _read(output, "output", path, readings, unscale, channels_first)
+            _read(output, "output", path, readings, unscale)
         return outputs
 
     return replaced(layer, "call", call)
@@ -132,13 +129,10 @@ def _tapped_activation(layer: keras.layers.Layer, path: str, readings: Readings,
     return replaced(layer, "activation", activation)
 
 
-def _read(
-    tensor: torch.Tensor, kind: str, path: str, readings: Readings, unscale: Unscale, channels_first: bool = False
-) -> None:
+def _read(tensor: torch.Tensor, kind: str, path: str, readings: Readings, unscale: Unscale) -> None:
     if _is_in_backward_pass():  # computed once more, under `keras.RematScope` say
         return
-    seen = tensor.detach()
-    readings[Tap(kind, path)].append(_copy(seen.movedim(1, -1) if channels_first and seen.ndim > 2 else seen))
+    readings[Tap(kind, path)].append(_copy(tensor))
     if tensor.requires_grad:
         gradients = readings[Tap(f"{kind}_gradient", path)]
 
