@@ -40,6 +40,33 @@ def beside(output: tf.Tensor) -> tf.Tensor:
     return _replayed(output.op, [again, output.op.inputs[1]]) if with_bias else again
 
 
+def is_bare_product(output: tf.Tensor) -> bool:
+    """Whether an output is a product or convolution without a bias, which nothing may have read yet."""
+    return tf.is_symbolic_tensor(output) and output.op.type in _FUSED_PRODUCTS
+
+
+def beside_product(output: tf.Tensor) -> tf.Tensor:
+    """`beside` for such an output once the step is traced: itself where a normalization takes its moments.
+
+    Its mean and its squared deviations are two readers, so nothing is fused with it. A convolution that feeds a
+    batch normalization is not computed twice.
+    """
+    readers = {op.type for op in _readers(output)}
+    return output if {"Mean", "SquaredDifference"} <= readers else beside(output)
+
+
+def _readers(tensor: tf.Tensor) -> list[tf.Operation]:
+    """What a tensor goes into, past identities."""
+    found = []
+    for op in tensor.consumers():
+        if op.type in ("Identity", "IdentityN", "StopGradient"):
+            places = [i for i, x in enumerate(op.inputs) if x is tensor]
+            found += [reader for i in places for reader in _readers(op.outputs[i])]
+        else:
+            found.append(op)
+    return found
+
+
 def _is_joined(op: tf.Operation) -> bool:
     """Whether TensorFlow may join an operation with the next one, so that reading between would undo it.
 
