@@ -62,6 +62,7 @@ def moments_of_blocks(tensors: Sequence[tuple[int, Any]], number: int, together:
     deviations = m2 * ops.square(scale)
     squares = deviations + count * ops.square(mean)
     precise = ops.logical_and(squares <= _CANCELLATION * deviations, squares >= 1e-32 * count)
+    precise = ops.logical_and(precise, ops.isfinite(squares))
     precise = ops.logical_or(precise, ops.equal(minimum, maximum))
     return ops.cond(ops.all(ops.logical_or(precise, ops.convert_to_tensor(~judged))), lambda: quick, with_care)
 

@@ -65,6 +65,25 @@ def test_every_moment_of_every_element():
         assert moments.variance == pytest.approx(0 if name == "constant" else expected.variance, rel=TOLERANCE), name
 
 
+def test_what_needs_no_care_is_as_exact():
+    """Tensors whose squares neither cancel nor overflow take the short way; one alone that does sends all the other."""
+    benign = {
+        "relu": np.maximum(RNG.standard_normal((300, 64)), 0),
+        "mean 5": 5 + RNG.standard_normal((200, 96)),
+        "1e-12": 1e-12 * RNG.standard_normal((5000,)),
+        "zeros": np.zeros((100, 100)),
+        "small, with a mean": 1e3 + RNG.standard_normal((10, 10)),
+    }
+    for extra in ({}, {"large mean": 300 + RNG.standard_normal((100, 100))}, {"1e25": 1e25 * np.eye(100)}):
+        given = {**benign, **extra}
+        seen = rows({name: [tensor(x)] for name, x in given.items()})
+        for name, x in given.items():
+            moments, expected = seen[name].moments, Moments.of(x.astype("float32"))
+            assert (moments.count, moments.zeros, moments.maximum) == (x.size, expected.zeros, expected.maximum), name
+            # The sum of squares is at most 30 times that of the deviations, and is rounded to 6e-8.
+            assert moments.variance == pytest.approx(expected.variance, rel=TOLERANCE), name
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_read_in_single(dtype):
     x = 300 * RNG.standard_normal((256, 64))  # squares and sums overflow float16

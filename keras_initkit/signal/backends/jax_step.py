@@ -1,10 +1,11 @@
 """One training step, measured from the same state and batch, on the JAX backend.
 
-Keras compiles a whole step into one program, and XLA rounds otherwise wherever a tensor inside it is also to come
-out: it fuses less. So the program that trains stays the one that Keras compiled. Before a measured step another
-one, made of the same `train_step`, reads the state and the batch that the step is about to get, and returns
-nothing but statistics. A step that is not compiled (`run_eagerly`, `jit_compile=False`) runs operation by
-operation, and is read where it runs.
+Keras compiles a whole step into one program, and where a tensor inside it is also to come out XLA fuses less, and may
+round otherwise: read inside, one step of a transformer block (JAX 0.10 on a CPU) left 3.4 % of 50,634 weights with
+other last bits, five steps 13 %, by up to 7e-7; of an MLP, a residual CNN and an LSTM it left none. So the program
+that trains stays the one that Keras compiled. Before a measured step another one, made of the same `train_step`,
+reads the state and the batch that the step is about to get, and returns nothing but statistics. A step that is not
+compiled (`run_eagerly`, `jit_compile=False`) runs operation by operation, and is read where it runs.
 """
 
 from __future__ import annotations

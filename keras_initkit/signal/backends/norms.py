@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import keras
+
+_UNDER_XLA: ContextVar[bool] = ContextVar("under_xla", default=False)
+
+
+@contextlib.contextmanager
+def under_xla(compiled: bool) -> Iterator[None]:
+    """What is traced here on TensorFlow is compiled by XLA, which has no such kernel but fuses what it consists of."""
+    token = _UNDER_XLA.set(bool(compiled))
+    try:
+        yield
+    finally:
+        _UNDER_XLA.reset(token)
 
 
 def norm(x: Any, axis: int | None = None) -> Any:
@@ -13,7 +28,7 @@ def norm(x: Any, axis: int | None = None) -> Any:
     `keras.ops.norm` takes four times as long on TensorFlow, and the product of a vector with itself seven times.
     """
     backend = keras.backend.backend()
-    if backend == "tensorflow":
+    if backend == "tensorflow" and not _UNDER_XLA.get():
         import tensorflow as tf
 
         return tf.math.reduce_euclidean_norm(x, axis)

@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_initkit.signal.backends.norms import under_xla
 from keras_initkit.signal.backends.tensorflow_graph import beside_product, is_bare_product, is_inside
 from keras_initkit.signal.backends.tensorflow_taps import StepReadings, tapped_activation, tapped_apply, tapped_layer
 from keras_initkit.signal.report import TensorStats
@@ -170,6 +171,10 @@ class StepMeter:
             yield
 
     def _measured_step(self, data: Any) -> tuple[Any, tf.Tensor]:
+        with under_xla(self._model.jit_compile and not self._model.run_eagerly):
+            return self._measure(data)
+
+    def _measure(self, data: Any) -> tuple[Any, tf.Tensor]:
         kinds, step = {tap.kind for tap in self._taps}, self._step
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         step.begin(graph, _optimizers(self._model), self._model.optimizer)
