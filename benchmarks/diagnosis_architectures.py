@@ -125,8 +125,9 @@ def build(name: str, variant: Variant = SOUND) -> keras.Model:
         x = depthwise(3, padding="same", name="wrong")(x)
     x = L.Flatten()(x) if len(x.shape) > 2 else x
     x = StopGradient()(x) if variant.stop else x
+    initializer = _suited(activation) if activation == "relu" else "glorot_uniform"  # which for a sigmoid is the fault
     for number in range(variant.deep):
-        x = L.Dense(32, activation, name=f"deep_{number}")(x)
+        x = L.Dense(32, activation, kernel_initializer=initializer, name=f"deep_{number}")(x)
     features = variant.features or features_of(name)
     x = L.Dense(32, features, kernel_initializer=_suited(features), name="features")(x)
     if variant.one_unit:

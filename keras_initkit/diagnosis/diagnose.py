@@ -67,6 +67,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "update_too_small": ("constant_output", "symmetric_units", "saturated_units", "dead_units", "vanishing_gradient"),
     "nonfinite": (*_SCALE, "exploding_activation", "exploding_gradient"),
 }
+_BORNE = ("initializer_mismatch",)  # as information a deviation too small to explain anything
 BACKWARD = ("vanishing_gradient", "exploding_gradient", "frozen_weights", "update_too_small")
 
 
@@ -142,7 +143,7 @@ def ordered(found: Sequence[Finding], evidence: Evidence) -> list[Finding]:
         return places.get(finding.layer, len(places))
 
     def explains(cause: Finding, finding: Finding) -> bool:
-        if cause.step > finding.step:
+        if cause.step > finding.step or (cause.severity == "info" and cause.kind in _BORNE):
             return False
         downstream = place(cause) <= place(finding)
         if cause.kind == finding.kind:

@@ -16,7 +16,7 @@ from keras_initkit.theory.fans import compute_fans
 from keras_initkit.theory.gains import gain
 
 SURPRISE = 1e-6
-OFF, FAR_OFF = 30.0, 300.0
+NOTED, OFF, FAR_OFF = 10.0, 30.0, 300.0
 WRONG_FANS, GRAVE_FANS = 2.0, 10.0
 
 
@@ -27,7 +27,8 @@ def initializer_mismatch(evidence: Evidence) -> Iterator[Finding]:
     of the activation that follows, Glorot's; forward and backward), and a chi-squared test with its number of
     elements n rejects the nearest of them at 1e-6. The factor, because two such layers already leave 1/1000 of the
     signal, or make it a thousandfold, while what people use and train with, such as Keras' RandomNormal with its
-    stddev of 0.05 in layers of 13 to 10,000 units, lies within. An error at 300. Only before training, and only where
+    stddev of 0.05 in layers of 13 to 10,000 units, lies within. Information from a factor of 10 on, which one layer
+    bears; an error at 300. Only before training, and only where
     the scale matters: not before a normalization, inside a residual branch or attention, in a recurrent or embedding
     layer, or, if too small, at the output.
     """
@@ -36,7 +37,7 @@ def initializer_mismatch(evidence: Evidence) -> Iterator[Finding]:
         nearest = min(max(mean_square, min(sound)), max(sound))
         ratio = mean_square / nearest
         factor = max(ratio, 1 / ratio) if ratio > 0 else math.inf
-        limit = FAR_OFF if placed.is_output else OFF
+        limit = FAR_OFF if placed.is_output else NOTED
         surprise = _surprise(ratio, number)
         if factor <= limit or surprise > SURPRISE or mean_square == 0 or (placed.is_output and ratio < 1):
             continue
@@ -47,7 +48,7 @@ def initializer_mismatch(evidence: Evidence) -> Iterator[Finding]:
             "initializer_mismatch",
             placed.path,
             evidence.reports[0].step,
-            "error" if factor > FAR_OFF else "warning",
+            "error" if factor > FAR_OFF else "warning" if factor > OFF else "info",
             {
                 "stddev": math.sqrt(mean_square),
                 "expected_stddev": math.sqrt(nearest),
