@@ -4,7 +4,7 @@
     python benchmarks/diagnosis.py --out runs --seeds 0,1,2,3,4
     python benchmarks/diagnosis.py --out runs --seeds 0,1,2,3,4 --rules-only
 
-- healthy: sound models of `diagnosis_models.py`, trained under a LayerStatsCallback and probed before. Each has to
+- healthy: sound models of `diagnosis_healthy.py`, trained under a LayerStatsCallback and probed before. Each has to
   reach half of the way from a constant answer to a perfect one, or it counts as unsound and is listed. Whatever is
   found there, before or at any measured step, is a false alarm.
 - faults: `diagnosis_faults.py` puts one fault at a known layer. Recall: a finding of that kind at that layer, in the
@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+from diagnosis_architectures import ARCHITECTURES, SOUND, Variant, build
 from diagnosis_data import Data, load
-from diagnosis_faults import ARCHITECTURES, SOUND, Fault, Variant, at_fault, build, faults
-from diagnosis_models import Case, healthy
+from diagnosis_faults import Fault, at_fault, faults
+from diagnosis_healthy import Case, healthy
 from diagnosis_others import alarms
 from diagnosis_repair import repairs
 from diagnosis_runs import Observed, Run, Trainer, kept

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from diagnosis_architectures import ARCHITECTURES, SOUND, Variant, build
 from diagnosis_data import Data, load
-from diagnosis_faults import ARCHITECTURES, SOUND, Fault, Variant, at_fault, build, faults
+from diagnosis_faults import Fault, at_fault, faults
 from diagnosis_runs import PROBED, Trainer
 
 from keras_initkit.diagnosis import diagnose, repair

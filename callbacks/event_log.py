@@ -100,8 +100,8 @@ class EventLog:
 
     def _new_file(self) -> str:
         """Makes the file, empty, under a name that no other process has taken."""
-        while True:
-            name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        while True:  # readers take files by name: of two that a process makes within a second, 10 must not precede 9
+            name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.{next(_numbers):06}"
             path = os.path.join(self.directory, f"{name}.keras_initkit")
             try:
                 open(path, "xb").close()

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_initkit.callbacks import options, summary
-from keras_initkit.callbacks.event_log import EventLog, one_chart_each
+from keras_initkit.callbacks.event_log import EventLog
 from keras_initkit.callbacks.findings import Watch, tell
 from keras_initkit.callbacks.progress import steps_done
+from keras_initkit.callbacks.run_log import histograms_of, log_in
 from keras_initkit.callbacks.schedule import schedule
 from keras_initkit.signal.backends import step_meter, writes_logs
 from keras_initkit.signal.report import SignalReport
@@ -26,14 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from keras_initkit.diagnosis import Finding
-
-# Tensors of which there are histograms, by the tag's prefix.
-HISTOGRAMS = {
-    "output": "activation",
-    "output_gradient": "activation_gradient",
-    "weight": "weight",
-    "weight_gradient": "weight_gradient",
-}
 
 
 class LayerStatsCallback(keras.callbacks.Callback):
@@ -159,7 +152,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self._speaks = writes_logs()  # of several processes that train one model, one writes and warns
         self._log = None
         if self.log_dir is not None and self._speaks:
-            self._log = _log_in(os.path.join(self.log_dir, "train"), self.statistics)
+            self._log = log_in(os.path.join(self.log_dir, "train"), self.statistics)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Counts on from the epoch before; in the first one from what the optimizer has done."""
@@ -192,7 +185,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self._write(lambda log: log.scalars(report.step, report.scalars(self.statistics)))
         if self._with_histograms:
             self._with_histograms = False
-            self._write(lambda log: log.histograms(report.step, _histograms(report)))
+            self._write(lambda log: log.histograms(report.step, histograms_of(report)))
         if self.on_finding != "ignore" and self._watch.is_due(self.reports):
             self._diagnose()
 
@@ -241,27 +234,3 @@ class LayerStatsCallback(keras.callbacks.Callback):
 
     def _chosen(self, model: keras.Model) -> dict[str, keras.layers.Layer]:
         return select(weighted_layers(model), self.layers)
-
-
-def _histograms(report: SignalReport) -> dict[str, Any]:
-    """Histograms by tag; tensors without a finite element have none."""
-    return {
-        f"{HISTOGRAMS[row.tap.kind]}/{row.tap.layer}": row.histogram
-        for row in report.rows
-        if row.tap.kind in HISTOGRAMS and row.histogram is not None
-    }
-
-
-def _log_in(directory: str, statistics: Iterable[str]) -> EventLog:
-    """A log with the charts of every statistic, or an error that says what to do."""
-    try:
-        log = EventLog(directory)
-        log.summary(one_chart_each({name: name.replace("_", " ") for name in statistics}))
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"LayerStatsCallback: cannot write the log to {directory} ({error.strerror or error}), expected a "
-            "directory where files can be made, or a path where one can. Choose another `log_dir`, or "
-            "`log_dir=None` to measure without a log.",
-        ) from error
-    return log

@@ -79,7 +79,11 @@ class Example:
         console = Console() if sys.stdout.isatty() else Console(width=88, color_system=None)
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for heading, value in rows[0].items():
-            table.add_column(heading, justify="left" if isinstance(value, str) else "right")
+            # What does not fit is the headings, which wrap between words; a name cut short says nothing.
+            if isinstance(value, str):
+                table.add_column(heading, no_wrap=True)
+            else:
+                table.add_column(heading, justify="right", overflow="fold")
         for row in rows:
             table.add_row(*(value if isinstance(value, str) else f"{value:.3g}" for value in row.values()))
         console.print(table)
@@ -133,7 +137,7 @@ def start(name: str, **sizes: Any) -> Example:
     options = parser.parse_args([] if "ipykernel" in sys.modules else None)
     keras.utils.clear_session()
     keras.utils.set_random_seed(options.seed)
-    plt.rcParams.update({"axes.prop_cycle": matplotlib.cycler(color=COLORS), "font.size": 9, "axes.titlesize": 9})
+    plt.rcParams.update({"axes.prop_cycle": plt.cycler(color=COLORS), "font.size": 9, "axes.titlesize": 9})
     return Example(name, options)
 
 

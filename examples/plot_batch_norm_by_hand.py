@@ -67,11 +67,11 @@ example.table([{"of": name, "largest difference": value} for name, value in diff
 # is, which matters for small batches alone.
 rows = []
 for m in (2, 3, 5, 10, 20, 50, 100):
-    batches = rng.normal(3, 2, (20000 // m, m, 6)).astype("float32")
+    drawn = rng.normal(3, 2, (20000 // m, m, 6)).astype("float32")
     layer = keras.layers.BatchNormalization(momentum=0.0)  # moving_variance is that of the last batch
     layer.build((None, 6))
-    layer(batches[0], training=True)
-    batch_variances = batches.var(axis=1)
+    layer(drawn[0], training=True)
+    batch_variances = drawn.var(axis=1)
     ratio = keras.ops.convert_to_numpy(layer.moving_variance) / batch_variances[0]
     average = batch_variances.mean()
     rows.append(

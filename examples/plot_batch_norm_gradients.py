@@ -51,6 +51,7 @@ for normalized in example.track((False, True), "training"):
         update_freq=lambda steps_before: steps_before + 1 in iterations,
         layers=[f"W{i}" for i in range(1, 12)],
         sample_size=None,  # reads every element
+        on_finding="ignore",
     )
     epochs = -(-max(iterations) // (used // 200))
     model.fit(pixels, images.y_train[:used], batch_size=200, epochs=epochs, callbacks=[stats], verbose=0)

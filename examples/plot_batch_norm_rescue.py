@@ -51,7 +51,7 @@ for activation, sd, normalized in example.track(cases, "training"):
         images.y_train,
         batch_size=64,
         epochs=example.options.epochs,
-        callbacks=[LayerStatsCallback(example.log_dir(run), layers=re.compile("dense"))],
+        callbacks=[LayerStatsCallback(example.log_dir(run), layers=re.compile("dense"), on_finding="ignore")],
         verbose=0,
     ).history
     curves[activation, sd, normalized] = (layers, history["loss"])
@@ -86,7 +86,7 @@ for (activation, sd, normalized), (layers, loss) in curves.items():
     panels[1, column].plot(range(1, len(loss) + 1), loss, **style)
     panels[0, column].set(title=activation, xlabel="layer", yscale="log")
     panels[1, column].set(xlabel="epoch", yscale="log")
-panels[0, 0].set_ylabel("activations' standard deviation")
+panels[0, 0].set_ylabel("activations' sd")
 panels[1, 0].set_ylabel("training loss")
 figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
 example.figure(

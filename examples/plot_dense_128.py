@@ -54,8 +54,8 @@ for depth, activation in example.track(cases, "training"):
 # The sources judge an initialization by four criteria: 1, it trains to a lower loss; 2, units neither saturate (tanh)
 # nor explode (relu); 3, gradients are of like size in all layers; 4, activations have the same variance in all layers
 # and, under tanh, a mean near zero. Here "like" and "same" mean within a factor of 10 from the smallest to the
-# largest, "lower" below half of ln 10, the loss of guessing; a mean is
-# near zero within four standard errors of 128 units.
+# largest, "lower" below half of ln 10, the loss of guessing; a mean is near zero within four standard errors of 128
+# units.
 
 
 def spread(values):
@@ -116,15 +116,14 @@ example.figure(
     "random_uniform, whose scale ignores the layer's width, stay at guessing.",
     part="loss",
 )
-for (depth, activation), comparison in comparisons.items():
-    if depth > 1:
-        example.figure(
-            comparison.plot_variance(),
-            "Variance of each layer's activations and gradients before training: flat is what keeps the signal: "
-            + (
-                "He's scale, which makes up for the half that relu cuts off."
-                if activation == "relu"
-                else "here too He's, for tanh's gain at variance 1 is 1.6, nearer to the square root of 2 than to 1."
-            ),
-            part=activation,
-        )
+reasons = {
+    "relu": "He's scale, which makes up for the half that relu cuts off.",
+    "tanh": "here too He's, for tanh's gain at variance 1 is 1.6, nearer to the square root of 2 than to 1.",
+}
+for activation, reason in reasons.items():
+    figure = comparisons[options.depth, activation].plot_variance()
+    figure.set_size_inches(8, 4.6)
+    figure.axes[1].get_legend().remove()  # at this width there is no room beside the panels
+    figure.legend(handles=figure.axes[1].lines, loc="outside upper center", ncols=5, frameon=False, fontsize=8)
+    caption = "Variance of each layer's activations and gradients before training: flat is what keeps the signal: "
+    example.figure(figure, caption + reason, part=activation)

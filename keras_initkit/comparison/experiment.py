@@ -66,7 +66,7 @@ class Experiment:
         self.hidden = [layer for layer in self.model.layers if layer.name.startswith("hidden_")]
         self._activations = keras.Model(self.model.inputs, [layer.output for layer in self.hidden])
         self._range = activation_range(settings["activation"])
-        self._stats = LayerStatsCallback(None, update_freq="epoch")
+        self._stats = LayerStatsCallback(None, update_freq="epoch", on_finding="ignore")
 
     def _fresh(self, name: str) -> keras.Model:
         s = self.settings

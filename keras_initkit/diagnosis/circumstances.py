@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from keras_initkit.structure.calls import Call, calls
 from keras_initkit.structure.following import Following, following_activations
 from keras_initkit.structure.graph import OPAQUE, named_layers, own_weights, weighted_layers
-from keras_initkit.structure.kernels import Kernel, kernels
+from keras_initkit.structure.kernels import Kernel, as_tuple, kernels
 from keras_initkit.structure.residual import residual_branches
 
 _NORMALIZATIONS = tuple(
@@ -63,9 +64,9 @@ class Placed:
     @property
     def columns(self) -> np.ndarray:
         """The weights of each unit, shape (inputs and field, units)."""
-        moved = np.moveaxis(self.values, self.kernel.out_axes, range(-len(self.kernel.out_axes), 0))
-        units = int(np.prod([self.kernel.shape[axis] for axis in self.kernel.out_axes]))
-        return moved.reshape(-1, units)
+        axes = as_tuple(self.kernel.out_axes)
+        moved = np.moveaxis(self.values, axes, range(-len(axes), 0))
+        return moved.reshape(-1, math.prod(self.kernel.shape[axis] for axis in axes))
 
 
 class Circumstances:
@@ -89,7 +90,13 @@ class Circumstances:
 
     @functools.cached_property
     def kernels(self) -> list[Placed]:
-        """Every kernel, in the order of the layers."""
+        """Every kernel that has an element, in the order of the layers.
+
+        A model with a `train_step` of its own may train without ever being called, and so without being built; what
+        its kernels are for is unknown then.
+        """
+        if not self.model.built:
+            return []
         following = following_activations(self.model)
         branched = {id(k.variable) for branch in self._branches for k in branch.kernels}
         attention = _attention_parts(self.model)
@@ -103,7 +110,7 @@ class Circumstances:
                 id(kernel.variable) in branched or id(kernel.layer) in attention,
             )
             for kernel in kernels(self.model)
-            if (path := self.paths.get(id(kernel.variable))) is not None
+            if 0 not in kernel.shape and (path := self.paths.get(id(kernel.variable))) is not None
         ]
 
     @functools.cached_property

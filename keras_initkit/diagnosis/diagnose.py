@@ -8,7 +8,16 @@ from typing import Any
 
 import keras
 
-from keras_initkit.diagnosis import rules_depth, rules_numbers, rules_scale, rules_training, rules_units
+from keras_initkit.diagnosis import (
+    rules_backward,
+    rules_forward,
+    rules_inputs,
+    rules_kernels,
+    rules_numbers,
+    rules_rank,
+    rules_training,
+    rules_units,
+)
 from keras_initkit.diagnosis.circumstances import Circumstances
 from keras_initkit.diagnosis.evidence import Evidence
 from keras_initkit.diagnosis.finding import KINDS, SEVERITIES, Finding
@@ -19,18 +28,18 @@ from keras_initkit.signal.report import SignalReport
 ENDS = 16  # reports at each end of a run that are read
 Rule = Callable[[Evidence], Iterator[Finding]]
 RULES: tuple[Rule, ...] = (
-    rules_scale.unscaled_input,
-    rules_scale.wrong_fans,
-    rules_scale.initializer_mismatch,
+    rules_inputs.unscaled_input,
+    rules_kernels.wrong_fans,
+    rules_kernels.initializer_mismatch,
     rules_units.symmetric_units,
     rules_units.constant_output,
     rules_units.saturated_units,
     rules_units.dead_units,
-    rules_depth.vanishing_activation,
-    rules_depth.exploding_activation,
-    rules_depth.vanishing_gradient,
-    rules_depth.exploding_gradient,
-    rules_depth.rank_collapse,
+    rules_forward.vanishing_activation,
+    rules_forward.exploding_activation,
+    rules_backward.vanishing_gradient,
+    rules_backward.exploding_gradient,
+    rules_rank.rank_collapse,
     rules_training.update_too_large,
     rules_training.update_too_small,
     rules_training.frozen_weights,

@@ -187,7 +187,8 @@ def readings_of(report: SignalReport, with_kernel: set[str] | None = None) -> di
 
 def suffix(layers: Sequence[str], chosen: Iterable[str]) -> list[str]:
     """The chosen layers at the end of `layers` without a gap."""
-    chosen, found = set(chosen), []
+    chosen = set(chosen)
+    found: list[str] = []
     for layer in reversed(layers):
         if layer not in chosen:
             break

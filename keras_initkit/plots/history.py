@@ -89,7 +89,7 @@ def _as_array(cells: Cells, layers: int, steps: int) -> np.ma.MaskedArray:
     objects = np.full((layers, steps), None, dtype=object)
     for row, values in zip(objects, cells, strict=True):
         row[:] = values
-    return np.ma.masked_array(objects.astype(float), np.equal(objects, None))
+    return np.ma.masked_array(objects.astype(float), objects == np.array(None))
 
 
 def _columns(cells: np.ma.MaskedArray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -70,6 +70,7 @@ def moments_of_blocks(tensors: Sequence[tuple[int, Any]], number: int, together:
 def _merged_blocks(columns: Any, zeros: Any, owner: Any, number: int) -> tuple[Any, ...]:
     """What `moments_of_blocks` returns, from the rows of `_of_each_block`."""
     ops = keras.ops
+    columns, zeros = _on_every_device(columns), _on_every_device(zeros)
     width, total, squares, block_scale, low, high = ops.unstack(columns, 6)
 
     def summed(*values: Any) -> list[Any]:
@@ -106,6 +107,19 @@ def grouped(tensors: Sequence[tuple[int, Any]], together: bool) -> list[list[tup
 def joined(tensors: Sequence[Any], axis: int = 0) -> Any:
     """One after the other along an axis."""
     return tensors[0] if len(tensors) == 1 else keras.ops.concatenate(list(tensors), axis=axis)
+
+
+def _on_every_device(x: Any) -> Any:
+    """The same tensor, a copy of it on each device under a `keras.distribution`.
+
+    A sum over segments of what is split unevenly over devices goes wrong in XLA: rows that only fill the last part up
+    are added to the first segment.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return x
+    layout = keras.distribution.TensorLayout([None] * len(x.shape), distribution.device_mesh)
+    return keras.distribution.distribute_tensor(x, layout)
 
 
 def _float(x: Any) -> Any:

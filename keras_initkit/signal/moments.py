@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Moments:
     """Count, mean, sum of squared deviations, extremes, zeros and non-finite elements of a tensor.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Histogram = tuple[tuple[int, ...], tuple[float, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorStats:
     """Statistics of one tensor: a row of a report. `None` stands for what was not asked or does not apply.
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import keras
 import numpy as np
@@ -64,7 +65,9 @@ def test_subclassed_layers_are_measured_from_the_first_step_on():
 def test_every_optimizer_of_a_model_shows_its_gradients():
     model, callback = Adversarial(), LayerStatsCallback(None)
     model.compile()
-    model.fit(X, batch_size=24, verbose=0, callbacks=[callback])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "LayerStatsCallback: the diagnosis failed")  # the model itself is never built
+        model.fit(X, batch_size=24, verbose=0, callbacks=[callback])
     gradients = callback.reports[0].statistic("weight_gradient_variance")
     assert sorted({path.split("/")[0] for path in gradients}) == ["judge", "maker"]
 
@@ -115,7 +118,7 @@ def test_an_interrupt_in_a_measured_step_leaves_the_plain_function():
     assert not any({"call", "add_loss"} & set(vars(each)) for each in model.layers)
     layer.on = False
     fit(model, [callback])
-    assert steps(callback) == [0, 1, 2]
+    assert steps(callback) == [3, 4, 5]  # the first fit has trained three
 
 
 def test_copies_and_pickles():

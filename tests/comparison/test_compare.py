@@ -13,7 +13,7 @@ import keras_initkit as ik
 from keras_initkit.comparison.experiment import histogram
 
 pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="training steps are measured on TensorFlow alone so far"
+    keras.backend.backend() != "tensorflow", reason="TensorFlow stands for all: trains many models"
 )
 
 SMALL = {"depth": 2, "epochs": 1, "units": 8}

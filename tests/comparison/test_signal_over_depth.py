@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 import keras_initkit as ik
 
 pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="training steps are measured on TensorFlow alone so far"
+    keras.backend.backend() != "tensorflow", reason="TensorFlow stands for all: trains many models"
 )
 
 DEPTH, WIDTH, SEEDS = 10, 128, 10

@@ -8,7 +8,7 @@ from scipy import stats
 
 from keras_initkit import diagnose, probe
 from keras_initkit.diagnosis.circumstances import Circumstances
-from keras_initkit.diagnosis.rules_scale import _surprise
+from keras_initkit.diagnosis.rules_kernels import _surprise
 from keras_initkit.signal import SignalReport
 
 X = np.random.default_rng(0).standard_normal((64, 16)).astype("float32")

@@ -80,11 +80,13 @@ def test_a_layer_without_kernels_stands_by_what_it_trains():
 
 def test_a_step_s_report_has_the_moments_as_they_are():
     moments = {Tap("output", "a"): Moments.of([1.0, 2.0]), Tap("weight", "a"): Moments.of([5.0, 9.0])}
-    report = SignalReport.of_step(3, 1, moments)
+    report = SignalReport.of_step(3, 1, [TensorStats(tap, of) for tap, of in moments.items()])
+    assert report.moments == moments
     assert report.scalars() == {
         "activation_mean/a": 1.5,
         "activation_variance/a": 0.25,
         "weight_variance/a": 4.0,
+        "nonfinite/a": 0.0,
     }
     assert "a" in str(report)
     assert "epoch 1, step 3" in str(report)

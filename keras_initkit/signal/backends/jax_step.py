@@ -26,33 +26,20 @@ from keras_initkit.signal.backends.jax_step_taps import (
     tapped_layer,
     tapped_optimizer,
 )
-from keras_initkit.signal.backends.sharing import FindLayers, SharedStepMeter
+from keras_initkit.signal.backends.sharing import SharedStepMeter
 from keras_initkit.signal.sampling import sample_of
 from keras_initkit.signal.state import random_state_kept, replaced
-from keras_initkit.signal.step import StepReading, Update, reduce_taps
+from keras_initkit.signal.step import Update, reduce_taps
 from keras_initkit.signal.taps import kernels_of
 from keras_initkit.structure.taps import Tap
 
 
 class StepMeter(SharedStepMeter):
-    """Measures single training steps of `model`; see `SharedStepMeter`.
-
-    Raises:
-        ValueError: under `keras.distribution.ModelParallel`.
-    """
+    """Measures single training steps of `model`; see `SharedStepMeter`."""
 
     _plain: Any = None
     _readers: dict[bool, Callable]  # with histograms, and without
     _reducers: dict[bool, Callable]
-
-    def __init__(self, model: keras.Model, find_layers: FindLayers, reading: StepReading):
-        if isinstance(keras.distribution.distribution(), keras.distribution.ModelParallel):
-            # The statistics of weights that are split over devices come out as NaN.
-            raise ValueError(
-                "LayerStatsCallback: the model trains under keras.distribution.ModelParallel, expected DataParallel "
-                "or no distribution. Train without it to measure layers, or leave the callback out."
-            )
-        super().__init__(model, find_layers, reading)
 
     def _forget(self) -> None:
         self._plain = None

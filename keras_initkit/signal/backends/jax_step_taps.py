@@ -26,7 +26,7 @@ class Readings:
 
     def __init__(self, level: Any):
         self._level = level
-        self.seen: defaultdict[Tap, list[jax.Array]] = defaultdict(list)
+        self.seen: defaultdict[Tap, list[Any]] = defaultdict(list)
         self.calls: Counter[Tap] = Counter()
 
     def is_readable(self, tensor: jax.Array) -> bool:
@@ -111,7 +111,12 @@ def tapped_layer(layer: keras.layers.Layer, path: str, readings: Readings, unsca
         def watching(*args: Any, **kwargs: Any) -> Any:
             losses: list[Any] = []
             add_loss = layer.add_loss
-            with replaced(layer, "add_loss", lambda loss: (losses.append(loss), add_loss(loss))[1]):
+
+            def counted(loss: Any) -> None:
+                losses.append(loss)
+                add_loss(loss)
+
+            with replaced(layer, "add_loss", counted):
                 outputs = call(*args, **kwargs)
             flat = keras.tree.flatten(outputs)
             output = next(filter(_is_signal, flat), None)

@@ -142,7 +142,7 @@ class StepMeter:
         """What is to be read for all the meters that share the step."""
         readings = [meter._reading for meter in self._sharing]
         sizes = [reading.sample_size for reading in readings]
-        self._sample_size = None if None in sizes else max(sizes)
+        self._sample_size = None if None in sizes else max(size for size in sizes if size is not None)
         self._layers = {path: x for meter in self._sharing for path, x in meter._find_layers(self._model).items()}
         self._taps = taps_of(self._layers, {kind for reading in readings for kind in reading.kinds})
         limits = {path: output_limits(layer) for path, layer in self._layers.items()}

@@ -19,7 +19,7 @@ from keras_initkit.structure.taps import Tap
 class StepReadings(threading.local):
     """What the step that this thread traces or runs has read so far: replicas have threads of their own."""
 
-    readings: defaultdict[Tap, list[Any]] | None = None  # `None` outside a step
+    readings: Any = None  # lists of tensors by tap; `None` outside a step
     losses: Counter[str]  # how often a layer has called `add_loss`
     graph: Any = None
     unscale: dict[int, Callable]  # by the optimizer's id

@@ -1,0 +1,64 @@
+"""The documentation builds without a warning, and the tutorial prints what stands in it."""
+
+import contextlib
+import io
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import keras
+import pytest
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+NUMBER = re.compile(r"\d+\.?\d*(?:e[-+]?\d+)?")
+
+pytestmark = [
+    pytest.mark.skipif(not DOCS.exists(), reason="the documentation is not beside the tests"),
+    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the pages' draws are those of TensorFlow"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:LayerStatsCallback")  # of the fault that it shows
+def test_tutorial_prints_what_it_shows(tmp_path, monkeypatch):
+    """To 5 %, dead units to two of a hundred, for other processors round sums otherwise: training enlarges it."""
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / "tutorial.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == text.count("```python")
+    namespace = {}
+    for code, shown in blocks:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(code, namespace)
+        assert_alike(printed.getvalue(), shown)
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert pictures == sorted(re.findall(r"\(images/(.*?\.png)\)", text))
+    assert all((DOCS / "images" / name).exists() for name in pictures)
+    assert list((tmp_path / "logs" / "tutorial" / "train").glob("events.out.tfevents.*"))
+
+
+def assert_alike(printed, shown):
+    assert NUMBER.sub("0", printed).split() == NUMBER.sub("0", shown).split()
+    pairs = zip(NUMBER.findall(printed), NUMBER.findall(shown), strict=True)
+    for got, expected in pairs:
+        assert float(got) == pytest.approx(float(expected), rel=0.05, abs=2 if "." not in expected else 0.011)
+
+
+def test_pages_build_without_a_warning(tmp_path):
+    """Without the gallery's runs; a public name without a place in the API pages is a warning."""
+    pytest.importorskip("sphinx_gallery")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-D", "plot_gallery=0", "-d", "trees"]
+    # sphinx-gallery writes its pages beside the sources: a copy keeps the checkout clean.
+    shutil.copytree(DOCS, tmp_path / "docs", ignore=shutil.ignore_patterns("_build", "gallery"))
+    shutil.copytree(DOCS.parent / "examples", tmp_path / "examples")
+    done = subprocess.run(
+        [*command, "docs", "html"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "html" / "gallery" / "index.html").exists()
