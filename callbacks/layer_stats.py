@@ -63,8 +63,8 @@ class LayerStatsCallback(keras.callbacks.Callback):
             run together.
         layers: which layers: a name or path, a compiled regular expression (searched in the path), a layer, a
             predicate of the layer, or a list of these; `None` is all that have weights.
-        statistics: names of the above; `None` is all but those of pre-activations, for reading these changes how
-            a step is compiled, and may change the last bits of training.
+        statistics: names of the above; `None` is all but those of pre-activations, which cost most: TensorFlow
+            computes a product twice where reading it would keep it from being fused with what follows.
         histogram_freq: number of epochs between histograms of outputs, weights and the gradients of both, taken
             at an epoch's first measured step; 0 is none.
         sample_size: number of elements of each tensor that moments are taken of, spread over the batch: the

@@ -70,7 +70,7 @@ def update_too_large(evidence: Evidence) -> Iterator[Finding]:
         step,
         "error" if large[layer] > FAR_TOO_LARGE else "warning",
         {"update_to_weight": large[layer], "layers": len(large), "of": len(ratios), "healthy": "1e-4 to 1e-2"},
-        f"Lower the learning rate by {factor:.0e}: model.optimizer.learning_rate = model.optimizer.learning_rate * "
+        f"Multiply the learning rate by {factor:.0e}: model.optimizer.learning_rate = model.optimizer.learning_rate * "
         f"{factor:.0e}; or clip gradients: global_clipnorm=1.0.",
         beyond(large[layer], TOO_LARGE),
     )
