@@ -193,10 +193,10 @@ def _draw(
                 bias.assign(_plain_bias(holder))
                 notes.append(f"repair: {path}/{bias.name} set to zero: units are dead or saturated")
         if path not in with_kernel:
-            for name, value in (("gamma", keras.ops.ones_like), ("beta", keras.ops.zeros_like)):
+            for name, value in (("gamma", np.ones), ("beta", np.zeros)):
                 weight = getattr(layer, name, None)
                 if weight is not None:
-                    weight.assign(value(weight))
+                    weight.assign(value(tuple(weight.shape)))
                     notes.append(f"repair: {path}/{name} set to {'one' if name == 'gamma' else 'zero'} for {kind}")
     return notes
 
