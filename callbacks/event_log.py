@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import os
 import socket
 import struct
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-_numbers = itertools.count()
 Histogram = tuple[tuple[int, ...], tuple[float, ...]]  # counts and bin edges
 
 
@@ -99,13 +97,17 @@ class EventLog:
         self._write(event)
 
     def _new_file(self) -> str:
-        """Makes the file, empty, under a name that no other process has taken."""
-        while True:  # readers take files by name: of two that a process makes within a second, 10 must not precede 9
-            name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.{next(_numbers):06}"
-            path = os.path.join(self.directory, f"{name}.keras_initkit")
+        """Makes the file, empty, under a name of its own, later than the others': readers take files by name."""
+        second = int(time.time())
+        while True:
+            prefix = f"events.out.tfevents.{second}."
+            if any(name.startswith(prefix) for name in os.listdir(self.directory)):
+                second += 1
+                continue
+            path = os.path.join(self.directory, f"{prefix}{socket.gethostname()}.{os.getpid()}.keras_initkit")
             try:
                 open(path, "xb").close()
-            except FileExistsError:  # containers that share a directory may share host name and process number
+            except FileExistsError:  # another process came first, in another container under the same number
                 continue
             return path
 

@@ -316,11 +316,20 @@ def test_processes_of_one_name_and_number(tmp_path, monkeypatch):
     monkeypatch.setattr(event_log.time, "time", lambda: 1.0)
     paths = set()
     for _ in range(2):
-        monkeypatch.setattr(event_log, "_numbers", itertools.count())
         log = EventLog(tmp_path)
         log.scalars(0, {"mean/layer": 0.5})
         paths.add(log.path)
     assert [steps(path) for path in paths] == [[0], [0]]
+
+
+def test_a_file_that_another_process_makes_first(tmp_path, monkeypatch):
+    """Both have looked at the directory, and then make a file of the same name."""
+    first = EventLog(tmp_path)
+    monkeypatch.setattr(event_log.time, "time", lambda: float(os.path.basename(first.path).split(".")[3]))
+    looks = iter([[], os.listdir(tmp_path), os.listdir(tmp_path)])
+    monkeypatch.setattr(event_log.os, "listdir", lambda directory: next(looks))
+    second = EventLog(tmp_path)
+    assert second.path != first.path
 
 
 # Interrupts and exceptions
