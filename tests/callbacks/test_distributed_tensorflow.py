@@ -9,6 +9,8 @@ import keras
 import pytest
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="strategies of TensorFlow")
+# Up to then Keras sums the mean losses of replicas, and trains on twice the gradient. (3.3 and 3.15 were looked at.)
+SUMMED = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 6)
 
 PREPARED = """
     import json, warnings
@@ -78,7 +80,11 @@ def test_figures_are_those_of_the_global_batch_and_training_is_the_same():
         exact = ("count", "nonfinite") if rounded else ("count", "nonfinite", "zeros")
         assert [two[name] for name in exact] == [one[name] for name in exact], two["tap"]
         assert sum(two["histogram"][0]) == one["count"]
-        assert two["variance"] == pytest.approx(one["variance"], rel=1e-5), two["tap"]
+        factor = 4 if SUMMED and two["tap"][0].endswith("gradient") else 1
+        slack = (
+            1e-3 if SUMMED and two["tap"][0] == "weight_update" else 1e-5
+        )  # Adam's epsilon beside twice the gradient
+        assert two["variance"] == pytest.approx(factor * one["variance"], rel=slack), two["tap"]
         for name in ("dead", "saturated", "saturated_units"):
             expected = one[name] if one[name] is None else pytest.approx(one[name], rel=1e-5)
             assert two[name] == expected, (two["tap"], name)

@@ -120,6 +120,11 @@ class StepMeter:
         cannot be traced without being run (eagerly, or on a Python iterator), the step is not measured.
         """
         model, self._train_step = self._model, self._model.train_step
+        if self._replicas > 1 and model.built and model.optimizer is not None and not model.optimizer.built:
+            # Later versions of Keras do this by themselves. Variables made while a step is traced would have it run
+            # under a condition, in which TensorFlow 2.16 loses what replicas pass to conditions of their own.
+            with model.distribute_strategy.scope():
+                model.optimizer.build(model.trainable_variables)
         if hasattr(self._plain, "get_concrete_function") and isinstance(iterator, tf.data.Iterator):
             # Keras up to 3.6, whose TensorBoard callback expects the first batch to have traced it.
             self._plain.get_concrete_function(iterator)
