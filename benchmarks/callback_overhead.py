@@ -247,14 +247,16 @@ def main():
         child(*arguments.child)
         return
     result = {"backend": keras.backend.backend(), "keras": keras.__version__, "processors": os.cpu_count()}
+    # First: a process inherits the peak of the one that starts it.
+    peaks = {} if "memory" in arguments.skip else {name: memory(name) for name in arguments.only}
     with tempfile.TemporaryDirectory() as directory:
         for name in arguments.only:
             place = os.path.join(directory, name)
             result[name] = steps(MODELS[name], arguments.repeats, place)
             if "fit" not in arguments.skip:
                 result[name]["whole fit"] = whole_fit(MODELS[name], place)
-            if "memory" not in arguments.skip:
-                result[name]["peak memory"] = memory(name)
+            if name in peaks:
+                result[name]["peak memory"] = peaks[name]
         if "depths" not in arguments.skip:
             result["ms per layer"] = per_layer(arguments.depths, max(5, arguments.repeats // 4))
         if "writing" not in arguments.skip:
