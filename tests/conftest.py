@@ -31,3 +31,13 @@ def small_png():
     file = io.BytesIO()
     Figure((0.1, 0.1)).savefig(file, format="png")
     return file.getvalue()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says in how many ways training came out the same with the callback and without it."""
+    passed = terminalreporter.stats.get("passed", [])
+    number = sum("test_bit_identical.py::test_training_is_the_same" in report.nodeid for report in passed)
+    if number:
+        terminalreporter.write_line(
+            f"observation changes nothing: {number} configurations on {keras.backend.backend()}"
+        )
