@@ -27,7 +27,7 @@ from keras_initkit.signal.backends.jax_step_taps import (
     tapped_layer,
     tapped_optimizer,
 )
-from keras_initkit.signal.backends.sharing import SharedStepMeter
+from keras_initkit.signal.backends.sharing import SharedStepMeter, optimizers_of
 from keras_initkit.signal.sampling import sample_of
 from keras_initkit.signal.state import random_state_kept, replaced
 from keras_initkit.signal.step import Update, reduce_taps
@@ -107,7 +107,7 @@ class StepMeter(SharedStepMeter):
                 wrapped.enter_context(tapped_layer(layer, path, readings, unscale))
             for path, layer in self._activated.items():
                 wrapped.enter_context(tapped_activation(layer, path, readings, unscale))
-            for optimizer in _optimizers(model):
+            for optimizer in optimizers_of(model):
                 scaled = loss_unscaling(optimizer, model, state)
                 wrapped.enter_context(tapped_optimizer(optimizer, model, state, owners, readings, scaled))
             logs, state = train_step(state, data)
@@ -134,12 +134,6 @@ def _values(model: keras.Model, state: State) -> dict[int, jax.Array]:
     """The value of each of the model's variables in this state, by the variable's identity."""
     pairs = [(model.trainable_variables, state[0]), (model.non_trainable_variables, state[1])]
     return {id(variable): value for each in pairs for variable, value in zip(*each, strict=True)}
-
-
-def _optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
-    """The optimizer of `compile` and those that a model with its own `train_step` keeps as attributes."""
-    candidates = [model.optimizer, *vars(model).values()]
-    return list({id(x): x for x in candidates if isinstance(x, keras.optimizers.Optimizer)}.values())
 
 
 def _taken(iterator: Iterator, number: int) -> list[Any]:

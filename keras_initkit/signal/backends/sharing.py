@@ -87,7 +87,7 @@ class SharedStepMeter:
         kinds = {kind for meter in self._asking for kind in meter._reading.kinds}
         # Weights first: they are read before the step.
         taps = sorted(taps_of(layers, kinds), key=lambda tap: tap.kind != "weight")
-        if taps != self._taps:
+        if (taps, layers) != (self._taps, self._layers):
             limits = {path: output_limits(layer) for path, layer in layers.items()}
             self._limits = {path: limit for path, limit in limits.items() if limit is not None}
             self._taps = taps
@@ -98,3 +98,9 @@ class SharedStepMeter:
     def _sample_size(self) -> int | None:
         sizes = [meter._reading.sample_size for meter in self._asking]
         return None if None in sizes else max(size for size in sizes if size is not None)
+
+
+def optimizers_of(model: keras.Model, kind: type = keras.optimizers.Optimizer) -> list[Any]:
+    """The optimizer of `compile` and those that a model with its own `train_step` keeps as attributes."""
+    candidates = [model.optimizer, *vars(model).values()]
+    return list({id(x): x for x in candidates if isinstance(x, kind)}.values())

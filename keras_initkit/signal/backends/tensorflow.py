@@ -18,19 +18,18 @@ import keras
 import tensorflow as tf
 
 from keras_initkit.signal.backends.norms import under_xla
+from keras_initkit.signal.backends.sharing import FindLayers, SharedStepMeter, optimizers_of
 from keras_initkit.signal.backends.tensorflow_graph import beside_product, is_bare_product, is_inside
 from keras_initkit.signal.backends.tensorflow_taps import StepReadings, tapped_activation, tapped_apply, tapped_layer
-from keras_initkit.signal.report import TensorStats
 from keras_initkit.signal.sampling import sample_of
 from keras_initkit.signal.state import replaced
-from keras_initkit.signal.step import StepReading, Update, reduce_taps, rows_of
-from keras_initkit.signal.taps import kernels_of, taps_of, units_last, with_activation
-from keras_initkit.signal.units import output_limits
+from keras_initkit.signal.step import StepReading, Update, reduce_taps
+from keras_initkit.signal.taps import kernels_of, units_last
 from keras_initkit.structure.taps import Tap
 
 
-class StepMeter:
-    """Measures single training steps of `model`; see `signal.backends.step_meter`.
+class StepMeter(SharedStepMeter):
+    """Measures single training steps of `model`; see `SharedStepMeter`.
 
     Under `tf.distribute.MirroredStrategy` the figures are those of the global batch.
 
@@ -38,12 +37,7 @@ class StepMeter:
         ValueError: under a distribution strategy of several replicas that is another.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        find_layers: Callable[[keras.Model], dict[str, keras.layers.Layer]],
-        reading: StepReading,
-    ):
+    def __init__(self, model: keras.Model, find_layers: FindLayers, reading: StepReading):
         strategy = model.distribute_strategy
         self._replicas = strategy.num_replicas_in_sync
         multi_worker = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
@@ -56,62 +50,29 @@ class StepMeter:
                 f"{_MULTI_WORKER if multi_worker else ''}. Train under one of these to measure layers, or leave "
                 "the callback out."
             )
-        self._model, self._find_layers, self._reading = model, find_layers, reading
-        self._sharing = [self]  # the meters that this one measures for
-        self._layers: dict[str, keras.layers.Layer] = {}
-        self._taps: list[Tap] = []
-        self._activated: dict[str, keras.layers.Layer] = {}  # those whose pre-activations are read
-        self._own: tuple[list[Tap], list[Tap]] = ([], [])  # what was measured last, and what of it was asked for here
-        self._source = self  # the meter that measures for this one: another, where two callbacks share a step
-        self._waited = self._histograms = False
+        super().__init__(model, find_layers, reading)
+        self._waited = False
         self._step = StepReadings()
         self._plain: Any = None
         self._instrumented: dict[bool, Callable] = {}  # with histograms, and without
-        self._rows: Any = None
 
-    def arm(self, histograms: bool = False) -> None:
-        """Have the next training step measured. Whatever becomes of it, the one after is a plain one."""
-        model, self._rows = self._model, None
-        armed = getattr(model.train_function, "__self__", None)
-        if isinstance(armed, StepMeter):  # by another callback, or for a step that never came
-            self._source = armed
-            armed._histograms |= histograms
-            if self not in armed._sharing:
-                armed._sharing.append(self)
-                armed._instrumented = {}
-            return
-        self._source, self._replaced_function, self._histograms = self, model.train_function, histograms
-        model.train_function = self._measured_function
+    def _forget(self) -> None:
+        self._instrumented = {}
 
-    def _measured_function(self, iterator: Any) -> Any:
-        """Stands in for the training function, once."""
-        model = self._model
-        model.train_function = self._replaced_function
-        model.make_train_function()  # where `train_on_batch` has not yet
-        if self._plain is not model.train_function:
-            self._plain, self._instrumented = model.train_function, {}
+    def _measured(self, plain: Any, iterator: Any) -> Any:
+        if plain is not self._plain:
+            self._plain, self._instrumented = plain, {}
         if self._histograms not in self._instrumented:
             measured = self._build(iterator)
             if measured is None:
-                return self._plain(iterator)
+                return plain(iterator)
             self._instrumented[self._histograms] = measured
         # Keras up to 3.6 looks `train_step` up when it traces, later versions when they make the function.
         # Replicas trace in threads by turns, so their layers are wrapped once for all.
         tapped = self._tapped() if self._replicas > 1 else contextlib.nullcontext()
-        with replaced(model, "train_step", self._measured_step), tapped:
-            logs, self._rows = self._instrumented[self._histograms](iterator)
+        with replaced(self._model, "train_step", self._measured_step), tapped:
+            logs, self._matrix = self._instrumented[self._histograms](iterator)
         return logs
-
-    def collect(self) -> list[TensorStats]:
-        """The rows that the measured step read; none if it did not take place."""
-        meter = self._source
-        if meter._rows is None:
-            return []
-        if self._own[0] is not meter._taps:
-            self._own = meter._taps, taps_of(self._find_layers(self._model), self._reading.kinds)
-        types = {path: type(layer).__name__ for path, layer in meter._layers.items()}
-        rows = {row.tap: row for row in rows_of(meter._taps, meter._rows, types)}
-        return [rows[tap] for tap in self._own[1] if tap in rows]
 
     def _build(self, iterator: Any) -> Callable | None:
         """The training function of Keras, around a `train_step` that also returns the statistics.
@@ -136,24 +97,13 @@ class StepMeter:
                 self._waited = True  # for a step in which all layers are built, but those that are never called
                 return None
         if not self._instrumented:
-            self._choose()
+            self._find()
         with replaced(model, "train_step", self._measured_step):
             try:
                 model.make_train_function(force=True)
                 return model.train_function
             finally:
                 model.train_function = self._plain
-
-    def _choose(self) -> None:
-        """What is to be read for all the meters that share the step."""
-        readings = [meter._reading for meter in self._sharing]
-        sizes = [reading.sample_size for reading in readings]
-        self._sample_size = None if None in sizes else max(size for size in sizes if size is not None)
-        self._layers = {path: x for meter in self._sharing for path, x in meter._find_layers(self._model).items()}
-        self._taps = taps_of(self._layers, {kind for reading in readings for kind in reading.kinds})
-        self._activated = with_activation(self._layers, self._taps)
-        limits = {path: output_limits(layer) for path, layer in self._layers.items()}
-        self._limits = {path: limit for path, limit in limits.items() if limit is not None}
 
     def _plain_step(self, data: Any) -> Any:
         # Keras hands the `None` among the data over as an empty optional.
@@ -170,7 +120,7 @@ class StepMeter:
             for path, layer in self._activated.items():
                 activation = tapped_activation(layer, path, self._step)
                 wrapped.enter_context(replaced(layer, "activation", activation))
-            for optimizer in _optimizers(self._model):
+            for optimizer in optimizers_of(self._model):
                 apply = tapped_apply(optimizer, self._model, self._layers, self._step)
                 wrapped.enter_context(replaced(optimizer, "apply", apply))
             yield
@@ -182,7 +132,7 @@ class StepMeter:
     def _measure(self, data: Any) -> tuple[Any, tf.Tensor]:
         kinds, step = {tap.kind for tap in self._taps}, self._step
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-        step.begin(graph, _optimizers(self._model), self._model.optimizer)
+        step.begin(graph, optimizers_of(self._model), self._model.optimizer)
         readings = step.readings
         weights = [(path, weight) for path, layer in self._layers.items() for weight in kernels_of(layer)]
         # Read now: after the step they are others.
@@ -219,12 +169,6 @@ def _value(weight: keras.Variable) -> tf.Tensor:
 
 # What becomes of the training itself there, with or without a callback.
 _MULTI_WORKER = " (Keras 3 does not train under MultiWorkerMirroredStrategy: keras issue 20585)"
-
-
-def _optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
-    """The optimizer of `compile` and those that a model with its own `train_step` keeps as attributes."""
-    candidates = [model.optimizer, *vars(model).values()]
-    return list({id(x): x for x in candidates if isinstance(x, keras.optimizers.Optimizer)}.values())
 
 
 def _readable(tap: Tap, tensors: list[tf.Tensor], graph: Any) -> list[tf.Tensor]:

@@ -21,7 +21,7 @@ from typing import Any
 import keras
 import torch
 
-from keras_initkit.signal.backends.sharing import SharedStepMeter
+from keras_initkit.signal.backends.sharing import SharedStepMeter, optimizers_of
 from keras_initkit.signal.sampling import sample_of
 from keras_initkit.signal.state import global_seed, random_state_kept, replaced
 from keras_initkit.signal.step import Update, reduce_taps
@@ -75,9 +75,9 @@ class StepMeter(SharedStepMeter):
                 wrapped.enter_context(_tapped_layer(layer, path, readings, unscale))
             for path, layer in self._activated.items():
                 wrapped.enter_context(_tapped_activation(layer, path, readings, unscale))
-            for optimizer in _of_type(keras.optimizers.Optimizer, model):
+            for optimizer in optimizers_of(model, keras.optimizers.Optimizer):
                 wrapped.enter_context(_tapped_apply(optimizer, model, owners, readings, train))
-            for optimizer in _of_type(torch.optim.Optimizer, model):
+            for optimizer in optimizers_of(model, torch.optim.Optimizer):
                 wrapped.enter_context(_tapped_step(optimizer, owners, readings, train))
             yield
 
@@ -85,12 +85,6 @@ class StepMeter(SharedStepMeter):
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor for reading later: what comes after it in the step may work in place."""
     return tensor.detach().clone(memory_format=torch.contiguous_format)
-
-
-def _of_type(kind: type, model: keras.Model) -> list[Any]:
-    """The optimizer of `compile` and those that a model with its own `train_step` keeps as attributes."""
-    candidates = [model.optimizer, *vars(model).values()]
-    return list({id(x): x for x in candidates if isinstance(x, kind)}.values())
 
 
 def _loss_unscaling(optimizer: Any) -> Unscale:
