@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import keras
 
 from keras_initkit.callbacks.schedule import logarithmic
-from keras_initkit.diagnosis import Finding, diagnose
+from keras_initkit.diagnosis import Finding
+from keras_initkit.diagnosis.circumstances import Circumstances
+from keras_initkit.diagnosis.diagnose import findings_of
 from keras_initkit.signal.report import SignalReport
 
 _often = logarithmic(10)
@@ -33,12 +35,24 @@ class Watch:
         self._judged: SignalReport | None = None
         self._finite = True
         self._broken = False
+        self._structure: Circumstances | None = None  # of the model, as long as it stays the same
+        self._model: Callable[[], keras.Model | None] = _no_model
+        self._skipped = 0  # reports of other models
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_structure": None, "_model": _no_model}
+
+    def begin(self, model: keras.Model, reports: Sequence[SignalReport]) -> None:
+        """Training begins; where it is that of another model than before, the reports so far say nothing of it."""
+        self._structure = None  # there may be other layers
+        if model is not self._model():
+            self._model, self._skipped, self._known, self._finite = weakref.ref(model), len(reports), set(), True
 
     def is_due(self, reports: Sequence[SignalReport]) -> bool:
         """Whether the last of the reports is to be judged."""
         broke = self._finite and reports[-1].first_nonfinite is not None
         self._finite = self._finite and not broke
-        return broke or _often(len(reports) - 1)
+        return broke or _often(len(reports) - self._skipped - 1)
 
     def new_findings(self, reports: Sequence[SignalReport], model: keras.Model) -> list[Finding]:
         """What the reports show that was not known before. An error in a rule costs a warning, not the training."""
@@ -46,7 +60,9 @@ class Watch:
             return []
         self._judged = reports[-1]
         try:
-            found = diagnose(SimpleNamespace(reports=reports, model=model))
+            if self._structure is None or not self._structure.kernels:  # it may not have been built then
+                self._structure = Circumstances(model)
+            found = findings_of(reports[self._skipped :], self._structure)
         except Exception as error:
             self._broken = True
             warnings.warn(
@@ -59,6 +75,10 @@ class Watch:
         self._known |= {(finding.kind, finding.layer) for finding in new}
         self.findings += new
         return new
+
+
+def _no_model() -> None:
+    """Instead of a reference, which a pickle cannot hold."""
 
 
 def tell(findings: Sequence[Finding], on_finding: str | Callable[[Finding], Any], bar: bool) -> None:

@@ -149,6 +149,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         if self.model.built and all(layer.built for layer in self.model.layers):
             self._chosen(self.model)
         self._begun = False
+        self._watch.begin(self.model, self.reports)
         self._speaks = writes_logs()  # of several processes that train one model, one writes and warns
         self._log = None
         if self.log_dir is not None and self._speaks:

@@ -66,7 +66,12 @@ class Placed:
         """The weights of each unit, shape (inputs and field, units)."""
         axes = as_tuple(self.kernel.out_axes)
         moved = np.moveaxis(self.values, axes, range(-len(axes), 0))
-        return moved.reshape(-1, math.prod(self.kernel.shape[axis] for axis in axes))
+        return moved.reshape(-1, self.units)
+
+    @property
+    def units(self) -> int:
+        """How many it feeds."""
+        return math.prod(self.kernel.shape[axis] for axis in as_tuple(self.kernel.out_axes))
 
 
 class Circumstances:
@@ -114,6 +119,10 @@ class Circumstances:
         ]
 
     @functools.cached_property
+    def _layers(self) -> dict[str, keras.layers.Layer]:
+        return named_layers(self.model)
+
+    @functools.cached_property
     def _branches(self) -> list:
         return residual_branches(self.model) if self.graph else []
 
@@ -123,18 +132,23 @@ class Circumstances:
         inside = {call.path for branch in self._branches for call in branch.calls}
         return inside | {placed.path for placed in self.kernels if placed.in_branch}
 
-    @functools.cached_property
+    @property
     def trainable(self) -> set[str]:
         """Paths of layers with kernels that train."""
         return {placed.path for placed in self.kernels if placed.kernel.variable.trainable}
 
-    def usual_stddev(self, path: str) -> float:
-        """What a kernel of the layer would have by LeCun's scheme; the least of several."""
-        return min((max(p.kernel.fans.fan_in, 1.0) ** -0.5 for p in self.kernels if p.path == path), default=0.0)
+    @functools.cached_property
+    def usual_stddev(self) -> dict[str, float]:
+        """What a kernel of each layer would have by LeCun's scheme; the least of several."""
+        found: dict[str, float] = {}
+        for placed in self.kernels:
+            usual = max(placed.kernel.fans.fan_in, 1.0) ** -0.5
+            found[placed.path] = min(usual, found.get(placed.path, usual))
+        return found
 
     def bends(self, path: str) -> bool:
         """Whether a layer applies an activation."""
-        layer = named_layers(self.model)[path]
+        layer = self._layers[path]
         activation = getattr(layer, "activation", None)
         if callable(activation):
             return activation is not keras.activations.linear

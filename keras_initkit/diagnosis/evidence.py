@@ -72,6 +72,14 @@ class Reading:
         return sum(shares) / len(shares) if shares else None
 
     @property
+    def update_ratio(self) -> float | None:
+        """Standard deviation of the update over that of the kernel, where both are finite and the kernel is not 0."""
+        weight, update = self.weight, self.update
+        if not self.has_kernel or weight is None or update is None or weight.nonfinite or update.nonfinite:
+            return None
+        return update.stddev / weight.stddev if weight.stddev > 0 else None
+
+    @property
     def rank(self) -> float | None:
         """The effective rank of the output; of several calls the least."""
         return self.share("effective_rank")
@@ -146,7 +154,18 @@ class Evidence:
         """Whether a kernel has left the neighbourhood of 0 where some start, so that steps can be measured by it."""
         if self.structure is None:
             return reading.weight is not None and reading.weight.stddev > 1e-3
-        return reading.weight is not None and reading.weight.stddev > 0.1 * self.structure.usual_stddev(layer)
+        return reading.weight is not None and reading.weight.stddev > 0.1 * self.structure.usual_stddev.get(layer, 0.0)
+
+    @functools.cached_property
+    def update_ratios(self) -> dict[str, list[float]]:
+        """The updates relative to the weights of each kernel layer, a figure for each report."""
+        found: dict[str, list[float]] = {}
+        for readings in self.readings:
+            for layer, reading in readings.items():
+                ratio = reading.update_ratio if self.grown(layer, reading) else None
+                if ratio is not None:
+                    found.setdefault(layer, []).append(ratio)
+        return found
 
     def predicted(self, step: int, layer: str) -> float | None:
         """The variance that theory expects of a layer's output."""

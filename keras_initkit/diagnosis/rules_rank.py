@@ -69,6 +69,23 @@ def _flat_kernels(evidence: Evidence) -> Iterator[tuple[str, float]]:
         columns = placed.columns
         if placed.kernel.role in ("embedding", "depthwise") or placed.is_output or min(columns.shape) < 4:
             continue
-        rank = effective_rank(columns) if np.isfinite(columns).all() else None
+        if not np.isfinite(columns).all() or _least_rank(columns) > RANK:
+            continue
+        rank = effective_rank(columns)
         if rank is not None and 0 < rank < RANK and np.ptp(columns, axis=1).max() > ALIKE * np.abs(columns).max():
             yield placed.path, rank
+
+
+def _least_rank(matrix: np.ndarray) -> float:
+    r"""What the effective rank is no less than, from one product.
+
+        (sum s^2)^2 / sum s^4 <= exp(H(s^2 / sum s^2)) <= exp(H(s / sum s)),    s the singular values
+
+    Source: Renyi's entropy falls with its order; the more a distribution is sharpened, the less is its entropy.
+    """
+    scale = np.abs(matrix).max(initial=0.0)
+    if scale == 0:
+        return 0.0
+    x = (matrix / scale).astype("float32")
+    gram = x @ x.T if len(x) < x.shape[1] else x.T @ x
+    return float(np.trace(gram, dtype="float64") ** 2 / np.square(gram, dtype="float64").sum())

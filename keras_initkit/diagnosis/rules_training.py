@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
-from keras_initkit.diagnosis.evidence import Evidence, Reading
+from keras_initkit.diagnosis.evidence import Evidence
 from keras_initkit.diagnosis.finding import Finding, beyond
 
 TOO_SMALL, TOO_LARGE, FAR_TOO_LARGE = 1e-6, 0.2, 1.0
@@ -19,7 +19,7 @@ def update_too_small(evidence: Evidence) -> Iterator[Finding]:
     the kernel's, from the first on: a million steps to move by its own size. Every report, since a learning rate may
     warm up; from the first on, since updates of a trained network are small with reason. Sound runs lie near 1e-3.
     """
-    ratios = _update_ratios(evidence)
+    ratios = evidence.update_ratios
     slow = {layer: max(r) for layer, r in ratios.items() if len(r) >= LEAST_REPORTS and max(r) < TOO_SMALL}
     slow = {layer: ratio for layer, ratio in slow.items() if ratio > 0}
     if not slow or not evidence.is_initial:
@@ -51,7 +51,7 @@ def update_too_large(evidence: Evidence) -> Iterator[Finding]:
     are as large as its learning rate whatever the gradient, at up to 0.1. Kernels that start near 0 are left out
     until they have grown.
     """
-    ratios = _update_ratios(evidence)
+    ratios = evidence.update_ratios
     lasting = {layer: statistics.median(r) for layer, r in ratios.items() if len(r) >= LEAST_REPORTS}
     large = {layer: ratio for layer, ratio in lasting.items() if ratio > TOO_LARGE}
     large |= {layer: max(r) for layer, r in ratios.items() if r and max(r) > FAR_TOO_LARGE}
@@ -61,7 +61,7 @@ def update_too_large(evidence: Evidence) -> Iterator[Finding]:
     step = next(
         report.step
         for report, readings in zip(evidence.reports, evidence.readings, strict=True)
-        if layer in readings and (_ratio(readings[layer]) or 0) > TOO_LARGE
+        if layer in readings and (readings[layer].update_ratio or 0) > TOO_LARGE
     )
     factor = 1e-3 / large[layer]
     yield Finding(
@@ -106,21 +106,3 @@ def frozen_weights(evidence: Evidence) -> Iterator[Finding]:
             "Connect it: nothing between it and the loss may be stop_gradient, an integer or a comparison, and its "
             f'output has to be used. If it is to stay as it is: model.get_layer("{layer}").trainable = False.',
         )
-
-
-def _update_ratios(evidence: Evidence) -> dict[str, list[float]]:
-    """The updates relative to the weights of each kernel layer, a figure for each report."""
-    found: dict[str, list[float]] = {}
-    for readings in evidence.readings:
-        for layer, reading in readings.items():
-            ratio = _ratio(reading) if evidence.grown(layer, reading) else None
-            if ratio is not None:
-                found.setdefault(layer, []).append(ratio)
-    return found
-
-
-def _ratio(reading: Reading) -> float | None:
-    weight, update = reading.weight, reading.update
-    if not reading.has_kernel or weight is None or update is None or weight.nonfinite or update.nonfinite:
-        return None
-    return update.stddev / weight.stddev if weight.stddev > 0 else None

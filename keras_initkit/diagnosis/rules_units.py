@@ -23,11 +23,15 @@ def dead_units(evidence: Evidence) -> Iterator[Finding]:
     probability 1/2 and no more. An error where at most one unit in 20 is left.
     """
     for layer, share in evidence.lasting("dead_units").items():
+        if share <= DEAD_SHARE or _is_linear(evidence, layer):
+            continue
         reading = evidence.last.get(layer) or evidence.first[layer]
+        if reading.weight is not None and reading.weight.nonfinite:  # relu of NaN is 0, and `nonfinite` says so
+            continue
         units = _units(evidence, reading)
         chance = float(stats.binom.sf(round(share * units) - 1, units, DEAD_SHARE))
         all_dead = share == 1.0
-        if _is_linear(evidence, layer) or not (all_dead or (share > DEAD_SHARE and chance < DEAD_SURPRISE)):
+        if not all_dead and chance >= DEAD_SURPRISE:
             continue
         yield Finding(
             "dead_units",
@@ -155,7 +159,7 @@ def _units(evidence: Evidence, reading: Reading) -> int:
     if reading.units:
         return reading.units
     if evidence.structure is not None:
-        counts = [p.columns.shape[1] for p in evidence.structure.kernels if p.path == reading.layer]
+        counts = [p.units for p in evidence.structure.kernels if p.path == reading.layer]
         if counts:
             return counts[-1]
     return 10  # not known: few, so that the test asks for more

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 BLOCK = 64  # elements, next to each other in memory
+_WIDTH = 512  # of the rows that are reduced: in one of 64 elements, calling costs more than adding
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -23,19 +24,22 @@ def sample_of(tensor: Any, size: int | None) -> Any:
 
 
 def blocks_of(tensor: Any, size: int | None) -> Any:
-    """The elements of `sample_of` as a matrix, each row a block of up to 64 neighbours.
+    """The elements of `sample_of` as a matrix of at most 512 columns.
 
-    The blocks are cut into as many equal stretches as are wanted, and one is taken of each stretch, at the place
-    that multiples of the golden ratio give: they keep step with neither rows, channels nor images.
+    Blocks of up to 64 neighbours are cut into as many equal stretches as are wanted, and one is taken of each
+    stretch, at the place that multiples of the golden ratio give: they keep step with neither rows, channels nor
+    images.
     """
     shape = tuple(tensor.shape)
     known = None not in shape
     inner = math.prod(shape) if known else math.prod(n or 1 for n in shape[1:])
-    width = math.gcd(inner, BLOCK)
-    blocks = keras.ops.reshape(tensor, (-1, width))
     if size is None or (known and inner <= size):
+        return keras.ops.reshape(tensor, (-1, math.gcd(inner, _WIDTH)))
+    width = math.gcd(inner, BLOCK)
+    blocks = spread(keras.ops.reshape(tensor, (-1, width)), max(1, size // width))
+    if blocks.shape[0] is None:
         return blocks
-    return spread(blocks, max(1, size // width))
+    return keras.ops.reshape(blocks, (-1, math.gcd(math.prod(blocks.shape), _WIDTH)))
 
 
 def spread(rows: Any, wanted: int) -> Any:

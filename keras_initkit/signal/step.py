@@ -119,6 +119,9 @@ def _blocks(seen: Sequence[Any], sample_size: int | None) -> Any:
             ops.cast(sample_of(x.after, sample_size), "float32") - ops.cast(ops.reshape(x.before, (-1,)), "float32")
             for x in seen
         ]
-    if len(seen) > 1:
-        seen = [joined([ops.reshape(x, (-1,)) for x in seen])]
-    return blocks_of(seen[0], sample_size)
+    if len(seen) == 1:
+        return blocks_of(seen[0], sample_size)
+    if sample_size is not None and all(None not in x.shape for x in seen):  # of each its share, and no copy of all
+        total = max(1, sum(math.prod(x.shape) for x in seen))
+        seen = [sample_of(x, max(1, sample_size * math.prod(x.shape) // total)) for x in seen]
+    return blocks_of(joined([ops.reshape(x, (-1,)) for x in seen]), sample_size)

@@ -1,6 +1,7 @@
 """What on_finding does, in real fits of a model with a known fault, and of one without."""
 
 import copy
+import pickle
 import warnings
 
 import keras
@@ -109,14 +110,29 @@ def test_the_message_has_lines_of_its_own(capsys):
 
 
 def test_a_rule_that_fails_costs_a_warning(monkeypatch):
-    def fail(subject):
+    def fail(reports, structure):
         raise ZeroDivisionError("in a rule")
 
-    monkeypatch.setattr(findings, "diagnose", fail)
+    monkeypatch.setattr(findings, "findings_of", fail)
     callback = LayerStatsCallback(None, "batch", on_finding="stop")
     (message,) = fit(callback, "zeros")
     assert "the diagnosis failed (ZeroDivisionError: in a rule); training and measuring go on" in message
     assert len(callback.reports) == 12
+
+
+def test_a_callback_that_goes_on_to_another_model_looks_at_that_one():
+    callback = LayerStatsCallback(None, "batch")
+    assert fit(callback) == []
+    dead = keras.initializers.Constant(-100.0)
+    for step in (12, 24):  # each with layers that the models before do not have, and a fault of the same name
+        layers = [keras.Input((16,)), keras.layers.Dense(32, "relu", name=f"from_{step}")]
+        layers += [keras.layers.Dense(32, "relu", bias_initializer=dead, name="dead"), keras.layers.Dense(2)]
+        other = keras.Sequential(layers)
+        other.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        with pytest.warns(UserWarning, match=f"^LayerStatsCallback: error: dead_units in dead at step {step} "):
+            other.fit(X, Y, batch_size=10, verbose=0, callbacks=[callback])
+    assert pickle.loads(pickle.dumps(callback)).findings == callback.findings
+    assert [finding.step for finding in callback.findings if finding.kind == "dead_units"] == [12, 24]
 
 
 def test_findings_of_another_run_are_forgotten():

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_initkit.diagnosis import Finding, diagnose
+from keras_initkit.diagnosis import Finding, diagnose, rules_rank
 from keras_initkit.diagnosis.diagnose import CAUSES, findings_of
 from keras_initkit.diagnosis.finding import KINDS, beyond
 from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
+from keras_initkit.signal.statistics import effective_rank
 
 PROBE = {"output": (64, 8), "weight": (8, 8), "weight_gradient": (8, 8), "input": (64, 8), "output_gradient": (64, 8)}
 
@@ -85,6 +86,11 @@ def test_dead_units_have_to_last():
 def test_zeros_of_a_kernel_of_zeros_are_no_death():
     assert ("dead_units", "a") not in found(report(layer("a", weight=ZERO, dead_units=1.0), HEAD))
     assert ("dead_units", "bn") not in found(report(layer("bn", layer_type="BatchNormalization", dead_units=1.0), HEAD))
+
+
+def test_units_that_are_zero_because_relu_makes_zeros_of_nan_are_not_called_dead():
+    rows = layer("a", weight=moments(math.nan, nonfinite=64), dead_units=1.0)
+    assert [kind for kind, _ in found(report(rows, HEAD))] == ["nonfinite"]
 
 
 def test_saturated_units_of_hidden_layers():
@@ -175,6 +181,20 @@ def test_gradients_that_vanish_everywhere_are_those_of_a_converged_network():
 def test_exploding_gradient(first, severity):
     result = found(report(layer("a", gradient=first), layer("b"), HEAD)).get(("exploding_gradient", "a"))
     assert (result and result.severity) == severity
+
+
+def test_what_is_no_more_than_the_effective_rank():
+    rng = np.random.default_rng(0)
+    one = rng.standard_normal((40, 1)) @ rng.standard_normal((1, 30))
+    full = rng.standard_normal((40, 30))
+    assert rules_rank._least_rank(np.zeros((4, 4))) == 0
+    assert rules_rank._least_rank(np.eye(7) * 1e200) == pytest.approx(7)  # equal singular values: every entropy agrees
+    for noise in np.geomspace(1e-6, 10, 15):
+        for matrix in (one + noise * full, (one + noise * full).T):
+            singular = np.linalg.svd(matrix, compute_uv=False)
+            bound = (singular**2).sum() ** 2 / (singular**4).sum()
+            assert rules_rank._least_rank(matrix) == pytest.approx(bound, rel=1e-4)
+            assert bound <= effective_rank(matrix) * (1 + 1e-6)
 
 
 def test_rank_collapse_of_what_had_a_rank():
