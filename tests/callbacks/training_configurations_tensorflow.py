@@ -1,6 +1,7 @@
 """Configurations of `training_configurations` that only the TensorFlow backend has."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers
 from training_configurations import (
@@ -107,3 +108,13 @@ def random_numbers_of_no_seed():
 def one_device_strategy():
     with tf.distribute.OneDeviceStrategy("CPU:0").scope():
         return compiled(mlp(layers.BatchNormalization())), data()
+
+
+@configuration
+def sums_of_three_at_the_limit_of_memory():
+    """A plain step that TensorFlow expects to take a little less than what makes its memory optimizer split sums."""
+    inputs = x = layers.Input((1024,))
+    for _ in range(2):
+        x = layers.Add()([layers.Dense(1024, "tanh")(x) for _ in range(3)])
+    wide = np.random.default_rng(0).standard_normal((4, 1024)).astype("float32")
+    return compiled(keras.Model(inputs, layers.Dense(1)(x)), "mse"), {"x": wide, "y": wide[:, :1], "batch_size": 2, "epochs": 2}

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from keras_initkit.signal.backends.norms import under_xla
 from keras_initkit.signal.backends.sharing import FindLayers, SharedStepMeter, optimizers_of
-from keras_initkit.signal.backends.tensorflow_graph import beside_product, is_bare_product, is_inside
+from keras_initkit.signal.backends.tensorflow_graph import beside_readers, is_decided_later, is_inside, sums_kept
 from keras_initkit.signal.backends.tensorflow_taps import StepReadings, tapped_activation, tapped_apply, tapped_layer
 from keras_initkit.signal.sampling import sample_of
 from keras_initkit.signal.state import replaced
@@ -70,7 +70,7 @@ class StepMeter(SharedStepMeter):
         # Keras up to 3.6 looks `train_step` up when it traces, later versions when they make the function.
         # Replicas trace in threads by turns, so their layers are wrapped once for all.
         tapped = self._tapped() if self._replicas > 1 else contextlib.nullcontext()
-        with replaced(self._model, "train_step", self._measured_step), tapped:
+        with replaced(self._model, "train_step", self._measured_step), tapped, sums_kept():
             logs, self._matrix = self._instrumented[self._histograms](iterator)
         return logs
 
@@ -181,5 +181,5 @@ def _readable(tap: Tap, tensors: list[tf.Tensor], graph: Any) -> list[tf.Tensor]
             stacklevel=2,
         )
     if tap.kind == "output":  # of the others, `beside` has been taken when they were made
-        return [beside_product(x) if is_bare_product(x) else x for x in readable]
+        return [beside_readers(x) if is_decided_later(x) else x for x in readable]
     return readable

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.eager import context  # no public name leads to the options of a function's call
+
+
+@contextlib.contextmanager
+def sums_kept() -> Iterator[None]:
+    """Functions that are called here keep the order of their sums, whatever memory they take.
+
+    Where TensorFlow expects a graph to fill a processor's memory, which it takes for 256 MB, its memory optimizer
+    (memory_optimizer.cc) has sums of three tensors and more added up one by one, as they come. A step that is
+    measured takes a little more memory than the plain one, which may be just enough.
+    """
+    here = context.context()
+    usual = here.function_call_options
+    config = tf.compat.v1.ConfigProto.FromString(usual.config_proto_serialized)
+    rewriting = config.graph_options.rewrite_options
+    rewriting.memory_optimization = rewriting.NO_MEM_OPT
+    here.function_call_options = copy.copy(usual)
+    here.function_call_options.config_proto_serialized = config
+    try:
+        yield
+    finally:
+        here.function_call_options = usual
 
 
 def is_inside(tensor: tf.Tensor, graph: Any) -> bool:
@@ -40,19 +64,31 @@ def beside(output: tf.Tensor) -> tf.Tensor:
     return _replayed(output.op, [again, output.op.inputs[1]]) if with_bias else again
 
 
-def is_bare_product(output: tf.Tensor) -> bool:
-    """Whether an output is a product or convolution without a bias, which nothing may have read yet."""
-    return tf.is_symbolic_tensor(output) and output.op.type in _FUSED_PRODUCTS
+# What reads a sum and is neither fused with it nor joined: a normalization's output mostly goes there.
+_APART = {"Relu", "Conv2D", "Conv2DBackpropFilter", "MatMul", "BatchMatMulV2", "Einsum", "Mean", "SquaredDifference"}
 
 
-def beside_product(output: tf.Tensor) -> tf.Tensor:
-    """`beside` for such an output once the step is traced: itself where a normalization takes its moments.
+def is_decided_later(output: tf.Tensor) -> bool:
+    """Whether it takes the output's readers to know how to read it: a bare product, or a sum of no product."""
+    if not tf.is_symbolic_tensor(output):
+        return False
+    bare = output.op.type in _FUSED_PRODUCTS
+    return bare or (output.op.type == "AddV2" and not any(_is_product(x) for x in output.op.inputs))
 
-    Its mean and its squared deviations are two readers, so nothing is fused with it. A convolution that feeds a
-    batch normalization is not computed twice.
+
+def beside_readers(output: tf.Tensor) -> tf.Tensor:
+    """`beside` for such an output once the step is traced: itself where its readers leave it as it is.
+
+    The mean and the squared deviations that a normalization takes of a convolution are two readers, so nothing is
+    fused with it, and it is not computed twice. Nor is a sum that no other sum reads.
     """
     readers = {op.type for op in _readers(output)}
-    return output if {"Mean", "SquaredDifference"} <= readers else beside(output)
+    apart = readers <= _APART if output.op.type == "AddV2" else {"Mean", "SquaredDifference"} <= readers
+    return output if apart else beside(output)
+
+
+def _is_product(tensor: tf.Tensor) -> bool:
+    return tensor.op.type in _FUSED_PRODUCTS | _FUSED_BIASES
 
 
 def _readers(tensor: tf.Tensor) -> list[tf.Operation]:

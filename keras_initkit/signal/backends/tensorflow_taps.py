@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_initkit.signal.backends.tensorflow_graph import beside, beside_joined, is_bare_product, is_inside
+from keras_initkit.signal.backends.tensorflow_graph import beside, beside_joined, is_decided_later, is_inside
 from keras_initkit.signal.taps import kernels_of
 from keras_initkit.structure.taps import Tap
 
@@ -69,7 +69,7 @@ def tapped_layer(layer: keras.layers.Layer, path: str, step: StepReadings) -> di
         if is_inside(output, step.graph):
             step.readings[Tap("output", path)].append(output)
             return outputs
-        step.readings[Tap("output", path)].append(output if is_bare_product(output) else beside(output))
+        step.readings[Tap("output", path)].append(output if is_decided_later(output) else beside(output))
         # Where the layer itself goes on with its output, to a loss or a second output, the gradient has more
         # parts than come back through the outputs; summed in another order, its last bits would change.
         used = len(signals) > 1 and tf.is_symbolic_tensor(output) and output.consumers()
