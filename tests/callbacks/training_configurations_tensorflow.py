@@ -117,4 +117,5 @@ def sums_of_three_at_the_limit_of_memory():
     for _ in range(2):
         x = layers.Add()([layers.Dense(1024, "tanh")(x) for _ in range(3)])
     wide = np.random.default_rng(0).standard_normal((4, 1024)).astype("float32")
-    return compiled(keras.Model(inputs, layers.Dense(1)(x)), "mse"), {"x": wide, "y": wide[:, :1], "batch_size": 2, "epochs": 2}
+    model = keras.Model(inputs, layers.Dense(1)(x))
+    return compiled(model, "mse"), {"x": wide, "y": wide[:, :1], "batch_size": 2, "epochs": 2}

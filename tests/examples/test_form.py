@@ -86,6 +86,15 @@ def test_an_unknown_name_is_refused():
         form.reproduce("../x")
 
 
+def test_a_script_that_trains_gives_the_same_numbers_for_the_same_seed(tmp_path):
+    def numbers(seed):
+        return form.reproduce("batch_norm_gamma_beta", str(tmp_path), seed=seed, epochs=1)
+
+    first, again, other = numbers(3), numbers(3), numbers(4)
+    assert first == again
+    assert first["layers"] != other["layers"]
+
+
 MNIST = pathlib.Path(__file__).parents[2].parent / "shared" / "data" / "mnist_t10k.npz"
 
 
