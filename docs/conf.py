@@ -29,7 +29,9 @@ autodoc_member_order = "bysource"
 html_math_renderer = "mathml"
 html_theme = "alabaster"
 html_theme_options = {
-    "page_width": "1080px",
+    "page_width": "1280px",
+    "body_max_width": "auto",
+    "code_font_size": "0.8em",
     "sidebar_width": "230px",
     "description": "Weight initializers and signal instrumentation for Keras 3",
 }
