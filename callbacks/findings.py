@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import warnings
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,17 +35,18 @@ class Watch:
         self._finite = True
         self._broken = False
         self._structure: Circumstances | None = None  # of the model, as long as it stays the same
-        self._model: Callable[[], keras.Model | None] = _no_model
         self._skipped = 0  # reports of other models
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_structure": None, "_model": _no_model}
+        return {**vars(self), "_structure": None}
 
-    def begin(self, model: keras.Model, reports: Sequence[SignalReport]) -> None:
-        """Training begins; where it is that of another model than before, the reports so far say nothing of it."""
-        self._structure = None  # there may be other layers
-        if model is not self._model():
-            self._model, self._skipped, self._known, self._finite = weakref.ref(model), len(reports), set(), True
+    def begin(self) -> None:
+        """Training begins; the model may have got other layers."""
+        self._structure = None
+
+    def begin_another(self, reports: Sequence[SignalReport]) -> None:
+        """Training of another model than before begins: the reports so far say nothing of it."""
+        self._skipped, self._known, self._finite = len(reports), set(), True
 
     def is_due(self, reports: Sequence[SignalReport]) -> bool:
         """Whether the last of the reports is to be judged."""
@@ -75,10 +75,6 @@ class Watch:
         self._known |= {(finding.kind, finding.layer) for finding in new}
         self.findings += new
         return new
-
-
-def _no_model() -> None:
-    """Instead of a reference, which a pickle cannot hold."""
 
 
 def tell(findings: Sequence[Finding], on_finding: str | Callable[[Finding], Any], bar: bool) -> None:

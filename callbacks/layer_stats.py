@@ -146,10 +146,11 @@ class LayerStatsCallback(keras.callbacks.Callback):
         if self._metered is not self.model:
             reading = StepReading(kinds_of(self.statistics), self.sample_size)
             self._meter, self._metered = step_meter(self.model, self._chosen, reading), self.model
+            self._watch.begin_another(self.reports)
         if self.model.built and all(layer.built for layer in self.model.layers):
             self._chosen(self.model)
         self._begun = False
-        self._watch.begin(self.model, self.reports)
+        self._watch.begin()
         self._speaks = writes_logs()  # of several processes that train one model, one writes and warns
         self._log = None
         if self.log_dir is not None and self._speaks:
