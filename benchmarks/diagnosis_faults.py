@@ -37,6 +37,7 @@ class Fault(NamedTuple):
         spoiled: a layer whose kernel has a NaN.
         causes: kinds that name the same fault as well, at the same layers.
         repairable: whether it is the initialization's fault.
+        sound: initializers of the sound version, by layer and attribute, where the variant's own are the fault.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Fault(NamedTuple):
     spoiled: str = ""
     causes: tuple[str, ...] = ()
     repairable: bool = True
+    sound: Mapping[tuple[str, str], Any] = MappingProxyType({})
 
 
 def faults(name: str) -> dict[str, Fault]:
@@ -59,6 +61,7 @@ def faults(name: str) -> dict[str, Fault]:
     middle = trunk[len(trunk) // 2] if plain else "features"
     normal, constant = INITIALIZERS.RandomNormal, INITIALIZERS.Constant
     kernel = (middle, "kernel_initializer")
+    taps = 9.0 if architecture.data == "image" else 3.0
     bounded = middle if name in ("MLP tanh", "MLP sigmoid") else "features"
     deep = tuple(f"deep_{number}" for number in range(8))
     pair = {("features", "kernel_initializer"): constant(0.1), ("logits", "kernel_initializer"): constant(0.1)}
@@ -110,6 +113,7 @@ def faults(name: str) -> dict[str, Fault]:
             ("wrong",),
             Variant(wrong_fans=True),
             causes=("initializer_mismatch",),
+            sound={("wrong", "depthwise_initializer"): normal(stddev=taps**-0.5)},
         ),
         "rate too small": Fault("update_too_small", rate=1e-6, repairable=False),
         "rate too large": Fault("update_too_large", rate=1000.0, repairable=False),

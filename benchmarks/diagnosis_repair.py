@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import keras
-from diagnosis_architectures import ARCHITECTURES, SOUND, Variant, build
+from diagnosis_architectures import ARCHITECTURES, Variant, build
 from diagnosis_data import Data, load
 from diagnosis_faults import Fault, at_fault, faults
 from diagnosis_runs import PROBED, Trainer
@@ -19,7 +21,7 @@ EPOCHS = 4
 
 def repairs(seeds: list[int], names: str, verbose: bool) -> dict[str, Any]:
     """Prints, for every repairable fault, the accuracies of the sound, the faulty and the repaired model."""
-    print("\n| fault | architecture | sound | faulty | repaired | relative | sound layers kept |")
+    print("\n| fault | architecture | sound | faulty | repaired | relative, standard error | sound layers kept |")
     print("|---|---|---|---|---|---|---|")
     results: dict[str, Any] = {}
     for name, architecture in ARCHITECTURES.items():
@@ -28,28 +30,35 @@ def repairs(seeds: list[int], names: str, verbose: bool) -> dict[str, Any]:
         for label, fault in faults(name).items():
             if fault.repairable and names in f"{name}, {label}":
                 by_variant[fault.variant][label] = fault
-        plain = _scores(Trainer(build(name), data, EPOCHS, 32), data, seeds) if by_variant else []
         for variant, chosen in by_variant.items():
             trainer = Trainer(build(name, variant), data, EPOCHS, 32)
-            # Where the fault is what the variant itself is drawn by, the sound version is the model without it.
-            set_apart = variant != SOUND and all(fault.settings for fault in chosen.values())
-            sound = _scores(trainer, data, seeds) if set_apart else plain
+            sound: dict[tuple, list[float]] = {}
             for label, fault in chosen.items():
+                drawn_by = tuple(fault.sound)
+                if drawn_by not in sound:
+                    with at_fault(trainer.model, fault._replace(settings=fault.sound)):
+                        sound[drawn_by] = _scores(trainer, data, seeds)
                 with at_fault(trainer.model, fault) as spoil:
                     faulty = _scores(trainer, data, seeds, spoil)
                     repaired, notes, kept = _repaired(trainer, data, seeds, spoil)
-                means = [sum(scores) / len(scores) for scores in (sound, faulty, repaired)]
+                means = [statistics.fmean(scores) for scores in (sound[drawn_by], faulty, repaired)]
                 relative = means[2] / means[0]
+                error = relative * math.hypot(_error(sound[drawn_by]) / means[0], _error(repaired) / means[2])
                 cells = " | ".join(f"{mean:.3f}" for mean in means)
                 flag = " **short**" if relative < 0.95 else ""
-                print(f"| {label} | {name} | {cells} | {relative:.3f}{flag} | {kept} |", flush=True)
-                results[f"{name}, {label}"] = [*means, relative]
+                print(f"| {label} | {name} | {cells} | {relative:.3f} ± {error:.3f}{flag} | {kept} |", flush=True)
+                results[f"{name}, {label}"] = [*means, relative, error]
                 if verbose and flag:
                     print("\n".join(f"    {note}" for note in notes))
         keras.backend.clear_session()
-    short = [name for name, (*_, relative) in results.items() if relative < 0.95]
+    short = [name for name, (*_, relative, _) in results.items() if relative < 0.95]
     print(f"{len(results) - len(short)} of {len(results)} within 5 % of the sound version; short: {short}")
     return results
+
+
+def _error(scores: list[float]) -> float:
+    """Standard error of a mean over seeds; NaN of one."""
+    return statistics.stdev(scores) / len(scores) ** 0.5 if len(scores) > 1 else math.nan
 
 
 def _scores(trainer: Trainer, data: Data, seeds: list[int], spoil: Callable[[], None] = lambda: None) -> list[float]:

@@ -53,7 +53,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "saturated_units": (*_SCALE, "exploding_activation"),
     "dead_units": (*_SCALE, "symmetric_units"),
     "rank_collapse": (*_SCALE, "symmetric_units", "vanishing_activation", "saturated_units", "dead_units"),
-    "constant_output": ("symmetric_units", "update_too_large", "saturated_units", "dead_units"),
+    "constant_output": ("symmetric_units", "update_too_large", "vanishing_activation", "saturated_units", "dead_units"),
     "exploding_gradient": (*_SCALE, "exploding_activation"),
     "vanishing_gradient": (
         *_SCALE,
@@ -142,6 +142,9 @@ def ordered(found: Sequence[Finding], evidence: Evidence) -> list[Finding]:
     def place(finding: Finding) -> int:
         return places.get(finding.layer, len(places))
 
+    def way(finding: Finding) -> int:
+        return -1 if finding.kind in BACKWARD else 1
+
     def explains(cause: Finding, finding: Finding) -> bool:
         if cause.step > finding.step or (cause.severity == "info" and cause.kind in _BORNE):
             return False
@@ -151,19 +154,28 @@ def ordered(found: Sequence[Finding], evidence: Evidence) -> list[Finding]:
             return before and cause.step <= finding.step
         return cause.kind in CAUSES.get(finding.kind, ()) and (downstream or finding.kind in BACKWARD)
 
+    by_kind: dict[str, list[Finding]] = {}  # the first cause comes first, so that a search for any ends there
+    for finding in sorted(found, key=lambda each: (each.step, way(each) * place(each))):
+        by_kind.setdefault(finding.kind, []).append(finding)
+    gravest = {kind: min(SEVERITIES.index(each.severity) for each in several) for kind, several in by_kind.items()}
+
     def linked(finding: Finding) -> Finding:
-        causes = {cause.kind for cause in found if cause is not finding and explains(cause, finding)}
-        order = (*CAUSES.get(finding.kind, ()), finding.kind)
-        return replace(finding, consequence_of=next((kind for kind in order if kind in causes), ""))
+        for kind in (*CAUSES.get(finding.kind, ()), finding.kind):
+            if any(explains(cause, finding) for cause in by_kind.get(kind, ()) if cause is not finding):
+                return replace(finding, consequence_of=kind)
+        return finding
 
     def severity(finding: Finding) -> str:
         """A cause is as grave as what follows from it."""
-        grave = [each.severity for each in found if explains(finding, each)]
-        return min([finding.severity, *grave], key=SEVERITIES.index)
+        own = SEVERITIES.index(finding.severity)
+        followers = [kind for kind in by_kind if finding.kind in (kind, *CAUSES.get(kind, ())) and gravest[kind] < own]
+        grave = [
+            SEVERITIES.index(each.severity) for kind in followers for each in by_kind[kind] if explains(finding, each)
+        ]
+        return SEVERITIES[min([own, *grave])]
 
     def key(finding: Finding) -> tuple:
         rank = SEVERITIES.index(finding.severity), KINDS.index(finding.kind)
-        way = -1 if finding.kind in BACKWARD else 1
-        return bool(finding.consequence_of), *rank, finding.step, way * place(finding)
+        return bool(finding.consequence_of), *rank, finding.step, way(finding) * place(finding)
 
     return sorted((replace(linked(each), severity=severity(each)) for each in found), key=key)

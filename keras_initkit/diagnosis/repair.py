@@ -16,6 +16,7 @@ from keras_initkit.signal.probe import probe
 from keras_initkit.signal.report import SignalReport
 from keras_initkit.structure import kernels, weighted_layers
 from keras_initkit.structure.calls import calls
+from keras_initkit.structure.following import following_activations
 from keras_initkit.structure.graph import own_weights
 
 # What a layer's own weights are to blame for. The rest asks for other data, another architecture or another rate.
@@ -109,20 +110,34 @@ def _wanted(model: keras.Model, findings: Sequence[Finding]) -> dict[str, str]:
         if finding.kind == "nonfinite":
             for path in _spoiled(model):
                 wanted.setdefault(path, finding.kind)
-        elif finding.kind in (MENDED if not finding.consequence_of else _OWN) and finding.severity != "info":
-            for path in [*_weighted(model, finding), *(_equal(model) if finding.kind == "symmetric_units" else [])]:
+        elif finding.kind in (MENDED if not finding.consequence_of else _OWN) and _asks(finding):
+            for path in _weighted(model, finding):
                 wanted.setdefault(path, finding.kind)
+            if finding.kind == "symmetric_units":
+                for path in _equal(model, finding.layer):
+                    wanted.setdefault(path, finding.kind)
     return wanted
 
 
-def _equal(model: keras.Model) -> list[str]:
-    """Layers with a kernel of one value; of zeros they may be meant so, as heads and ends of residual branches are."""
-    found = []
+def _asks(finding: Finding) -> bool:
+    """Information asks for nothing, but that fans are wrong is a fact at any factor."""
+    return finding.severity != "info" or finding.kind == "wrong_fans"
+
+
+def _equal(model: keras.Model, beside: str) -> list[str]:
+    """Layers with a kernel of one value, as the layer of path `beside` has one.
+
+    Zeros may be meant, at the end of a residual branch or in a head, but not in a head behind layers of zeros.
+    """
+    constants: dict[str, float] = {}
     for path, layer in weighted_layers(model).items():
-        values = [np.asarray(keras.ops.convert_to_numpy(kernel)) for kernel in _kernels_of(model, layer)]
-        if any(each.size > 1 and each.flat[0] != 0 and (each == each.flat[0]).all() for each in values):
-            found.append(path)
-    return found
+        for values in (keras.ops.convert_to_numpy(kernel) for kernel in _kernels_of(model, layer)):
+            if values.size > 1 and (values == values.flat[0]).all():
+                constants[path] = max(constants.get(path, 0.0), abs(float(values.flat[0])))
+    following = following_activations(model)
+    zeros = constants.get(beside) == 0
+    heads = {path for path in constants if path in following and following[path].where == "output"}
+    return [path for path, constant in constants.items() if constant or (zeros and path in heads)]
 
 
 def _spoiled(model: keras.Model) -> list[str]:

@@ -104,10 +104,14 @@ def _entry(readings: Mapping[str, Reading], first: str, size: Callable[[Moments]
 
 
 def _where(squares: Mapping[str, float], entry: float, first: str, sign: int) -> str:
-    """The layer of the largest step, where it makes out half of the way; else the first one beyond."""
+    """The layer of the largest step, where it makes out half of the way; else the first one beyond.
+
+    A signal that falls below what its type holds is 0 at once. That counts as a millionth of the least that is not 0,
+    so that the long way there is not forgotten over its end.
+    """
     layers = list(squares)
-    logs = [math.log(max(value, 1e-300)) * sign for value in squares.values()]
-    start = math.log(max(entry, 1e-300)) * sign
+    least = min([value for value in (entry, *squares.values()) if value > 0], default=1.0)
+    start, *logs = [math.log(value or least / 1e6) * sign for value in (entry, *squares.values())]
     steps = {layers[i]: logs[i] - before for i, before in enumerate([start, *logs[:-1]])}
     largest = max(steps, key=steps.__getitem__)
     return largest if steps[largest] >= (max(logs) - start) / 2 else first

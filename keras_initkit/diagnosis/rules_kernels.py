@@ -13,7 +13,7 @@ from keras_initkit.diagnosis.circumstances import Placed
 from keras_initkit.diagnosis.evidence import Evidence
 from keras_initkit.diagnosis.finding import Finding, beyond
 from keras_initkit.theory.fans import compute_fans
-from keras_initkit.theory.gains import gain
+from keras_initkit.theory.gains import direction_for, gain
 
 SURPRISE = 1e-6
 NOTED, OFF, FAR_OFF = 10.0, 30.0, 300.0
@@ -76,7 +76,7 @@ def wrong_fans(evidence: Evidence) -> Iterator[Finding]:
             continue
         factor = max(right / mean_square, mean_square / right)
         initializer = placed.initializer
-        scale = f'keras_initkit.initializers.ActivationScaling("{_activation_name(placed)}")'
+        scale = _activation_scaling(_activation_name(placed))
         yield Finding(
             "wrong_fans",
             placed.path,
@@ -179,4 +179,9 @@ def _activation_name(placed: Placed) -> str:
 def _scheme_for(placed: Placed) -> str:
     name = _activation_name(placed)
     known = {"relu": '"he_normal"', "linear": '"glorot_uniform"', "tanh": '"glorot_uniform"', "selu": '"lecun_normal"'}
-    return known.get(name, f'keras_initkit.initializers.ActivationScaling("{name}")')
+    return known.get(name) or _activation_scaling(name)
+
+
+def _activation_scaling(name: str) -> str:
+    backward = ', direction="backward"' * (direction_for(name) == "backward")
+    return f'keras_initkit.initializers.ActivationScaling("{name}"{backward})'

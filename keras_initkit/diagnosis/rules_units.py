@@ -11,6 +11,7 @@ from keras_initkit.diagnosis.evidence import Evidence, Reading
 from keras_initkit.diagnosis.finding import Finding, beyond
 
 DEAD_SHARE, DEAD_SURPRISE = 0.5, 1e-3
+FAINT = 1e-72  # mean square: products with weights of 0.01 leave float32's normal numbers, and are taken for 0
 SATURATED_SHARE = 0.5
 ALIKE = 1e-6
 
@@ -20,10 +21,12 @@ def dead_units(evidence: Evidence) -> Iterator[Finding]:
 
     Rule: more than half of a layer's units are dead, by a binomial test at 0.1 %. Half, because a unit whose weights
     are drawn around 0 is as likely negative as positive: even if all examples look alike to it, it is dead with
-    probability 1/2 and no more. An error where at most one unit in 20 is left.
+    probability 1/2 and no more. An error where at most one unit in 20 is left. Not behind a signal so faint that its
+    products are zeros in float32, of which `vanishing_activation` speaks.
     """
+    faint = _faint(evidence)
     for layer, share in evidence.lasting("dead_units").items():
-        if share <= DEAD_SHARE or _is_linear(evidence, layer):
+        if share <= DEAD_SHARE or layer in faint or _is_linear(evidence, layer):
             continue
         reading = evidence.last.get(layer) or evidence.first[layer]
         if reading.weight is not None and reading.weight.nonfinite:  # relu of NaN is 0, and `nonfinite` says so
@@ -44,6 +47,15 @@ def dead_units(evidence: Evidence) -> Iterator[Finding]:
             'or use an activation that is never flat: activation="leaky_relu".',
             1.0 if all_dead else 1 - chance,
         )
+
+
+def _faint(evidence: Evidence) -> set[str]:
+    """The layers behind the first that puts out next to nothing, and not just nothing."""
+    readings = evidence.last or evidence.first
+    for place, reading in enumerate(readings.values()):
+        if reading.output is not None and 0 < reading.output.variance + reading.output.mean**2 < FAINT:
+            return set(list(readings)[place + 1 :])
+    return set()
 
 
 def saturated_units(evidence: Evidence) -> Iterator[Finding]:

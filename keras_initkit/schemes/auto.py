@@ -11,7 +11,7 @@ from keras_initkit.schemes.plan import Plan
 from keras_initkit.schemes.registry import register_scheme
 from keras_initkit.structure import Kernel
 from keras_initkit.structure.following import Following, following_activations
-from keras_initkit.theory.gains import gain
+from keras_initkit.theory.gains import direction_for, gain
 
 # The gate whose activation makes the state; the others' values, between 0 and 1, are only multiplied with it.
 _CANDIDATES = ("cell", "candidate")
@@ -22,10 +22,12 @@ def auto(plan: Plan, distribution: str = "truncated_normal") -> None:
     """Each kernel by the activation that follows it: Var W = gain(activation)^2 / fan_in.
 
     That is He's rule in front of relu, LeCun's in front of nothing, and their like for every other activation:
-    a signal of second moment 1 keeps it. The activation is the layer's own, or else the next one in the graph, seen
-    through normalisation, dropout, pooling and reshapes. Outputs and the projections of attention are linear.
-    Recurrent kernels are orthogonal, gate by gate; the kernels that read a recurrent layer's input have variance
-    1 / fan_in at the gates and gain^2 / fan_in at the candidate. Biases get their own layers' initializers.
+    a signal of second moment 1 keeps it. In front of sigmoids, whose second moment is mostly a mean that tells no two
+    examples apart, it is the gain that keeps the gradient's: `ActivationScaling`'s `direction="backward"`, 4.7 instead
+    of 1.8. The activation is the layer's own, or else the next one in the graph, seen through normalisation, dropout,
+    pooling and reshapes. Outputs and the projections of attention are linear. Recurrent kernels are orthogonal, gate
+    by gate; the kernels that read a recurrent layer's input have variance 1 / fan_in at the gates and gain^2 / fan_in
+    at the candidate. Biases get their own layers' initializers.
 
     Where the graph does not tell (the ways part, they end in a sum, the model is subclassed), the kernel is as for its
     own activation, or linear, and the report says so. So each branch of a residual sum keeps the signal that it reads,
@@ -35,7 +37,7 @@ def auto(plan: Plan, distribution: str = "truncated_normal") -> None:
         plan: what may be set.
         distribution: as in `ActivationScaling`.
 
-    Source: He et al. 2015, eq. 10; LeCun et al. 1998; Saxe et al. 2014 (orthogonal).
+    Source: He et al. 2015, eq. 10 and 14; LeCun et al. 1998; Saxe et al. 2014 (orthogonal).
     """
     following = following_activations(plan.model)
     linear = ActivationScaling("linear", distribution=distribution)
@@ -55,12 +57,13 @@ def auto(plan: Plan, distribution: str = "truncated_normal") -> None:
             activation = getattr(kernel.layer, "activation", None)
             for gate, name in enumerate(kernel.gates):
                 if name in _CANDIDATES:
-                    values[..., gate, :] *= gain(activation)
+                    values[..., gate, :] *= gain(activation, direction_for(activation))
             plan.assign(variable, values.reshape(tuple(variable.shape)))
             plan.note(variable, f"gates linear, {name_of(activation)}")
         else:
             follows = _follows(kernel, path, following)
-            scaling = ActivationScaling(follows.activation, distribution=distribution)
+            direction = direction_for(follows.activation)
+            scaling = ActivationScaling(follows.activation, distribution=distribution, direction=direction)
             plan.assign(variable, draw_kernel(kernel, scaling, seed))
             plan.note(variable, follows.where if follows.certain else "linear?")
             if not follows.certain:

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from keras_initkit.theory.activations import Activation, evaluate, keras_name, resolve
+from keras_initkit.theory.activations import Activation, activation_range, evaluate, keras_name, resolve
 from keras_initkit.theory.quadrature import sample
 
 DIRECTIONS = ("forward", "backward")
@@ -75,6 +75,26 @@ def gain(activation: Activation, direction: str = "forward") -> float:
             "Expected an activation that lets some signal through, and finite values of it."
         )
     return 1 / math.sqrt(mean_square)
+
+
+def direction_for(activation: Activation) -> str:
+    """The direction whose gain a kernel in front of `activation` is to have.
+
+    Forward, as in He et al. 2015, but backward for bounded activations whose mean outweighs their variance: sigmoids,
+    where the mean makes 85 % of the second moment. It is the same for all examples; keeping it loses their differences
+    and the gradient, by 1.85 / 4.72 a layer, the forward by the backward gain. Glorot and Bengio 2010 ask there for
+    four times tanh's deviation, 1 / f'(0). An unbounded one (softplus) would explode with depth by its backward gain.
+
+    Raises:
+        ValueError: as `gain`.
+
+    >>> direction_for("sigmoid"), direction_for("tanh"), direction_for("softplus")
+    ('backward', 'forward', 'forward')
+    """
+    low, high = activation_range(activation)
+    if not math.isfinite(high - low):
+        return "forward"
+    return "backward" if 2 * expectation(activation, power=1) ** 2 > expectation(activation) else "forward"
 
 
 def expectation(

@@ -50,6 +50,15 @@ def test_initializer_mismatch_is_a_factor_of_ten_from_every_scheme(stddev, sever
         assert 'keras_initkit.initialize(model, "he_normal", layers="a")' in found.remedy
 
 
+@pytest.mark.parametrize(("activation", "backward"), [("sigmoid", True), ("gelu", False)])
+def test_the_remedy_is_what_auto_draws(activation, backward):
+    model = mlp(L.Dense(32, activation, kernel_initializer=normal(8.0), name="a"))
+    (found,) = [f for f in diagnose(model, X) if f.kind == "initializer_mismatch"]
+    direction = ', direction="backward"' if backward else ""
+    scaling = f'keras_initkit.initializers.ActivationScaling("{activation}"{direction})'
+    assert f'keras_initkit.initialize(model, {scaling}, layers="a")' in found.remedy
+
+
 def test_a_slight_mismatch_explains_nothing():
     """Or a factor of ten in the first layer would be to blame for units that are dead by their bias in the last."""
     dead = L.Dense(

@@ -62,8 +62,8 @@ def test_layers_of_equal_units_are_all_drawn_each_from_a_draw_of_its_own():
     model = mlp(a=zeros, b=zeros, c=zeros, head=zeros)
     x = inputs()
     repair(model, diagnose(model, x), x)
-    kernels = [keras.ops.convert_to_numpy(model.get_layer(name).kernel) for name in "abc"]
-    assert all(len(np.unique(kernel, axis=1).T) == UNITS for kernel in kernels)
+    kernels = [keras.ops.convert_to_numpy(model.get_layer(name).kernel) for name in ("a", "b", "c", "head")]
+    assert all(len(np.unique(kernel, axis=1).T) == kernel.shape[1] for kernel in kernels)
     assert not np.array_equal(kernels[1], kernels[2])
 
 
@@ -98,6 +98,13 @@ def test_what_follows_from_another_fault_and_what_is_no_initialization_stay():
         "repair: unscaled_input in a is left to you. Put keras.layers.Normalization() first.",
         "repair: update_too_large in c is left to you. Change something.",
     )
+
+
+def test_wrong_fans_are_mended_even_where_they_are_mere_information():
+    model = mlp()
+    before = weights_of(model)
+    repair(model, [finding("wrong_fans", "b", severity="info"), finding("initializer_mismatch", "c", severity="info")])
+    assert changed(before, model) == {f"{model.name}/b/kernel"}
 
 
 def test_a_layer_without_weights_stands_for_those_before_it_back_to_a_kernel():

@@ -145,6 +145,25 @@ def test_vanishing_names_the_layer_of_the_one_large_step_or_the_first_beyond():
     assert ("vanishing_activation", "c") in found(step)
     depth = [layer(f"l{i}", read=1.0 if i == 0 else None, output=0.6**i) for i in range(12)]
     assert ("vanishing_activation", "l7") in found(report(*depth, HEAD))  # 0.6^14 < 1e-3
+    # That a signal is 0 in the end, once it is smaller than what its type holds, is not the largest step.
+    underflow = [layer(f"l{i}", read=1.0 if i == 0 else None, output=0.6**i if i < 100 else 0.0) for i in range(120)]
+    assert ("vanishing_activation", "l7") in found(report(*underflow, HEAD))
+    cut = [layer("a", read=1.0), layer("b", output=0.5), layer("c", output=0.0), layer("d", output=0.0)]
+    assert ("vanishing_activation", "c") in found(report(*cut, HEAD))
+
+
+def test_units_that_get_next_to_nothing_are_not_called_dead():
+    def outputs(*sizes):
+        return report(
+            *[
+                layer(f"l{i}", read=1.0 if i == 0 else None, output=size, dead_units=float(size == 0))
+                for i, size in enumerate(sizes)
+            ],
+            HEAD,
+        )
+
+    assert {kind for kind, _ in found(outputs(1e-10, 1e-25, 1e-37, 0.0, 0.0))} == {"vanishing_activation"}
+    assert ("dead_units", "l2") in found(outputs(1e-10, 1e-25, 0.0, 0.0))
 
 
 def test_the_variance_vanishes_where_a_sigmoid_puts_out_one_half():

@@ -47,6 +47,23 @@ def test_variance_is_the_gains_square_over_the_fan(name):
     assert head.scale == pytest.approx(1.0, rel=10 * np.sqrt(1.37 / 2e5))
 
 
+@pytest.mark.parametrize("name", ["sigmoid", "hard_sigmoid"])
+def test_sigmoids_keep_the_gradient_instead_of_their_mean(name):
+    slope = {"sigmoid": lambda z: np.exp(-z) / (1 + np.exp(-z)) ** 2, "hard_sigmoid": lambda z: (abs(z) < 3) / 6}[name]
+    model = keras.Sequential([keras.Input((200,)), L.Dense(500, name), L.Dense(100)])
+    change = ik.initialize(model, "auto", seed=1).kernels[0]
+    assert change.scale == pytest.approx(1 / second_moment(slope), rel=10 * np.sqrt(1.37 / 4e5))
+
+
+def test_a_recurrent_candidate_of_sigmoids_does_too():
+    model = keras.Sequential([keras.Input((None, 400)), L.LSTM(300, activation="sigmoid")])
+    ik.initialize(model, "auto", seed=1)
+    gates = keras.ops.convert_to_numpy(model.layers[0].cell.kernel).reshape(400, 4, 300)
+    scales = 400 * gates.var(axis=(0, 2))
+    slope = second_moment(lambda z: np.exp(-z) / (1 + np.exp(-z)) ** 2)
+    assert scales == pytest.approx([1, 1, 1 / slope, 1], rel=10 * np.sqrt(1.37 / 4.8e5))
+
+
 WAYS = {
     "activation_layer": (lambda x: L.ReLU()(x), "relu"),
     "named_activation": (lambda x: L.Activation("tanh")(x), "tanh"),

@@ -12,6 +12,7 @@ from scipy.stats import norm
 
 from keras_initkit.theory import gain
 from keras_initkit.theory.activations import activation_names
+from keras_initkit.theory.gains import direction_for
 
 # JAX computes in single precision unless told otherwise.
 TOLERANCE = 1e-6 if keras.backend.backend() == "jax" else 1e-9
@@ -178,3 +179,23 @@ def test_a_gain_can_be_asked_for_while_a_model_is_traced():
 def test_no_gain(arguments, message):
     with pytest.raises(ValueError, match=message):
         gain(*arguments)
+
+
+# Bounded, with the mean of its values for z ~ N(0, 1): one half by symmetry, or none.
+BOUNDED = {"sigmoid": 0.5, "hard_sigmoid": 0.5, "tanh": 0.0, "softsign": 0.0, "relu6": None}
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_the_backward_gain_stands_for_bounded_activations_that_are_mostly_mean(name):
+    function, _, kinks = ORACLES[name]
+    mean = BOUNDED.get(name, 0.0)
+    if mean is None:  # phi(0) - phi(6) + 6 (1 - Phi(6))
+        mean = norm.pdf(0) - norm.pdf(6) + 6 * norm.sf(6)
+    variance = expectation(function, *kinks) - mean**2
+    assert direction_for(name) == ("backward" if mean**2 > variance else "forward")
+
+
+def test_the_way_up_of_a_hyperbolic_tangent_decides():
+    # tanh + c: its mean c outweighs its variance, 0.3943, from c = 0.628 on.
+    assert direction_for(lambda z: keras.ops.tanh(z) + 0.62) == "forward"
+    assert direction_for(lambda z: keras.ops.tanh(z) + 0.64) == "backward"
