@@ -34,7 +34,7 @@ def moments_of_blocks(tensors: Sequence[tuple[int, Any]], number: int, together:
         number: of tensors; those without blocks have a count of 0.
         together: whether blocks of one width are copied into one matrix, as suits samples.
     """
-    from keras_initkit.signal.backends.norms import norm  # that package needs this module
+    from keras_initkit.signal.backends.native import norm  # that package needs this module
 
     ops = keras.ops
     groups = grouped(tensors, together)

@@ -44,16 +44,18 @@ def blocks_of(tensor: Any, size: int | None) -> Any:
 
 def spread(rows: Any, wanted: int) -> Any:
     """At most `wanted` rows of a matrix, from all over it."""
+    from keras_initkit.signal.backends.native import take_rows  # that package needs this module
+
     ops = keras.ops
     places = np.arange(wanted) + np.arange(wanted) * _GOLDEN % 1
     available = rows.shape[0]
     if available is not None:
         if available <= wanted:
             return rows
-        return ops.take(rows, (places * (available / wanted)).astype("int32"), axis=0)
+        return take_rows(rows, (places * (available / wanted)).astype("int32"))
     # In float32 a place may be off by a few rows, and no more.
     available = ops.shape(rows)[0]
     taken = ops.minimum(available, wanted)
     stretch = ops.cast(available, "float32") / ops.cast(taken, "float32")
     chosen = ops.cast(ops.convert_to_tensor(places, "float32")[:taken] * stretch, "int32")
-    return ops.take(rows, ops.minimum(chosen, available - 1), axis=0)
+    return take_rows(rows, ops.minimum(chosen, available - 1))

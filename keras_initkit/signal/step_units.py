@@ -38,7 +38,7 @@ def of_units(
         means: of all elements of every tap, where they are known.
         over_replicas: see `reduce_taps`.
     """
-    from keras_initkit.signal.backends.norms import norm  # that package needs this module
+    from keras_initkit.signal.backends.native import norm  # that package needs this module
 
     ops = keras.ops
     taps = list(tensors)

@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_initkit.signal.backends.norms import under_xla
+from keras_initkit.signal.backends.native import under_xla
 from keras_initkit.signal.backends.sharing import FindLayers, SharedStepMeter, optimizers_of
 from keras_initkit.signal.backends.tensorflow_graph import beside_readers, is_decided_later, is_inside, sums_kept
 from keras_initkit.signal.backends.tensorflow_taps import StepReadings, tapped_activation, tapped_apply, tapped_layer
@@ -132,6 +132,8 @@ class StepMeter(SharedStepMeter):
     def _measure(self, data: Any) -> tuple[Any, tf.Tensor]:
         kinds, step = {tap.kind for tap in self._taps}, self._step
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        if graph is not None and self._makes_variables():
+            return self._train_step(data), reduce_taps(dict.fromkeys(self._taps, ()), {}, None, self._histograms)
         step.begin(graph, optimizers_of(self._model), self._model.optimizer)
         readings = step.readings
         weights = [(path, weight) for path, layer in self._layers.items() for weight in kernels_of(layer)]
@@ -161,6 +163,15 @@ class StepMeter(SharedStepMeter):
         over_replicas = functools.partial(replica.all_reduce, "SUM")
         rows = reduce_taps(seen, self._limits, self._sample_size, self._histograms, over_replicas)
         return logs, replica.all_gather(rows[None], axis=0)
+
+    def _makes_variables(self) -> bool:
+        """Whether this trace will be done again without being run, as TensorFlow does where variables were made.
+
+        So it is of Keras' own `train_step` before the optimizer is built; to read anything then is of no use.
+        """
+        model = self._model
+        own = getattr(self._train_step, "__func__", None) is keras.Model.train_step
+        return own and bool(model.trainable_weights) and model.optimizer is not None and not model.optimizer.built
 
 
 def _value(weight: keras.Variable) -> tf.Tensor:
