@@ -68,7 +68,7 @@ def _variance(moments: Moments) -> float:
 
 
 def _mean_square(moments: Moments) -> float:
-    return moments.variance + moments.mean * moments.mean  # not **, which raises where it overflows
+    return moments.mean_square
 
 
 def _forward(

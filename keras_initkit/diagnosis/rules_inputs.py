@@ -63,8 +63,8 @@ def _inputs(evidence: Evidence) -> Iterator[tuple[str, float, float | None]]:
             continue
         read = reading.moments("input")
         if read is not None:
-            if read.nonfinite == 0 and (read.zero_fraction < SPARSE or read.variance + read.mean * read.mean > 1):
-                yield layer, read.variance + read.mean * read.mean, read.mean
+            if read.nonfinite == 0 and (read.zero_fraction < SPARSE or read.mean_square > 1):
+                yield layer, read.mean_square, read.mean
         elif evidence.is_initial:
             guess = _read_back(evidence, layer)
             if guess is not None:
@@ -80,14 +80,14 @@ def _read_back(evidence: Evidence, layer: str) -> float | None:
     weight, output = reading.weight, reading.output
     if len(placed) != 1 or weight is None or output is None or output.nonfinite or placed[0].kernel.gates:
         return None
-    per_input = placed[0].kernel.fans.fan_in * (weight.variance + weight.mean * weight.mean)
+    per_input = placed[0].kernel.fans.fan_in * weight.mean_square
     activation = getattr(placed[0].kernel.layer, "activation", None)
     if not per_input > 0 or not callable(activation):
         return None
     saturated = reading.mean_share("saturated")
     try:
         if saturated is None:  # z of N(0, s^2) has E[f(z)^2] near s^2 / gain^2, as far as f is homogeneous
-            return (output.variance + output.mean * output.mean) * gain(activation) ** 2 / per_input
+            return output.mean_square * gain(activation) ** 2 / per_input
     except ValueError:
         return None
     if not saturated > 0.5:

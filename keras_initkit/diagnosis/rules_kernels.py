@@ -114,7 +114,7 @@ def _judged(evidence: Evidence) -> Iterator[tuple[Placed, float, int]]:
             weight = evidence.first[placed.path].weight
             if several.count(placed.path) > 1 or weight is None:
                 continue
-            mean_square = weight.variance + weight.mean * weight.mean
+            mean_square = weight.mean_square
         else:
             values = placed.values
             mean_square = float(np.square(values).mean())

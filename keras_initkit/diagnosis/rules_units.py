@@ -53,7 +53,7 @@ def _faint(evidence: Evidence) -> set[str]:
     """The layers behind the first that puts out next to nothing, and not just nothing."""
     readings = evidence.last or evidence.first
     for place, reading in enumerate(readings.values()):
-        if reading.output is not None and 0 < reading.output.variance + reading.output.mean**2 < FAINT:
+        if reading.output is not None and 0 < reading.output.mean_square < FAINT:
             return set(list(readings)[place + 1 :])
     return set()
 

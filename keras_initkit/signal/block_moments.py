@@ -39,7 +39,7 @@ def moments_of_blocks(tensors: Sequence[tuple[int, Any]], number: int, together:
     ops = keras.ops
     groups = grouped(tensors, together)
     matrices = [joined([blocks for _, blocks in group]) for group in groups]
-    owner = joined([_filled(blocks, place) for group in groups for place, blocks in group])
+    owner = _owners([each for group in groups for each in group])
     small = [all(_elements(blocks) <= _SMALL for _, blocks in group) for group in groups]
     zeros = [_zeros(x) for x in matrices]
     exact = [_of_each_block(x) if is_small else None for x, is_small in zip(matrices, small, strict=True)]
@@ -126,11 +126,13 @@ def _float(x: Any) -> Any:
     return x if keras.backend.standardize_dtype(x.dtype) == "float64" else keras.ops.cast(x, "float32")
 
 
-def _filled(blocks: Any, place: int) -> Any:
-    """The number of the tensor for each of its blocks."""
-    if blocks.shape[0] is not None:
-        return keras.ops.convert_to_tensor(np.full(blocks.shape[0], place, "int32"))
-    return keras.ops.full((keras.ops.shape(blocks)[0],), place, dtype="int32")
+def _owners(tensors: Sequence[tuple[int, Any]]) -> Any:
+    """The number of the tensor for each of all their blocks."""
+    ops = keras.ops
+    if all(blocks.shape[0] is not None for _, blocks in tensors):
+        places, counts = zip(*[(place, blocks.shape[0]) for place, blocks in tensors], strict=True)
+        return ops.convert_to_tensor(np.repeat(np.array(places, "int32"), counts))
+    return joined([ops.full((ops.shape(blocks)[0],), place, dtype="int32") for place, blocks in tensors])
 
 
 def _of_each_block(x: Any) -> Any:
@@ -179,7 +181,7 @@ def counts_of_blocks(tensors: Sequence[tuple[int, Any]], number: int, together: 
     total = 0
     for group in grouped(tensors, together):
         x = ops.cast(joined([blocks for _, blocks in group]), "float32")
-        owner = joined([_filled(blocks, place) for place, blocks in group])
+        owner = _owners(group)
         finite = ops.isfinite(x)
         size = ops.log10(ops.abs(ops.where(finite, x, ops.zeros_like(x))))
         place = ops.clip(ops.floor(_PER_DECADE * (size - _LOWEST)) + 1, 0, BINS // 2)

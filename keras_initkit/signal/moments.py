@@ -90,6 +90,11 @@ class Moments:
         return self.m2 / self.count if self.count else math.nan
 
     @property
+    def mean_square(self) -> float:
+        """Mean of the squares; infinite where they overflow."""
+        return self.variance + self.mean * self.mean  # not **, which raises where it overflows
+
+    @property
     def stddev(self) -> float:
         """Square root of the variance."""
         return math.sqrt(self.variance)

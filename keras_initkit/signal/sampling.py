@@ -16,30 +16,38 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 def sample_of(tensor: Any, size: int | None) -> Any:
     """At most `size` of a tensor's elements, as a vector; all of them if there are no more, or `size` is `None`.
 
+    Blocks of up to 64 neighbours are cut into as many equal stretches as are wanted, and one is taken of each
+    stretch, at the place that multiples of the golden ratio give: they keep step with neither rows, channels nor
+    images.
+
     Args:
         tensor: of any shape; only its first dimension may be unknown while a graph is traced.
         size: number of elements.
     """
-    return keras.ops.reshape(blocks_of(tensor, size), (-1,))
+    return keras.ops.reshape(_taken(tensor, size), (-1,))
 
 
 def blocks_of(tensor: Any, size: int | None) -> Any:
-    """The elements of `sample_of` as a matrix of at most 512 columns.
+    """The elements of `sample_of` as a matrix of at most 512 columns."""
+    taken = _taken(tensor, size)
+    if taken is not tensor and taken.shape[0] is None:
+        return taken
+    return keras.ops.reshape(taken, (-1, math.gcd(_known_elements(taken), _WIDTH)))
 
-    Blocks of up to 64 neighbours are cut into as many equal stretches as are wanted, and one is taken of each
-    stretch, at the place that multiples of the golden ratio give: they keep step with neither rows, channels nor
-    images.
-    """
-    shape = tuple(tensor.shape)
-    known = None not in shape
-    inner = math.prod(shape) if known else math.prod(n or 1 for n in shape[1:])
-    if size is None or (known and inner <= size):
-        return keras.ops.reshape(tensor, (-1, math.gcd(inner, _WIDTH)))
+
+def _taken(tensor: Any, size: int | None) -> Any:
+    """The tensor itself, or rows of at most 64 of its elements."""
+    inner = _known_elements(tensor)
+    if size is None or (None not in tensor.shape and inner <= size):
+        return tensor
     width = math.gcd(inner, BLOCK)
-    blocks = spread(keras.ops.reshape(tensor, (-1, width)), max(1, size // width))
-    if blocks.shape[0] is None:
-        return blocks
-    return keras.ops.reshape(blocks, (-1, math.gcd(math.prod(blocks.shape), _WIDTH)))
+    return spread(keras.ops.reshape(tensor, (-1, width)), max(1, size // width))
+
+
+def _known_elements(tensor: Any) -> int:
+    """Of the tensor, or of each entry along a first dimension that is not known."""
+    shape = tuple(tensor.shape)
+    return math.prod(shape) if None not in shape else math.prod(n or 1 for n in shape[1:])
 
 
 def spread(rows: Any, wanted: int) -> Any:

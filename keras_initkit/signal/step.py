@@ -115,13 +115,11 @@ def _blocks(seen: Sequence[Any], sample_size: int | None) -> Any:
     """Blocks of the elements that moments are taken of."""
     ops = keras.ops
     if isinstance(seen[0], Update):
-        seen = [
-            ops.cast(sample_of(x.after, sample_size), "float32") - ops.cast(ops.reshape(x.before, (-1,)), "float32")
-            for x in seen
-        ]
+        seen = [ops.cast(sample_of(x.after, sample_size), "float32") - ops.cast(x.before, "float32") for x in seen]
     if len(seen) == 1:
         return blocks_of(seen[0], sample_size)
+    share = None
     if sample_size is not None and all(None not in x.shape for x in seen):  # of each its share, and no copy of all
-        total = max(1, sum(math.prod(x.shape) for x in seen))
-        seen = [sample_of(x, max(1, sample_size * math.prod(x.shape) // total)) for x in seen]
-    return blocks_of(joined([ops.reshape(x, (-1,)) for x in seen]), sample_size)
+        share = sample_size / max(1, sum(math.prod(x.shape) for x in seen))
+    parts = [sample_of(x, None if share is None else max(1, int(share * math.prod(x.shape)))) for x in seen]
+    return blocks_of(joined(parts), sample_size)

@@ -16,6 +16,8 @@ from keras_initkit.signal.units import SATURATION_DEPTH, SATURATION_SHARE
 from keras_initkit.structure.taps import Tap
 
 Limits = tuple[float, float]
+TOGETHER = 2**23  # elements that are kept until they have been checked: 32 MiB
+SOME_BATCH = 64  # taken for a size that is not known while the step is traced
 UNITS = ("saturated", "dead_units", "saturated_units")
 
 
@@ -38,11 +40,55 @@ def of_units(
         means: of all elements of every tap, where they are known.
         over_replicas: see `reduce_taps`.
     """
+    taps = list(tensors)
+    rows = {tap: _rows(seen) for tap, seen in tensors.items() if tap.kind == "output" and _has_units(seen)}
+    groups = _groups(tensors)
+    counted = [_counted({tap: tensors[tap] for tap in group}, rows, limits, means) for group in groups]
+    order = [tap for group in groups for tap in group]
+    nonfinite = joined([of_group for of_group, _ in counted])
+    if order != taps:
+        nonfinite = keras.ops.take(nonfinite, np.array([order.index(tap) for tap in taps]))
+    vectors = [np.full(len(taps), math.nan) for _ in UNITS]
+    if not rows:
+        return nonfinite, [keras.ops.convert_to_tensor(vector, widest_float()) for vector in vectors]
+    alive = joined([of_group for _, of_group in counted if of_group is not None])
+    return nonfinite, _shares(taps, rows, limits, sample_size, alive, over_replicas)
+
+
+def _groups(tensors: Mapping[Tap, Sequence[Any]]) -> list[list[Tap]]:
+    """Taps that are checked together: of one time in the step, and no more than fit in some memory.
+
+    What is checked is kept until the sums of all its group are known. So that a large network's signals are not all
+    kept to the end of the step, there are several groups, and because each takes time to trace and to run, not more.
+    """
+    groups: list[list[Tap]] = []
+    size, kind = 0, ""
+    for tap in sorted(tensors, key=lambda tap: tap.kind.removesuffix("_update")):  # weights with their updates
+        elements = 0 if _is_weight(tap) else sum(map(_elements, tensors[tap]))
+        if not groups or size + elements > TOGETHER or (size and tap.kind != kind):
+            groups.append([])
+            size = 0
+        groups[-1].append(tap)
+        size, kind = size + elements, tap.kind
+    return groups
+
+
+def _is_weight(tap: Tap) -> bool:
+    return tap.kind in ("weight", "weight_update")
+
+
+def _elements(x: Any) -> int:
+    return math.prod(SOME_BATCH if n is None else n for n in x.shape)
+
+
+def _counted(
+    tensors: Mapping[Tap, Sequence[Any]], all_rows: Mapping[Tap, list[Any]], limits: Mapping[str, Limits], means: Any
+) -> tuple[Any, Any]:
+    """For each tap the number of elements that are not finite; for each unit of each output how often it is not 0."""
     from keras_initkit.signal.backends.native import norm  # that package needs this module
 
     ops = keras.ops
-    taps = list(tensors)
-    rows = {tap: _rows(seen) for tap, seen in tensors.items() if tap.kind == "output" and _has_units(seen)}
+    taps, rows = list(tensors), {tap: all_rows[tap] for tap in tensors if tap in all_rows}
     sums = {tap: _added([_column_sums(each) for each in several]) for tap, several in rows.items()}
     others = [tap for tap in taps if tensors[tap] and tap not in rows and means is None]
     # A weight that is finite after the step was so before.
@@ -68,10 +114,7 @@ def of_units(
         return (ops.stack(number), *([joined(alive)] if alive else []))
 
     nonfinite, *alive = ops.cond(finite, from_sums, from_elements)
-    vectors = [np.full(len(taps), math.nan) for _ in UNITS]
-    if not rows:
-        return nonfinite, [ops.convert_to_tensor(vector, widest_float()) for vector in vectors]
-    return nonfinite, _shares(taps, rows, limits, sample_size, alive[0], over_replicas)
+    return nonfinite, alive[0] if alive else None
 
 
 def _shares(
@@ -88,19 +131,22 @@ def _shares(
     bounded = [tap for tap in rows if np.isfinite(limits.get(tap.layer, (-math.inf, math.inf))).all()]
     counted = [part for tap in bounded for part in _saturation(rows[tap], limits[tap.layer], sample_size)]
     counts = over_replicas(joined([alive, *counted]))
+    owner = np.repeat([taps.index(tap) for tap in widths], list(widths.values())).astype("int32")
+    dead = ops.cast(ops.equal(counts[: len(owner)], 0), "float32")
+    width = np.array([widths.get(tap, math.nan) for tap in taps], "float32")
+    shares = {"dead_units": ops.segment_sum(dead, ops.convert_to_tensor(owner), num_segments=len(taps)) / width}
     nothing = ops.convert_to_tensor(math.nan, "float32")
-    shares = {name: dict.fromkeys(taps, nothing) for name in UNITS}
-    start = 0
-    for tap, width in widths.items():
-        of_tap = counts[start : start + width]
-        shares["dead_units"][tap] = ops.mean(ops.cast(ops.equal(of_tap, 0), "float32"))
-        start += width
+    saturated, saturated_units, start = dict.fromkeys(taps, nothing), dict.fromkeys(taps, nothing), len(owner)
     for tap in bounded:
         share = counts[start : start + widths[tap]] / counts[start + widths[tap]]
-        shares["saturated"][tap] = ops.mean(share)
-        shares["saturated_units"][tap] = ops.mean(ops.cast(share >= SATURATION_SHARE, "float32"))
+        saturated[tap] = ops.mean(share)
+        saturated_units[tap] = ops.mean(ops.cast(share >= SATURATION_SHARE, "float32"))
         start += widths[tap] + 1
-    return [ops.stack(list(shares[name].values())) for name in UNITS]
+    shares |= {
+        "saturated": ops.stack(list(saturated.values())),
+        "saturated_units": ops.stack(list(saturated_units.values())),
+    }
+    return [shares[name] for name in UNITS]
 
 
 def _saturation(rows: list[Any], limits: Limits, sample_size: int | None) -> list[Any]:
@@ -125,7 +171,7 @@ def _rows(seen: Sequence[Any]) -> list[Any]:
 def _column_sums(matrix: Any) -> Any:
     """As a product, which takes half the time of a sum over the first axis."""
     ones = keras.ops.ones((1, keras.ops.shape(matrix)[0]), matrix.dtype)
-    return keras.ops.matmul(ones, matrix)[0]
+    return keras.ops.squeeze(keras.ops.matmul(ones, matrix), 0)
 
 
 def _float(x: Any) -> Any:

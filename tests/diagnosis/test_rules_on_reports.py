@@ -164,6 +164,8 @@ def test_units_that_get_next_to_nothing_are_not_called_dead():
 
     assert {kind for kind, _ in found(outputs(1e-10, 1e-25, 1e-37, 0.0, 0.0))} == {"vanishing_activation"}
     assert ("dead_units", "l2") in found(outputs(1e-10, 1e-25, 0.0, 0.0))
+    overflow = layer("b", output=moments(1.0, 1e200))  # whose square is infinite
+    assert ("exploding_activation", "b") in found(report(layer("a", read=1.0), overflow, HEAD))
 
 
 def test_the_variance_vanishes_where_a_sigmoid_puts_out_one_half():

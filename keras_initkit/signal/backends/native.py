@@ -25,7 +25,8 @@ def under_xla(compiled: bool) -> Iterator[None]:
 def norm(x: Any, axis: int | None = None) -> Any:
     """Square root of the sum of squares over an axis, or over all; infinite where that overflows.
 
-    One pass over memory, without a tensor of squares. `keras.ops.norm` takes four times as long on TensorFlow, and the product of a vector with itself seven times.
+    One pass over memory, without a tensor of squares. `keras.ops.norm` takes four times as long on TensorFlow, and the
+    product of a vector with itself seven times.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow" and not _UNDER_XLA.get():

@@ -81,11 +81,7 @@ class StepMeter(SharedStepMeter):
         cannot be traced without being run (eagerly, or on a Python iterator), the step is not measured.
         """
         model, self._train_step = self._model, self._model.train_step
-        if self._replicas > 1 and model.built and model.optimizer is not None and not model.optimizer.built:
-            # Later versions of Keras do this by themselves. Variables made while a step is traced would have it run
-            # under a condition, in which TensorFlow 2.16 loses what replicas pass to conditions of their own.
-            with model.distribute_strategy.scope():
-                model.optimizer.build(model.trainable_variables)
+        self._make_variables(iterator)
         if hasattr(self._plain, "get_concrete_function") and isinstance(iterator, tf.data.Iterator):
             # Keras up to 3.6, whose TensorBoard callback expects the first batch to have traced it.
             self._plain.get_concrete_function(iterator)
@@ -104,6 +100,23 @@ class StepMeter(SharedStepMeter):
                 return model.train_function
             finally:
                 model.train_function = self._plain
+
+    def _make_variables(self, iterator: Any) -> None:
+        """What Keras would make while it traces the step. TensorFlow traces a step that makes variables twice.
+
+        Of replicas it also runs such a step under a condition, in which TensorFlow 2.16 loses what they pass to
+        conditions of their own; later versions of Keras do the same as this then.
+        """
+        model, optimizer = self._model, self._model.optimizer
+        own = getattr(self._train_step, "__func__", None) is keras.Model.train_step
+        if not model.built or not model.trainable_variables or optimizer is None or not (own or self._replicas > 1):
+            return
+        if not optimizer.built:
+            scope = keras.name_scope(optimizer.name, caller=optimizer) if own else contextlib.nullcontext()
+            with model.distribute_strategy.scope(), scope:
+                optimizer.build(model.trainable_variables)
+        if own and isinstance(iterator, tf.data.Iterator) and not all(_is_built(metric) for metric in model.metrics):
+            _make_metrics(model, iterator.element_spec)
 
     def _plain_step(self, data: Any) -> Any:
         # Keras hands the `None` among the data over as an empty optional.
@@ -132,8 +145,6 @@ class StepMeter(SharedStepMeter):
     def _measure(self, data: Any) -> tuple[Any, tf.Tensor]:
         kinds, step = {tap.kind for tap in self._taps}, self._step
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-        if graph is not None and self._makes_variables():
-            return self._train_step(data), reduce_taps(dict.fromkeys(self._taps, ()), {}, None, self._histograms)
         step.begin(graph, optimizers_of(self._model), self._model.optimizer)
         readings = step.readings
         weights = [(path, weight) for path, layer in self._layers.items() for weight in kernels_of(layer)]
@@ -164,14 +175,20 @@ class StepMeter(SharedStepMeter):
         rows = reduce_taps(seen, self._limits, self._sample_size, self._histograms, over_replicas)
         return logs, replica.all_gather(rows[None], axis=0)
 
-    def _makes_variables(self) -> bool:
-        """Whether this trace will be done again without being run, as TensorFlow does where variables were made.
 
-        So it is of Keras' own `train_step` before the optimizer is built; to read anything then is of no use.
-        """
-        model = self._model
-        own = getattr(self._train_step, "__func__", None) is keras.Model.train_step
-        return own and bool(model.trainable_weights) and model.optimizer is not None and not model.optimizer.built
+def _is_built(metric: keras.Metric) -> bool:
+    return getattr(metric, "built", True)  # what `compile` was given is; what it has yet to make of a name is not
+
+
+def _make_metrics(model: keras.Model, element_spec: Any) -> None:
+    """Traces what updates the metrics, and does not run it."""
+    outputs = getattr(model, "outputs", None) or ()
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(element_spec)
+    plain = isinstance(y, tf.TensorSpec) and isinstance(sample_weight, tf.TensorSpec | None)
+    if plain and len(outputs) == 1 and type(model).compute_metrics is keras.Model.compute_metrics:
+        prediction = tf.TensorSpec(outputs[0].shape, outputs[0].dtype)
+        update = tf.function(model.compute_metrics, autograph=False)
+        update.get_concrete_function(x, y, prediction, sample_weight)
 
 
 def _value(weight: keras.Variable) -> tf.Tensor:
