@@ -56,20 +56,20 @@ def of_units(
 
 
 def _groups(tensors: Mapping[Tap, Sequence[Any]]) -> list[list[Tap]]:
-    """Taps that are checked together: of one time in the step, and no more than fit in some memory.
+    """Taps that are checked together: of about one time in the step, and no more than fit in some memory.
 
     What is checked is kept until the sums of all its group are known. So that a large network's signals are not all
     kept to the end of the step, there are several groups, and because each takes time to trace and to run, not more.
     """
-    groups: list[list[Tap]] = []
-    size, kind = 0, ""
-    for tap in sorted(tensors, key=lambda tap: tap.kind.removesuffix("_update")):  # weights with their updates
+    groups: list[list[Tap]] = [[]]
+    size = 0
+    for tap in sorted(tensors, key=lambda tap: (_is_weight(tap), tap.kind)):  # weights are there all the time
         elements = 0 if _is_weight(tap) else sum(map(_elements, tensors[tap]))
-        if not groups or size + elements > TOGETHER or (size and tap.kind != kind):
+        if groups[-1] and size + elements > TOGETHER:
             groups.append([])
             size = 0
         groups[-1].append(tap)
-        size, kind = size + elements, tap.kind
+        size += elements
     return groups
 
 

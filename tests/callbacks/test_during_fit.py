@@ -62,6 +62,31 @@ def test_subclassed_layers_are_measured_from_the_first_step_on():
     assert "never" not in measured.layers
 
 
+def test_a_measured_step_is_traced_once():
+    """What Keras makes while it traces a step, slots and metrics, would have TensorFlow trace it again."""
+
+    class Counting(layers.Layer):
+        traced = 0
+
+        def call(self, x):
+            self.traced += 1
+            return x
+
+    def traces(callbacks):
+        keras.backend.clear_session()  # names begin at the beginning
+        counting = Counting()
+        model = keras.Sequential([keras.Input((X.shape[1],)), layers.Dense(8), counting, layers.Dense(3)])
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+        counting.traced = 0
+        model.fit(X[:8], Y[:8], batch_size=8, verbose=0, callbacks=callbacks)
+        return counting.traced, [variable.path for variable in (*model.optimizer.variables, *model.metrics_variables)]
+
+    measured, paths = traces([LayerStatsCallback(None, "batch")])
+    plain, expected = traces([])
+    assert (measured, plain) == (1, 2)
+    assert paths == expected
+
+
 def test_every_optimizer_of_a_model_shows_its_gradients():
     model, callback = Adversarial(), LayerStatsCallback(None)
     model.compile()

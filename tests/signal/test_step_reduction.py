@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_initkit.signal import Moments, Tap
+from keras_initkit.signal import Moments, Tap, step_units
+from keras_initkit.signal.backends.native import take_rows
 from keras_initkit.signal.sampling import sample_of
 from keras_initkit.signal.step import DEFAULT_SAMPLE, LOG_EDGES, Update, reduce_taps, rows_of
 from keras_initkit.signal.units import dead_units, saturated_units
@@ -45,9 +46,13 @@ def reducer(taps, sample_size, limits, histograms):
     return jax.jit(reduce)  # as in a training step; eagerly each operation would be compiled by itself
 
 
+def taps_of(names):
+    return [Tap(*(name.split(":") if ":" in name else ["output", name])) for name in names]
+
+
 def rows(tensors, sample_size=None, limits=None, histograms=False):
     """Rows of taps by name, each of an output or of the kind that stands before a colon."""
-    taps = tuple(Tap(*(name.split(":") if ":" in name else ["output", name])) for name in tensors)
+    taps = tuple(taps_of(tensors))
     reduce = reducer(taps, sample_size, tuple((limits or {}).items()), histograms)
     matrix = keras.ops.convert_to_numpy(reduce(list(tensors.values())))
     return {row.tap.layer: row for row in rows_of(taps, matrix, {})}
@@ -202,3 +207,42 @@ def test_replicas_merge_to_the_whole():
     for one, other in zip(merged, whole, strict=True):
         assert one.moments.to_dict() == pytest.approx(other.moments.to_dict(), rel=TOLERANCE, abs=1e-6)
         assert one.histogram == other.histogram
+
+
+def test_rows_are_taken_as_keras_takes_them():
+    matrix, places = tensor(RNG.standard_normal((50, 7))), np.array([0, 49, 3, 3, 20], "int32")
+    expected = keras.ops.convert_to_numpy(matrix)[places]
+    for chosen in (places, keras.ops.convert_to_tensor(places)):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(take_rows(matrix, chosen)), expected)
+
+
+def test_tensors_that_are_checked_in_groups_are_checked_as_together(monkeypatch):
+    broken = RNG.standard_normal((40, 6))
+    broken[3, 2], broken[5, 5] = np.nan, np.inf
+    dead = np.maximum(RNG.standard_normal((40, 6)), 0)
+    dead[:, 4] = 0
+    given = {
+        "weight:a": np.ones((6, 6)),
+        "a": dead,
+        "output_gradient:b": broken,
+        "c": np.maximum(RNG.standard_normal((40, 8)), 0),
+        "weight_gradient:d": broken,
+        "output_gradient:e": np.ones((40, 8)),
+        "f": np.where(np.isnan(broken), np.nan, dead),
+    }
+    limits = dict.fromkeys("acf", (0.0, np.inf))
+    tensors = {name: [tensor(x)] for name, x in given.items()}
+    together = rows(tensors, 10_000, limits)
+    monkeypatch.setattr(step_units, "TOGETHER", 300)
+    reducer.cache_clear()
+    apart = rows(tensors, 10_000, limits)
+    reducer.cache_clear()
+    assert {name: row.moments.nonfinite for name, row in apart.items()} == dict(
+        zip("abcdef", (0, 2, 0, 2, 0, 1), strict=True)
+    )
+    for name, row in together.items():
+        for field in ("saturated", "dead_units", "saturated_units"):
+            assert getattr(apart[name], field) == getattr(row, field), (name, field)
+    assert apart["a"].dead_units == pytest.approx(1 / 6)
+    groups = step_units._groups(dict(zip(taps_of(given), tensors.values(), strict=True)))
+    assert [[tap.layer for tap in group] for group in groups] == [["a"], ["c"], ["f"], ["b"], ["e"], ["d", "a"]]
