@@ -68,6 +68,7 @@ def reduce_taps(
     ops, number = keras.ops, len(tensors)
     sampled = sample_size is not None
     blocks = [(place, _blocks(seen, sample_size)) for place, seen in enumerate(tensors.values()) if seen]
+    blocks = [(place, each) for place, each in blocks if 0 not in each.shape]  # PyTorch has no extremes of nothing
     if not blocks:
         width = len(EMPTY_ROW) + len(UNITS) + BINS * histograms
         return ops.zeros((number, width), widest_float())
