@@ -204,6 +204,7 @@ def child(name, way):
 
 def per_layer(depths, repeats):
     """Milliseconds that a measured step adds for each layer."""
+    sys.setrecursionlimit(100_000)  # Keras walks a model's graph by recursion
     found = {}
     for depth in depths:
         options = {"depth": depth, "width": 64, "batch": 128}

@@ -70,7 +70,7 @@ def moments_of_blocks(tensors: Sequence[tuple[int, Any]], number: int, together:
 def _merged_blocks(columns: Any, zeros: Any, owner: Any, number: int) -> tuple[Any, ...]:
     """What `moments_of_blocks` returns, from the rows of `_of_each_block`."""
     ops = keras.ops
-    columns, zeros = _on_every_device(columns), _on_every_device(zeros)
+    columns, zeros = on_every_device(columns), on_every_device(zeros)
     width, total, squares, block_scale, low, high = ops.unstack(columns, 6)
 
     def summed(*values: Any) -> list[Any]:
@@ -109,7 +109,7 @@ def joined(tensors: Sequence[Any], axis: int = 0) -> Any:
     return tensors[0] if len(tensors) == 1 else keras.ops.concatenate(list(tensors), axis=axis)
 
 
-def _on_every_device(x: Any) -> Any:
+def on_every_device(x: Any) -> Any:
     """The same tensor, a copy of it on each device under a `keras.distribution`.
 
     A sum over segments of what is split unevenly over devices goes wrong in XLA: rows that only fill the last part up

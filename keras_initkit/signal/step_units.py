@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.signal.block_moments import joined
+from keras_initkit.signal.block_moments import joined, on_every_device
 from keras_initkit.signal.moments import widest_float
 from keras_initkit.signal.sampling import spread
 from keras_initkit.signal.units import SATURATION_DEPTH, SATURATION_SHARE
@@ -40,14 +40,14 @@ def of_units(
         means: of all elements of every tap, where they are known.
         over_replicas: see `reduce_taps`.
     """
+    from keras_initkit.signal.backends.native import take_rows  # that package needs this module
+
     taps = list(tensors)
     rows = {tap: _rows(seen) for tap, seen in tensors.items() if tap.kind == "output" and _has_units(seen)}
     groups = _groups(tensors)
     counted = [_counted({tap: tensors[tap] for tap in group}, rows, limits, means) for group in groups]
-    order = [tap for group in groups for tap in group]
-    nonfinite = joined([of_group for of_group, _ in counted])
-    if order != taps:
-        nonfinite = keras.ops.take(nonfinite, np.array([order.index(tap) for tap in taps]))
+    places = {tap: place for place, tap in enumerate(tap for group in groups for tap in group)}
+    nonfinite = take_rows(joined([of_group for of_group, _ in counted]), np.array([places[tap] for tap in taps]))
     vectors = [np.full(len(taps), math.nan) for _ in UNITS]
     if not rows:
         return nonfinite, [keras.ops.convert_to_tensor(vector, widest_float()) for vector in vectors]
@@ -125,16 +125,16 @@ def _shares(
     alive: Any,
     over_replicas: Callable[[Any], Any],
 ) -> list[Any]:
-    """The shares of `UNITS`, from what is counted for each unit, over all replicas."""
+    """The shares of `UNITS`, in that order, from what is counted for each unit, over all replicas."""
     ops = keras.ops
     widths = {tap: rows[tap][0].shape[-1] for tap in rows}
     bounded = [tap for tap in rows if np.isfinite(limits.get(tap.layer, (-math.inf, math.inf))).all()]
     counted = [part for tap in bounded for part in _saturation(rows[tap], limits[tap.layer], sample_size)]
     counts = over_replicas(joined([alive, *counted]))
-    owner = np.repeat([taps.index(tap) for tap in widths], list(widths.values())).astype("int32")
-    dead = ops.cast(ops.equal(counts[: len(owner)], 0), "float32")
+    owner = np.repeat(np.flatnonzero([tap in widths for tap in taps]), list(widths.values())).astype("int32")
+    dead = on_every_device(ops.cast(ops.equal(counts[: len(owner)], 0), "float32"))
     width = np.array([widths.get(tap, math.nan) for tap in taps], "float32")
-    shares = {"dead_units": ops.segment_sum(dead, ops.convert_to_tensor(owner), num_segments=len(taps)) / width}
+    dead_units = ops.segment_sum(dead, ops.convert_to_tensor(owner), num_segments=len(taps)) / width
     nothing = ops.convert_to_tensor(math.nan, "float32")
     saturated, saturated_units, start = dict.fromkeys(taps, nothing), dict.fromkeys(taps, nothing), len(owner)
     for tap in bounded:
@@ -142,11 +142,7 @@ def _shares(
         saturated[tap] = ops.mean(share)
         saturated_units[tap] = ops.mean(ops.cast(share >= SATURATION_SHARE, "float32"))
         start += widths[tap] + 1
-    shares |= {
-        "saturated": ops.stack(list(saturated.values())),
-        "saturated_units": ops.stack(list(saturated_units.values())),
-    }
-    return [shares[name] for name in UNITS]
+    return [ops.stack(list(saturated.values())), dead_units, ops.stack(list(saturated_units.values()))]
 
 
 def _saturation(rows: list[Any], limits: Limits, sample_size: int | None) -> list[Any]:
