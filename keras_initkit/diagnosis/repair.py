@@ -45,6 +45,8 @@ def repair(model: keras.Model, findings: Sequence[Finding], data: Any = None) ->
     its own initializers, or zero where units are dead or saturated; a normalisation gets a scale of one and an
     offset of zero. Where the finding names a layer without weights, those before it are meant. Then the model is
     diagnosed again, since one fault can hide another; a layer that is still named is scaled on the data, by `"lsuv"`.
+    Of findings that are mere information, wrong fans alone are mended. A head of zeros is drawn anew only behind
+    layers of zeros.
 
     The architecture, the optimizer and the data stay as they are: findings that ask for one of these
     (`unscaled_input`, `update_too_large`, ...) are listed in the report's notes with their remedies. What the layers
