@@ -182,7 +182,7 @@ def _is_built(metric: keras.Metric) -> bool:
 
 def _make_metrics(model: keras.Model, element_spec: Any) -> None:
     """Traces what updates the metrics, and does not run it."""
-    outputs = getattr(model, "outputs", None) or ()
+    outputs: list[Any] = getattr(model, "outputs", None) or []
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(element_spec)
     plain = isinstance(y, tf.TensorSpec) and isinstance(sample_weight, tf.TensorSpec | None)
     if plain and len(outputs) == 1 and type(model).compute_metrics is keras.Model.compute_metrics:
