@@ -82,11 +82,13 @@ def test_a_measured_step_is_traced_once():
         model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
         counting.traced = 0
         model.fit(X[:8], Y[:8], batch_size=8, verbose=0, callbacks=callbacks)
-        return counting.traced, [variable.path for variable in (*model.optimizer.variables, *model.metrics_variables)]
+        made = [variable.path for variable in (*model.optimizer.variables, *model.metrics_variables)]
+        # For the TensorBoard callback of Keras up to 3.6, the plain step is traced as well.
+        return counting.traced, hasattr(model.train_function, "get_concrete_function"), made
 
-    measured, paths = traces([LayerStatsCallback(None, "batch")])
-    plain, expected = traces([])
-    assert (measured, plain) == (1, 2)
+    measured, with_plain, paths = traces([LayerStatsCallback(None, "batch")])
+    plain, _, expected = traces([])
+    assert (measured, plain) == (1 + with_plain, 2)
     assert paths == expected
 
 
