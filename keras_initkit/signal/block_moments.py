@@ -100,7 +100,7 @@ def grouped(tensors: Sequence[tuple[int, Any]], together: bool) -> list[list[tup
     groups: dict[Any, list[tuple[int, Any]]] = {}
     for number, (place, blocks) in enumerate(tensors):
         key = (blocks.shape[1], str(blocks.dtype), _elements(blocks) <= _SMALL) if together else number
-        groups.setdefault(key, []).append((place, _float(blocks)))
+        groups.setdefault(key, []).append((place, as_float(blocks)))
     return list(groups.values())
 
 
@@ -122,7 +122,8 @@ def on_every_device(x: Any) -> Any:
     return keras.distribution.distribute_tensor(x, layout)
 
 
-def _float(x: Any) -> Any:
+def as_float(x: Any) -> Any:
+    """In float32, unless it is wider."""
     return x if keras.backend.standardize_dtype(x.dtype) == "float64" else keras.ops.cast(x, "float32")
 
 

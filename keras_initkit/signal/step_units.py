@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.signal.block_moments import joined, on_every_device
+from keras_initkit.signal.block_moments import as_float, joined, on_every_device
 from keras_initkit.signal.moments import widest_float
 from keras_initkit.signal.sampling import spread
 from keras_initkit.signal.units import SATURATION_DEPTH, SATURATION_SHARE
@@ -93,7 +93,7 @@ def _counted(
     others = [tap for tap in taps if tensors[tap] and tap not in rows and means is None]
     # A weight that is finite after the step was so before.
     others = [t for t in others if t.kind != "weight" or not tensors.get(t._replace(kind="weight_update"))]
-    checked = [norm(_float(x)) for tap in others for x in tensors[tap]]
+    checked = [norm(as_float(x)) for tap in others for x in tensors[tap]]
     columns = joined(list(sums.values())) if sums else None
     finite = ops.isfinite(ops.sum(ops.stack(checked)) if checked else 0.0)
     if means is not None:
@@ -161,17 +161,13 @@ def _has_units(seen: Sequence[Any]) -> bool:
 
 
 def _rows(seen: Sequence[Any]) -> list[Any]:
-    return [keras.ops.reshape(_float(x), (-1, x.shape[-1])) for x in seen]
+    return [keras.ops.reshape(as_float(x), (-1, x.shape[-1])) for x in seen]
 
 
 def _column_sums(matrix: Any) -> Any:
     """As a product, which takes half the time of a sum over the first axis."""
     ones = keras.ops.ones((1, keras.ops.shape(matrix)[0]), matrix.dtype)
     return keras.ops.squeeze(keras.ops.matmul(ones, matrix), 0)
-
-
-def _float(x: Any) -> Any:
-    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else keras.ops.cast(x, "float32")
 
 
 def _added(several: list[Any]) -> Any:
@@ -182,4 +178,4 @@ def _added(several: list[Any]) -> Any:
 
 
 def _nonfinite(x: Any) -> Any:
-    return keras.ops.sum(keras.ops.cast(keras.ops.logical_not(keras.ops.isfinite(_float(x))), "float32"))
+    return keras.ops.sum(keras.ops.cast(keras.ops.logical_not(keras.ops.isfinite(as_float(x))), "float32"))
