@@ -26,7 +26,7 @@ import numpy as np
 from keras import layers
 
 from keras_initkit.callbacks import LayerStatsCallback
-from keras_initkit.callbacks.event_log import EventLog
+from keras_initkit.callbacks._event_log import EventLog
 
 CLASSES = 10
 

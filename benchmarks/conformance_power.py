@@ -16,14 +16,14 @@ import numpy as np
 from scipy import special, stats
 
 from keras_initkit.initializers import ActivationScaling
-from keras_initkit.testing import significance
-from keras_initkit.testing.expectations import FAN_SHAPES, SHAPES
-from keras_initkit.testing.kit_expectations import centred
-from keras_initkit.testing.subject import to_numpy
+from keras_initkit.testing import _significance
+from keras_initkit.testing._subject import to_numpy
+from keras_initkit.testing.declarations._expectations import FAN_SHAPES, SHAPES
+from keras_initkit.testing.declarations._scalings_and_biases import centred
 
 DISTRIBUTIONS = ("untruncated_normal", "truncated_normal", "uniform")
 SHAPE = SHAPES[0]
-LEVEL = significance.LEVEL_PER_CHECK / len(SHAPES)
+LEVEL = _significance.LEVEL_PER_CHECK / len(SHAPES)
 
 
 def analytic_power(kurtosis, factor, size):
@@ -55,9 +55,9 @@ def power(runs):
         }
         for seed in range(runs):
             values = to_numpy(ActivationScaling("linear", distribution=name, seed=seed)(SHAPE))
-            found["sd x 1.02"] += significance.stddev_p_value(1.02 * values, declared) < LEVEL
-            found["sd x 0.98"] += significance.stddev_p_value(0.98 * values, declared) < LEVEL
-            found["mean + 0.03 sd"] += significance.mean_p_value(values + 0.03 * stddev, declared) < LEVEL
+            found["sd x 1.02"] += _significance.stddev_p_value(1.02 * values, declared) < LEVEL
+            found["sd x 0.98"] += _significance.stddev_p_value(0.98 * values, declared) < LEVEL
+            found["mean + 0.03 sd"] += _significance.mean_p_value(values + 0.03 * stddev, declared) < LEVEL
         for mistake, count in found.items():
             bound = stats.beta(runs - count + 1, count).ppf(0.95) if count else 1.0
             print(f"| {name} | {kurtosis:.2f} | {mistake} | {count} of {runs} | {missed[mistake]:.1g} | {bound:.1g} |")
@@ -65,15 +65,15 @@ def power(runs):
 
 def false_alarms():
     """The bound over a whole run: the levels, the exact tail of the variance test, and equal fresh seeds."""
-    nominal = 5 * significance.LEVEL_PER_CHECK
+    nominal = 5 * _significance.LEVEL_PER_CHECK
     exact = 0.0
     for shapes in (SHAPES, FAN_SHAPES):
         for shape in shapes:
             size = math.prod(shape)
-            threshold = stats.norm.isf(significance.LEVEL_PER_CHECK / len(shapes) / 2) * math.sqrt(2 / size)
+            threshold = stats.norm.isf(_significance.LEVEL_PER_CHECK / len(shapes) / 2) * math.sqrt(2 / size)
             exact += stats.chi2(size).sf(size * (1 + threshold)) + stats.chi2(size).cdf(size * (1 - threshold))
     print("\nFalse alarms of a full run over a correct initializer, union bound:\n")
-    print(f"- five statistical checks of {significance.LEVEL_PER_CHECK:g} each: {nominal:.2g}")
+    print(f"- five statistical checks of {_significance.LEVEL_PER_CHECK:g} each: {nominal:.2g}")
     print(
         f"- stddev and fan_mode for a normal draw, exact chi-squared tails instead of {2e-6:.2g}: {exact:.3g} "
         f"(they add {exact - 2e-6:+.1g})"
@@ -94,14 +94,14 @@ def numpy_draw(name, generator, size):
 
 
 def uniformity(runs):
-    size = significance.SAMPLE_SIZE
+    size = _significance.SAMPLE_SIZE
     print(f"\np-values of {runs} correct draws of {size} elements (NumPy), which must be uniform:\n")
     print("| distribution | check | share below 0.001 | below 0.01 | below 0.05 | KS p-value against uniform |")
     print("|---|---|---|---|---|---|")
     checks = {
-        "mean": significance.mean_p_value,
-        "stddev": significance.stddev_p_value,
-        "distribution": significance.distribution_p_value,
+        "mean": _significance.mean_p_value,
+        "stddev": _significance.stddev_p_value,
+        "distribution": _significance.distribution_p_value,
     }
     for number, name in enumerate(DISTRIBUTIONS):
         declared = centred(name, 1.0)

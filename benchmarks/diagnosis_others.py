@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy import stats
 
+from keras_initkit.report._rows import TensorStats
 from keras_initkit.signal import SignalReport
-from keras_initkit.signal.report import TensorStats
 
 Alarm = tuple[str, str, str]  # tool, kind as ours, layer
 

@@ -14,7 +14,7 @@ from diagnosis_data import Data
 from keras_initkit import probe
 from keras_initkit.callbacks import LayerStatsCallback
 from keras_initkit.schemes import Plan
-from keras_initkit.schemes.drawn import reset
+from keras_initkit.schemes.draw._draw_all import reset
 from keras_initkit.signal import SignalReport
 from keras_initkit.structure import weighted_layers
 

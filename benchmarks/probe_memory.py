@@ -29,7 +29,7 @@ def run(contestant: str) -> None:
     import keras
     import numpy as np
 
-    from keras_initkit.signal.probe import probe
+    from keras_initkit.capture._probe import probe
 
     def build(width: int, depth: int) -> keras.Model:
         hidden = [keras.layers.Dense(width, "relu") for _ in range(depth)]

@@ -27,12 +27,12 @@ import numpy as np
 from scheme_models import MODELS, mlp
 from scheme_training import training
 
+from keras_initkit.capture._random_state import replaced
 from keras_initkit.schemes import Plan, initialize
-from keras_initkit.schemes.drawn import draw_all
-from keras_initkit.schemes.forward import LayerCall, Pass
-from keras_initkit.schemes.lsuv import lsuv
-from keras_initkit.schemes.recurrent import gate_parts, gate_pre_activations
-from keras_initkit.signal.state import replaced
+from keras_initkit.schemes.data_driven._forward import LayerCall, Pass
+from keras_initkit.schemes.data_driven._lsuv import lsuv
+from keras_initkit.schemes.draw._draw_all import draw_all
+from keras_initkit.schemes.draw._recurrent import gate_parts, gate_pre_activations
 from keras_initkit.structure import weighted_layers
 
 EXAMPLES = 256

@@ -1,6 +1,6 @@
 """Callbacks for `model.fit`; installed and imported as `keras_initkit.callbacks`."""
 
-from keras_initkit.callbacks.layer_stats import LayerStatsCallback
-from keras_initkit.callbacks.schedule import every, logarithmic
+from keras_initkit.callbacks._layer_stats import LayerStatsCallback
+from keras_initkit.callbacks._schedule import every, logarithmic
 
 __all__ = ["LayerStatsCallback", "every", "logarithmic"]

@@ -27,7 +27,7 @@ __all__ = ["NAMES", "Example", "reproduce", "start"]
 
 def __getattr__(name: str) -> Any:
     if name in __all__:  # their module loads matplotlib
-        from keras_initkit.examples import form
+        from keras_initkit.examples import _form
 
-        return getattr(form, name)
+        return getattr(_form, name)
     raise AttributeError(f"module 'keras_initkit.examples' has no attribute {name!r}")

@@ -48,7 +48,7 @@ def __getattr__(name: str) -> Any:
 
         return predict
     if name == "probe":
-        from keras_initkit.signal.probe import probe
+        from keras_initkit.capture._probe import probe
 
         return probe
     raise AttributeError(f"module 'keras_initkit' has no attribute {name!r}")

@@ -18,10 +18,10 @@ def float32_policy():
 def one_picture_for_all(request, monkeypatch):
     """The picture that a log gets at the end is drawn where a test is about it: it costs more than a small fit."""
     if request.path.parent.name == "callbacks" and "pictures" not in request.path.name:
-        from keras_initkit.callbacks import summary
+        from keras_initkit.callbacks import _summary
 
         small_png = request.getfixturevalue("small_png")
-        monkeypatch.setattr(summary, "picture_of", lambda reports, model: small_png)
+        monkeypatch.setattr(_summary, "picture_of", lambda reports, model: small_png)
 
 
 @pytest.fixture(scope="session")

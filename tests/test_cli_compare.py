@@ -199,7 +199,7 @@ def test_runs_are_sessions_with_their_hyperparameters(finished, data):
 
 
 def test_a_run_that_fails_is_marked_so(tmp_path):
-    from keras_initkit.comparison.hparams import HPARAMS, session
+    from keras_initkit.comparison._hparams import HPARAMS, session
 
     values = {name: "x" if kind is str else 1 for name, kind in HPARAMS.items()}
     with pytest.raises(KeyError), session(str(tmp_path), {**values, "batch_size": 1}):

@@ -187,7 +187,7 @@ def test_what_cannot_be_probed_is_one_line(ran, case):
 
 
 def test_out_is_tried_before_the_work(ran, monkeypatch):
-    monkeypatch.setattr("keras_initkit.cli.probe.load_model", lambda path: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("keras_initkit.cli._probe_command.load_model", lambda path: pytest.fail("the model was loaded"))
     assert ran("plain.keras", "--out", "text.txt")[0] == 2
 
 

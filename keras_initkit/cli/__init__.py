@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from keras_initkit.cli import compare as compare_command
-from keras_initkit.cli import listing as list_command
-from keras_initkit.cli import probe as probe_command
-from keras_initkit.cli import reproduce as reproduce_command
+from keras_initkit.cli import _compare_command as compare_command
+from keras_initkit.cli import _list_command as list_command
+from keras_initkit.cli import _probe_command as probe_command
+from keras_initkit.cli import _reproduce_command as reproduce_command
 from keras_initkit.examples import NAMES
 
 

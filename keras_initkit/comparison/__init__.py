@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_initkit.comparison.schemes import DEFAULT, schemes
+from keras_initkit.comparison._contestants import DEFAULT, schemes
 
 __all__ = ["compare"]
 
@@ -67,10 +67,10 @@ def compare(
     activation_range(activation_checked(activation))  # refuses what is not elementwise
     schemes(initializers, activation)
 
-    from keras_initkit.comparison.data import load
-    from keras_initkit.comparison.experiment import Experiment
-    from keras_initkit.comparison.hparams import write_experiment
-    from keras_initkit.comparison.result import Comparison
+    from keras_initkit.comparison._data import load
+    from keras_initkit.comparison._experiment import Experiment
+    from keras_initkit.comparison._hparams import write_experiment
+    from keras_initkit.comparison._result import Comparison
 
     settings = {
         "activation": activation,
@@ -116,7 +116,7 @@ def compare(
 
 def activation_checked(activation: str) -> str:
     """The name of an activation, if Keras knows it."""
-    from keras_initkit.theory.activations import resolve
+    from keras_initkit.theory._activations import resolve
 
     if not isinstance(activation, str):
         raise ValueError(f"activation: got {activation!r}, expected the name of a Keras activation.")

@@ -1,7 +1,7 @@
 """What is wrong with a model or its training, why, and what to change."""
 
-from keras_initkit.diagnosis.diagnose import diagnose
-from keras_initkit.diagnosis.finding import Finding
-from keras_initkit.diagnosis.repair import repair
+from keras_initkit.diagnosis._diagnose import diagnose
+from keras_initkit.diagnosis._finding import Finding
+from keras_initkit.diagnosis._repair import repair
 
 __all__ = ["Finding", "diagnose", "repair"]

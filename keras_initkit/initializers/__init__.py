@@ -1,11 +1,11 @@
 """What one weight is drawn from: Keras initializers, registered as `"keras_initkit>Name"`."""
 
-from keras_initkit.initializers.biases import ChronoBias, CriticalBias, PriorProbabilityBias, UnitForgetGateBias
-from keras_initkit.initializers.catalogue import catalogue
-from keras_initkit.initializers.orthogonal import ConvOrthogonal, DeltaOrthogonal, GatewiseOrthogonal, ScaledOrthogonal
-from keras_initkit.initializers.scaling import ActivationScaling, Critical, DepthScaling, RandomWalk, StandardUniform
-from keras_initkit.initializers.structured import Dirac, Hadamard, Siren, Sparse
-from keras_initkit.initializers.upsampling import ICNR, BilinearUpsampling
+from keras_initkit.initializers._biases import ChronoBias, CriticalBias, PriorProbabilityBias, UnitForgetGateBias
+from keras_initkit.initializers._catalogue import catalogue
+from keras_initkit.initializers._orthogonal import ConvOrthogonal, DeltaOrthogonal, GatewiseOrthogonal, ScaledOrthogonal
+from keras_initkit.initializers._scaling import ActivationScaling, Critical, DepthScaling, RandomWalk, StandardUniform
+from keras_initkit.initializers._structured import Dirac, Hadamard, Siren, Sparse
+from keras_initkit.initializers._upsampling import ICNR, BilinearUpsampling
 
 __all__ = [
     "ICNR",

@@ -1,7 +1,8 @@
 """Theory applied to a model's structure: what its signal should do at initialization."""
 
-from keras_initkit.prediction.expected import Expected, Prediction
-from keras_initkit.prediction.inputs import InputMoments
-from keras_initkit.prediction.walk import predict
+from keras_initkit.prediction._input_moments import InputMoments
+from keras_initkit.prediction._prediction import Prediction
+from keras_initkit.prediction._walk import predict
+from keras_initkit.statistics._expected import Expected
 
 __all__ = ["Expected", "InputMoments", "Prediction", "predict"]

@@ -5,11 +5,11 @@
 It is imported by name, not by `import keras_initkit`, since only tests need it.
 """
 
-from keras_initkit.testing import keras_expectations, kit_expectations, kit_structures  # noqa: F401  (the table)
-from keras_initkit.testing.expectations import expect
-from keras_initkit.testing.predicates import Orthogonal
-from keras_initkit.testing.runner import CHECKS, check_initializer, failed_checks, parametrize_with_checks
-from keras_initkit.testing.subject import ConformanceError, NotApplicable
+import keras_initkit.testing.declarations  # noqa: F401  fills the table
+from keras_initkit.testing._predicates import Orthogonal
+from keras_initkit.testing._runner import CHECKS, check_initializer, failed_checks, parametrize_with_checks
+from keras_initkit.testing._subject import ConformanceError, NotApplicable
+from keras_initkit.testing.declarations._expectations import expect
 
 __all__ = [
     "CHECKS",

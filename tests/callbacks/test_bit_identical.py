@@ -9,7 +9,7 @@ import pytest
 from training_configurations import BACKEND, CONFIGURATIONS, with_policy
 
 from keras_initkit.callbacks import LayerStatsCallback
-from keras_initkit.signal.report_scalars import STATISTICS
+from keras_initkit.report._scalars import STATISTICS
 
 importlib.import_module(f"training_configurations_{BACKEND}")  # registers those of this backend alone
 

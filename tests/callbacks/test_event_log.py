@@ -4,7 +4,7 @@ import sys
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from keras_initkit.callbacks.event_log import EventLog, one_chart_each
+from keras_initkit.callbacks._event_log import EventLog, one_chart_each
 
 
 def events(path):

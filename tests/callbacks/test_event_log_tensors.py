@@ -8,8 +8,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.util import tensor_util
 
-from keras_initkit.callbacks import event_log
-from keras_initkit.callbacks.event_log import EventLog
+from keras_initkit.callbacks import _event_log
+from keras_initkit.callbacks._event_log import EventLog
 
 
 def read(directory):
@@ -52,7 +52,7 @@ def test_a_picture_and_a_text(tmp_path):
 
 def test_readers_drop_what_a_resumed_run_does_again(tmp_path, monkeypatch):
     killed = EventLog(tmp_path)
-    monkeypatch.setattr(event_log.os, "getpid", lambda: 1)  # files are read by name, and these are of one second
+    monkeypatch.setattr(_event_log.os, "getpid", lambda: 1)  # files are read by name, and these are of one second
     for step in range(6):
         killed.scalars(step, {"mean/a": float(step)})
     resumed = EventLog(tmp_path)

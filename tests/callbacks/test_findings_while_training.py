@@ -10,7 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
-from keras_initkit.callbacks import LayerStatsCallback, findings, summary
+from keras_initkit.callbacks import LayerStatsCallback, _run_diagnosis, _summary
 from keras_initkit.diagnosis import Finding
 
 RNG = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def test_a_sound_model_has_none(tmp_path):
     callback = LayerStatsCallback(tmp_path, "batch")
     assert fit(callback) == []
     assert [finding for finding in callback.findings if finding.severity == "error"] == []
-    assert summary.FINDINGS not in texts(tmp_path)
+    assert _summary.FINDINGS not in texts(tmp_path)
 
 
 def test_a_fault_is_told_once(tmp_path):
@@ -63,8 +63,8 @@ def test_a_fault_is_told_once(tmp_path):
     assert message.startswith(f"LayerStatsCallback: {callback.findings[0]}")
     assert not any("symmetric_units in second" in other for other in others)
     written = texts(tmp_path)
-    assert written[summary.FINDINGS][0][0] == 0
-    for text in (written[summary.FINDINGS][0][1], written[summary.TEXT][0][1]):
+    assert written[_summary.FINDINGS][0][0] == 0
+    for text in (written[_summary.FINDINGS][0][1], written[_summary.TEXT][0][1]):
         assert str(callback.findings[0]) in text
 
 
@@ -73,7 +73,7 @@ def test_stop_ends_training_at_once_and_cleanly(tmp_path):
     message = fit(callback, "zeros")[0]
     assert "Training stops here" in message
     assert [report.step for report in callback.reports] == [0]
-    assert {summary.TEXT, summary.FINDINGS} == set(texts(tmp_path))  # the run was ended, not broken off
+    assert {_summary.TEXT, _summary.FINDINGS} == set(texts(tmp_path))  # the run was ended, not broken off
     sound = LayerStatsCallback(None, "batch", on_finding="stop")
     fit(sound)
     assert len(sound.reports) == 12
@@ -113,7 +113,7 @@ def test_a_rule_that_fails_costs_a_warning(monkeypatch):
     def fail(reports, structure):
         raise ZeroDivisionError("in a rule")
 
-    monkeypatch.setattr(findings, "findings_of", fail)
+    monkeypatch.setattr(_run_diagnosis, "findings_of", fail)
     callback = LayerStatsCallback(None, "batch", on_finding="stop")
     (message,) = fit(callback, "zeros")
     assert "the diagnosis failed (ZeroDivisionError: in a rule); training and measuring go on" in message
@@ -148,12 +148,12 @@ def test_what_follows_is_told_in_one_line():
         return Finding(kind, layer, 3, severity, {"figure": 1.0}, "Change it.", consequence_of=cause)
 
     dead = [finding("dead_units", f"d{i}", "symmetric_units") for i in range(8)]
-    text = findings.told([finding("symmetric_units", "a"), *dead, finding("rank_collapse", "b", severity="info")])
+    text = _run_diagnosis.told([finding("symmetric_units", "a"), *dead, finding("rank_collapse", "b", severity="info")])
     first, *rest, last = text.split("\n")
     assert first.startswith("error: symmetric_units in a at step 3")
     assert [line.strip() for line in rest] == ["figure 1", "Change it."]
     assert last == "dead_units (follows from symmetric_units) in d0, d1, d2, d3, d4, 3 more"
-    assert findings.told([finding("rank_collapse", "b", severity="info")]) == ""
+    assert _run_diagnosis.told([finding("rank_collapse", "b", severity="info")]) == ""
 
 
 @pytest.mark.parametrize("number", [1, 11, 100])
@@ -163,7 +163,7 @@ def test_how_often_a_run_is_judged(number):
     def report(values=(1.0,)):
         return SignalReport.of_step(0, 0, [TensorStats(Tap("output", "a"), Moments.of(values))])
 
-    watch, reports, due = findings.Watch(), [], []
+    watch, reports, due = _run_diagnosis.RunDiagnosis(), [], []
     for i in range(number):
         reports.append(report([np.nan] if i >= 52 else [1.0]))
         due += [i] * watch.is_due(reports)

@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from keras_initkit.callbacks import LayerStatsCallback
-from keras_initkit.signal.report_scalars import DEFAULT_STATISTICS
+from keras_initkit.report._scalars import DEFAULT_STATISTICS
 
 BACKEND = keras.backend.backend()
 slow_on_jax = pytest.mark.skipif(BACKEND == "jax", reason="compiles for minutes; test_step_meter_jax.py measures steps")

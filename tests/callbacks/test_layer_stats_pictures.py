@@ -8,7 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
-from keras_initkit.callbacks import LayerStatsCallback, summary
+from keras_initkit.callbacks import LayerStatsCallback, _summary
 from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
 
 RNG = np.random.default_rng(0)
@@ -97,7 +97,7 @@ def test_the_picture_and_the_summary_at_the_end(tmp_path):
     callback = LayerStatsCallback(tmp_path, 2)
     fit(callback)
     log = read(tmp_path)
-    (text,), (picture,) = log.Tensors(summary.TEXT), log.Tensors(summary.PICTURE)
+    (text,), (picture,) = log.Tensors(_summary.TEXT), log.Tensors(_summary.PICTURE)
     assert (text.step, picture.step) == (4, 4)
     assert tensor_util.make_ndarray(picture.tensor_proto)[2].startswith(b"\x89PNG")
     words = tensor_util.make_ndarray(text.tensor_proto).item().decode()
@@ -115,12 +115,12 @@ def test_the_summary_names_the_first_value_that_is_not_finite():
         )
 
     fine, broken = report(3, [1, 2], [1, 2]), report(7, [1, 3], [1, np.nan])
-    text = summary.text_of([fine, broken], "net", [])
+    text = _summary.text_of([fine, broken], "net", [])
     assert "Not finite first at step 7 (epoch 1): the output gradient of `out` has a NaN or an infinity." in text
     assert "| gradients at the outputs | 3 | 0.25 | `out` |" in text
     assert "| gradients at the outputs | 7 |" not in text
     assert text.count("`a¦'b' <i>`") == 4  # largest and smallest, twice; in one line, without a bar or a backtick
-    assert "All values that were read are finite." in summary.text_of([fine], "net", [])
+    assert "All values that were read are finite." in _summary.text_of([fine], "net", [])
 
 
 def test_plot_needs_a_measured_step():
@@ -132,7 +132,7 @@ def test_a_picture_that_cannot_be_drawn_costs_a_warning(tmp_path, monkeypatch):
     def fail(*args):
         raise RuntimeError("no fonts")
 
-    monkeypatch.setattr(summary, "picture_of", fail)
+    monkeypatch.setattr(_summary, "picture_of", fail)
     callback = LayerStatsCallback(tmp_path, on_finding="ignore")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -140,4 +140,4 @@ def test_a_picture_that_cannot_be_drawn_costs_a_warning(tmp_path, monkeypatch):
     (message,) = [str(w.message) for w in caught if "LayerStatsCallback" in str(w.message)]
     assert "RuntimeError: no fonts" in message
     assert len(callback.reports) == 2
-    assert summary.TEXT in read(tmp_path).Tags()["tensors"]
+    assert _summary.TEXT in read(tmp_path).Tags()["tensors"]

@@ -10,7 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from keras_initkit.callbacks import LayerStatsCallback
-from keras_initkit.callbacks.progress import steps_done
+from keras_initkit.callbacks._progress import steps_done
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((50, 4)).astype("float32"), RNG.standard_normal((50, 2)).astype("float32")

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from keras_initkit.callbacks import every, logarithmic
-from keras_initkit.callbacks.schedule import schedule
+from keras_initkit.callbacks._schedule import schedule
 
 
 def measured_steps(update_freq, epochs=2, batches=7, at_once=1):
@@ -64,7 +64,7 @@ def test_bad_numbers_are_refused(make, message):
 
 
 def test_examples():
-    assert doctest.testmod(importlib.import_module("keras_initkit.callbacks.schedule")).failed == 0
+    assert doctest.testmod(importlib.import_module("keras_initkit.callbacks._schedule")).failed == 0
 
 
 @pytest.mark.parametrize("update_freq", ["epochs", 0, -1, 1.5, None, True])

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader, RawEventFileLoader
 
-from keras_initkit.callbacks import LayerStatsCallback, event_log
-from keras_initkit.callbacks.event_log import EventLog
-from keras_initkit.signal.report_scalars import DEFAULT_STATISTICS
+from keras_initkit.callbacks import LayerStatsCallback, _event_log
+from keras_initkit.callbacks._event_log import EventLog
+from keras_initkit.report._scalars import DEFAULT_STATISTICS
 
 BACKEND = keras.backend.backend()
 ON_TENSORFLOW = pytest.mark.skipif(BACKEND != "tensorflow", reason="its model is written in TensorFlow")
@@ -315,7 +315,7 @@ def test_an_event_torn_anywhere_costs_that_event_alone(tmp_path):
 
 def test_processes_of_one_name_and_number(tmp_path, monkeypatch):
     """Containers that share a directory may share all that a file's name is made of."""
-    monkeypatch.setattr(event_log.time, "time", lambda: 1.0)
+    monkeypatch.setattr(_event_log.time, "time", lambda: 1.0)
     paths = set()
     for _ in range(2):
         log = EventLog(tmp_path)
@@ -327,9 +327,9 @@ def test_processes_of_one_name_and_number(tmp_path, monkeypatch):
 def test_a_file_that_another_process_makes_first(tmp_path, monkeypatch):
     """Both have looked at the directory, and then make a file of the same name."""
     first = EventLog(tmp_path)
-    monkeypatch.setattr(event_log.time, "time", lambda: float(os.path.basename(first.path).split(".")[3]))
+    monkeypatch.setattr(_event_log.time, "time", lambda: float(os.path.basename(first.path).split(".")[3]))
     looks = iter([[], os.listdir(tmp_path), os.listdir(tmp_path)])
-    monkeypatch.setattr(event_log.os, "listdir", lambda directory: next(looks))
+    monkeypatch.setattr(_event_log.os, "listdir", lambda directory: next(looks))
     second = EventLog(tmp_path)
     assert second.path != first.path
 

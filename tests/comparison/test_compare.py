@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import keras_initkit as ik
-from keras_initkit.comparison.experiment import histogram
+from keras_initkit.comparison._experiment import histogram
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="TensorFlow stands for all: trains many models"

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from keras_initkit.comparison.data import Dataset, load
+from keras_initkit.comparison._data import Dataset, load
 
 
 def saved(path, **arrays):
@@ -89,7 +89,7 @@ def test_a_class_of_one_example_is_split_all_the_same(tmp_path):
 
 def test_constant_images_are_centred():
     # The deviation is 0: dividing by it would make every pixel NaN.
-    from keras_initkit.comparison.data import _standardized
+    from keras_initkit.comparison._data import _standardized
 
     data = _standardized("x", np.full((8, 3), 7.0), np.zeros(8), np.full((2, 3), 7.0), np.zeros(2))
     assert (data.x_train == 0).all()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_initkit.comparison import DEFAULT
-from keras_initkit.comparison.result import Comparison, Run, geometric_mean
+from keras_initkit.comparison._result import Comparison, Run, geometric_mean
 
 SETTINGS = {
     "activation": "relu",

@@ -5,7 +5,7 @@ import pytest
 
 from keras_initkit import initializers
 from keras_initkit.comparison import compare
-from keras_initkit.comparison.schemes import DEFAULT, known_names, scheme, schemes
+from keras_initkit.comparison._contestants import DEFAULT, known_names, scheme, schemes
 
 FIT = {
     "activation_scaling",

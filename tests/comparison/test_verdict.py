@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from keras_initkit.comparison.verdict import learned, trend, verdict
+from keras_initkit.comparison._verdict import learned, trend, verdict
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from keras import layers as L
 from scipy import stats
 
 from keras_initkit import diagnose, probe
-from keras_initkit.diagnosis.circumstances import Circumstances
-from keras_initkit.diagnosis.rules_kernels import _surprise
+from keras_initkit.diagnosis._model_context import ModelContext
+from keras_initkit.diagnosis._rules_kernels import _surprise
 from keras_initkit.signal import SignalReport
 
 X = np.random.default_rng(0).standard_normal((64, 16)).astype("float32")
@@ -220,7 +220,7 @@ def test_circumstances():
         L.Conv2D(4, 3, padding="same", activation="relu", name="first")(x)
     )
     x = L.Dense(3, name="head")(L.Flatten()(L.Add()([x, y])))
-    found = Circumstances(keras.Model(given, x))
+    found = ModelContext(keras.Model(given, x))
     assert found.first_layers == ["stem"]
     assert found.normalized & {"stem", "first", "second", "head"} == {"stem"}
     assert found.in_branches == {"first", "second"}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_initkit.diagnosis import Finding, diagnose, repair
-from keras_initkit.signal.units import dead_units
+from keras_initkit.statistics._unit_activity import dead_units
 
 L = keras.layers
 UNITS = 64
@@ -149,7 +149,7 @@ def test_layers_with_weights_that_are_not_finite_are_drawn_wherever_the_finding_
 def test_a_layer_that_is_still_named_is_scaled_on_the_data_once(monkeypatch):
     from importlib import import_module
 
-    module = import_module("keras_initkit.diagnosis.repair")
+    module = import_module("keras_initkit.diagnosis._repair")
     always = [finding("vanishing_activation", "b")]
     monkeypatch.setattr(module, "diagnose", lambda *arguments, **options: always)
     model, x = mlp(), inputs()

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_initkit.diagnosis import Finding, diagnose, rules_rank
-from keras_initkit.diagnosis.diagnose import CAUSES, findings_of
-from keras_initkit.diagnosis.finding import KINDS, beyond
+from keras_initkit.diagnosis import Finding, _rules_rank, diagnose
+from keras_initkit.diagnosis._diagnose import CAUSES, findings_of
+from keras_initkit.diagnosis._finding import KINDS, beyond
 from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
-from keras_initkit.signal.statistics import effective_rank
+from keras_initkit.statistics._host import effective_rank
 
 PROBE = {"output": (64, 8), "weight": (8, 8), "weight_gradient": (8, 8), "input": (64, 8), "output_gradient": (64, 8)}
 
@@ -208,13 +208,13 @@ def test_what_is_no_more_than_the_effective_rank():
     rng = np.random.default_rng(0)
     one = rng.standard_normal((40, 1)) @ rng.standard_normal((1, 30))
     full = rng.standard_normal((40, 30))
-    assert rules_rank._least_rank(np.zeros((4, 4))) == 0
-    assert rules_rank._least_rank(np.eye(7) * 1e200) == pytest.approx(7)  # equal singular values: every entropy agrees
+    assert _rules_rank._least_rank(np.zeros((4, 4))) == 0
+    assert _rules_rank._least_rank(np.eye(7) * 1e200) == pytest.approx(7)  # equal singular values: every entropy agrees
     for noise in np.geomspace(1e-6, 10, 15):
         for matrix in (one + noise * full, (one + noise * full).T):
             singular = np.linalg.svd(matrix, compute_uv=False)
             bound = (singular**2).sum() ** 2 / (singular**4).sum()
-            assert rules_rank._least_rank(matrix) == pytest.approx(bound, rel=1e-4)
+            assert _rules_rank._least_rank(matrix) == pytest.approx(bound, rel=1e-4)
             assert bound <= effective_rank(matrix) * (1 + 1e-6)
 
 

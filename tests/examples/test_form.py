@@ -9,7 +9,7 @@ import pytest
 
 from keras_initkit import examples
 from keras_initkit.cli import main
-from keras_initkit.examples import form
+from keras_initkit.examples import _form
 
 SCRIPTS = sorted(pathlib.Path(examples.__file__).parent.glob("plot_*.py"))
 
@@ -37,10 +37,10 @@ def gallery(tmp_path, monkeypatch):
         'example = start("small", width=3, names="a,b")\n'
         'example.found(drawn=float(keras.random.normal(())), nan=float("nan"), **vars(example.options))\n'
     )
-    monkeypatch.setattr(form, "__file__", str(tmp_path / "form.py"))
-    for module in (form, examples):
+    monkeypatch.setattr(_form, "__file__", str(tmp_path / "form.py"))
+    for module in (_form, examples):
         monkeypatch.setattr(module, "NAMES", ("small",))
-    monkeypatch.setattr("keras_initkit.cli.reproduce.NAMES", ("small",))
+    monkeypatch.setattr("keras_initkit.cli._reproduce_command.NAMES", ("small",))
     return tmp_path
 
 
@@ -48,13 +48,13 @@ def test_reproduce_hands_options_on_and_returns_the_numbers(gallery, monkeypatch
     monkeypatch.setattr("sys.argv", ["mine", "--theirs"])
     out = gallery / "with space"
     colours = plt.rcParams["axes.prop_cycle"]
-    numbers = form.reproduce("small", str(out), seed=4, width=5)
+    numbers = _form.reproduce("small", str(out), seed=4, width=5)
     assert (numbers["seed"], numbers["width"], numbers["names"], numbers["data"]) == (4, 5, "a,b", "digits")
     written = json.loads((out / "small.json").read_text())
     assert written["options"] == {"seed": 4, "data": "digits", "width": 5, "names": "a,b"}
     assert written["numbers"]["nan"] is None
-    assert form.reproduce("small", str(out), seed=4)["drawn"] == numbers["drawn"]
-    assert form.reproduce("small", str(out), seed=5)["drawn"] != numbers["drawn"]
+    assert _form.reproduce("small", str(out), seed=4)["drawn"] == numbers["drawn"]
+    assert _form.reproduce("small", str(out), seed=5)["drawn"] != numbers["drawn"]
     assert sys.argv == ["mine", "--theirs"]
     assert plt.rcParams["axes.prop_cycle"] == colours
 
@@ -83,12 +83,12 @@ def test_bad_input_is_one_line(arguments, message, capsys, tmp_path):
 
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match=r"name: got '\.\./x', expected one of six_layers, "):
-        form.reproduce("../x")
+        _form.reproduce("../x")
 
 
 def test_a_script_that_trains_gives_the_same_numbers_for_the_same_seed(tmp_path):
     def numbers(seed):
-        return form.reproduce("batch_norm_gamma_beta", str(tmp_path), seed=seed, epochs=1)
+        return _form.reproduce("batch_norm_gamma_beta", str(tmp_path), seed=seed, epochs=1)
 
     first, again, other = numbers(3), numbers(3), numbers(4)
     assert first == again
@@ -101,7 +101,7 @@ MNIST = pathlib.Path(__file__).parents[2].parent / "shared" / "data" / "mnist_t1
 @pytest.mark.skipif(not MNIST.exists(), reason="the MNIST file is not here")
 def test_mnist_is_cut_to_a_size_that_digits_have(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["plot_small.py", "--data", str(MNIST), "--out", str(tmp_path)])
-    images = form.start("small").images(examples=1000)
+    images = _form.start("small").images(examples=1000)
     assert images.x_train.shape == (1000, 28, 28)
     assert images.x_test.shape == (2000, 28, 28)
     assert len(images.y_train) == 1000
@@ -109,7 +109,7 @@ def test_mnist_is_cut_to_a_size_that_digits_have(tmp_path, monkeypatch):
 
 def test_a_log_directory_is_its_runs_own(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["plot_small.py", "--out", str(tmp_path)])
-    example = form.start("small")
+    example = _form.start("small")
     directory = pathlib.Path(example.log_dir("first"))
     assert directory == tmp_path / "logs" / "small" / "first"
     (directory / "train").mkdir(parents=True)

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_initkit.initializers import ActivationScaling, StandardUniform, core
-from keras_initkit.testing.subject import to_numpy
+from keras_initkit.initializers import ActivationScaling, StandardUniform, _core
+from keras_initkit.testing._subject import to_numpy
 
 SHAPE = (4, 3)
 
@@ -125,7 +125,7 @@ def test_generators_of_equal_seeds_are_streams_of_their_own():
 def test_in_a_new_process_a_generator_starts_from_its_configuration(monkeypatch):
     initializer = ActivationScaling(seed=keras.random.SeedGenerator(7))
     config, first = dict(initializer.get_config()), draw(initializer)
-    monkeypatch.setattr(core, "_STREAMS", {})
+    monkeypatch.setattr(_core, "_STREAMS", {})
     np.testing.assert_array_equal(draw(ActivationScaling.from_config(config)), first)
 
 
@@ -180,6 +180,6 @@ def test_an_architecture_from_json_has_its_layers_on_one_stream(monkeypatch):
     model = small_model(ActivationScaling(seed=keras.random.SeedGenerator(7)))
     first = kernels(model)
     assert all_differ(first + kernels(keras.models.model_from_json(model.to_json())))
-    monkeypatch.setattr(core, "_STREAMS", {})  # as in a new process
+    monkeypatch.setattr(_core, "_STREAMS", {})  # as in a new process
     for one, two in zip(first, kernels(keras.models.model_from_json(model.to_json())), strict=True):
         np.testing.assert_array_equal(one, two)

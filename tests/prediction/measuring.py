@@ -4,8 +4,8 @@ import keras
 import numpy as np
 
 from keras_initkit.prediction import InputMoments, predict
-from keras_initkit.structure.calls import calls
-from keras_initkit.structure.taps import Tap
+from keras_initkit.statistics._tap import Tap
+from keras_initkit.structure._calls import calls
 
 L = keras.layers
 JOINING = (L.Add, L.Average, L.Concatenate, L.Multiply, L.Subtract)

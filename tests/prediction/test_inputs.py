@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_initkit.prediction import InputMoments, predict
-from keras_initkit.structure.taps import Tap
+from keras_initkit.statistics._tap import Tap
 
 
 def test_products_by_lag_are_those_of_explicit_pairs():

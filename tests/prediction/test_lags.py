@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_initkit.prediction.lags import Lags
+from keras_initkit.prediction._autocorrelation import Lags
 
 SIZE = 24  # divisible by all strides and windows below
 

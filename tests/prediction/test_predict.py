@@ -6,7 +6,7 @@ import pytest
 from measuring import compare, measure
 
 from keras_initkit.prediction import predict
-from keras_initkit.structure.taps import Tap
+from keras_initkit.statistics._tap import Tap
 
 L = keras.layers
 HE = {"kernel_initializer": "he_normal"}

@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from keras_initkit.prediction import predict
-from keras_initkit.prediction.rules import status
+from keras_initkit.prediction._rules import status
 
 CLASSES = {
     value.__name__: value

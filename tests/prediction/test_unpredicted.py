@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_initkit.prediction import Expected, InputMoments, predict
-from keras_initkit.structure.taps import Tap
+from keras_initkit.prediction import InputMoments, predict
+from keras_initkit.statistics._expected import Expected
+from keras_initkit.statistics._tap import Tap
 
 L = keras.layers
 

@@ -9,7 +9,7 @@ from keras import layers as L
 from scipy import integrate, stats
 
 import keras_initkit as ik
-from keras_initkit.structure.following import following_activations
+from keras_initkit.structure._following import following_activations
 
 
 def second_moment(function):

@@ -6,7 +6,7 @@ import pytest
 from keras import layers as L
 
 import keras_initkit as ik
-from keras_initkit.schemes.kernel_draw import draw_kernel, scaled_variance
+from keras_initkit.schemes.draw._kernel_draw import draw_kernel, scaled_variance
 from keras_initkit.structure import kernels
 
 I = ik.initializers  # noqa: E741  the package's usual short name in these tables

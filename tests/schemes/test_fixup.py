@@ -6,7 +6,7 @@ import pytest
 from keras import layers as L
 
 import keras_initkit as ik
-from keras_initkit.structure.residual import residual_branches
+from keras_initkit.structure._residual import residual_branches
 
 
 def resnet(kernels=2, blocks=3, operation=False, normalise=None):

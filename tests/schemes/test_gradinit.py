@@ -3,9 +3,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_initkit.schemes.gradinit import LOWER_BOUND, gradinit, objectives
-from keras_initkit.schemes.plan import Plan
-from keras_initkit.schemes.scaled_loss import ScaledLoss, loss_of
+from keras_initkit.schemes._plan import Plan
+from keras_initkit.schemes.trained._gradinit import LOWER_BOUND, gradinit, objectives
+from keras_initkit.schemes.trained._scaled_loss import ScaledLoss, loss_of
 from keras_initkit.structure import weighted_layers
 
 L = keras.layers

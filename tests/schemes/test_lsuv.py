@@ -6,8 +6,8 @@ import pytest
 from keras import layers, ops
 
 from keras_initkit.schemes import initialize
-from keras_initkit.schemes.lsuv import lsuv
-from keras_initkit.schemes.plan import Plan
+from keras_initkit.schemes._plan import Plan
+from keras_initkit.schemes.data_driven._lsuv import lsuv
 from keras_initkit.structure import weighted_layers
 
 # Scaled to 1 % of the target (the default tolerance); a measurement in float32 adds less than as much.

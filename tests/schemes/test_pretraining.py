@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from keras_initkit.schemes.auto_encoder import AutoEncoder
-from keras_initkit.schemes.plan import Plan
-from keras_initkit.schemes.pretraining import pretraining
+from keras_initkit.schemes._plan import Plan
+from keras_initkit.schemes.trained._auto_encoder import AutoEncoder
+from keras_initkit.schemes.trained._pretraining import pretraining
 from keras_initkit.structure import weighted_layers
 
 L = keras.layers

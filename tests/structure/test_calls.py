@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_initkit.structure.calls import calls
-from keras_initkit.structure.graph import named_layers
+from keras_initkit.structure._calls import calls
+from keras_initkit.structure._layer_paths import named_layers
 
 L = keras.layers
 

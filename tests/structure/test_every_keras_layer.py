@@ -4,7 +4,7 @@ import keras
 import pytest
 from keras import layers
 
-from keras_initkit.structure.kernels import description
+from keras_initkit.structure._kernels import description
 
 # Their weights are in sublayers of their own, which are described.
 COMPOSITE = """

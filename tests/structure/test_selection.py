@@ -7,7 +7,7 @@ import pytest
 from keras import layers as L
 
 from keras_initkit.structure import weighted_layers
-from keras_initkit.structure.selection import select
+from keras_initkit.structure._selection import select
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import keras
 import pytest
 
-from keras_initkit.structure.variables import VariableMap
+from keras_initkit.structure._variables import VariableMap
 
 
 @pytest.fixture

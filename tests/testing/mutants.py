@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from scipy import stats
 
-from keras_initkit.initializers.core import Cloneable, checked_seed, fresh_seed
+from keras_initkit.initializers._core import Cloneable, checked_seed, fresh_seed
 from keras_initkit.testing import Orthogonal, expect
 
 # Keras' torch backend lets 4e-6 of truncated normal values pass: some seeds draw one outside the bounds.

@@ -7,9 +7,9 @@ from scipy import stats
 
 from keras_initkit.initializers import ActivationScaling
 from keras_initkit.testing import failed_checks, parametrize_with_checks
-from keras_initkit.testing.expectations import TABLE
-from keras_initkit.testing.kit_expectations import centred
-from keras_initkit.testing.subject import Subject, to_numpy
+from keras_initkit.testing._subject import Subject, to_numpy
+from keras_initkit.testing.declarations._expectations import TABLE
+from keras_initkit.testing.declarations._scalings_and_biases import centred
 
 BACKEND = keras.backend.backend()
 SCALING = ["GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "LecunNormal", "LecunUniform", "VarianceScaling"]

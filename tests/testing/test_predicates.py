@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from keras_initkit import initializers
-from keras_initkit.testing import check_initializer, predicates
-from keras_initkit.testing.subject import Subject
+from keras_initkit.testing import _predicates, check_initializer
+from keras_initkit.testing._subject import Subject
 
 
 def rng():
@@ -25,32 +25,32 @@ def wrong(predicate, values, message):
 
 
 def test_equals_to_one_rounding():
-    predicates.Equals(1 / 3)(np.full(4, np.float32(1 / 3), "float64"))
-    wrong(predicates.Equals(1 / 3), np.full(4, 1 / 3 + 1e-6), r"got 0\.33333\d+ at \(0,\), .*; 4 of 4 values differ")
-    wrong(predicates.Equals(0.0), np.array([0, np.nan]), r"got nan at \(1,\)")
+    _predicates.Equals(1 / 3)(np.full(4, np.float32(1 / 3), "float64"))
+    wrong(_predicates.Equals(1 / 3), np.full(4, 1 / 3 + 1e-6), r"got 0\.33333\d+ at \(0,\), .*; 4 of 4 values differ")
+    wrong(_predicates.Equals(0.0), np.array([0, np.nan]), r"got nan at \(1,\)")
 
 
 def test_orthogonal_with_columns_of_several_axes():
     matrix = haar(12, 12)
-    predicates.Orthogonal(out_axes=(1, 2))(matrix.reshape(12, 4, 3))
-    predicates.Orthogonal(out_axes=(0,))(matrix[:, :6].T.reshape(6, 4, 3))
-    wrong(predicates.Orthogonal(), matrix.reshape(12, 4, 3), "Gram matrix")
+    _predicates.Orthogonal(out_axes=(1, 2))(matrix.reshape(12, 4, 3))
+    _predicates.Orthogonal(out_axes=(0,))(matrix[:, :6].T.reshape(6, 4, 3))
+    wrong(_predicates.Orthogonal(), matrix.reshape(12, 4, 3), "Gram matrix")
 
 
 def test_equal_blocks_are_seen():
     q = haar(4, 4)
-    predicates.DifferentBlocks(blocks=2)(np.hstack([q, q.T]))
-    wrong(predicates.DifferentBlocks(blocks=2), np.hstack([q, q]), "got 1 different blocks, expected 2")
+    _predicates.DifferentBlocks(blocks=2)(np.hstack([q, q.T]))
+    wrong(_predicates.DifferentBlocks(blocks=2), np.hstack([q, q]), "got 1 different blocks, expected 2")
 
 
 def test_delta_orthogonal_is_zero_beside_the_centre():
     kernel = np.zeros((3, 2, 4, 6))
     kernel[1, 0] = haar(4, 6) * 2
-    predicates.DeltaOrthogonal(2.0)(kernel)
-    wrong(predicates.DeltaOrthogonal(1.0), kernel, "Gram matrix")
-    wrong(predicates.DeltaOrthogonal(2.0), np.roll(kernel, 1, 0), "Gram matrix up to 4")
+    _predicates.DeltaOrthogonal(2.0)(kernel)
+    wrong(_predicates.DeltaOrthogonal(1.0), kernel, "Gram matrix")
+    wrong(_predicates.DeltaOrthogonal(2.0), np.roll(kernel, 1, 0), "Gram matrix up to 4")
     kernel[0, 0, 0, 0] = 1e-3
-    wrong(predicates.DeltaOrthogonal(2.0), kernel, "got 1 values other than 0 beside the centre")
+    wrong(_predicates.DeltaOrthogonal(2.0), kernel, "got 1 values other than 0 beside the centre")
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (6, 4)])
@@ -58,23 +58,23 @@ def test_conv_orthogonal_sees_every_frequency(shape):
     projection = np.diag([1.0] * (shape[1] // 2) + [0.0] * (shape[1] - shape[1] // 2))
     taps = haar(*shape) @ np.stack([projection, np.eye(shape[1]) - projection])
     if shape[0] > shape[1]:  # the factor acts on the channels that are kept
-        predicates.ConvOrthogonal()(taps)
+        _predicates.ConvOrthogonal()(taps)
     else:
         many = np.diag([1.0] * 3 + [0.0] * 3)
-        predicates.ConvOrthogonal()(haar(4, 6) @ np.stack([many, np.eye(6) - many]))
+        _predicates.ConvOrthogonal()(haar(4, 6) @ np.stack([many, np.eye(6) - many]))
     # Orthogonal at frequency 0 and as a flattened matrix, yet no map that keeps norms.
-    wrong(predicates.ConvOrthogonal(), np.stack([haar(*shape) / 2] * 2), r"frequency \(1,\)")
-    wrong(predicates.ConvOrthogonal(), np.stack([haar(*shape), np.zeros(shape)]), "got 1 taps that are 0")
+    wrong(_predicates.ConvOrthogonal(), np.stack([haar(*shape) / 2] * 2), r"frequency \(1,\)")
+    wrong(_predicates.ConvOrthogonal(), np.stack([haar(*shape), np.zeros(shape)]), "got 1 taps that are 0")
 
 
 def test_copies():
     part = rng().normal(size=(3, 4000, 5))
-    predicates.Copies(2, stats.norm())(np.concatenate([part, part], -1))
-    wrong(predicates.Copies(2), np.concatenate([part, part[::-1]], -1), "got 1 of 1 copies unlike the first")
-    wrong(predicates.Copies(2, stats.norm(scale=1.1)), np.concatenate([part, part], -1), "their standard deviation")
-    wrong(predicates.Copies(1, stats.norm(0.1)), part, "their mean does not fit")
-    wrong(predicates.Copies(1, stats.uniform(-math.sqrt(3), 2 * math.sqrt(3))), part, "their Kolmogorov-Smirnov")
-    assert predicates.Copies(2, predicates.Equals(0.0)).is_fixed
+    _predicates.Copies(2, stats.norm())(np.concatenate([part, part], -1))
+    wrong(_predicates.Copies(2), np.concatenate([part, part[::-1]], -1), "got 1 of 1 copies unlike the first")
+    wrong(_predicates.Copies(2, stats.norm(scale=1.1)), np.concatenate([part, part], -1), "their standard deviation")
+    wrong(_predicates.Copies(1, stats.norm(0.1)), part, "their mean does not fit")
+    wrong(_predicates.Copies(1, stats.uniform(-math.sqrt(3), 2 * math.sqrt(3))), part, "their Kolmogorov-Smirnov")
+    assert _predicates.Copies(2, _predicates.Equals(0.0)).is_fixed
 
 
 def declared(initializer, shape):

@@ -16,7 +16,7 @@ from keras_initkit.testing import (
     failed_checks,
     parametrize_with_checks,
 )
-from keras_initkit.testing.subject import to_numpy
+from keras_initkit.testing._subject import to_numpy
 
 
 def test_an_unknown_class_needs_an_expectation():

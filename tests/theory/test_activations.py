@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_initkit.theory import activation_range
-from keras_initkit.theory.activations import activation_names, evaluate, resolve
+from keras_initkit.theory._activations import activation_names, evaluate, resolve
 
 
 @pytest.mark.parametrize(

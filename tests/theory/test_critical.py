@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate, special
 
 from keras_initkit.theory import critical_point
-from keras_initkit.theory.gains import expectation
+from keras_initkit.theory._gains import expectation
 
 # JAX evaluates activations in float32 by default.
 CLOSE = 2e-5

@@ -11,8 +11,8 @@ from scipy.special import erf, expit
 from scipy.stats import norm
 
 from keras_initkit.theory import gain
-from keras_initkit.theory.activations import activation_names
-from keras_initkit.theory.gains import direction_for
+from keras_initkit.theory._activations import activation_names
+from keras_initkit.theory._gains import direction_for
 
 # JAX computes in single precision unless told otherwise.
 TOLERANCE = 1e-6 if keras.backend.backend() == "jax" else 1e-9

@@ -12,8 +12,8 @@ import pytest
 from scipy.stats import norm
 
 from keras_initkit.theory import gain
-from keras_initkit.theory.activations import resolve
-from keras_initkit.theory.meanfield import variance_slope
+from keras_initkit.theory._activations import resolve
+from keras_initkit.theory._mean_field import variance_slope
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "theory.md"
 

@@ -1,0 +1,178 @@
+"""What the examples share: options, data, table, figure and numbers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import runpy
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from keras_initkit.comparison._data import Dataset, load
+from keras_initkit.examples import NAMES
+from keras_initkit.report._io import json_safe
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+
+
+@dataclass
+class Example:
+    """One run of an example.
+
+    Args:
+        name: of the example, and of the files that it writes.
+        options: `seed`, `data`, `out`, and the example's own sizes, as attributes.
+        numbers: what it found, by name.
+        saved: paths of its figures, in the order in which they were saved.
+    """
+
+    name: str
+    options: argparse.Namespace
+    numbers: dict[str, Any] = field(default_factory=dict)
+    saved: list[str] = field(default_factory=list)
+
+    def images(self, examples: int = 8000, enlarged: bool = False) -> Dataset:
+        """Images with their classes, standardized.
+
+        Args:
+            examples: of a larger training set only so many, so that an example's time does not depend on the data.
+            enlarged: scikit-learn's digits with each pixel repeated to the sources' 64 x 32, not at their own 8 x 8.
+        """
+        data = load(self.options.data, self.options.seed)
+        pixels = np.s_[:, ::8, ::4] if self.options.data == "digits" and not enlarged else np.s_[:]
+        return replace(
+            data,
+            x_train=data.x_train[pixels][:examples],
+            y_train=data.y_train[:examples],
+            x_test=data.x_test[pixels],
+        )
+
+    def log_dir(self, run: str) -> str:
+        """Where a training run logs for TensorBoard: `<out>/logs/<example>/<run>`, without what was logged before."""
+        directory = pathlib.Path(self.options.out, "logs", self.name, run)
+        for old in directory.rglob("events.out.tfevents.*"):
+            old.unlink()
+        return str(directory)
+
+    def track(self, items: Sequence[Any], title: str) -> Iterable[Any]:
+        """The items one by one, with a progress bar on stderr while there are any left."""
+        return track(items, title, console=Console(stderr=True), transient=True)
+
+    def table(self, rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
+        """Prints rows under the keys of the first; numbers to three digits."""
+        console = Console() if sys.stdout.isatty() else Console(width=96, color_system=None)
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading, value in rows[0].items():
+            # What does not fit is the headings, which wrap between words; a name cut short says nothing.
+            narrowest = max(map(len, heading.split()), default=0)
+            if isinstance(value, str):
+                table.add_column(heading, no_wrap=True, min_width=max(len(str(row[heading])) for row in rows))
+            else:
+                table.add_column(heading, justify="right", min_width=max(narrowest, 8))
+        for row in rows:
+            table.add_row(*(value if isinstance(value, str) else f"{value:.3g}" for value in row.values()))
+        console.print(table)
+
+    def figure(self, figure: Figure, caption: str, part: str = "") -> None:
+        """Saves a figure as `<out>/<example>.png`, with a caption below it that says what to see.
+
+        Args:
+            figure: with a constrained layout, about 8 inches wide.
+            caption: a sentence or three.
+            part: of several figures each, what its file's name ends with.
+        """
+        lines = textwrap.fill(" ".join(caption.split()), int(figure.get_figwidth() * 15))
+        figure.supxlabel(lines, x=0.01, ha="left", fontsize=9, linespacing=1.4)
+        self.saved.append(self._file(f"{part and '_'}{part}.png"))
+        figure.savefig(self.saved[-1], dpi=110, metadata={"Description": caption})
+        if "ipykernel" not in sys.modules:  # a notebook shows what is open
+            plt.close(figure)
+
+    def found(self, **numbers: Any) -> None:
+        """Adds to the numbers and writes them to `<out>/<example>.json`, with the options that they hold for."""
+        self.numbers.update(_plain(numbers))
+        options = {name: value for name, value in vars(self.options).items() if name != "out"}
+        with open(self._file(".json"), "w", encoding="utf-8") as file:
+            json.dump(json_safe({"options": options, "numbers": self.numbers}), file, indent=1, allow_nan=False)
+
+    def _file(self, end: str) -> str:
+        os.makedirs(self.options.out, exist_ok=True)
+        return os.path.join(self.options.out, f"{self.name}{end}")
+
+
+def start(name: str, **sizes: Any) -> Example:
+    """Reads an example's options from the command line and seeds all that draws.
+
+    Args:
+        name: of the example, as in `NAMES`.
+        sizes: defaults of options of its own (`width=512` makes `--width`), so that a test can run it smaller.
+
+    >>> from unittest import mock
+    >>> with mock.patch("sys.argv", ["plot_linear_100.py", "--seed", "1", "--width", "64"]):
+    ...     start("linear_100", width=512).options
+    Namespace(seed=1, data='digits', out='reproduced', width=64)
+    """
+    parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
+    parser.add_argument("--data", default="digits", help="digits, mnist, or an .npz file with arrays x and y")
+    parser.add_argument("--out", metavar="DIR", default="reproduced", help="where figures, numbers and logs go")
+    for size, default in sizes.items():
+        parser.add_argument(f"--{size.replace('_', '-')}", type=type(default), default=default, help="size")
+    # In a notebook the arguments are the kernel's own.
+    options = parser.parse_args([] if "ipykernel" in sys.modules else None)
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(options.seed)
+    plt.rcParams.update({"axes.prop_cycle": plt.cycler(color=COLORS), "font.size": 9, "axes.titlesize": 9})
+    return Example(name, options)
+
+
+def reproduce(name: str, out: str = "reproduced", *, seed: int = 0, data: str = "digits", **sizes: Any) -> dict:
+    """Runs an example as its script does, and returns the numbers that it found.
+
+    Args:
+        name: one of `NAMES`.
+        out: directory for its figures, its numbers and its logs.
+        seed: the same seed gives the same numbers.
+        data: `"digits"`, `"mnist"`, or an `.npz` file with arrays `x` and `y`.
+        sizes: the example's own options.
+
+    Raises:
+        ValueError: for an unknown name, or data that cannot be had.
+        OSError: if `out` cannot be written.
+    """
+    if name not in NAMES:
+        raise ValueError(f"name: got {name!r}, expected one of {', '.join(NAMES)}.")
+    script = str(pathlib.Path(__file__).with_name(f"plot_{name}.py"))
+    options = {"seed": seed, "data": data, "out": out, **sizes}
+    arguments = sys.argv
+    sys.argv = [script, *(f"--{option.replace('_', '-')}={value}" for option, value in options.items())]
+    try:
+        with matplotlib.rc_context():
+            return runpy.run_path(script, run_name="__main__")["example"].numbers
+    finally:
+        sys.argv = arguments
+
+
+def _plain(value: Any) -> Any:
+    """Python's own numbers and lists, for JSON."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value

@@ -1,0 +1,149 @@
+"""What a probe has read so far: each tensor's statistics, in the order in which it came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.report._rows import TensorStats, tensor_stats
+from keras_initkit.statistics._expected import Expected
+from keras_initkit.statistics._moments import Moments
+from keras_initkit.statistics._tap import KINDS, SIGNALS, Tap
+from keras_initkit.structure._layer_kinds import output_limits
+from keras_initkit.structure._layer_paths import own_weights, weighted_layers
+
+
+class Readings:
+    """Rows of a report that is being made.
+
+    Args:
+        model: the model that is read.
+        layers: its layers by path.
+        scale: what the loss is multiplied by; gradients are divided by it again.
+    """
+
+    def __init__(self, model: keras.Model, layers: Mapping[str, keras.layers.Layer], scale: float):
+        self._model, self._layers, self._scale = model, layers, scale
+        self._ranges = {path: output_limits(layer) for path, layer in layers.items()}
+        self._rows: dict[Tap, TensorStats] = {}
+        self._unreadable: dict[str, None] = {}
+        self._first_nonfinite: str | None = None
+        self._extra: list[str] = []
+
+    def read(self, tap: Tap, values: np.ndarray | None) -> None:
+        """Takes the statistics of a tensor; `None` is one that cannot be read."""
+        if values is None:
+            self._unreadable[tap.layer] = None
+            return
+        if tap.kind not in (*SIGNALS, "weight") and self._scale != 1:
+            values = values.astype("float64") / self._scale
+        layer = self._layers[tap.layer]
+        channels_first = getattr(layer, "data_format", None) == "channels_first"
+        self._rows[tap] = row = tensor_stats(
+            tap,
+            values,
+            type(layer).__name__,
+            limits=self._ranges[tap.layer],
+            units_axis=1 if channels_first and values.ndim > 2 else -1,
+        )
+        if row.moments.nonfinite and self._first_nonfinite is None:
+            place = f"{tap.kind} {tap.name}".strip().replace("_", " ")
+            call = f" (call {tap.call})" if tap.call else ""
+            self._first_nonfinite = f"the {place} of {tap.layer}{call}: {row.moments.nonfinite} of {row.moments.count}"
+
+    def read_data(self, x: Any) -> None:
+        """Looks for what is not finite in the data itself."""
+        for place, each in enumerate(keras.tree.flatten(x)):
+            if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(each.dtype)):
+                continue
+            values = keras.ops.convert_to_numpy(each)
+            finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+            if not finite.all() and self._first_nonfinite is None:
+                name = f" {place}" if len(keras.tree.flatten(x)) > 1 else ""
+                self._first_nonfinite = f"the data, input{name}, example {int(np.argmin(finite))}"
+
+    def read_weights(self) -> None:
+        """Reads the weights, each with the layer that holds it."""
+        weights = list(_weights(self._model))
+        self._taps_of_weights = {id(variable): tap for tap, variable in weights}
+        for tap, variable in weights:
+            self.read(tap, keras.ops.convert_to_numpy(variable.value))
+
+    def read_weight_gradients(
+        self, variables: Sequence[keras.Variable], gradients: Sequence[np.ndarray | None]
+    ) -> None:
+        """Reads the gradients of the weights, where there are any."""
+        for variable, gradient in zip(variables, gradients, strict=True):
+            tap = self._taps_of_weights.get(id(variable))
+            if gradient is not None and tap is not None:
+                self.read(tap._replace(kind="weight_gradient"), gradient)
+
+    def note(self, text: str) -> None:
+        """Has the report say something."""
+        self._extra.append(text)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the rows has to know."""
+        notes = list(self._extra)
+        if self._first_nonfinite is not None:
+            notes.insert(0, f"NaN or infinity first appears in {self._first_nonfinite}.")
+        if self._unreadable:
+            notes.append(f"Inside a traced function, a loop or a scan, so not read: {', '.join(self._unreadable)}.")
+        return notes
+
+    @property
+    def moments(self) -> dict[Tap, Moments]:
+        """The moments of what was read, by tap."""
+        return {tap: row.moments for tap, row in self._rows.items()}
+
+    def rows(self, expected: Mapping[Tap, Expected]) -> tuple[TensorStats, ...]:
+        """The rows, layers in the order in which they were called, each with what is expected of it."""
+        called = dict.fromkeys(tap.layer for tap in self._rows if tap.call is not None)
+        order = {path: place for place, path in enumerate([*called, *(p for p in self._layers if p not in called)])}
+
+        weights = {(tap.layer, tap.name): number for number, tap in enumerate(self._taps_of_weights.values())}
+
+        def place(tap: Tap) -> tuple:
+            number = weights[tap.layer, tap.name] if tap.call is None else 0
+            layer, call, kind = order[tap.layer], tap.call or 0, KINDS.index(tap.kind)
+            return layer, tap.call is None, call, number, kind, len(tap.name), tap.name
+
+        rows = [self._rows[tap] for tap in sorted(self._rows, key=place)]
+        return tuple(
+            replace(row, gradient_ratio=self._gradient_ratio(row.tap), predicted=expected.get(row.tap)) for row in rows
+        )
+
+    def _gradient_ratio(self, tap: Tap) -> float | None:
+        """The standard deviation of an output's gradient over that of the gradients at the same call's inputs."""
+        if tap.kind != "output_gradient":
+            return None
+        at_inputs = Moments.merged(
+            row.moments
+            for other, row in self._rows.items()
+            if (other.kind, other.layer, other.call) == ("input_gradient", tap.layer, tap.call)
+        )
+        if not at_inputs.count or not at_inputs.variance > 0:
+            return None
+        return self._rows[tap].moments.stddev / at_inputs.stddev
+
+
+def _weights(model: keras.Model) -> Iterator[tuple[Tap, keras.Variable]]:
+    """Every float weight, with the innermost layer that holds it; one that several share, once."""
+    seen: set[int] = set()
+    for path, layer in weighted_layers(model).items():
+        names: set[str] = set()
+        for weight in own_weights(layer):
+            if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(weight.dtype)):
+                continue
+            name, number = weight.name, 1
+            while name in names:
+                name, number = f"{weight.name}_{number}", number + 1
+            names.add(name)
+            if id(weight) not in seen:
+                seen.add(id(weight))
+                yield Tap("weight", path, None, name), weight

@@ -1,0 +1,1 @@
+"""Capture on the JAX backend."""

@@ -1,0 +1,1 @@
+"""The measured training step, whatever the backend."""

@@ -1,0 +1,126 @@
+"""What a measured training step reads, reduced on the device to one matrix, and that matrix as rows of a report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_initkit.report._rows import TensorStats
+from keras_initkit.statistics._device import BINS, LOG_EDGES, counts_of_blocks, joined, moments_of_blocks, trimmed
+from keras_initkit.statistics._device_units import UNITS, Limits, of_units
+from keras_initkit.statistics._moments import EMPTY_ROW, Moments, widest_float
+from keras_initkit.statistics._sampling import blocks_of, sample_of
+from keras_initkit.statistics._tap import Tap
+
+__all__ = ["DEFAULT_SAMPLE", "LOG_EDGES", "MeasurementSpec", "Update", "reduce_taps", "rows_of"]
+
+DEFAULT_SAMPLE = 20480  # a Gaussian's variance to 0.99 %: sqrt(2 / 20480)
+
+
+@dataclass(frozen=True)
+class MeasurementSpec:
+    """What of each layer a measured step reads.
+
+    Args:
+        kinds: of taps, see `structure.taps.KINDS`.
+        sample_size: number of elements of each tensor that moments are taken of, spread over the batch; `None`
+            reads all. NaN and infinities are found wherever they are.
+    """
+
+    kinds: tuple[str, ...] = ("output", "output_gradient", "weight", "weight_gradient", "weight_update")
+    sample_size: int | None = DEFAULT_SAMPLE
+
+
+class Update(NamedTuple):
+    """A weight's update, for `reduce_taps`: so that only a sample of the weight is kept through the step.
+
+    Args:
+        before: `sample_of(weight, sample_size)` before the step.
+        after: the weight after it.
+    """
+
+    before: Any
+    after: Any
+
+
+def reduce_taps(
+    tensors: Mapping[Tap, Sequence[Any]],
+    limits: Mapping[str, Limits],
+    sample_size: int | None,
+    histograms: bool = False,
+    over_replicas: Callable[[Any], Any] = lambda sums: sums,
+) -> Any:
+    """Statistics of all that the taps saw, computed where the tensors are: a matrix with a row for each tap.
+
+    Args:
+        tensors: what each tap saw, in one or more calls, units last; an empty row where that is nothing. For a
+            `"weight_update"` tap an `Update` for each weight.
+        limits: range of each layer's activation (`theory.activation_range`), by the layer's path.
+        sample_size: see `MeasurementSpec`.
+        histograms: whether rows end with counts of `LOG_EDGES`.
+        over_replicas: sums a vector over the replicas that share the batch.
+    """
+    ops, number = keras.ops, len(tensors)
+    sampled = sample_size is not None
+    blocks = [(place, _blocks(seen, sample_size)) for place, seen in enumerate(tensors.values()) if seen]
+    blocks = [(place, each) for place, each in blocks if 0 not in each.shape]  # PyTorch has no extremes of nothing
+    if not blocks:
+        width = len(EMPTY_ROW) + len(UNITS) + BINS * histograms
+        return ops.zeros((number, width), widest_float())
+    *moments, zeros = moments_of_blocks(blocks, number, together=sampled)
+    # A weight that is finite after the step had a finite update, and the other way round.
+    whole = {tap: [x.after if isinstance(x, Update) else x for x in seen] for tap, seen in tensors.items()}
+    means = None if sampled else moments[1]
+    nonfinite, units = of_units(whole, limits, sample_size, means, over_replicas)
+    columns = [*moments, zeros, nonfinite, *units]
+    matrix = ops.stack([ops.cast(column, widest_float()) for column in columns], axis=1)
+    if histograms:
+        counts = counts_of_blocks(blocks, number, together=sampled)
+        matrix = ops.concatenate([matrix, ops.cast(counts, matrix.dtype)], axis=1)
+    return matrix
+
+
+def rows_of(taps: Sequence[Tap], matrix: Any, layer_types: Mapping[str, str]) -> list[TensorStats]:
+    """The matrix of `reduce_taps`, once it is on the host; taps that saw nothing are left out.
+
+    Args:
+        taps: those of the matrix's rows.
+        matrix: or one of each replica: signals are merged, weights are the same in all.
+        layer_types: class of each layer, by its path.
+    """
+    rows = []
+    matrix = np.asarray(matrix, "float64")
+    matrices = (
+        matrix[None] if matrix.ndim == 2 else matrix
+    ).tolist()  # plain numbers, which are much faster one by one
+    first, last = len(EMPTY_ROW), len(EMPTY_ROW) + len(UNITS)
+    for tap, *values in zip(taps, *matrices, strict=True):
+        if tap.kind.startswith("weight"):
+            values = values[:1]
+        if any(row[0] for row in values):
+            units = [None if math.isnan(x) else x for x in values[0][first:last]]
+            fields = dict(zip(UNITS, units, strict=True))
+            parts = [Moments.from_row(row[:first]) for row in values]
+            moments = parts[0] if len(parts) == 1 else Moments.merged(parts)
+            histogram = trimmed(np.sum([row[last:] for row in values], axis=0)) if len(values[0]) > last else None
+            rows.append(TensorStats(tap, moments, layer_types.get(tap.layer, ""), **fields, histogram=histogram))
+    return rows
+
+
+def _blocks(seen: Sequence[Any], sample_size: int | None) -> Any:
+    """Blocks of the elements that moments are taken of."""
+    ops = keras.ops
+    if isinstance(seen[0], Update):
+        seen = [ops.cast(sample_of(x.after, sample_size), "float32") - ops.cast(x.before, "float32") for x in seen]
+    if len(seen) == 1:
+        return blocks_of(seen[0], sample_size)
+    share = None
+    if sample_size is not None and all(None not in x.shape for x in seen):  # of each its share, and no copy of all
+        share = sample_size / max(1, sum(math.prod(x.shape) for x in seen))
+    parts = [sample_of(x, None if share is None else max(1, int(share * math.prod(x.shape)))) for x in seen]
+    return blocks_of(joined(parts), sample_size)

@@ -1,0 +1,61 @@
+"""Which tensors of a model are read while it trains."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from keras_initkit.statistics._tap import KINDS, Tap
+from keras_initkit.structure._layer_paths import OPAQUE
+
+
+def taps_of(layers: Iterable[str], kinds: Iterable[str]) -> list[Tap]:
+    """The taps of these kinds on the layers of these paths, in an order that is the same for everybody.
+
+    A layer's output is the first, where it returns several, in all its calls together; its weight is all its
+    kernels together (see `kernels_of`).
+    """
+    layers, kinds = list(layers), set(kinds)
+    return [Tap(kind, layer) for kind in KINDS if kind in kinds for layer in layers]
+
+
+def kernels_of(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The weights that a layer's weight statistics speak of.
+
+    Those of two axes or more (kernels, recurrent kernels, embeddings), for a bias of zeros beside them would
+    only blur the figure; a layer that has none, such as BatchNormalization, stands with all it can train.
+    """
+    kernels = [weight for weight in layer.weights if len(weight.shape) > 1]
+    return kernels or list(layer.trainable_weights)
+
+
+def units_last(tap: Tap, layer: keras.layers.Layer, tensors: Sequence[Any]) -> list[Any]:
+    """What a tap saw, with the units of a channels-first layer's output on the last axis."""
+    if tap.kind != "output" or getattr(layer, "data_format", None) != "channels_first":
+        return list(tensors)
+    return [keras.ops.moveaxis(x, 1, -1) if len(x.shape) > 2 else x for x in tensors]
+
+
+def with_activation(layers: Mapping[str, keras.layers.Layer], taps: Iterable[Tap]) -> dict[str, keras.layers.Layer]:
+    """The layers whose pre-activations these taps ask for, but for those that apply their activation in a loop.
+
+    Warns:
+        UserWarning: naming the latter.
+    """
+    asked = {tap.layer for tap in taps if tap.kind.startswith("pre_activation")}
+    found = {path: layers[path] for path in layers if path in asked and callable(_activation(layers[path]))}
+    hidden = [path for path, layer in found.items() if isinstance(layer, OPAQUE)]
+    if hidden:
+        warnings.warn(
+            f"pre_activation of {', '.join(map(repr, hidden))}: recurrent and time-distributed layers apply their "
+            "activation inside a loop, where it cannot be read; they are left out of these statistics.",
+            stacklevel=2,
+        )
+    return {path: layer for path, layer in found.items() if path not in hidden}
+
+
+def _activation(layer: keras.layers.Layer) -> Any:
+    return getattr(layer, "activation", None)

@@ -1,0 +1,40 @@
+"""`keras-initkit compare`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import time
+
+from keras_initkit.cli._output import make_writable
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compares, prints the table and writes the files."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console()
+    with console.status("starting Keras"):
+        from keras_initkit.comparison import DEFAULT, compare
+    log_dir = options.log_dir or os.path.join("logs", time.strftime("compare-%Y%m%d-%H%M%S"))
+    make_writable(options.out)
+    with Progress(console=console) as bar:
+        task = bar.add_task("tracing the model", total=1.0)
+        comparison = compare(
+            DEFAULT if options.initializers is None else options.initializers,
+            activation=options.activation,
+            depth=options.depth,
+            epochs=options.epochs,
+            seeds=options.seeds,
+            seed=options.seed,
+            data=options.data,
+            log_dir=log_dir,
+            progress=lambda title, share: bar.update(task, description=title, completed=share),
+        )
+    console.print(comparison.table())
+    for path in comparison.save(options.out):
+        console.out(path, highlight=False)  # to be copied: neither wrapped nor read as markup
+    console.out(f"tensorboard --logdir {shlex.quote(log_dir)}", highlight=False)
+    return 0

@@ -1,0 +1,229 @@
+"""What a comparison found: runs, a table of them, files and figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from keras_initkit import plots
+from keras_initkit.comparison._verdict import verdict
+from keras_initkit.report._io import json_safe
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training from one initializer and seed.
+
+    Args:
+        initializer, seed: which.
+        forward: variance of the activations of each hidden layer at the first training step, input to output.
+        backward: variance of the gradient of the loss with respect to them, in the same order.
+        dead, saturated: shares of the hidden layers' units before training.
+        train_loss, train_accuracy, test_loss, test_accuracy: after training.
+        history: what `fit` returned, by epoch.
+        histograms: counts and bin edges of each hidden layer's activations before training.
+    """
+
+    initializer: str
+    seed: int
+    forward: list[float]
+    backward: list[float]
+    dead: float
+    saturated: float
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    history: dict[str, list[float]]
+    histograms: list[tuple[list[int], list[float]]]
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Mean of the logarithms, as a value; 0 if any is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.exp(np.mean(np.log(values))))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same model under many initializations.
+
+    Args:
+        settings: how the model was made and trained.
+        chance: test accuracy of always naming the most frequent class.
+        test_examples: number of test examples.
+        runs: one for each initializer and seed.
+    """
+
+    settings: dict[str, Any]
+    chance: float
+    test_examples: int
+    runs: list[Run]
+
+    def by_initializer(self) -> dict[str, list[Run]]:
+        """The runs of each initializer, in the order of the comparison."""
+        groups: dict[str, list[Run]] = {}
+        for run in self.runs:
+            groups.setdefault(run.initializer, []).append(run)
+        return groups
+
+    @np.errstate(invalid="ignore", over="ignore")  # a run that overflowed has infinite and NaN losses
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each initializer, over its seeds.
+
+        Variances are geometric means, the rest arithmetic; `<name>_spread` is the standard deviation over
+        the seeds, for variances as a factor (the exponential of that of the logarithm).
+        """
+        rows = []
+        for name, runs in self.by_initializer().items():
+            row: dict[str, Any] = {"initializer": name, "seeds": len(runs)}
+            for direction in ("forward", "backward"):
+                for where, index in (("first", 0), ("last", -1)):
+                    values = [getattr(run, direction)[index] for run in runs]
+                    column = f"{_COLUMNS[direction]}_variance_{where}"
+                    row[column] = geometric_mean(values)
+                    spread = np.std(np.log(values)) if min(values) > 0 else math.nan
+                    row[f"{column}_spread"] = float(np.exp(spread))
+            for column in _MEANS:
+                values = [getattr(run, column) for run in runs]
+                row[column], row[f"{column}_spread"] = float(np.mean(values)), float(np.std(values))
+            row["verdict"] = verdict(
+                (row["activation_variance_first"], row["activation_variance_last"]),
+                (row["gradient_variance_last"], row["gradient_variance_first"]),
+                row["test_accuracy"],
+                self.chance,
+                self.test_examples,
+            )
+            rows.append(row)
+        return rows
+
+    def table(self) -> Table:
+        """The rows for a terminal of 80 columns: two lines each, first and last layer, training and test set."""
+        s = self.settings
+        several = s["seeds"] > 1
+        rows = self.rows()
+        table = Table(
+            title=f"{escape(self._caption())}, {s['epochs']} epoch{'s' * (s['epochs'] > 1)}, seed {s['seed']}"
+            + f" to {s['seed'] + s['seeds'] - 1}" * several,
+            caption=f"Variance and units: before training. Accuracy by chance: {self.chance:.0%}."
+            + " Mean ± standard deviation over seeds." * several,
+            box=box.SIMPLE_HEAD,
+            padding=0,  # the box itself keeps columns apart
+            pad_edge=False,
+            leading=1,
+        )
+        # Folded if it must be: where a longer name takes all the room, rich leaves the verdict out.
+        longest = max(len(row["initializer"]) for row in rows)
+        table.add_column("initializer", overflow="fold", width=max(11, min(longest, 18)))
+        for heading in (
+            "activation\nvariance\nfirst\nlast",
+            "gradient\nvariance\nfirst\nlast",
+            "units\n\ndead\nsatur.",
+            "loss\n\ntrain\ntest",
+            "accuracy\n\ntrain\ntest",
+        ):
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("verdict", min_width=9)
+        for row in rows:
+
+            def lines(form: str, *columns: str, row: dict[str, Any] = row, spread: bool = several) -> str:
+                values = [_short(row[name], form) for name in columns]
+                if spread:
+                    spreads = [_short(row[f"{name}_spread"], form) for name in columns]
+                    values = [f"{v.removesuffix('%')}±{d}" for v, d in zip(values, spreads, strict=True)]
+                return "\n".join(values)
+
+            table.add_row(
+                row["initializer"],
+                lines(".1e", "activation_variance_first", "activation_variance_last", spread=False),
+                lines(".1e", "gradient_variance_first", "gradient_variance_last", spread=False),
+                lines(".0%", "dead", "saturated", spread=False),
+                lines(".2f", "train_loss", "test_loss"),
+                lines(".0%", "train_accuracy", "test_accuracy"),
+                row["verdict"],
+            )
+        return table
+
+    def __str__(self) -> str:
+        console = Console(width=80, color_system=None)
+        with console.capture() as capture:
+            console.print(self.table())
+        return capture.get()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: settings, rows and every run."""
+        return {
+            "settings": self.settings,
+            "chance": self.chance,
+            "test_examples": self.test_examples,
+            "rows": self.rows(),
+            "runs": [asdict(run) for run in self.runs],
+        }
+
+    def plot_histograms(self) -> Figure:
+        """Histograms of every hidden layer's activations before training, a row for each initializer."""
+        first_runs = {name: runs[0].histograms for name, runs in self.by_initializer().items()}
+        return plots.activation_histograms(first_runs, self._caption())
+
+    def plot_variance(self) -> Figure:
+        """Variance by layer, forward and backward, with the spread over seeds."""
+        groups = self.by_initializer().items()
+        forward = {name: np.array([run.forward for run in runs]) for name, runs in groups}
+        backward = {name: np.array([run.backward for run in runs]) for name, runs in groups}
+        return plots.variance_by_layer(forward, backward, self._caption())
+
+    def plot_training(self) -> Figure:
+        """Loss and accuracy on the test set by epoch."""
+        groups = self.by_initializer().items()
+        loss = {name: np.array([run.history["val_loss"] for run in runs]) for name, runs in groups}
+        accuracy = {name: np.array([run.history["val_accuracy"] for run in runs]) for name, runs in groups}
+        return plots.training_curves(loss, accuracy, self._caption())
+
+    def save(self, directory: str | os.PathLike) -> list[str]:
+        """Writes `comparison.csv`, `comparison.json` and the figures; returns their paths.
+
+        JSON has no word for NaN and infinity; they are written as `null` and as the strings `"Infinity"`,
+        `"-Infinity"`.
+
+        Raises:
+            OSError: if the directory cannot be made or written.
+        """
+        os.makedirs(directory, exist_ok=True)
+        paths = {name: os.path.join(directory, name) for name in _FILES}
+        rows = self.rows()
+        with open(paths["comparison.csv"], "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        with open(paths["comparison.json"], "w", encoding="utf-8") as file:
+            json.dump(json_safe(self.to_dict()), file, indent=1, allow_nan=False)
+        self.plot_histograms().savefig(paths["activation_histograms.png"], dpi=110)
+        self.plot_variance().savefig(paths["variance_by_layer.png"], dpi=110)
+        self.plot_training().savefig(paths["training.png"], dpi=110)
+        return list(paths.values())
+
+    def _caption(self) -> str:
+        s = self.settings
+        return f"{s['depth']} x Dense({s['units']}, {s['activation']}) on {os.path.basename(s['data'])}"
+
+
+_COLUMNS = {"forward": "activation", "backward": "gradient"}
+_MEANS = ("dead", "saturated", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+_FILES = ("comparison.csv", "comparison.json", "activation_histograms.png", "variance_by_layer.png", "training.png")
+
+
+def _short(value: float, form: str) -> str:
+    """A number for a narrow column: a loss that exploded needs an exponent."""
+    return format(value, ".0e" if form == ".2f" and abs(value) >= 1000 else form)

@@ -1,0 +1,217 @@
+"""What rules ask of a model's structure: what each kernel feeds, and whether its scale matters there."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.structure._calls import Call, calls
+from keras_initkit.structure._following import Following, following_activations
+from keras_initkit.structure._kernels import Kernel, as_tuple, kernels
+from keras_initkit.structure._layer_paths import OPAQUE, named_layers, own_weights, weighted_layers
+from keras_initkit.structure._residual import residual_branches
+
+_NORMALIZATIONS = tuple(
+    getattr(keras.layers, f"{name}Normalization")
+    for name in ("Batch", "Layer", "Group", "RMS", "Unit")
+    if hasattr(keras.layers, f"{name}Normalization")  # RMSNormalization came after Keras 3.3
+)
+_ACTIVATIONS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.PReLU)
+
+
+@dataclass(frozen=True, eq=False)
+class KernelContext:
+    """A kernel at its place in a model.
+
+    Args:
+        path: path of the layer that holds it (of an LSTM's cell, the LSTM's).
+        kernel: the kernel.
+        following: the activation after it.
+        normalized: whether what it puts out is normalized before anything else reads it.
+        in_branch: whether it is part of a residual branch, or of a layer that is one (attention).
+    """
+
+    path: str
+    kernel: Kernel
+    following: Following
+    normalized: bool
+    in_branch: bool
+
+    @property
+    def is_output(self) -> bool:
+        """Whether only its activation, reshapes and their like stand between it and the model's output."""
+        return self.following.where == "output"
+
+    @property
+    def initializer(self) -> Any:
+        """What it was drawn by, where the layer says so: `kernel_initializer` and its like, by the variable's name."""
+        name = self.kernel.variable.name
+        names = (name, name.removesuffix("_kernel"), "depthwise")  # a depthwise kernel is called just "kernel"
+        found = (getattr(self.kernel.layer, f"{each}_initializer", None) for each in names)
+        return next((initializer for initializer in found if initializer is not None), None)
+
+    @property
+    def values(self) -> np.ndarray:
+        """In float64, in the kernel's own shape (each axis one role)."""
+        values = np.asarray(keras.ops.convert_to_numpy(self.kernel.variable.value), "float64")
+        return values.reshape(self.kernel.shape)
+
+    @property
+    def columns(self) -> np.ndarray:
+        """The weights of each unit, shape (inputs and field, units)."""
+        axes = as_tuple(self.kernel.out_axes)
+        moved = np.moveaxis(self.values, axes, range(-len(axes), 0))
+        return moved.reshape(-1, self.units)
+
+    @property
+    def units(self) -> int:
+        """How many it feeds."""
+        return math.prod(self.kernel.shape[axis] for axis in as_tuple(self.kernel.out_axes))
+
+
+class ModelContext:
+    """The kernels of a built model, each with its circumstances.
+
+    Args:
+        model: the model. One without a graph has no known branches or normalizations: `graph` is empty.
+    """
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+        try:
+            self.graph: list[Call] = calls(model)
+        except ValueError:
+            self.graph = []
+
+    @functools.cached_property
+    def paths(self) -> dict[int, str]:
+        """The path of the layer that holds each weight, by the weight's identity."""
+        return {id(w): path for path, layer in weighted_layers(self.model).items() for w in own_weights(layer)}
+
+    @functools.cached_property
+    def kernels(self) -> list[KernelContext]:
+        """Every kernel that has an element, in the order of the layers.
+
+        A model with a `train_step` of its own may train without ever being called, and so without being built; what
+        its kernels are for is unknown then.
+        """
+        if not self.model.built:
+            return []
+        following = following_activations(self.model)
+        branched = {id(k.variable) for branch in self._branches for k in branch.kernels}
+        attention = _attention_parts(self.model)
+        unknown = Following("linear", "not in a graph", False)
+        return [
+            KernelContext(
+                path,
+                kernel,
+                following.get(path, unknown),
+                path in self.normalized,
+                id(kernel.variable) in branched or id(kernel.layer) in attention,
+            )
+            for kernel in kernels(self.model)
+            if 0 not in kernel.shape and (path := self.paths.get(id(kernel.variable))) is not None
+        ]
+
+    @functools.cached_property
+    def _layers(self) -> dict[str, keras.layers.Layer]:
+        return named_layers(self.model)
+
+    @functools.cached_property
+    def _branches(self) -> list:
+        return residual_branches(self.model) if self.graph else []
+
+    @functools.cached_property
+    def in_branches(self) -> set[str]:
+        """Paths of all layers inside residual branches."""
+        inside = {call.path for branch in self._branches for call in branch.calls}
+        return inside | {placed.path for placed in self.kernels if placed.in_branch}
+
+    @property
+    def trainable(self) -> set[str]:
+        """Paths of layers with kernels that train."""
+        return {placed.path for placed in self.kernels if placed.kernel.variable.trainable}
+
+    @functools.cached_property
+    def usual_stddev(self) -> dict[str, float]:
+        """What a kernel of each layer would have by LeCun's scheme; the least of several."""
+        found: dict[str, float] = {}
+        for placed in self.kernels:
+            usual = max(placed.kernel.fans.fan_in, 1.0) ** -0.5
+            found[placed.path] = min(usual, found.get(placed.path, usual))
+        return found
+
+    def bends(self, path: str) -> bool:
+        """Whether a layer applies an activation."""
+        layer = self._layers[path]
+        activation = getattr(layer, "activation", None)
+        if callable(activation):
+            return activation is not keras.activations.linear
+        return isinstance(layer, (*_ACTIVATIONS, *OPAQUE))
+
+    @functools.cached_property
+    def first_layers(self) -> list[str]:
+        """Paths of layers with kernels that read the data, with nothing but layers without kernels before them."""
+        if not self.graph:
+            return []
+        with_kernel = {placed.path for placed in self.kernels}
+        raw = {tensor.number for tensor in self.graph[-1].inputs}
+        found = []
+        for call in self.graph:
+            if isinstance(call.layer, keras.Model) or not call.inputs:
+                continue
+            if not all(tensor.number in raw for tensor in call.inputs):
+                continue
+            if call.path in with_kernel:
+                found.append(call.path)
+            else:
+                raw |= {tensor.number for tensor in call.outputs}
+        return list(dict.fromkeys(found))
+
+    @functools.cached_property
+    def normalized(self) -> set[str]:
+        """Paths of layers whose output is read by normalizations alone."""
+        readers: dict[int, list[Any]] = {}
+        for call in self.graph:
+            if not isinstance(call.layer, keras.Model):
+                for tensor in call.inputs:
+                    readers.setdefault(tensor.number, []).append(call.layer)
+        found = set()
+        for call in self.graph:
+            after = [reader for tensor in call.outputs for reader in readers.get(tensor.number, [])]
+            if after and all(isinstance(reader, _NORMALIZATIONS) for reader in after):
+                found.add(call.path)
+        return found
+
+    @functools.cached_property
+    def outputs(self) -> set[str]:
+        """Paths of layers that end in the model's output."""
+        return {path for path, each in following_activations(self.model).items() if each.where == "output"}
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether the optimizer tries loss scales, so that an overflow now and then is its way of working."""
+        return isinstance(getattr(self.model, "optimizer", None), keras.optimizers.LossScaleOptimizer)
+
+    @functools.cached_property
+    def heads(self) -> list[Call]:
+        """The calls that make the model's outputs."""
+        if not self.graph:
+            return []
+        numbers = {tensor.number for tensor in self.graph[-1].outputs}
+        return [
+            call
+            for call in self.graph
+            if not isinstance(call.layer, keras.Model) and numbers & {tensor.number for tensor in call.outputs}
+        ]
+
+
+def _attention_parts(model: keras.Model) -> set[int]:
+    kinds = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+    attentions = [layer for layer in named_layers(model).values() if isinstance(layer, kinds)]
+    return {id(part) for layer in attentions for part in named_layers(layer).values()}

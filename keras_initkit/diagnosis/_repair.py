@@ -1,0 +1,227 @@
+"""repair(): the remedies that are initialization, applied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.capture._probe import probe
+from keras_initkit.diagnosis._diagnose import diagnose
+from keras_initkit.diagnosis._finding import Finding
+from keras_initkit.report._report import SignalReport
+from keras_initkit.schemes import initialize
+from keras_initkit.structure import kernels, weighted_layers
+from keras_initkit.structure._calls import calls
+from keras_initkit.structure._following import following_activations
+from keras_initkit.structure._layer_paths import own_weights
+
+# What a layer's own weights are to blame for. The rest asks for other data, another architecture or another rate.
+MENDED = (
+    "symmetric_units",
+    "wrong_fans",
+    "initializer_mismatch",
+    "exploding_activation",
+    "vanishing_activation",
+    "saturated_units",
+    "dead_units",
+    "exploding_gradient",
+    "vanishing_gradient",
+    "rank_collapse",
+    "nonfinite",
+)
+_BY_BIAS = ("dead_units", "saturated_units")  # what a bias can cause as well as a kernel
+# Facts about a layer's own weights, whatever else explains what the layer does with its signal.
+_OWN = ("symmetric_units", "wrong_fans", "initializer_mismatch")
+
+
+def repair(model: keras.Model, findings: Sequence[Finding], data: Any = None) -> SignalReport:
+    """Draws anew, in place, the layers whose initialization is at fault; sound layers keep their weights.
+
+    A layer that a finding names as a cause gets its kernels by `initialize(model, "auto", layers=...)`, its biases by
+    its own initializers, or zero where units are dead or saturated; a normalisation gets a scale of one and an
+    offset of zero. Where the finding names a layer without weights, those before it are meant. Then the model is
+    diagnosed again, since one fault can hide another; a layer that is still named is scaled on the data, by `"lsuv"`.
+    Of findings that are mere information, wrong fans alone are mended. A head of zeros is drawn anew only behind
+    layers of zeros.
+
+    The architecture, the optimizer and the data stay as they are: findings that ask for one of these
+    (`unscaled_input`, `update_too_large`, ...) are listed in the report's notes with their remedies. What the layers
+    that are drawn anew had learned is lost.
+
+    Args:
+        model: a built model.
+        findings: what `diagnose` found in it.
+        data: examples (examples, ...), as the model takes them, or the tuple of them and their labels.
+
+    Returns:
+        The probe of the model afterwards; its notes begin with what was done.
+
+    Raises:
+        ValueError: if a finding names a layer that the model does not have, or the data does not fit.
+
+    >>> from keras import layers
+    >>> keras.utils.set_random_seed(0)
+    >>> model = keras.Sequential([keras.Input((50,)), layers.Dense(80, "relu", kernel_initializer="zeros", name="a"),
+    ...     layers.Dense(2, name="b")])
+    >>> report = repair(model, diagnose(model))
+    >>> print(report.notes[0])
+    repair: a/kernel drawn anew for symmetric_units: own relu (standard deviation 0 -> 0.202)
+    >>> diagnose(report, model=model)
+    []
+
+    Source: He et al. 2015; Mishkin and Matas 2016 (lsuv).
+    """
+    known = weighted_layers(model)
+    x, y = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
+    notes: list[str] = []
+    drawn: set[str] = set()
+    scaled: set[str] = set()
+    current = findings
+    while True:  # what one fault had hidden shows when that is mended; each layer is drawn once and scaled once
+        wanted = _wanted(model, current)
+        # Whatever else is wrong with a layer, its bias may be to blame where units are dead or saturated.
+        flat = {path for each in current if each.kind in _BY_BIAS for path in _weighted(model, each)}
+        fresh = {path: kind for path, kind in wanted.items() if path not in drawn}
+        again = {path: kind for path, kind in wanted.items() if path in drawn - scaled}
+        if fresh:
+            notes += _draw(model, known, fresh, "auto", None, flat)
+        elif again and x is not None:
+            notes += _draw(model, known, again, "lsuv", x, flat)
+            scaled |= set(again)
+        else:
+            break
+        drawn |= set(fresh)
+        current = diagnose(probe(model, x, y), model=model)
+    if not notes:
+        notes.append("repair: nothing was changed; no finding is one of initialization.")
+    for finding in findings:
+        if finding.kind not in MENDED and not finding.consequence_of:
+            notes.append(f"repair: {finding.kind} in {finding.layer} is left to you. {finding.remedy}")
+    report = probe(model, x, y)
+    return replace(report, notes=(*notes, *report.notes))
+
+
+def _wanted(model: keras.Model, findings: Sequence[Finding]) -> dict[str, str]:
+    """The layers whose weights are to be drawn anew, each with the kind of finding that asks for it."""
+    wanted: dict[str, str] = {}
+    for finding in findings:
+        if finding.kind == "nonfinite":
+            for path in _spoiled(model):
+                wanted.setdefault(path, finding.kind)
+        elif finding.kind in (MENDED if not finding.consequence_of else _OWN) and _asks(finding):
+            for path in _weighted(model, finding):
+                wanted.setdefault(path, finding.kind)
+            if finding.kind == "symmetric_units":
+                for path in _equal(model, finding.layer):
+                    wanted.setdefault(path, finding.kind)
+    return wanted
+
+
+def _asks(finding: Finding) -> bool:
+    """Information asks for nothing, but that fans are wrong is a fact at any factor."""
+    return finding.severity != "info" or finding.kind == "wrong_fans"
+
+
+def _equal(model: keras.Model, beside: str) -> list[str]:
+    """Layers with a kernel of one value, as the layer of path `beside` has one.
+
+    Zeros may be meant, at the end of a residual branch or in a head, but not in a head behind layers of zeros.
+    """
+    constants: dict[str, float] = {}
+    for path, layer in weighted_layers(model).items():
+        for values in (keras.ops.convert_to_numpy(kernel) for kernel in _kernels_of(model, layer)):
+            if values.size > 1 and (values == values.flat[0]).all():
+                constants[path] = max(constants.get(path, 0.0), abs(float(values.flat[0])))
+    following = following_activations(model)
+    zeros = constants.get(beside) == 0
+    heads = {path for path in constants if path in following and following[path].where == "output"}
+    return [path for path, constant in constants.items() if constant or (zeros and path in heads)]
+
+
+def _spoiled(model: keras.Model) -> list[str]:
+    """Layers that hold a weight that is not finite."""
+    return [
+        path
+        for path, layer in weighted_layers(model).items()
+        if not all(np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in own_weights(layer))
+    ]
+
+
+def _weighted(model: keras.Model, finding: Finding) -> list[str]:
+    """The finding's layer, or, of one without weights, those before it back to the nearest kernels."""
+    known = weighted_layers(model)
+    if finding.layer in known:
+        return [finding.layer]
+    graph = calls(model)
+    if finding.layer not in {call.path for call in graph}:
+        raise ValueError(
+            f"findings: {finding.kind} names layer {finding.layer!r}, which {model.name!r} does not have. Repair the "
+            "model that was diagnosed."
+        )
+    with_kernel = {path for path, layer in known.items() if _kernels_of(model, layer)}
+    makers = {tensor.number: call for call in graph for tensor in call.outputs if call.path != "model"}
+    ahead = [tensor.number for call in graph if call.path == finding.layer for tensor in call.inputs]
+    found: dict[str, None] = {}
+    while ahead:
+        call = makers.get(ahead.pop())
+        if call is None:
+            continue
+        if call.path in known:
+            found[call.path] = None
+        if call.path not in with_kernel:
+            ahead += [tensor.number for tensor in call.inputs]
+    return list(found)
+
+
+def _kernels_of(model: keras.Model, layer: keras.layers.Layer) -> list[keras.Variable]:
+    own = {id(weight) for weight in own_weights(layer)}
+    return [kernel.variable for kernel in kernels(model) if id(kernel.variable) in own]
+
+
+def _draw(
+    model: keras.Model,
+    known: dict[str, keras.layers.Layer],
+    wanted: dict[str, str],
+    scheme: str,
+    x: Any,
+    flat: set[str],
+) -> list[str]:
+    """Sets the layers, the biases of those in `flat` to zero; returns what a reader has to know."""
+    notes = []
+    with_kernel = [path for path in wanted if _kernels_of(model, known[path])]
+    if with_kernel:
+        report = initialize(model, scheme, x, layers=lambda layer: any(layer is known[path] for path in with_kernel))
+        verb = "drawn anew" if scheme == "auto" else "scaled on the data"
+        for change in report.kernels:
+            if change.layer in with_kernel:
+                done = f"left as it is ({change.skipped})" if change.skipped else f"{verb} for {wanted[change.layer]}"
+                about = f": {change.note}" if change.note else ""
+                sizes = f"standard deviation {change.stddev_before:.3g} -> {change.stddev_after:.3g}"
+                notes.append(f"repair: {change.layer}/{change.name} {done}{about} ({sizes})")
+    for path, kind in wanted.items():
+        layer = known[path]
+        for holder in (layer, getattr(layer, "cell", None)):
+            bias = getattr(holder, "bias", None)
+            if bias is not None and path in flat and path in with_kernel:
+                bias.assign(_plain_bias(holder))
+                notes.append(f"repair: {path}/{bias.name} set to zero: units are dead or saturated")
+        if path not in with_kernel:
+            for name, value in (("gamma", np.ones), ("beta", np.zeros)):
+                weight = getattr(layer, name, None)
+                if weight is not None:
+                    weight.assign(value(tuple(weight.shape)))
+                    notes.append(f"repair: {path}/{name} set to {'one' if name == 'gamma' else 'zero'} for {kind}")
+    return notes
+
+
+def _plain_bias(holder: Any) -> np.ndarray:
+    """Zeros, but for the forget gate of an LSTM that has one: input, forget, cell, output."""
+    values = np.zeros(tuple(holder.bias.shape))
+    if getattr(holder, "unit_forget_bias", False):
+        units = values.shape[-1] // 4
+        values[..., units : 2 * units] = 1
+    return values

@@ -1,0 +1,185 @@
+"""Biases that start where training would have to take them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.initializers._base import ShapedInitializer
+from keras_initkit.initializers._checks import checked_number
+from keras_initkit.initializers._core import PACKAGE, checked_seed, draw, fresh_seed, one_of
+from keras_initkit.theory._activations import Activation
+from keras_initkit.theory._critical import critical_point
+
+
+class _Bias(ShapedInitializer):
+    ranks = range(1, 17)
+    meaning = "a bias (..., units)"
+
+
+class _GatesBias(ShapedInitializer):
+    ranks = (1,)
+    meaning = "the bias (4 * units,) of an LSTM or ConvLSTM"
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        if shape[0] % 4:
+            raise ValueError(
+                f"shape: got {shape}, expected (4 * units,): the gates of an LSTM are input, forget, cell and "
+                "output. Pass unit_forget_bias=False to the layer, or it asks for some of the gates alone."
+            )
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class CriticalBias(_Bias):
+    """N(0, sigma_b^2): the biases that belong to a `Critical` kernel of the same arguments.
+
+    Args:
+        activation, sigma_b, q, seed: as in `Critical`. By default, and for activations that scale with their
+            input (relu), sigma_b is 0.
+
+    Raises:
+        ValueError: as `Critical`.
+
+    >>> from keras_initkit.initializers import CriticalBias
+    >>> bias = CriticalBias("tanh", q=1.0, seed=0)((10_000,))
+    >>> round(float(keras.ops.std(bias)), 2)
+    0.39
+
+    Source: Schoenholz et al. 2017.
+    """
+
+    def __init__(
+        self, activation: Activation = "relu", sigma_b: float | None = None, q: float | None = None, seed: Any = None
+    ):
+        if isinstance(activation, dict):  # from a configuration
+            activation = keras.saving.deserialize_keras_object(activation)
+        self.activation, self.sigma_b, self.q = activation, sigma_b, q
+        self.variance = critical_point(activation, sigma_b, q).sigma_b ** 2
+        self.seed = checked_seed(seed)
+
+    def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
+        return draw(shape, self.variance, "untruncated_normal", dtype, self.seed)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class PriorProbabilityBias(_Bias):
+    """Bias of an output layer that predicts the labels' frequencies before it has learned anything.
+
+        sigmoid: b = log(p / (1 - p)),    softmax: b_k = log(p_k / sum p)
+
+    Without it, the first steps on unbalanced labels only learn the bias, from a loss that frequent labels
+    dominate.
+
+    Args:
+        probability: of the positive label, for every unit or as a sequence with one for each (last axis). Under
+            softmax always a sequence, and counts do as well as probabilities: they are divided by their sum.
+        activation: what follows the bias: `"sigmoid"` or `"softmax"`.
+
+    Raises:
+        ValueError: for a probability outside (0, 1), a class under softmax without a positive one, or, when
+            called, for a shape of another number of units.
+
+    >>> from keras_initkit.initializers import PriorProbabilityBias
+    >>> [round(float(b), 3) for b in PriorProbabilityBias(0.01)((2,))]
+    [-4.595, -4.595]
+    >>> bias = PriorProbabilityBias([900, 90, 10], "softmax")((3,))
+    >>> [round(float(p), 3) for p in keras.ops.softmax(bias)]
+    [0.9, 0.09, 0.01]
+
+    Source: Lin et al. 2017, section 3.3, for the sigmoid.
+    """
+
+    def __init__(self, probability: float | Sequence[float] = 0.01, activation: str = "sigmoid"):
+        self.activation = one_of("activation", activation, ("sigmoid", "softmax"))
+        several = isinstance(probability, Sequence | np.ndarray) and not isinstance(probability, str)
+        given: list[Any] = list(probability) if several else [probability]  # type: ignore[arg-type]
+        if activation == "softmax" and not (several and len(given) > 1):
+            raise ValueError(
+                f"probability: got {probability!r} under softmax, expected a sequence of two or more probabilities "
+                "or counts, one for each class."
+            )
+        below = math.inf if activation == "softmax" else 1
+        values = [checked_number("probability", p, 0, below) for p in given]
+        self.probability = values if several else values[0]
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        if isinstance(self.probability, list) and shape[-1] != len(self.probability):
+            count = len(self.probability)
+            raise ValueError(f"shape: got {shape} with {count} probabilities, expected {count} units in the last axis.")
+
+    def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
+        p = np.asarray(self.probability, "float64")
+        bias = np.log(p / p.sum()) if self.activation == "softmax" else np.log(p) - np.log1p(-p)
+        return keras.ops.convert_to_tensor(np.broadcast_to(bias, shape).copy(), dtype)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class UnitForgetGateBias(_GatesBias):
+    """Bias of an LSTM that is zero but for its forget gate: a memory that starts by keeping.
+
+        b = [0, value, 0, 0]    for Keras' gates [input, forget, cell, output]
+
+    Keras' LSTM has this with value 1 as `unit_forget_bias=True`, its default, which must be set to False for
+    any bias initializer to be used as it is.
+
+    Args:
+        value: bias of the forget gate, which keeps sigmoid(value) of its memory at each step.
+
+    Raises:
+        ValueError: for a value that is no finite number; when called, for a shape other than (4 * units,).
+
+    >>> from keras_initkit.initializers import UnitForgetGateBias
+    >>> layer = keras.layers.LSTM(8, bias_initializer=UnitForgetGateBias(2.0), unit_forget_bias=False)
+    >>> [float(b) for b in UnitForgetGateBias()((8,))]
+    [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+
+    Source: Jozefowicz et al. 2015; Gers et al. 2000.
+    """
+
+    def __init__(self, value: float = 1.0):
+        self.value = checked_number("value", value)
+
+    def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
+        gates = np.repeat([0.0, self.value, 0.0, 0.0], shape[0] // 4)
+        return keras.ops.convert_to_tensor(gates, dtype)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class ChronoBias(_GatesBias):
+    """Bias of an LSTM whose units remember for spans of every length up to that of the sequences.
+
+        b_forget = log(u),  u ~ U(1, max_steps - 1),    b_input = -b_forget,    zero for the other gates
+
+    A forget gate at sigmoid(log u) keeps its memory for about u steps. Needs `unit_forget_bias=False`, as
+    `UnitForgetGateBias` does.
+
+    Args:
+        max_steps: the longest span to remember, in steps: often the length of the sequences.
+        seed: as in `ActivationScaling`.
+
+    Raises:
+        ValueError: for max_steps of 2 or less; when called, for a shape other than (4 * units,).
+
+    >>> from keras_initkit.initializers import ChronoBias
+    >>> layer = keras.layers.LSTM(8, bias_initializer=ChronoBias(max_steps=784), unit_forget_bias=False)
+    >>> bias = ChronoBias(max_steps=784, seed=0)((32,))
+    >>> float(keras.ops.max(bias)) < 6.67, float(keras.ops.max(keras.ops.abs(bias[:8] + bias[8:16])))  # log(783)
+    (True, 0.0)
+
+    Source: Tallec and Ollivier 2018.
+    """
+
+    def __init__(self, max_steps: float = 100, seed: Any = None):
+        checked_number("max_steps", max_steps, above=2)
+        self.max_steps = max_steps
+        self.seed = checked_seed(seed)
+
+    def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
+        units = shape[0] // 4
+        steps = keras.random.uniform((units,), 1.0, self.max_steps - 1.0, dtype=dtype, seed=fresh_seed(self.seed))
+        forget = keras.ops.log(steps)
+        return keras.ops.concatenate([-forget, forget, keras.ops.zeros((2 * units,), dtype)])

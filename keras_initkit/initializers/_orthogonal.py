@@ -1,0 +1,247 @@
+"""Kernels that keep the norm of a signal: orthogonal matrices, and convolutions that are orthogonal maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.initializers._base import CONVOLUTION, ShapedInitializer, at_centre
+from keras_initkit.initializers._checks import checked_count, checked_number
+from keras_initkit.initializers._core import PACKAGE, Seed, checked_seed, draw, one_of
+from keras_initkit.theory._activations import Activation
+from keras_initkit.theory._fans import Axes
+from keras_initkit.theory._gains import DIRECTIONS, gain
+
+_TINY = 1e-30
+
+
+def haar(shape: Sequence[int], scale: float, dtype: Any, seed: Seed) -> keras.KerasTensor:
+    """Matrices of `shape[-2:]`, uniform among those with orthogonal rows or columns, whichever are fewer."""
+    *batch, rows, columns = shape
+    tall = (*batch, max(rows, columns), min(rows, columns))
+    q = _haar_columns(draw(tall, 1.0, "untruncated_normal", dtype, seed), scale)
+    return q if rows >= columns else keras.ops.swapaxes(q, -2, -1)
+
+
+def _haar_columns(gaussian: keras.KerasTensor, scale: float = 1.0) -> keras.KerasTensor:
+    """Orthogonal columns from tall matrices of standard normal numbers.
+
+    The factor Q of a Gaussian matrix is uniform (Haar) once the diagonal of R is positive (Mezzadri 2007).
+    """
+    q, r = keras.ops.qr(gaussian)
+    diagonal = keras.ops.diagonal(r, axis1=-2, axis2=-1)
+    signs = keras.ops.sign(diagonal + _TINY)  # the sign of zero would erase a column
+    return q * keras.ops.expand_dims(scale * signs, -2)  # one pass over Q
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class ScaledOrthogonal(ShapedInitializer):
+    """Orthogonal kernel times the gain of the activation that follows it.
+
+        W = gain(activation) Q,    Q^T Q = I or Q Q^T = I, whichever fits its shape
+
+    Q is uniform (Haar) among these. Keras' `Orthogonal` fails in bfloat16 and is inexact in float16; this is
+    computed in float32 at least, and cast.
+
+    Args:
+        activation: the activation that follows the kernel, as in `ActivationScaling`.
+        direction: which gain: `"forward"` for the signal, `"backward"` for the gradient.
+        out_axes: axis or axes of the units that the layer puts out, the matrix' columns; all others are its
+            rows. For the query kernel (inputs, heads, size) of a MultiHeadAttention: `(1, 2)`.
+        seed: as in `ActivationScaling`.
+
+    Raises:
+        ValueError: for an unknown activation or direction; when called, for a shape of rank 0 or 1 or
+            axes that it does not have.
+
+    >>> from keras_initkit.initializers import ScaledOrthogonal
+    >>> kernel = ScaledOrthogonal("relu", seed=0)((64, 32))
+    >>> gram = keras.ops.matmul(keras.ops.transpose(kernel), kernel)
+    >>> round(float(gram[0, 0]), 3), abs(float(gram[0, 1])) < 1e-5  # the gain of relu is sqrt(2)
+    (2.0, True)
+
+    Source: Saxe et al. 2014.
+    """
+
+    ranks = range(2, 17)
+    meaning = "a kernel"
+
+    def __init__(
+        self, activation: Activation = "linear", direction: str = "forward", out_axes: Axes = -1, seed: Any = None
+    ):
+        if isinstance(activation, dict):  # from a configuration
+            activation = keras.saving.deserialize_keras_object(activation)
+        axes = out_axes if isinstance(out_axes, Sequence) and not isinstance(out_axes, str) else [out_axes]
+        if not all(isinstance(axis, int) for axis in axes):
+            raise ValueError(f"out_axes: got {out_axes!r}, expected an integer or a sequence of integers.")
+        self.activation, self.out_axes = activation, out_axes
+        self.direction = one_of("direction", direction, DIRECTIONS)
+        self.gain = gain(activation, direction)
+        self.seed = checked_seed(seed)
+
+    def _order(self, shape: tuple[int, ...]) -> tuple[list[int], int]:
+        """The kernel's axes, inputs first, and how many of them are inputs."""
+        axes = (self.out_axes,) if isinstance(self.out_axes, int) else tuple(self.out_axes)
+        out = [axis % len(shape) for axis in axes if -len(shape) <= axis < len(shape)]
+        if len(set(out)) != len(axes) or not 0 < len(out) < len(shape):
+            raise ValueError(
+                f"out_axes: got {self.out_axes!r} for a kernel of shape {shape}, expected different axes from "
+                f"{-len(shape)} to {len(shape) - 1}, and at least one axis left for the inputs."
+            )
+        return [axis for axis in range(len(shape)) if axis not in out] + out, len(shape) - len(out)
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        self._order(shape)
+
+    def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
+        order, inputs = self._order(shape)
+        sizes = [shape[axis] for axis in order]
+        matrix = haar((math.prod(sizes[:inputs]), math.prod(sizes[inputs:])), self.gain, dtype, self.seed)
+        kernel = keras.ops.reshape(matrix, sizes)
+        if order != sorted(order):
+            kernel = keras.ops.transpose(kernel, [order.index(axis) for axis in range(len(shape))])
+        return kernel
+
+
+class _OrthogonalConvolution(ShapedInitializer):
+    ranks = (3, 4, 5)
+    meaning = CONVOLUTION
+
+    def __init__(self, gain: float = 1.0, seed: Any = None):
+        self.gain = checked_number("gain", gain, above=0)
+        self.seed = checked_seed(seed)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class DeltaOrthogonal(_OrthogonalConvolution):
+    """Convolution kernel with an orthogonal matrix at its centre and zeros around it.
+
+        K[centre] = gain Q,    K[elsewhere] = 0
+
+    With stride 1 and `padding="same"` it keeps every pixel's norm, if there are at least as many outputs as
+    inputs (with fewer, it keeps that of the gradient). Networks of 10,000 layers were trained from it.
+
+    Args:
+        gain: what the norm is multiplied by: 1 for a linear layer, `keras_initkit.theory.gain("relu")`, or the
+            sigma_w of `keras_initkit.theory.critical_point("tanh", sigma_b=0.05)`.
+        seed: as in `ActivationScaling`.
+
+    Raises:
+        ValueError: for a gain that is not positive; when called, for a shape of rank other than 3, 4 or 5.
+
+    >>> from keras_initkit.initializers import DeltaOrthogonal
+    >>> kernel = DeltaOrthogonal(seed=0)((3, 3, 8, 16))
+    >>> round(float(keras.ops.sum(kernel**2)), 3), round(float(keras.ops.sum(kernel[1, 1] ** 2)), 3)
+    (8.0, 8.0)
+
+    Source: Xiao et al. 2018.
+    """
+
+    def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
+        return at_centre(haar(shape[-2:], self.gain, dtype, self.seed), shape[:-2])
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class ConvOrthogonal(_OrthogonalConvolution):
+    r"""Convolution kernel that is an orthogonal map of the whole image, with every tap in use.
+
+        K = gain H * [P_1, I - P_1] * [P_2, I - P_2] * ...
+
+    `*` is the convolution of matrix-valued kernels, H is a uniform orthogonal matrix, and each factor has two
+    taps along one axis of the field, with P a uniform orthogonal projection on half the channels: one factor
+    for every tap after the first, of every axis. As each factor is an orthogonal map, so is K: with stride 1
+    and circular padding it keeps the norm of the image, if there are at least as many outputs as inputs (with
+    fewer, that of the gradient). Other padding loses some at the border.
+
+    Args:
+        gain, seed: as in `DeltaOrthogonal`.
+
+    Raises:
+        ValueError: as `DeltaOrthogonal`.
+
+    >>> from keras_initkit.initializers import ConvOrthogonal
+    >>> kernel = ConvOrthogonal(seed=0)((3, 3, 8, 16))
+    >>> round(float(keras.ops.sum(kernel**2)), 3), round(float(keras.ops.sum(kernel[0, 0] ** 2)), 1) > 0
+    (8.0, True)
+
+    Source: Xiao et al. 2018, algorithm 1, here for any field in one to three dimensions.
+    """
+
+    def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
+        *field, inputs, outputs = shape
+        few, many = sorted((inputs, outputs))
+        # One factor for every tap after the first, the axes in turn.
+        axes = [a for step in range(1, max(field)) for a, size in enumerate(field) if step < size]
+        # One draw for all, since a second draw from the same integer seed would be equal to the first.
+        half, tall = (many + 1) // 2, many * few
+        normal = draw((tall + len(axes) * many * half,), 1.0, "untruncated_normal", dtype, self.seed)
+        rotation = keras.ops.transpose(_haar_columns(keras.ops.reshape(normal[:tall], (many, few)), self.gain))
+        sizes = [1] * len(field) + [few, many]
+        kernel = keras.ops.reshape(rotation, sizes)
+        if axes:
+            bases = _haar_columns(keras.ops.reshape(normal[tall:], (len(axes), many, half)))
+            if many % 2:  # round half of an odd number of channels up and down in turn: the mass stays central
+                ranks = np.array([(many + axes[:index].count(axis) % 2) // 2 for index, axis in enumerate(axes)])
+                bases = bases * keras.ops.convert_to_tensor(np.arange(half) < ranks[:, None, None], dtype)
+            projections = keras.ops.matmul(bases, keras.ops.swapaxes(bases, -2, -1))
+        # Few operations, since on small kernels their number is what takes time.
+        for index, axis in enumerate(axes):
+            # One product of matrices for all taps: where TensorFlow 2.16 broadcasts one over a kernel, it aborts.
+            flat = keras.ops.reshape(kernel, (-1, many))
+            near = keras.ops.reshape(keras.ops.matmul(flat, projections[index]), sizes)
+            nothing = keras.ops.zeros([*sizes[:axis], 1, *sizes[axis + 1 :]], dtype)
+            far = keras.ops.concatenate([nothing, kernel - near], axis)
+            kernel = keras.ops.concatenate([near, nothing], axis) + far
+            sizes[axis] += 1
+        return kernel if inputs <= outputs else keras.ops.swapaxes(kernel, -2, -1)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class GatewiseOrthogonal(ShapedInitializer):
+    """Kernel of a recurrent layer with one orthogonal block per gate, side by side along its last axis.
+
+        W = gain [Q_1, ..., Q_gates],    each Q uniform among the orthogonal matrices of its shape
+
+    Keras keeps the gates of an LSTM (4) or a GRU (3) in one kernel. Its `Orthogonal` makes that one wide
+    matrix orthogonal, whose square blocks are not: their singular values run from nearly 0 to 0.9.
+
+    Args:
+        gates: number of blocks: 4 for LSTM and ConvLSTM, 3 for GRU.
+        gain: what each block is multiplied by.
+        seed: as in `ActivationScaling`.
+
+    Raises:
+        ValueError: for a gain that is not positive or gates below 1; when called, for a shape of rank 0 or 1,
+            or one whose last axis is no multiple of the gates.
+
+    >>> from keras_initkit.initializers import GatewiseOrthogonal
+    >>> kernel = GatewiseOrthogonal(gates=4, seed=0)((16, 64))
+    >>> forget = kernel[:, 16:32]
+    >>> round(float(keras.ops.norm(forget[0])), 3), round(float(keras.ops.norm(forget[:, 0])), 3)
+    (1.0, 1.0)
+
+    Source: Saxe et al. 2014.
+    """
+
+    ranks = range(2, 6)
+    meaning = "a recurrent kernel (..., inputs, gates * units)"
+
+    def __init__(self, gates: int = 4, gain: float = 1.0, seed: Any = None):
+        self.gates = checked_count("gates", gates)
+        self.gain = checked_number("gain", gain, above=0)
+        self.seed = checked_seed(seed)
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        if shape[-1] % self.gates:
+            raise ValueError(
+                f"shape: got {shape}, whose last axis does not divide into {self.gates} gates. "
+                "Expected gates * units: 4 gates for LSTM, 3 for GRU."
+            )
+
+    def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
+        blocks = haar((self.gates, math.prod(shape[:-1]), shape[-1] // self.gates), self.gain, dtype, self.seed)
+        return keras.ops.reshape(keras.ops.transpose(blocks, (1, 0, 2)), shape)

@@ -1,0 +1,220 @@
+"""Initializers that scale a kernel's variance by its fans: thin names over `ScaledVariance`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+
+from keras_initkit.initializers._checks import checked_count
+from keras_initkit.initializers._core import PACKAGE, ScaledVariance, one_of
+from keras_initkit.theory._activations import Activation
+from keras_initkit.theory._critical import critical_point
+from keras_initkit.theory._fans import Axes, Fans
+from keras_initkit.theory._gains import DIRECTIONS, gain
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class ActivationScaling(ScaledVariance):
+    """Variance `gain(activation)^2 / fan`: He's rule for any activation.
+
+    `ActivationScaling("relu")` is He et al.'s 2 / fan_in (`he_normal`), `ActivationScaling("linear")` is
+    LeCun's 1 / fan_in, and every other activation gets the factor that keeps its signal's second moment.
+
+    Args:
+        activation: the activation that follows the kernel: a Keras name, a `keras.activations` function, or
+            any elementwise callable.
+        mode: `"fan_in"` keeps the signal's scale, `"fan_out"` the gradient's, `"fan_avg"` is between.
+        distribution: `"truncated_normal"` (at two standard deviations, corrected for it),
+            `"untruncated_normal"` or `"uniform"`.
+        direction: which gain: `"forward"` for the signal, `"backward"` for the gradient, `"compromise"`
+            for the mean of the two second moments, 1 / gain^2 = (E[f(z)^2] + E[f'(z)^2]) / 2, which is to the
+            gain what Glorot's mean of the fans is to the fan.
+        in_axes: axis or axes of the kernel that the layer sums over; with `out_axes`, or neither. The axes
+            that are named by neither multiply both fans.
+        out_axes: axis or axes of the units that the layer puts out.
+        seed: an integer (every call draws the same values), a `keras.random.SeedGenerator`, or `None`: every
+            call draws values of its own.
+
+    Raises:
+        ValueError: for an argument out of range, an unknown activation, or one that has no gain (softmax).
+
+    >>> from keras_initkit.initializers import ActivationScaling
+    >>> kernel = ActivationScaling("tanh", seed=0)((2048, 128))
+    >>> round(float(keras.ops.std(kernel)) * 2048**0.5, 1)  # the gain of tanh is 1.5925
+    1.6
+
+    Source: He et al. 2015, eq. 10 and 14; Glorot and Bengio 2010, eq. 12 for the modes.
+    """
+
+    def __init__(
+        self,
+        activation: Activation = "relu",
+        mode: str = "fan_in",
+        distribution: str = "truncated_normal",
+        direction: str = "forward",
+        in_axes: Axes | None = None,
+        out_axes: Axes | None = None,
+        seed: Any = None,
+    ):
+        if isinstance(activation, dict):  # from a configuration
+            activation = keras.saving.deserialize_keras_object(activation)
+        self.activation = activation
+        self.direction = one_of("direction", direction, (*DIRECTIONS, "compromise"))
+        if direction == "compromise":
+            scale = 2 / sum(gain(activation, each) ** -2 for each in DIRECTIONS)
+        else:
+            scale = gain(activation, direction) ** 2
+        super().__init__(scale, mode, distribution, in_axes, out_axes, seed)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class StandardUniform(ScaledVariance):
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), of variance 1 / (3 fan_in).
+
+    The "standard" initialization of Glorot and Bengio 2010 (eq. 1), the heuristic that theirs replaced; also
+    what PyTorch's Linear and Conv layers draw by default. A signal loses two thirds of its variance at each
+    linear layer.
+
+    Args:
+        in_axes, out_axes, seed: as in `ActivationScaling`.
+
+    >>> from keras_initkit.initializers import StandardUniform
+    >>> kernel = StandardUniform(seed=0)((2500, 128))
+    >>> round(float(keras.ops.max(kernel)), 4)  # 1 / sqrt(2500)
+    0.02
+    """
+
+    def __init__(self, in_axes: Axes | None = None, out_axes: Axes | None = None, seed: Any = None):
+        super().__init__(1 / 3, "fan_in", "uniform", in_axes, out_axes, seed)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class RandomWalk(ScaledVariance):
+    """N(0, g^2 / fan_in) with the g that keeps the logarithm of a gradient's norm from drifting with depth.
+
+        linear: g = exp(1 / (2 n)),    relu: g = sqrt(2) exp(1.2 / (max(n, 6) - 2.4)),    n = fan_in
+
+    He's rule keeps the mean square norm; the logarithm of a finite layer's norm then falls by about 1 / (2 n)
+    (linear) or 1.2 / n (relu) at each layer, which hundreds of narrow layers add up.
+
+    Args:
+        activation: `"relu"` or `"linear"`, for which the correction is known.
+        in_axes, out_axes, seed: as in `ActivationScaling`.
+
+    Raises:
+        ValueError: for another activation.
+
+    >>> from keras_initkit.initializers import RandomWalk
+    >>> round(RandomWalk("relu").variance((100.0, 100.0)) * 100, 4)  # 2 exp(2.4 / 97.6)
+    2.0498
+
+    Source: Sussillo and Abbott 2014.
+    """
+
+    def __init__(
+        self, activation: str = "relu", in_axes: Axes | None = None, out_axes: Axes | None = None, seed: Any = None
+    ):
+        self.activation = one_of("activation", activation, ("relu", "linear"))
+        scale = 2.0 if activation == "relu" else 1.0
+        super().__init__(scale, "fan_in", "untruncated_normal", in_axes, out_axes, seed)
+
+    def variance(self, fans: Fans) -> float:
+        """He's variance with the correction for a finite width."""
+        width = max(fans[0], 1.0)
+        drift = 1.2 / (max(width, 6.0) - 2.4) if self.activation == "relu" else 0.5 / width
+        return super().variance(fans) * math.exp(2 * drift)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class DepthScaling(ScaledVariance):
+    """Kernel of a layer that writes into a residual stream, smaller the more layers do.
+
+        residual: std = 1 / sqrt(2 n d),    small: std = 1 / sqrt(d),    wang: std = 2 / (n sqrt(d))
+
+    with n blocks of two residual branches each (attention and MLP) and width d. Under `"residual"`, 2 n kernels
+    that read units of variance one add 2 n / (2 n) = 1 to the stream's variance, whatever the depth; under
+    `"wang"`, 8 / n. `"small"` is for the kernels that read the stream.
+
+    Args:
+        n_layers: number of blocks, n.
+        rule: `"residual"`, `"small"` (whatever the depth) or `"wang"`.
+        width: d, the stream's width; `None` takes each kernel's fan-in. A constant 0.02 is `width=2500`.
+        distribution: as in `ActivationScaling`.
+        in_axes, out_axes, seed: as in `ActivationScaling`.
+
+    Raises:
+        ValueError: for an unknown rule, or a number of layers or width below 1.
+
+    >>> from keras_initkit.initializers import DepthScaling
+    >>> DepthScaling(n_layers=8, seed=0).variance((64.0, 64.0)) ** -0.5  # sqrt(2 * 8 * 64)
+    32.0
+
+    Source: Radford et al. 2019, section 2.3 (residual); Black et al. 2022 (wang). `"small"` is LeCun's 1 / d of
+    the stream's width; the SmallInit of Nguyen and Salazar 2019 has 2 / (5 d) instead of 1 / d.
+    """
+
+    def __init__(
+        self,
+        n_layers: int = 12,
+        rule: str = "residual",
+        width: int | None = None,
+        distribution: str = "untruncated_normal",
+        in_axes: Axes | None = None,
+        out_axes: Axes | None = None,
+        seed: Any = None,
+    ):
+        self.n_layers = checked_count("n_layers", n_layers)
+        self.rule = one_of("rule", rule, ("residual", "small", "wang"))
+        self.width = width if width is None else checked_count("width", width)
+        scale = {"residual": 1 / (2 * self.n_layers), "small": 1.0, "wang": 4 / self.n_layers**2}[rule]
+        super().__init__(scale, "fan_in", distribution, in_axes, out_axes, seed)
+
+    def variance(self, fans: Fans) -> float:
+        """The rule's variance for the stream's width, or else for this fan-in."""
+        return super().variance(fans) if self.width is None else self.scale / self.width
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Critical(ScaledVariance):
+    """Variance `sigma_w^2 / fan_in` on the edge of chaos, where gradients neither vanish nor explode with depth.
+
+    sigma_w is where `chi_1 = sigma_w^2 E[f'(sqrt(q) z)^2] = 1` and layers of these kernels and of biases of
+    standard deviation sigma_b keep the pre-activations' variance at q (`keras_initkit.theory.critical_point`).
+    The biases are part of it: give the layer `CriticalBias` with the same arguments. With sigma_b = 0, as here
+    by default, Keras' zero biases are that.
+
+    Args:
+        activation: as in `ActivationScaling`: the activation of the network's layers.
+        sigma_b: standard deviation of the biases. A larger one brings a larger q.
+        q: variance of the pre-activations, instead of `sigma_b`.
+        distribution, in_axes, out_axes, seed: as in `ActivationScaling`.
+
+    Raises:
+        ValueError: if both `sigma_b` and `q` are given, or the activation has no such critical point.
+
+    >>> from keras_initkit.initializers import Critical, CriticalBias
+    >>> layer = keras.layers.Dense(
+    ...     100, "tanh", kernel_initializer=Critical("tanh", q=1.0), bias_initializer=CriticalBias("tanh", q=1.0))
+    >>> round(Critical("tanh", q=1.0).variance((100.0, 100.0)) * 100, 4)  # sigma_w^2
+    2.1533
+
+    Source: Poole et al. 2016; Schoenholz et al. 2017; Pennington et al. 2017.
+    """
+
+    def __init__(
+        self,
+        activation: Activation = "relu",
+        sigma_b: float | None = None,
+        q: float | None = None,
+        distribution: str = "untruncated_normal",
+        in_axes: Axes | None = None,
+        out_axes: Axes | None = None,
+        seed: Any = None,
+    ):
+        if isinstance(activation, dict):  # from a configuration
+            activation = keras.saving.deserialize_keras_object(activation)
+        self.activation, self.sigma_b, self.q = activation, sigma_b, q
+        scale = critical_point(activation, sigma_b, q).sigma_w ** 2
+        super().__init__(scale, "fan_in", distribution, in_axes, out_axes, seed)

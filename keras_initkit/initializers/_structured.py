@@ -1,0 +1,196 @@
+"""Kernels with a structure of their own: identity, Hadamard, sparse, and those of sine networks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.initializers._base import CONVOLUTION, ShapedInitializer, at_centre
+from keras_initkit.initializers._checks import checked_count, checked_number
+from keras_initkit.initializers._core import PACKAGE, ScaledVariance, checked_seed, draw
+from keras_initkit.theory._fans import Axes, Fans
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Dirac(ShapedInitializer):
+    """Convolution kernel that passes its input on: the identity at the centre, zeros around it.
+
+        K[centre, i, o] = 1 if o = i, else 0    (in each group)
+
+    With stride 1 and `padding="same"`, output channel i is input channel i, as far as there are both. The
+    kernel of a `Dense` layer has `keras.initializers.Identity`.
+
+    Args:
+        groups: the layer's `groups`; each group passes on its own channels.
+
+    Raises:
+        ValueError: for groups below 1; when called, for a shape of rank other than 3, 4 or 5, or a number of
+            outputs that does not divide into groups.
+
+    >>> from keras_initkit.initializers import Dirac
+    >>> image = keras.random.normal((1, 5, 5, 3), seed=0)
+    >>> layer = keras.layers.Conv2D(3, 3, padding="same", kernel_initializer=Dirac())
+    >>> float(keras.ops.max(keras.ops.abs(layer(image) - image)))
+    0.0
+
+    Source: Zagoruyko and Komodakis 2017; as in `torch.nn.init.dirac_`.
+    """
+
+    ranks = (3, 4, 5)
+    meaning = CONVOLUTION
+
+    def __init__(self, groups: int = 1):
+        self.groups = checked_count("groups", groups)
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        if shape[-1] % self.groups:
+            raise ValueError(
+                f"groups: got {self.groups} for a kernel of shape {shape}, "
+                f"expected a divisor of its {shape[-1]} outputs."
+            )
+
+    def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
+        *field, inputs, outputs = shape
+        identity = np.tile(np.eye(inputs, outputs // self.groups), self.groups)
+        return at_centre(keras.ops.convert_to_tensor(identity, dtype), field)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Hadamard(ShapedInitializer):
+    """ZerO: a kernel without random numbers, of zeros and ones up to one factor.
+
+        inputs >= outputs: W = I*,    inputs < outputs: W = 2^(-m/2) I* H_m I*,    m = ceil(log2(outputs))
+
+    I* is an identity cut to shape and H_m the Hadamard matrix of size 2^m, orthogonal with this factor: where
+    a layer widens, zeros and ones alone would leave the new units equal for ever. A convolution has W at its
+    centre. Widening to a power of two keeps the signal's norm, since the rows of 2^(-m/2) H_m have norm 1 and are
+    orthogonal; otherwise, on average over signals, outputs / 2^m of its square.
+
+    Raises:
+        ValueError: when called, for a shape of rank other than 2 to 5.
+
+    >>> from keras_initkit.initializers import Hadamard
+    >>> keras.ops.convert_to_numpy(Hadamard()((2, 4)))
+    array([[ 0.5,  0.5,  0.5,  0.5],
+           [ 0.5, -0.5,  0.5, -0.5]], dtype=float32)
+
+    Source: Zhao et al. 2022, algorithms 1 and 2.
+    """
+
+    ranks = range(2, 6)
+    meaning = "a Dense or convolution kernel"
+
+    def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
+        *field, inputs, outputs = shape
+        matrix = np.eye(inputs, outputs)
+        if inputs < outputs:
+            order = math.ceil(math.log2(outputs))
+            # Sylvester's matrix, whose element (i, j) is -1 to the number of ones that i and j share in binary.
+            signs = np.ones((1, 1))
+            for _ in range(order):
+                signs = np.block([[signs, signs], [signs, -signs]])
+            matrix = signs[:inputs, :outputs] * 2 ** (-order / 2)
+        return at_centre(keras.ops.convert_to_tensor(matrix, dtype), field)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Sparse(ShapedInitializer):
+    """Each unit listens to a few inputs chosen at random, whatever the width.
+
+        W[i, j] ~ N(0, stddev^2) for `nonzero` inputs i of unit j, drawn anew for each unit, else 0
+
+    Units stay as different from each other, and as far from saturation, in a wide layer as in a narrow one.
+
+    Args:
+        nonzero: how many inputs each unit has; all of them where there are fewer. 15 unless `sparsity` is given.
+        sparsity: the share of each unit's inputs that is zero, instead of `nonzero`.
+        stddev: standard deviation of the others. 1 is Martens'; 1 / sqrt(nonzero) keeps a signal's variance.
+        seed: as in `ActivationScaling`.
+
+    A unit is an element of the last axis, its inputs are those of all other axes.
+
+    Raises:
+        ValueError: for nonzero below 1, a sparsity outside (0, 1), both of them, or a stddev that is not
+            positive; when called, for a shape of rank 0 or 1.
+
+    >>> from keras_initkit.initializers import Sparse
+    >>> kernel = Sparse(nonzero=3, seed=0)((100, 4))
+    >>> [int(count) for count in keras.ops.count_nonzero(kernel, axis=0)]
+    [3, 3, 3, 3]
+
+    Source: Martens 2010; sparsity as in `torch.nn.init.sparse_`.
+    """
+
+    ranks = range(2, 17)
+    meaning = "a kernel (..., inputs, units)"
+
+    def __init__(
+        self, nonzero: int | None = None, sparsity: float | None = None, stddev: float = 1.0, seed: Any = None
+    ):
+        if nonzero is not None and sparsity is not None:
+            raise ValueError(f"nonzero, sparsity: got {nonzero!r} and {sparsity!r}, expected one of them.")
+        self.nonzero = nonzero if nonzero is None else checked_count("nonzero", nonzero)
+        self.sparsity = sparsity if sparsity is None else checked_number("sparsity", sparsity, 0, 1)
+        self.stddev = checked_number("stddev", stddev, above=0)
+        self.seed = checked_seed(seed)
+
+    def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
+        inputs, units = math.prod(shape[:-1]), shape[-1]
+        count = min(self.nonzero or 15, inputs)
+        if self.sparsity is not None:
+            count = inputs - math.ceil(self.sparsity * inputs)
+        # One draw for positions and values, since a second from the same integer seed would repeat the first:
+        # the largest of a row's first numbers choose the inputs, its last numbers are their weights.
+        numbers = draw((units, inputs + count), 1.0, "untruncated_normal", dtype, self.seed)
+        chosen = keras.ops.top_k(numbers[:, :inputs], count)[1]
+        rows = keras.ops.broadcast_to(keras.ops.arange(units, dtype="int32")[:, None], (units, count))
+        where = keras.ops.stack([keras.ops.cast(chosen, "int32"), rows], axis=-1)
+        values = keras.ops.reshape(numbers[:, inputs:] * self.stddev, (-1,))
+        kernel = keras.ops.scatter(keras.ops.reshape(where, (-1, 2)), values, (inputs, units))
+        return keras.ops.reshape(kernel, shape)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Siren(ScaledVariance):
+    """Uniform kernel of a network with sine activations, sin(omega_0 (x W + b)).
+
+        first layer: U(-1 / fan_in, 1 / fan_in),    later layers: U(-c, c) with c = sqrt(6 / fan_in) / omega_0
+
+    The first layer spreads its units over frequencies up to omega_0. In the second the pre-activations, omega_0
+    included, are N(0, 1); from there their variance goes to v = 1 - exp(-2 v) = 0.797 and stays, at any depth.
+
+    Args:
+        first: whether the kernel belongs to the network's first layer.
+        omega_0: the factor that the layer multiplies its pre-activations by.
+        in_axes, out_axes, seed: as in `ActivationScaling`.
+
+    Raises:
+        ValueError: if `first` is not a boolean or omega_0 is not positive.
+
+    >>> from keras_initkit.initializers import Siren
+    >>> round(float(keras.ops.max(Siren(seed=0)((600, 100)))) * 30, 3)  # sqrt(6 / 600)
+    0.1
+
+    Source: Sitzmann et al. 2020, section 3.2 and theorem 1.8.
+    """
+
+    def __init__(
+        self,
+        first: bool = False,
+        omega_0: float = 30.0,
+        in_axes: Axes | None = None,
+        out_axes: Axes | None = None,
+        seed: Any = None,
+    ):
+        if not isinstance(first, bool):
+            raise ValueError(f"first: got {first!r}, expected True or False.")
+        self.first = first
+        self.omega_0 = checked_number("omega_0", omega_0, above=0)
+        super().__init__(2 / self.omega_0**2, "fan_in", "uniform", in_axes, out_axes, seed)
+
+    def variance(self, fans: Fans) -> float:
+        """A third of the limit's square."""
+        return 1 / (3 * max(fans[0], 1.0) ** 2) if self.first else super().variance(fans)

@@ -1,0 +1,110 @@
+"""Kernels of layers that enlarge an image, without the checkerboard that random ones leave in it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.initializers._base import CONVOLUTION, ShapedInitializer
+from keras_initkit.initializers._checks import checked_count
+from keras_initkit.initializers._core import PACKAGE
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class ICNR(ShapedInitializer):
+    """Kernel of a sub-pixel convolution that starts as a convolution followed by nearest-neighbour resizing.
+
+        K = [K_0, ..., K_0],    scale^d copies side by side of one kernel for outputs / scale^d channels
+
+    Channels are in the order of `keras.ops.depth_to_space` (and TensorFlow's): the position inside a block of
+    pixels first, then the channel.
+
+    Args:
+        scale: how much larger the image becomes along each of its d axes: `depth_to_space`'s block size.
+        initializer: what K_0 is drawn from: anything that `keras.initializers.get` takes.
+
+    Raises:
+        ValueError: for a scale below 1 or an unknown initializer; when called, for a shape of rank other than
+            3, 4 or 5, or a number of outputs that is no multiple of scale^d.
+
+    >>> from keras_initkit.initializers import ICNR
+    >>> kernel = ICNR(scale=2)((3, 3, 8, 12))
+    >>> bool(keras.ops.all(kernel[..., 0:3] == kernel[..., 9:12]))  # 3 channels, 4 positions
+    True
+
+    Source: Aitken et al. 2017.
+    """
+
+    ranks = (3, 4, 5)
+    meaning = CONVOLUTION
+
+    def __init__(self, scale: int = 2, initializer: Any = "he_normal"):
+        self.scale = checked_count("scale", scale)
+        if isinstance(initializer, dict):  # from a configuration
+            initializer = keras.initializers.get(initializer)
+        if initializer is None or keras.initializers.get(initializer) is None:
+            raise ValueError("initializer: got None, expected what keras.initializers.get takes, as 'he_normal'.")
+        self.initializer = initializer
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        copies = self.scale ** (len(shape) - 2)
+        if shape[-1] % copies:
+            raise ValueError(
+                f"shape: got {shape}, whose {shape[-1]} outputs are no multiple of {copies}, "
+                f"the number of pixels that one becomes at scale {self.scale}."
+            )
+
+    def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
+        *others, outputs = shape
+        copies = self.scale ** (len(shape) - 2)
+        initializer = keras.initializers.get(self.initializer)
+        if getattr(initializer, "seed", None) is not None and initializer.get_config().get("seed", 0) is None:
+            initializer = initializer.clone()  # Keras' own, unseeded, would draw the same values at every call
+        kernel = initializer((*others, outputs // copies), dtype=dtype)
+        return keras.ops.tile(kernel, (1,) * len(others) + (copies,))
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class BilinearUpsampling(ShapedInitializer):
+    """Kernel of a transposed convolution that interpolates linearly along every axis, each channel by itself.
+
+        K[x, y, c, c] = w(x) w(y),    w(x) = 1 - |x - centre| / f,    f = ceil(size / 2)
+
+    For strides of f use a kernel of size 2 f - f % 2 with `padding="same"`. Linear in one dimension, bilinear
+    in two, trilinear in three.
+
+    Raises:
+        ValueError: when called, for a shape of rank other than 3, 4 or 5, or inputs other than outputs.
+
+    >>> from keras_initkit.initializers import BilinearUpsampling
+    >>> [float(w) for w in BilinearUpsampling()((4, 1, 1))[:, 0, 0]]
+    [0.25, 0.75, 0.75, 0.25]
+    >>> layer = keras.layers.Conv1DTranspose(1, 4, strides=2, padding="same", kernel_initializer=BilinearUpsampling())
+    >>> [float(y) for y in layer(np.array([[[0.0], [0.0], [8.0], [0.0], [0.0]]]))[0, :, 0]]
+    [0.0, 0.0, 0.0, 2.0, 6.0, 6.0, 2.0, 0.0, 0.0, 0.0]
+
+    Source: Long et al. 2015, section 3.3.
+    """
+
+    ranks = (3, 4, 5)
+    meaning = "a kernel (field..., outputs, inputs) in one, two or three dimensions"
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        outputs, inputs = shape[-2:]
+        if outputs != inputs:
+            raise ValueError(
+                f"shape: got {shape} with {inputs} inputs and {outputs} outputs, expected as many: "
+                "each channel is interpolated by itself."
+            )
+
+    def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
+        *field, inputs, _ = shape
+        # The largest is 1 where the size is odd; where it is even, the centre lies between two taps.
+        weights = [1 - np.abs(np.arange(n) - (n - 1) / 2) / math.ceil(n / 2) for n in field]
+        kernel = np.eye(inputs)
+        for axis_weights in reversed(weights):
+            kernel = np.multiply.outer(axis_weights, kernel)
+        return keras.ops.convert_to_tensor(kernel, dtype)

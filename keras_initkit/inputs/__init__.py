@@ -1,0 +1,1 @@
+"""What a model takes: specifications, batches and labels."""

@@ -1,0 +1,155 @@
+"""What a model's inputs hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.prediction._autocorrelation import Lags
+from keras_initkit.prediction._signals import Signal
+from keras_initkit.structure._calls import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class InputMoments:
+    """Statistics of an input: what `predict` starts from.
+
+    Args:
+        mean: of all elements.
+        variance: of all elements.
+        examples: number of examples in a batch, where it is known.
+        same: E[x_a x_b] of two positions of one example, by their lag; left out, positions are independent.
+        other: the same of two examples; left out, examples are independent.
+        gaussian: whether the elements are Gaussian, so that an activation straight on them can be predicted.
+
+    >>> x = np.random.default_rng(0).normal(1.0, 2.0, (4096, 8))
+    >>> moments = InputMoments.of(x)
+    >>> round(moments.mean), round(moments.variance), moments.examples
+    (1, 4, 4096)
+    """
+
+    mean: float = 0.0
+    variance: float = 1.0
+    examples: int | None = None
+    same: Lags | None = None
+    other: Lags | None = None
+    gaussian: bool = False
+
+    def __post_init__(self):
+        fine = all(isinstance(v, Real) and math.isfinite(v) for v in (self.mean, self.variance))
+        if not fine or self.variance < 0:
+            raise ValueError(
+                f"input_moments: got mean {self.mean!r} and variance {self.variance!r}, "
+                "expected finite numbers and a variance of 0 or more."
+            )
+
+    @classmethod
+    def of(cls, array: Any) -> InputMoments:
+        """The moments of a batch of real data: its mean, its variance, and how alike positions and examples are.
+
+        Args:
+            array: examples on the first axis, units (channels, features) on the last, positions between.
+
+        Raises:
+            ValueError: if it has no units or no examples, or is not finite.
+        """
+        x = np.asarray(keras.ops.convert_to_numpy(array) if keras.ops.is_tensor(array) else array)
+        if x.ndim < 2 or not x.size or not np.issubdtype(x.dtype, np.number):
+            raise ValueError(
+                f"array: got shape {x.shape} of {x.dtype}, expected numbers of shape (examples, ..., units)."
+            )
+        x = x.astype("float64")
+        if not np.isfinite(x).all():
+            raise ValueError("array: got NaN or infinity, expected finite numbers.")
+        examples = len(x)
+        own = np.sum([_products(example) for example in x], axis=0)
+        total = _products(x.sum(axis=0))
+        pairs = max(examples * (examples - 1), 1)
+        axes = x.ndim - 2
+        other = _lags((total - own) / pairs, x.shape[1:-1]) if examples > 1 else Lags.white(0.0, 0.0, axes)
+        return cls(float(x.mean()), float(x.var()), examples, _lags(own / examples, x.shape[1:-1]), other)
+
+    def signal(self, tensor: Tensor) -> Signal:
+        """The signal of an input that holds such data."""
+        axes, square = len(tensor.shape) - 2, self.mean**2
+        same = self.same if self.same is not None else Lags.white(self.variance + square, square, axes)
+        other = self.other if self.other is not None else Lags.white(square, square, axes)
+        root = frozenset({("input", tensor.number)})
+        return Signal(self.mean, self.variance + square, tensor.shape[1:-1], same, other, self.gaussian, roots=root)
+
+
+def _products(x: np.ndarray) -> np.ndarray:
+    """The mean of x_a x_{a+d} over positions a and units, for all lags d, by Fourier transforms."""
+    size = x.shape[:-1]
+    if not size:
+        return np.asarray((x**2).mean())
+    axes = tuple(range(len(size)))
+    spectrum = np.abs(np.fft.fftn(x, [2 * n - 1 for n in size], axes)) ** 2
+    sums = np.fft.fftshift(np.fft.ifftn(spectrum.mean(axis=-1)).real)
+    lags = np.meshgrid(*(np.arange(1 - n, n) for n in size), indexing="ij", sparse=True)
+    return sums / math.prod(n - np.abs(lag) for n, lag in zip(size, lags, strict=True))
+
+
+def _lags(products: np.ndarray, size: Sequence[int]) -> Lags:
+    """All lags up to 64 positions, and the mean of the rest."""
+    reach = [min(n - 1, 64) for n in size]
+    near = products[tuple(slice(n - 1 - r, n + r) for n, r in zip(size, reach, strict=True))]
+    rest = products.size - near.size
+    far = (products.sum() - near.sum()) / rest if rest else float(products.mean())
+    return Lags(near, np.full((1,) * len(size), far))
+
+
+def _moments(given: Any) -> InputMoments:
+    if given is None:
+        return InputMoments(gaussian=True)
+    if isinstance(given, InputMoments):
+        return given
+    if isinstance(given, tuple | list) and len(given) == 2 and all(isinstance(v, Real) for v in given):
+        return InputMoments(float(given[0]), float(given[1]))
+    raise ValueError(
+        f"input_moments: got {given!r}, expected None, a pair (mean, variance), or "
+        "keras_initkit.prediction.InputMoments."
+    )
+
+
+def input_moments_of(model: keras.Model, given: Any) -> list[InputMoments]:
+    """What `predict` was given, one for each of the model's inputs."""
+    names = [symbol.name for symbol in model.inputs]
+    count = len(names)
+    if isinstance(given, Mapping):
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise ValueError(f"input_moments: got {unknown}, expected names of {model.name}'s inputs, {names}.")
+        return [_moments(given.get(name)) for name in names]
+    pair = isinstance(given, tuple | list) and all(isinstance(value, Real) for value in given)
+    if isinstance(given, list | tuple) and not pair:
+        if len(given) != count:
+            raise ValueError(f"input_moments: got {len(given)} of them, expected one for each of {count} inputs.")
+        return [_moments(value) for value in given]
+    return [_moments(given)] * count
+
+
+def input_signals(model: keras.Model, tensors: Sequence[Tensor], given: Any) -> dict[int, Signal]:
+    """The signals of a model's inputs, by the tensors' numbers."""
+    found = {}
+    for tensor, moments in zip(tensors, input_moments_of(model, given), strict=True):
+        axes = len(tensor.shape) - 2
+        if moments.same is not None and moments.same.axes != axes:
+            raise ValueError(
+                f"input_moments: got moments of data with {moments.same.axes} axes of positions, expected {axes}: "
+                f"{model.name} takes an input of shape {tensor.shape}."
+            )
+        found[tensor.number] = moments.signal(tensor)
+    return found
+
+
+def number_of_examples(model: keras.Model, given: Any) -> int | None:
+    """The batch size that the inputs' moments, or the model's own shapes, tell."""
+    told = [moments.examples for moments in input_moments_of(model, given)] + [s.shape[0] for s in model.inputs]
+    return next((int(number) for number in told if number), None)

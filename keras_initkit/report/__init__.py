@@ -1,0 +1,1 @@
+"""What was measured: rows, reports, files and renderings."""

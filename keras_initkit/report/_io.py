@@ -1,0 +1,138 @@
+"""A report as plain data, and in files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+from keras_initkit.statistics._expected import Expected
+from keras_initkit.statistics._moments import Moments
+from keras_initkit.statistics._tap import KINDS, Tap
+
+if TYPE_CHECKING:
+    from keras_initkit.report._report import SignalReport
+from keras_initkit.report._rows import TensorStats
+
+FORMAT, VERSION = "keras_initkit signal report", 1
+_SHARES = ("saturated", "dead_units", "saturated_units", "effective_rank", "gradient_ratio")
+COLUMNS = (
+    *Tap._fields,
+    *("layer_type", "shape"),
+    *Moments().to_dict(),
+    *("variance", "stddev", "zero_fraction"),
+    *_SHARES,
+    *("predicted_mean", "predicted_variance"),
+)
+
+
+def row_to_dict(row: TensorStats) -> dict[str, Any]:
+    """One row as plain data: `None` is what was not asked or does not apply."""
+    moments, predicted = row.moments, row.predicted
+    return {
+        **row.tap._asdict(),
+        "layer_type": row.layer_type,
+        "shape": None if row.shape is None else list(row.shape),
+        **moments.to_dict(),
+        "variance": moments.variance,
+        "stddev": moments.stddev,
+        "zero_fraction": moments.zero_fraction,
+        **{name: getattr(row, name) for name in _SHARES},
+        "predicted_mean": None if predicted is None else predicted.mean,
+        "predicted_variance": None if predicted is None else predicted.variance,
+        "histogram": None if row.histogram is None else [list(part) for part in row.histogram],
+    }
+
+
+def write_csv(report: SignalReport, path: str | os.PathLike) -> None:
+    """A line for each tensor; an empty field is what was not asked or does not apply."""
+    rows = [row_to_dict(row) for row in report.rows]
+    for row in rows:
+        row["shape"] = None if row["shape"] is None else "x".join(map(str, row["shape"]))
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_json(report: SignalReport, path: str | os.PathLike) -> None:
+    """The whole report. What is `None` is left out, so that `null` can stand for NaN."""
+    data = report.to_dict()
+    rows = [{key: value for key, value in row.items() if value is not None} for row in data.pop("rows")]
+    content = json_safe({"format": FORMAT, "version": VERSION, **data, "rows": rows})
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, allow_nan=False)
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """The arguments of the report that `write_json` wrote.
+
+    Raises:
+        ValueError: if the file holds no report, or one of a later version.
+    """
+    expected = "expected a file that SignalReport.to_json wrote"
+    try:
+        with open(path, encoding="utf-8") as file:
+            data = json.load(file)
+    except ValueError as error:  # not JSON, or not even text
+        raise ValueError(f"{os.fspath(path)!r} is not JSON ({error}); {expected}.") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise ValueError(f"{os.fspath(path)!r} holds JSON, but no signal report; {expected}.")
+    if data.get("version") != VERSION:
+        raise ValueError(
+            f"{os.fspath(path)!r} is a signal report of version {data.get('version')!r}, expected {VERSION}; "
+            "read it with the version of keras-initkit that wrote it."
+        )
+    try:
+        return {
+            "rows": tuple(map(_arguments_of_row, data["rows"])),
+            "step": int(data["step"]),
+            "epoch": int(data["epoch"]),
+            "model": str(data["model"]),
+            "notes": tuple(map(str, data["notes"])),
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        detail = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{os.fspath(path)!r} is a damaged signal report ({detail}); {expected}.") from error
+
+
+def _arguments_of_row(row: dict[str, Any]) -> dict[str, Any]:
+    if row["kind"] not in KINDS:
+        raise ValueError(f"kind {row['kind']!r}")
+    moments = Moments(
+        count=int(row["count"]),
+        mean=_number(row["mean"]),
+        m2=_number(row["m2"]),
+        minimum=_number(row["minimum"]),
+        maximum=_number(row["maximum"]),
+        zeros=int(row["zeros"]),
+        nonfinite=int(row["nonfinite"]),
+    )
+    arguments: dict[str, Any] = {name: _number(row[name]) for name in _SHARES if name in row}
+    if "shape" in row:
+        arguments["shape"] = tuple(row["shape"])
+    if "predicted_mean" in row:
+        arguments["predicted"] = Expected(_number(row["predicted_mean"]), _number(row["predicted_variance"]))
+    if "histogram" in row:
+        counts, edges = row["histogram"]
+        arguments["histogram"] = (tuple(map(int, counts)), tuple(map(_number, edges)))
+    tap = Tap(row["kind"], row["layer"], row.get("call"), row["name"])
+    return {"tap": tap, "moments": moments, "layer_type": row["layer_type"], **arguments}
+
+
+def json_safe(value: Any) -> Any:
+    """Plain data as JSON can hold it: NaN as `null`, the infinities as `"Infinity"` and `"-Infinity"`."""
+    if isinstance(value, dict):
+        return {key: json_safe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else f"{'-' * (value < 0)}Infinity"
+    return value
+
+
+def _number(value: float | str | None) -> float:
+    """A number that `json_safe` wrote."""
+    return math.nan if value is None else float(value)

@@ -1,0 +1,198 @@
+"""A forward pass in which each layer is set when it is reached, before its output goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.capture._random_state import random_state_kept, replaced
+from keras_initkit.capture.backends import probe_backend
+from keras_initkit.schemes._plan import Plan
+from keras_initkit.structure import Kernel, sublayers
+
+
+class Unreadable(Exception):
+    """A tensor inside a loop or a compiled function has no numbers yet."""
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """The first call, in a pass, of a layer whose kernels may be set.
+
+    Args:
+        path: the layer's path in the model.
+        layer: the layer; a recurrent layer stands for its cell.
+        kernels: its chosen kernels, a recurrent layer's with those of its cell.
+        run: the layer's `call`.
+        args, kwargs: its arguments.
+    """
+
+    path: str
+    layer: keras.layers.Layer
+    kernels: tuple[Kernel, ...]
+    run: Callable
+    args: tuple
+    kwargs: Mapping[str, Any]
+
+    def pre_activation(self) -> np.ndarray:
+        """What the layer's activation is applied to, its output where it has none; in float64."""
+        seen: list[Any] = []
+
+        def listening(x: Any) -> Any:
+            seen.append(x)
+            return x
+
+        with contextlib.ExitStack() as stack:
+            if callable(getattr(self.layer, "activation", None)):
+                stack.enter_context(replaced(self.layer, "activation", listening))
+            output = self.run(*self.args, **self.kwargs)
+        return host(seen[0] if seen else keras.tree.flatten(output)[0])
+
+
+def host(tensor: Any) -> np.ndarray:
+    """A tensor's values in float64.
+
+    Raises:
+        Unreadable: if it stands for values that a compiled function will have.
+    """
+    try:
+        return np.asarray(keras.ops.convert_to_numpy(tensor)).astype("float64")
+    except Exception as error:  # each backend has one of its own
+        raise Unreadable(str(error)) from error
+
+
+class Pass:
+    """One forward pass; whatever is written in it stays in it, until `commit`.
+
+    So batch-norm averages, seeds and the states of recurrent layers are left alone.
+
+    Args:
+        plan: what may be set.
+    """
+
+    def __init__(self, plan: Plan):
+        self._plan = plan
+        self._owners = _owners(plan)
+        self._factors: dict[int, tuple[Kernel, np.ndarray]] = {}
+        self._values: dict[int, tuple[keras.Variable, np.ndarray]] = {}
+
+    def run(self, x: Any, visit: Callable[[LayerCall], None]) -> None:
+        """Runs the model on `x` as in training, and `visit` before each layer's first call.
+
+        Layers that are not called, or cannot be read where they are called, are noted as such.
+        """
+        model, waiting = self._plan.model, dict(self._owners)
+
+        def visiting(layer: keras.layers.Layer, kernels: tuple[Kernel, ...]) -> Callable:
+            original, path = layer.call, self._plan.path_of(kernels[0].variable)
+
+            @functools.wraps(original)
+            def call(*args: Any, **kwargs: Any) -> Any:
+                if waiting.pop(id(layer), None):
+                    try:
+                        visit(LayerCall(path, layer, kernels, original, args, kwargs))
+                    except Unreadable:
+                        self._note(kernels, "its layer runs inside a loop or a compiled function: not measured")
+                return original(*args, **kwargs)
+
+            return call
+
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(random_state_kept())
+            stack.enter_context(probe_backend().undisturbed(model))
+            stack.enter_context(keras.StatelessScope())
+            for layer in all_layers(model):
+                if isinstance(layer, keras.layers.TimeDistributed):
+                    stack.enter_context(replaced(layer, "call", _all_steps_first(layer)))
+            for layer, kernels in self._owners.values():
+                stack.enter_context(replaced(layer, "call", visiting(layer, kernels)))
+            model(x, training=True)
+        for _, kernels in waiting.values():
+            self._note(kernels, "the forward pass does not call its layer: not measured")
+
+    def multiply(self, kernel: Kernel, factor: Any) -> None:
+        """Multiplies a kernel by what broadcasts to `kernel.shape`."""
+        variable = kernel.variable
+        # Mixed precision rounds what is read here; `commit` multiplies the weights themselves.
+        values = host(variable.value).reshape(kernel.shape) * factor
+        variable.assign(values.reshape(tuple(variable.shape)))
+        before = self._factors.get(id(variable), (kernel, np.ones(())))[1]
+        self._factors[id(variable)] = (kernel, before * factor)
+
+    def set(self, variable: keras.Variable, values: np.ndarray) -> None:
+        """Sets another weight, such as a bias."""
+        variable.assign(values)
+        self._values[id(variable)] = (variable, values)
+
+    def commit(self) -> None:
+        """Sets the model's own weights."""
+        for kernel, factor in self._factors.values():
+            variable = kernel.variable
+            values = host(variable.value).reshape(kernel.shape) * factor
+            self._plan.assign(variable, values.reshape(tuple(variable.shape)).astype(_wide(variable)))
+        for variable, values in self._values.values():
+            self._plan.assign(variable, values.astype(_wide(variable)))
+
+    def _note(self, kernels: tuple[Kernel, ...], text: str) -> None:
+        for kernel in kernels:
+            self._plan.note(kernel.variable, text)
+
+
+def _wide(variable: keras.Variable) -> str:
+    return "float64" if keras.backend.standardize_dtype(variable.dtype) == "float64" else "float32"
+
+
+def _all_steps_first(layer: keras.layers.TimeDistributed) -> Callable:
+    """A `call` that runs the inner layer on all steps at once, before it does so on one after the other."""
+    original = layer.call
+    once: list[bool] = []
+
+    @functools.wraps(original)
+    def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if not once:
+            once.append(True)
+            shape = tuple(inputs.shape)
+            layer.layer(keras.ops.reshape(inputs, (shape[0] * shape[1], *shape[2:])))
+        return original(inputs, *args, **kwargs)
+
+    return call
+
+
+def _owners(plan: Plan) -> dict[int, tuple[keras.layers.Layer, tuple[Kernel, ...]]]:
+    """The layers that are visited, by identity, each with its kernels; the others' kernels are noted."""
+    recurrent = {
+        id(part): layer
+        for layer in all_layers(plan.model)
+        if isinstance(layer, keras.layers.RNN)
+        for part in all_layers(layer)
+    }
+    found: dict[int, tuple[keras.layers.Layer, tuple[Kernel, ...]]] = {}
+    for kernel in plan.kernels:
+        layer = recurrent.get(id(kernel.layer), kernel.layer)
+        if layer is None or isinstance(layer, keras.layers.Embedding):
+            plan.skip(kernel.variable, "an embedding: its rows are looked up, not summed")
+        elif isinstance(layer, keras.layers.AdditiveAttention):
+            plan.note(kernel.variable, "it weighs attention scores, which are no pre-activations: not scaled")
+        elif not isinstance(layer, keras.layers.RNN) and any(part.weights for part in sublayers(layer)):
+            plan.note(kernel.variable, "its layer holds others beside it: what it puts out cannot be told from theirs")
+        else:
+            found[id(layer)] = (layer, (*found.get(id(layer), (layer, ()))[1], kernel))
+    return found
+
+
+def all_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    """A layer and whatever is in it, each once."""
+    seen: set[int] = set()
+    waiting = [layer]
+    while waiting:
+        part = waiting.pop()
+        if id(part) not in seen:
+            seen.add(id(part))
+            yield part
+            waiting.extend(sublayers(part))

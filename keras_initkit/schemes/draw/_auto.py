@@ -1,0 +1,92 @@
+"""A kernel's variance from the activation that follows it."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_initkit.initializers._scaling import ActivationScaling
+from keras_initkit.schemes._plan import Plan
+from keras_initkit.schemes._registry import register_scheme
+from keras_initkit.schemes.draw._draw_all import draw_biases
+from keras_initkit.schemes.draw._kernel_draw import draw_kernel
+from keras_initkit.structure import Kernel
+from keras_initkit.structure._following import Following, following_activations
+from keras_initkit.theory._gains import direction_for, gain
+
+# The gate whose activation makes the state; the others' values, between 0 and 1, are only multiplied with it.
+_CANDIDATES = ("cell", "candidate")
+
+
+@register_scheme("auto")
+def auto(plan: Plan, distribution: str = "truncated_normal") -> None:
+    """Each kernel by the activation that follows it: Var W = gain(activation)^2 / fan_in.
+
+    That is He's rule in front of relu, LeCun's in front of nothing, and their like for every other activation:
+    a signal of second moment 1 keeps it. In front of sigmoids, whose second moment is mostly a mean that tells no two
+    examples apart, it is the gain that keeps the gradient's: `ActivationScaling`'s `direction="backward"`, 4.7 instead
+    of 1.8. The activation is the layer's own, or else the next one in the graph, seen through normalisation, dropout,
+    pooling and reshapes. Outputs and the projections of attention are linear. Recurrent kernels are orthogonal, gate
+    by gate; the kernels that read a recurrent layer's input have variance 1 / fan_in at the gates and gain^2 / fan_in
+    at the candidate. Biases get their own layers' initializers.
+
+    Where the graph does not tell (the ways part, they end in a sum, the model is subclassed), the kernel is as for its
+    own activation, or linear, and the report says so. So each branch of a residual sum keeps the signal that it reads,
+    and their sum grows with depth unless something normalises it: `"fixup"` and `"lsuv"` look after that.
+
+    Args:
+        plan: what may be set.
+        distribution: as in `ActivationScaling`.
+
+    Source: He et al. 2015, eq. 10 and 14; LeCun et al. 1998; Saxe et al. 2014 (orthogonal).
+    """
+    following = following_activations(plan.model)
+    linear = ActivationScaling("linear", distribution=distribution)
+    unclear = []
+    drawn = []
+    for kernel in plan.kernels:
+        variable = kernel.variable
+        seed, path = plan.seed_of(variable), plan.path_of(variable)
+        if getattr(kernel.layer, "tie_weights", False):
+            plan.skip(variable, "its layer reads it both ways, as an embedding and as the output's kernel")
+            continue
+        if kernel.role == "recurrent":
+            plan.assign(variable, draw_kernel(kernel, keras.initializers.Orthogonal(), seed))
+            plan.note(variable, "orthogonal")
+        elif kernel.gates:
+            values = draw_kernel(kernel, linear, seed).reshape(kernel.shape)
+            activation = getattr(kernel.layer, "activation", None)
+            for gate, name in enumerate(kernel.gates):
+                if name in _CANDIDATES:
+                    values[..., gate, :] *= gain(activation, direction_for(activation))
+            plan.assign(variable, values.reshape(tuple(variable.shape)))
+            plan.note(variable, f"gates linear, {name_of(activation)}")
+        else:
+            follows = _follows(kernel, path, following)
+            direction = direction_for(follows.activation)
+            scaling = ActivationScaling(follows.activation, distribution=distribution, direction=direction)
+            plan.assign(variable, draw_kernel(kernel, scaling, seed))
+            plan.note(variable, follows.where if follows.certain else "linear?")
+            if not follows.certain:
+                unclear.append(f"{path}: {follows.where}")
+        drawn.append(kernel)
+    draw_biases(plan, drawn)
+    if unclear:
+        more = f"; and {len(unclear) - 6} more" * (len(unclear) > 6)
+        plan.notes.append(f"As if linear, since the graph does not tell: {'; '.join(unclear[:6])}{more}.")
+
+
+def _follows(kernel: Kernel, path: str, following: dict[str, Following]) -> Following:
+    if isinstance(kernel.layer, keras.layers.SimpleRNNCell):
+        activation = kernel.layer.activation
+        return Following(activation, name_of(activation))
+    if kernel.role == "embedding":
+        return Following("linear", "embedding")
+    separable = isinstance(kernel.layer, keras.layers.SeparableConv1D | keras.layers.SeparableConv2D)
+    if separable and kernel.role == "depthwise":
+        return Following("linear", "before the pointwise kernel")
+    return following.get(path) or Following("linear", "not in the graph", False)
+
+
+def name_of(activation: object) -> str:
+    """An activation's name, for a reader."""
+    return getattr(activation, "__name__", None) or getattr(activation, "name", None) or str(activation)

@@ -1,0 +1,101 @@
+"""Schemes that draw: any initializer with layer-aware fans, and every weight anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.capture._random_state import python_random
+from keras_initkit.schemes._plan import Plan
+from keras_initkit.schemes._registry import register_scheme
+from keras_initkit.schemes.draw._fresh import fresh_weights
+from keras_initkit.schemes.draw._kernel_draw import draw_kernel, draw_plain
+from keras_initkit.structure import Kernel
+from keras_initkit.structure._layer_paths import own_weights
+
+
+def draw_all(plan: Plan, initializer: Any) -> None:
+    """Every kernel by `initializer`, with the fans that its layer gives it; biases by their own initializers.
+
+    Args:
+        plan: what may be set.
+        initializer: a Keras initializer by name, configuration, class or instance, or a function from a layer to one
+            (or to `None`, for a layer to leave alone). The layer is the one that owns the kernel: of an LSTM its
+            cell, of a MultiHeadAttention each projection.
+    """
+    choose = _chooser(initializer)
+    drawn = []
+    for kernel in plan.kernels:
+        chosen = choose(kernel.layer)
+        if chosen is None:
+            plan.skip(kernel.variable, "the function of the layer gave no initializer")
+            continue
+        plan.assign(kernel.variable, draw_kernel(kernel, chosen, plan.seed_of(kernel.variable)))
+        drawn.append(kernel)
+    draw_biases(plan, drawn)
+
+
+def draw_biases(plan: Plan, kernels: list[Kernel]) -> None:
+    """The biases beside these kernels by their layers' own initializers: of an LSTM the forget gate's is 1."""
+    for owner in {id(kernel.layer): kernel.layer for kernel in kernels}.values():
+        holders: list[Any] = [owner, getattr(owner, "cell", None)]
+        for holder in holders:
+            bias, initializer = getattr(holder, "bias", None), getattr(holder, "bias_initializer", None)
+            if bias is None or initializer is None or not any(bias is weight for weight in holder.weights):
+                continue
+            shape = tuple(bias.shape)
+            values = draw_plain(initializer, shape, bias.dtype, plan.seed_of(bias))
+            if getattr(holder, "unit_forget_bias", False):  # gates: input, forget, cell, output
+                units = shape[-1] // 4
+                values = np.concatenate([values[:units], np.ones_like(values[:units]), values[2 * units :]])
+            plan.assign(bias, values)
+
+
+def _chooser(initializer: Any) -> Callable[[keras.layers.Layer | None], Any]:
+    if callable(initializer) and not isinstance(initializer, keras.initializers.Initializer | type):
+        return lambda layer: _instance(initializer(layer))
+    instance = _instance(initializer)
+    if instance is None:
+        raise ValueError("scheme: got None, expected the name of a scheme or an initializer.")
+    return lambda layer: instance
+
+
+def _instance(initializer: Any) -> Any:
+    if initializer is None:
+        return None
+    try:
+        return keras.initializers.get(initializer)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"scheme: got {initializer!r}, expected an initializer by name, configuration, class or instance, "
+            f"or a function from a layer to one ({error})."
+        ) from error
+
+
+@register_scheme("reset")
+def reset(plan: Plan) -> None:
+    """Every weight of the chosen layers anew, as their own configurations say: kernels, biases, normalisation state.
+
+    An initializer with a seed of its own draws again what it has drawn before. What `adapt` has learned from data
+    stays, and so does a layer that cannot be made from its configuration.
+    """
+    for layer in plan.layers.values():
+        weights = own_weights(layer)
+        if hasattr(layer, "adapt"):
+            for weight in weights:
+                plan.skip(weight, "adapt() has learned it from data")
+            continue
+        try:
+            with python_random(plan.seed_of(weights[0])):
+                values = fresh_weights(layer)
+        except ValueError as error:
+            for weight in weights:
+                plan.skip(weight, str(error))
+            continue
+        own = {id(weight) for weight in weights}
+        for weight, value in zip(layer.weights, values, strict=True):
+            if id(weight) in own:
+                plan.assign(weight, value)

@@ -1,0 +1,81 @@
+"""Fixup: residual networks without normalisation."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_initkit.schemes._plan import Plan
+from keras_initkit.schemes._registry import register_scheme
+from keras_initkit.schemes.draw._draw_all import draw_biases
+from keras_initkit.schemes.draw._kernel_draw import draw_kernel
+from keras_initkit.structure._following import following_activations
+from keras_initkit.structure._residual import Branch, residual_branches
+
+_CHAINED = ("dense", "conv", "conv_transpose", "depthwise")
+
+
+@register_scheme("fixup")
+def fixup(plan: Plan) -> None:
+    r"""He kernels, those of each of L residual branches scaled down, their last and the classifier's zero.
+
+        W <- He * L^(-1 / (2 m - 2)),    W_m = 0    in a branch of m kernels;    W_classifier = 0
+
+    One step of gradient descent then changes the network's output by an amount that does not grow with its depth.
+    The paper's third rule, a scalar bias before each kernel and activation and one scalar multiplier in each branch,
+    is part of the architecture: add it to the model where training at large rates needs it.
+
+    Raises:
+        ValueError: where the model has no graph or no residual branch, or a branch has fewer than two kernels, a
+            normalisation, or a layer that is no chain of kernels (attention, recurrent); the message names the place.
+
+    Source: Zhang, Dauphin and Ma 2019, section 3.
+    """
+    branches = residual_branches(plan.model)
+    if not branches:
+        raise ValueError(
+            f"fixup: {plan.model.name} has no residual branches: no sum of a tensor and what layers make of it. "
+            "'auto' or 'lsuv' suit a plain network."
+        )
+    for branch in branches:
+        _check(branch)
+    scales = {id(k.variable): (len(branches), len(b.kernels)) for b in branches for k in b.kernels[:-1]}
+    last = {id(branch.kernels[-1].variable) for branch in branches}
+    outputs = [path for path, each in following_activations(plan.model).items() if each.where == "output"]
+    he = keras.initializers.HeNormal()
+    for kernel in plan.kernels:
+        variable, key = kernel.variable, id(kernel.variable)
+        values = draw_kernel(kernel, he, plan.seed_of(variable))
+        if key in last:
+            values, note = 0 * values, "last of its branch"
+        elif plan.path_of(variable) in outputs:
+            values, note = 0 * values, "classifier"
+        elif key in scales:
+            count, m = scales[key]
+            values, note = count ** (-1 / (2 * m - 2)) * values, f"1 of {m} in its branch"
+        else:
+            note = "outside the branches"
+        plan.assign(variable, values)
+        plan.note(variable, note)
+    draw_biases(plan, plan.kernels)
+    plan.notes.append(f"{len(branches)} residual branches.")
+
+
+def _check(branch: Branch) -> None:
+    place = f"fixup: the branch that ends in {branch.at!r}"
+    for call in branch.calls:
+        kind = type(call.layer).__name__
+        if kind.endswith("Normalization"):
+            raise ValueError(
+                f"{place} has a normalisation, {call.path!r} ({kind}). Fixup takes the place of normalisation: build "
+                "the model without, or use 'auto' or 'lsuv'."
+            )
+        if isinstance(call.layer, keras.layers.MultiHeadAttention | keras.layers.RNN):
+            raise ValueError(f"{place} has {call.path!r} ({kind}), which is no chain of kernels. Use 'auto' or 'lsuv'.")
+    odd = next((kernel for kernel in branch.kernels if kernel.role not in _CHAINED), None)
+    if odd is not None:
+        raise ValueError(f"{place} has {odd.variable.path!r} ({odd.role}), which is no chain of kernels.")
+    if (m := len(branch.kernels)) < 2:
+        raise ValueError(
+            f"{place} has {m} kernel{'s' * (m != 1)}, expected two or more: with one, which is the last and so zero, "
+            "none is left to scale."
+        )

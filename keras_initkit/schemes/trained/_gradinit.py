@@ -1,0 +1,144 @@
+"""GradInit: a scale for each weight, learned for the first step of an optimizer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.capture.backends import derivatives_backend
+from keras_initkit.schemes._plan import Plan
+from keras_initkit.schemes._registry import register_scheme
+from keras_initkit.schemes.trained._scaled_loss import ScaledLoss, loss_of, scalable
+from keras_initkit.schemes.trained._training_batches import Batches
+
+LOWER_BOUND = 0.01  # the paper's alpha, of scales of whatever is not a bias
+
+
+@register_scheme("gradinit")
+def gradinit(
+    plan: Plan,
+    steps: int = 390,
+    learning_rate: float = 1e-2,
+    gamma: float | None = None,
+    eta: float | None = None,
+    optimizer: str = "sgd",
+    batch_size: int = 128,
+    loss: Any = None,
+    verbose: int = 0,
+) -> None:
+    r"""Scales learned so that one step of an optimizer reaches the smallest loss, from a bounded gradient.
+
+        minimise   L(theta_s - eta A[g]),    g = dL/dtheta (theta_s),    theta_s = (s_1 W_1, ..., s_n W_n)
+        subject to ||g||_p <= gamma
+
+    with A[g] = g and p = 2 for stochastic gradient descent, A[g] = sign(g) and p = 1 for Adam. Where the gradient on
+    a batch is beyond gamma, a step of Adam on s lowers its norm; else one lowers the loss after the step, on a batch
+    that shares half of its examples. The derivative goes through g, in whose place the authors' code has a constant.
+
+    Every trainable weight of the chosen layers gets a scale: kernels, scales of normalisation and biases, but for
+    those that are zero, which no scale changes. Layers behave as in training.
+
+    Args:
+        plan: what may be set, and data with labels.
+        steps: on the scales; the paper takes an epoch of batches.
+        learning_rate: of the scales.
+        gamma: bound of the gradient's norm. Left out, 1 for SGD and sqrt(N) for Adam, N being the number of trainable
+            elements: the same bound for a gradient that is spread evenly over them.
+        eta: learning rate of the optimizer's step. Left out, 0.1 for SGD and 1e-3 for Adam.
+        optimizer: `"sgd"` or `"adam"`, what the model is to be trained by.
+        batch_size: examples of a batch.
+        loss: as `compile` takes it; `None` is the loss that the model is compiled with.
+        verbose: 1 shows a progress bar.
+
+    Raises:
+        ValueError: if there are no labels or no loss, an option is out of range, the model has an operation without
+            second derivatives, or anything overflows; no weight has changed then.
+
+    Source: Zhu et al. 2021, algorithm 1.
+    """
+    if plan.x is None or plan.y is None:
+        missing = "data" if plan.x is None else "labels"
+        raise ValueError(f"gradinit: got no {missing}, expected data=(x, y): it minimises the loss of the labels.")
+    if optimizer not in ("sgd", "adam"):
+        raise ValueError(f"optimizer: got {optimizer!r}, expected 'sgd' or 'adam'.")
+    adam = optimizer == "adam"
+    size = sum(int(np.prod(variable.shape)) for variable in plan.model.trainable_variables)
+    gamma = (math.sqrt(size) if adam else 1.0) if gamma is None else gamma
+    eta = (1e-3 if adam else 0.1) if eta is None else eta
+    for name, value in {"steps": steps, "learning_rate": learning_rate, "gamma": gamma, "eta": eta}.items():
+        if not value > 0:
+            raise ValueError(f"{name}: got {value!r}, expected a positive number.")
+
+    scaled = scalable(plan, "gradinit")
+    with loss_of(plan, loss, "gradinit") as used:
+        batches = Batches(plan, batch_size, used, "gradinit")
+        model = ScaledLoss("gradinit", plan.model, scaled, plan.seed)
+        norm_of, loss_after = objectives(model, eta, adam)
+        scales = np.ones(len(scaled))
+        bounds = np.array([0.0 if is_bias(variable) else LOWER_BOUND for variable in scaled])
+        constraint, objective = (_Adam(learning_rate, len(scaled)) for _ in range(2))
+        progress = keras.utils.Progbar(steps, verbose=verbose, stateful_metrics=["gradient_norm", "loss_after_step"])
+        for step in range(steps):
+            rows = batches.next()
+            batch, seeds = batches.take(rows), model.draw_seeds()
+            norm, gradient = norm_of(scales, *batch, seeds)
+            model.check_finite(step, norm, gradient)
+            shown = [("gradient_norm", norm)]
+            if norm > gamma:
+                scales = scales - constraint.step(_clipped(gradient))
+            else:
+                after, gradient = loss_after(scales, *batch, *batches.take(batches.next(rows)), seeds)
+                model.check_finite(step, after, gradient)
+                shown.append(("loss_after_step", after))
+                scales = scales - objective.step(_clipped(gradient))
+            scales = np.maximum(scales, bounds)
+            progress.update(step + 1, shown)
+    for variable, scale in zip(scaled, scales, strict=True):
+        plan.assign(variable, scale * keras.ops.convert_to_numpy(variable.value).astype("float64"))
+
+
+def objectives(model: ScaledLoss, eta: float, adam: bool) -> tuple[Any, Any]:
+    """The gradient's norm, and the loss after a step, each with its gradient with respect to the scales."""
+    ops, gradients_of = keras.ops, derivatives_backend().value_and_gradients(model)
+
+    def norm(scales: list[Any], x: Any, y: Any, seeds: Any) -> Any:
+        _, gradients = gradients_of(model.values(scales[0]), x, y, seeds)
+        if adam:
+            return sum(ops.sum(ops.abs(ops.cast(g, "float32"))) for g in gradients)
+        return ops.sqrt(sum(ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients))
+
+    def loss_after(scales: list[Any], x: Any, y: Any, next_x: Any, next_y: Any, seeds: Any) -> Any:
+        values = model.values(scales[0])
+        _, gradients = gradients_of(values, x, y, seeds)
+        steps = [ops.stop_gradient(ops.sign(g)) if adam else g for g in gradients]
+        return model([v - eta * step for v, step in zip(values, steps, strict=True)], next_x, next_y, seeds)
+
+    return model.compiled(norm), model.compiled(loss_after)
+
+
+def is_bias(variable: keras.Variable) -> bool:
+    """Whether a weight is what a layer adds."""
+    return variable.name.split("/")[-1] in ("bias", "beta")
+
+
+def _clipped(gradient: np.ndarray) -> np.ndarray:
+    """At most of norm 1, as the authors have it: one steep batch would slow Adam down for a thousand steps."""
+    return gradient / max(1.0, float(np.linalg.norm(gradient)))
+
+
+class _Adam:
+    """Adam's step (Kingma and Ba 2015) on a few numbers on the host."""
+
+    def __init__(self, learning_rate: float, size: int):
+        self._rate, self._first, self._second, self._count = learning_rate, np.zeros(size), np.zeros(size), 0
+
+    def step(self, gradient: np.ndarray) -> np.ndarray:
+        """What to subtract."""
+        self._count += 1
+        self._first = 0.9 * self._first + 0.1 * gradient
+        self._second = 0.999 * self._second + 0.001 * gradient**2
+        first, second = self._first / (1 - 0.9**self._count), self._second / (1 - 0.999**self._count)
+        return self._rate * first / (np.sqrt(second) + 1e-8)

@@ -1,0 +1,109 @@
+"""MetaInit: norms of weights learned so that the gradient changes little along itself."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.capture.backends import derivatives_backend
+from keras_initkit.schemes._plan import Plan
+from keras_initkit.schemes._registry import register_scheme
+from keras_initkit.schemes.trained._scaled_loss import ScaledLoss, loss_of, scalable
+from keras_initkit.schemes.trained._training_batches import Batches
+
+WINDOW = 10  # steps over which the logarithm of the quotient, which differs from batch to batch, is averaged
+SMALLEST = 0.01  # a norm stays above this share of what it was
+
+
+@register_scheme("metainit")
+def metainit(
+    plan: Plan,
+    steps: int = 500,
+    learning_rate: float = 0.1,
+    momentum: float = 0.9,
+    epsilon: float = 1e-5,
+    batch_size: int = 128,
+    loss: Any = None,
+    verbose: int = 0,
+) -> None:
+    r"""Norms of kernels learned so that a gradient step changes the gradient little.
+
+        GQ = 1/N sum_i |(g - H g)_i / (g_i + eps_i) - 1|,    eps_i = epsilon where g_i >= 0, else -epsilon
+
+    with the gradient g and the Hessian H of the loss with respect to all N trainable weights. Signed gradient
+    descent with momentum on the norms of the tensors of rank 2 and more; each keeps its direction. It takes the
+    third derivative of the loss along the scales. Kept are the norms of the step where the mean of the last ten
+    quotients was smallest: the last ones may have been thrown off by the momentum. Layers behave as in training.
+
+    Args:
+        plan: what may be set; with no data, inputs are drawn from N(0, 1) anew for each step, and with no labels,
+            labels at random to fit the loss: the paper uses no real data at all.
+        steps: on the norms.
+        learning_rate: of the norms, absolute.
+        momentum: of the signs.
+        epsilon: keeps the quotient finite where an element of g is zero, and counts elements that are much smaller
+            as bad. The paper's value suits layers of some hundred units; with fewer, where healthy gradients are
+            larger, kernels shrink until their gradients come near it, and 1e-3 serves better.
+        batch_size: examples of a batch.
+        loss: as `compile` takes it; `None` is the loss that the model is compiled with.
+        verbose: 1 shows a progress bar.
+
+    Raises:
+        ValueError: if there is no loss, an option is out of range, the model has an operation without third
+            derivatives, or anything overflows; no weight has changed then.
+
+    Source: Dauphin and Schoenholz 2019, equation 3 and appendix A.
+    """
+    for name, value in {"steps": steps, "learning_rate": learning_rate, "epsilon": epsilon}.items():
+        if not value > 0:
+            raise ValueError(f"{name}: got {value!r}, expected a positive number.")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum: got {momentum!r}, expected a number from 0 to 1, 1 excluded.")
+    scaled = scalable(plan, "metainit", rank=2)
+    before = [keras.ops.convert_to_numpy(variable.value).astype("float64") for variable in scaled]
+    norms = np.array([np.linalg.norm(values) for values in before])
+    with loss_of(plan, loss, "metainit") as used:
+        batches = Batches(plan, batch_size, used, "metainit")
+        model = ScaledLoss("metainit", plan.model, scaled, plan.seed)
+        quotient_of = model.compiled(gradient_quotient(model, epsilon))
+        scales, velocity = np.ones(len(scaled)), np.zeros(len(scaled))
+        best, smallest = scales, np.inf
+        recent: deque[float] = deque(maxlen=WINDOW)
+        progress = keras.utils.Progbar(steps, verbose=verbose, stateful_metrics=["gradient_quotient"])
+        for step in range(steps):
+            quotient, gradient = quotient_of(scales, *batches.take(batches.next()), model.draw_seeds())
+            model.check_finite(step, quotient, gradient)
+            recent.append(np.log(max(quotient, 1e-30)))
+            level = float(np.mean(recent))
+            if len(recent) < WINDOW or level < smallest:
+                best, smallest = scales, level if len(recent) == WINDOW else np.inf
+            velocity = momentum * velocity - learning_rate * np.sign(gradient)
+            scales = np.maximum(scales + velocity / norms, SMALLEST)
+            progress.update(step + 1, [("gradient_quotient", quotient)])
+    for variable, values, scale in zip(scaled, before, best, strict=True):
+        plan.assign(variable, scale * values)
+
+
+def gradient_quotient(model: ScaledLoss, epsilon: float) -> Any:
+    """GQ as a function of the scales and of data."""
+    ops, gradients_of = keras.ops, derivatives_backend().value_and_gradients
+    gradient_of = gradients_of(model)
+
+    def half_square(values: list[Any], *data: Any) -> Any:
+        return sum(ops.sum(ops.square(g)) for g in gradient_of(values, *data)[1]) / 2
+
+    def quotient(scales: list[Any], *data: Any) -> Any:
+        values = model.values(scales[0])
+        _, gradients = gradient_of(values, *data)
+        _, products = gradients_of(half_square)(values, *data)  # H g
+        total, size = 0.0, 0
+        for g, product in zip(gradients, products, strict=True):
+            away_from_zero = g + ops.where(g >= 0, epsilon, -epsilon)
+            total = total + ops.sum(ops.abs((g - product) / away_from_zero - 1))
+            size += int(np.prod(g.shape))
+        return total / size
+
+    return quotient

@@ -1,0 +1,159 @@
+"""Greedy layer-wise pre-training by auto-encoders."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.capture._random_state import random_state_kept, replaced
+from keras_initkit.schemes._plan import Plan
+from keras_initkit.schemes._registry import register_scheme
+from keras_initkit.schemes.trained._auto_encoder import AutoEncoder
+from keras_initkit.structure import kernels, weighted_layers
+
+ENCODERS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+
+
+@register_scheme("pretraining")
+def pretraining(
+    plan: Plan,
+    epochs: int = 10,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
+    noise: float = 0.0,
+    verbose: int = 1,
+) -> None:
+    r"""Each Dense and Conv layer in turn learns, as an auto-encoder, to keep what it is given.
+
+        h = f(W x~ + b),    x^ = g(W' h + c),    minimise the distance of x^ from x over W, b and c
+
+    x is what the layer really gets, from the layers before it as they have been pre-trained, f its own activation,
+    x~ is x with a share `noise` of its elements set to zero. W' is the adjoint of the layer's linear map: the
+    transposed matrix of a Dense layer, the transposed convolution of a Conv layer with its strides, padding and
+    groups. So the decoder has no kernel of its own (tied weights): a small W with a large W', which would leave the
+    units in their linear range, is not possible. The decoder is thrown away.
+
+    Where all x lie in [0, 1] (images, what a sigmoid puts out), g is a sigmoid and the distance the binary
+    cross-entropy; else g is the identity and the distance the mean square. W starts from the weights that the layer
+    has; Adam does the steps. Layers whose output is the model's are left for fine-tuning: they learn from labels.
+    A layer that is called several times learns from its first call's input. Layers before it behave as in training.
+
+    Args:
+        plan: what may be set, and data.
+        epochs: over the data, for each layer.
+        batch_size: examples of a batch; what is left over after the last full batch of an epoch is not used.
+        learning_rate: of Adam.
+        noise: share of each example's elements that is masked, from 0 to below 1 (denoising auto-encoder).
+        verbose: 0 shows no progress bar.
+
+    Raises:
+        ValueError: if there is no data, an option is out of range, there is no layer to pre-train, or training
+            diverges; no weight has changed then.
+
+    Source: Bengio et al. 2007; Vincent et al. 2008 (denoising, tied weights).
+    """
+    if plan.x is None:
+        raise ValueError("pretraining: got no data, expected data=x: the layers learn to keep what they are given.")
+    for name, value in {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}.items():
+        if not value > 0:
+            raise ValueError(f"{name}: got {value!r}, expected a positive number.")
+    if not 0 <= noise < 1:
+        raise ValueError(f"noise: got {noise!r}, expected a share from 0 to 1, 1 excluded.")
+    x = keras.tree.map_structure(_numpy, plan.x)
+    learned: dict[int, tuple[keras.Variable, Any]] = {}
+    with random_state_kept():
+        order = _order_of_flow(plan, x)
+        for number, path in enumerate(order):
+            layer = plan.layers[path]
+            given = _given(plan.model, layer, x, list(learned.values()), batch_size)
+            if not np.isfinite(given).all():
+                raise ValueError(f"pretraining: what layer {path!r} is given is not finite. Look for NaN in the data.")
+            if verbose:
+                print(f"Pre-training {path} ({number + 1} of {len(order)})")
+            generator = np.random.default_rng([plan.seed, number])
+            encoder = AutoEncoder(layer, given)
+            encoder.fit(path, given, epochs, batch_size, learning_rate, noise, generator, verbose)
+            learned |= {id(variable): (variable, value) for variable, value in encoder.learned()}
+    for variable, value in learned.values():
+        plan.assign(variable, value)
+
+
+def _order_of_flow(plan: Plan, x: Any) -> list[str]:
+    """Paths of the layers to pre-train in the order in which a forward pass calls them; the others are told why not."""
+    called: list[str] = []
+    outputs: dict[str, Any] = {}
+
+    def noting(path: str, layer: keras.layers.Layer) -> Callable:
+        original = layer.call
+
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if path not in outputs:
+                called.append(path)
+            outputs[path] = original(*args, **kwargs)
+            return outputs[path]
+
+        return call
+
+    holding = {plan.path_of(kernel.variable) for kernel in kernels(plan.model)}
+    layers = {path: layer for path, layer in weighted_layers(plan.model).items() if path in holding}
+    with keras.StatelessScope(), contextlib.ExitStack() as wrapped:
+        for path, layer in layers.items():
+            wrapped.enter_context(replaced(layer, "call", noting(path, layer)))
+        last = keras.tree.flatten(plan.model(_rows(x, slice(0, 2)), training=True))
+    heads = {path for path in called if any(outputs[path] is each for each in last)} | set(called[-1:])
+    reasons = {}
+    for path, layer in layers.items():
+        if path not in outputs:
+            reasons[path] = "the forward pass does not call its layer"
+        elif not isinstance(layer, ENCODERS) or not any(layer.kernel is weight for weight in layer.weights):
+            reasons[path] = "pre-training is for Dense and Conv layers"
+        elif path in heads:
+            reasons[path] = "its output is the model's, which learns from labels"
+    for kernel in plan.kernels:
+        reason = reasons.get(plan.path_of(kernel.variable))
+        if reason:
+            plan.skip(kernel.variable, reason)
+    order = [path for path in called if path in plan.layers and path not in reasons]
+    if not order:
+        raise ValueError(
+            "pretraining: no layer to pre-train. Expected Dense or Conv layers before the last one; "
+            f"got {', '.join(f'{path}: {reason}' for path, reason in reasons.items()) or 'no kernels'}."
+        )
+    return order
+
+
+def _given(
+    model: keras.Model, layer: keras.layers.Layer, x: Any, learned: list[tuple[keras.Variable, Any]], batch_size: int
+) -> np.ndarray:
+    """What a layer gets in its first call, over all examples, where the layers before it have learned."""
+    seen: list[np.ndarray] = []
+    original = layer.call
+
+    @functools.wraps(original)
+    def listening(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        batch.append(_numpy(inputs))
+        return original(inputs, *args, **kwargs)
+
+    size = max(batch_size, 256)
+    examples = len(keras.tree.flatten(x)[0])
+    with replaced(layer, "call", listening):
+        for start in range(0, examples, size):
+            batch: list[np.ndarray] = []
+            with keras.StatelessScope(state_mapping=learned):
+                model(_rows(x, slice(start, start + size)), training=True)
+            seen.append(batch[0])
+    return np.concatenate(seen)
+
+
+def _rows(x: Any, rows: slice) -> Any:
+    return keras.tree.map_structure(lambda each: keras.ops.convert_to_tensor(each[rows]), x)
+
+
+def _numpy(tensor: Any) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(tensor))

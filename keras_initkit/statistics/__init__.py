@@ -1,0 +1,1 @@
+"""Statistics of one tensor, on the host and on the device."""

@@ -1,0 +1,196 @@
+"""The activation that follows a layer, by the graph of a model's calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_initkit.structure._calls import Call, calls
+from keras_initkit.structure._kernels import kernels
+from keras_initkit.structure._layer_paths import OPAQUE, named_layers
+from keras_initkit.theory._gains import gain
+
+_ACTIVATIONS = (layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.PReLU, layers.Softmax)
+# What stands between a kernel and its activation: it moves, drops, averages or normalises elements.
+_BETWEEN = tuple(
+    layer
+    for name, layer in vars(layers).items()
+    if re.fullmatch(
+        r"(Global)?(Average|Max)Pooling[123]D|ZeroPadding[123]D|Cropping[123]D|UpSampling[123]D|"
+        r"(Batch|Layer|Group|RMS|Unit)?Normalization|(Alpha|Gaussian|Spatial)?Dropout([123]D)?|GaussianNoise|"
+        r"Flatten|Reshape|Permute|RepeatVector|Concatenate|Identity|Rescaling|ActivityRegularization",
+        name,
+    )
+)
+
+
+class Following(NamedTuple):
+    """What a layer's kernel is followed by.
+
+    Args:
+        activation: an elementwise activation, as `theory.gain` takes it; `"linear"` where there is none.
+        where: how it was found, for a reader: `"own relu"`, `"relu after bn"`, `"output"`, or what is in its way.
+        certain: whether the way was clear. If not, the layer's own activation stands here, or `"linear"`.
+    """
+
+    activation: Any
+    where: str
+    certain: bool = True
+
+
+def following_activations(model: keras.Model) -> dict[str, Following]:
+    """The activation that follows each layer of a model, by path.
+
+    A layer's own activation, if it has one; else the next one in the graph, seen through normalisation, dropout,
+    pooling, padding, reshapes and concatenation. The model's outputs are linear, whatever turns them into
+    probabilities, and so are the projections of attention. In front of another kernel there is none. Where the way
+    forks to different activations, ends in a sum or another layer, or is not in a graph, `certain` says so.
+
+    Args:
+        model: a built model.
+
+    >>> model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="a"), layers.BatchNormalization(name="bn"),
+    ...     layers.ReLU(name="relu"), layers.Dense(2, "softmax", name="b")])
+    >>> {path: following.where for path, following in following_activations(model).items() if path in "ab"}
+    {'a': 'relu after bn', 'b': 'output'}
+    """
+    graph = _Graph(model)
+    return {path: graph.following(path, layer) for path, layer in named_layers(model).items() if layer is not model}
+
+
+class _Graph:
+    """Which calls read a tensor; a nested model is seen through, only its layers' calls count."""
+
+    def __init__(self, model: keras.Model):
+        try:
+            found = calls(model)
+        except ValueError:  # it has no graph
+            found = []
+        self._calls: dict[str, list[Call]] = {}
+        self._readers: dict[int, list[Call]] = {}
+        made: set[int] = set()
+        for call in found:
+            outputs = {tensor.number for tensor in call.outputs}
+            if isinstance(call.layer, keras.Model) and outputs <= made:
+                continue
+            made |= outputs
+            self._calls.setdefault(call.path, []).append(call)
+            for tensor in call.inputs:
+                self._readers.setdefault(tensor.number, []).append(call)
+        self._inside_attention = {
+            id(part)
+            for layer in named_layers(model).values()
+            if isinstance(layer, layers.MultiHeadAttention | layers.GroupQueryAttention)
+            for part in named_layers(layer).values()
+        }
+
+    def following(self, path: str, layer: Any) -> Following:
+        if id(layer) in self._inside_attention:
+            return Following("linear", "attention")
+        inner = layer.layer if isinstance(layer, layers.TimeDistributed) else layer
+        own = getattr(inner, "activation", None)
+        if own is keras.activations.linear or not callable(own):
+            own = None
+        made = self._calls_of(path)
+        if made and all(self._ends_in_output(call) for call in made):
+            return Following("linear", "output")
+        if own is not None:
+            return _with_gain(own, f"own {_name(own)}")
+        if not made:
+            return Following("linear", "no activation of its own; what follows is not in a graph", False)
+        return _agreed([each for call in made for tensor in call.outputs for each in self._after(tensor.number, [])])
+
+    def _calls_of(self, path: str) -> list[Call]:
+        """The calls of a layer, or of the wrapper that it is in."""
+        outer = self._calls.get(path.rpartition("/")[0], [])
+        return self._calls.get(path) or [call for call in outer if isinstance(call.layer, layers.Wrapper)]
+
+    def _ends_in_output(self, call: Call) -> bool:
+        """Whether only activations, reshapes and their like stand between a layer and the model's outputs."""
+        waiting = [tensor.number for tensor in call.outputs]
+        while waiting:
+            for reader in self._readers.get(waiting.pop(), []):
+                if not isinstance(reader.layer, (*_ACTIVATIONS, *_BETWEEN)):
+                    return False
+                waiting.extend(tensor.number for tensor in reader.outputs)
+        return True
+
+    def _after(self, number: int, way: list[str]) -> list[Following]:
+        """What the readers of a tensor do with it first."""
+        found = []
+        for reader in self._readers.get(number, []):
+            found.extend(self._first(reader, way))
+        return found
+
+    def _first(self, reader: Call, way: list[str]) -> list[Following]:
+        layer = reader.layer
+        through = f" after {', '.join(way)}" if way else ""
+        if isinstance(layer, _ACTIVATIONS):
+            function = _function(layer)
+            if function is not keras.activations.linear:
+                return [_with_gain(function, f"{_name(function)}{through}")]
+        elif isinstance(layer, layers.Layer) and not isinstance(layer, _BETWEEN):
+            if _sums(layer):
+                return [Following("linear", f"{reader.path}, a kernel")]
+            return [Following("linear", f"{reader.path} is in the way", False)]
+        elif not isinstance(layer, layers.Layer):  # an operation: an activation, if it maps one tensor by elements
+            try:
+                if len(reader.inputs) != 1:
+                    raise ValueError("it joins tensors")
+                factor = gain(layer)
+            except Exception:  # of any kind: it was called on numbers that it was not made for
+                return [Following("linear", f"{reader.path} is in the way", False)]
+            if abs(factor - 1) > 1e-6:
+                return [Following(layer, f"{_name(layer)}{through}")]
+        inside = [each for tensor in reader.outputs for each in self._after(tensor.number, [*way, reader.path])]
+        return inside or [Following("linear", "output")]
+
+
+def _with_gain(activation: Callable, where: str) -> Following:
+    try:
+        gain(activation)
+    except ValueError:
+        return Following("linear", f"{where}, which has no gain", False)
+    return Following(activation, where)
+
+
+def _agreed(found: list[Following]) -> Following:
+    """The one that all ways lead to."""
+    if not found:
+        return Following("linear", "output")
+    if all(each.certain for each in found) and len({round(gain(each.activation), 6) for each in found}) == 1:
+        return found[0]
+    places = list(dict.fromkeys(each.where for each in found))
+    return Following("linear", f"ways part: {', '.join(places)}" if len(places) > 1 else places[0], False)
+
+
+def _function(layer: Any) -> Callable:
+    """An activation layer as a function of a tensor."""
+    if isinstance(layer, layers.PReLU):
+        slope = float(np.mean(keras.ops.convert_to_numpy(layer.alpha.value)))
+        return _named(lambda x: keras.ops.where(x > 0, x, slope * x), layer.name)
+    if isinstance(layer, layers.Activation):
+        return layer.activation
+    return _named(layer.call, layer.name)  # past the casts of `__call__`
+
+
+def _named(function: Callable, name: str) -> Callable:
+    def named(x: Any) -> Any:
+        return function(x)
+
+    named.__name__ = name
+    return named
+
+
+def _name(activation: Any) -> str:
+    return getattr(activation, "__name__", None) or getattr(activation, "name", None) or str(activation)
+
+
+def _sums(layer: Any) -> bool:
+    """Whether a layer, or a part of it, sums its inputs with weights."""
+    return isinstance(layer, OPAQUE) or (layer.built and bool(kernels(layer)))

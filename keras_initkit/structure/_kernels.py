@@ -1,0 +1,241 @@
+"""Every kernel of a layer: its role, its axes, groups, gates and strides, and hence its fans."""
+
+from __future__ import annotations
+
+import math
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import keras
+
+from keras_initkit.structure._sublayers import sublayers
+from keras_initkit.structure._variables import VariableMap
+from keras_initkit.theory._fans import Axes, Fans, compute_fans
+
+ROLES = ("dense", "conv", "conv_transpose", "depthwise", "recurrent", "embedding", "unknown")
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """One kernel and what its layer does with it.
+
+    Args:
+        variable: the Keras variable.
+        in_axes: axis or axes of `shape` that the layer sums over, besides the receptive field.
+        out_axes: axis or axes of the units that the layer puts out.
+        batch_axes: axis or axes of independent kernels side by side (depthwise channels, groups, gates, an
+            embedding's rows). The axes that none of the three names are the receptive field.
+        role: one of `"dense"`, `"conv"`, `"conv_transpose"`, `"depthwise"`, `"recurrent"`, `"embedding"`,
+            or `"unknown"`: read by default, since nobody described the layer.
+        shape: the variable's shape with packed axes taken apart, so that each axis has one role: the kernel
+            (64, 4 * 32) of an LSTM is (64, 4, 32). Left out, it is the variable's own. The variable's elements
+            are in the same order, so one reshapes to the other.
+        strides: strides of a convolution, one for each spatial axis.
+        gates: names of a recurrent layer's gates, in the order of their axis, which is the only batch axis.
+        layer: the layer that owns the kernel; `kernels` fills it in.
+
+    Raises:
+        ValueError: if `shape` has another size than the variable, an axis is out of range or has two roles,
+            or the role is none of the above.
+
+    >>> lstm = keras.layers.LSTMCell(32)
+    >>> lstm.build((None, 64))
+    >>> kernel = kernels(lstm)[0]
+    >>> kernel.shape, kernel.gates, kernel.fans
+    ((64, 4, 32), ('input', 'forget', 'cell', 'output'), Fans(fan_in=64.0, fan_out=32.0))
+    """
+
+    variable: keras.Variable
+    in_axes: Axes = -2
+    out_axes: Axes = -1
+    batch_axes: Axes = ()
+    role: str = "dense"
+    shape: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    gates: tuple[str, ...] = ()
+    layer: keras.Layer | None = None
+
+    def __post_init__(self):
+        own_shape = tuple(self.variable.shape)
+        shape = tuple(self.shape) or own_shape
+        if math.prod(shape) != math.prod(own_shape):
+            raise ValueError(f"shape: got {shape} for {self.variable.path}, expected the size of {own_shape}.")
+        if self.role not in ROLES:
+            raise ValueError(f"role: got {self.role!r}, expected one of {', '.join(map(repr, ROLES))}.")
+        axes = {name: as_tuple(getattr(self, name)) for name in ("in_axes", "out_axes", "batch_axes")}
+        compute_fans(shape, **axes)  # raises if they do not fit
+        for name, value in axes.items():
+            object.__setattr__(self, name, tuple(axis % len(shape) for axis in value))
+        object.__setattr__(self, "shape", shape)
+
+    @property
+    def fans(self) -> Fans:
+        r"""Fans of one gate, group or depthwise channel, as means over positions away from borders.
+
+        A convolution of stride s reads each input in 1 of s windows along an axis, and a transposed one
+        reaches each output from 1 of s taps:
+
+            convolution:             fan_in = in * field,               fan_out = out * field / prod(s)
+            transposed convolution:  fan_in = in * field / prod(s),     fan_out = out * field
+
+        Where the kernel's size is no multiple of the stride, positions differ (a kernel of 3 with stride 2
+        reaches outputs from 1 or 2 taps in turn) and these are the means, 1.5 there: the mean variance over
+        all positions is exact, that of a single position is not.
+        """
+        fan_in, fan_out = compute_fans(self.shape, self.in_axes, self.out_axes, self.batch_axes)
+        spread = math.prod(self.strides)
+        return Fans(fan_in / spread, fan_out) if self.role == "conv_transpose" else Fans(fan_in, fan_out / spread)
+
+
+def as_tuple(axes: Axes) -> tuple[int, ...]:
+    """An axis, or several, as several."""
+    return (axes,) if isinstance(axes, int) else tuple(axes)
+
+
+Describe = Callable[[keras.Layer], Iterable[Kernel]]
+
+_DESCRIPTIONS: dict[type[keras.Layer], Describe] = {}
+_WARNED: weakref.WeakSet[type[keras.Layer]] = weakref.WeakSet()
+
+
+def register_kernels(layer_class: type[keras.Layer], describe: Describe | None = None) -> Callable:
+    """Tell what the kernels of a layer class are, for it and its subclasses.
+
+    Args:
+        layer_class: the class. One that is registered again gets the new description.
+        describe: a function from a built layer to a list of its own `Kernel`; those of its sublayers are found
+            without it. An empty list says that the layer has none. Left out, this is a decorator.
+
+    Returns:
+        `describe`, or the decorator.
+
+    Raises:
+        ValueError: if `layer_class` is not a Keras layer class, or `describe` is not callable.
+
+    >>> class Bilinear(keras.layers.Layer):  # y_k = sum_ij x_i w_ijk z_j
+    ...     def build(self, shape):
+    ...         self.w = self.add_weight(shape=(shape[0][-1], shape[1][-1], 8))
+    >>> @register_kernels(Bilinear)
+    ... def bilinear_kernels(layer):
+    ...     return [Kernel(layer.w, in_axes=(0, 1), out_axes=2)]
+    >>> layer = Bilinear()
+    >>> layer.build([(None, 4), (None, 5)])
+    >>> layer_fans(layer)[layer.w]
+    Fans(fan_in=20.0, fan_out=8.0)
+    """
+    if not (isinstance(layer_class, type) and issubclass(layer_class, keras.Layer)):
+        raise ValueError(f"layer_class: got {layer_class!r}, expected a subclass of keras.Layer.")
+    if describe is None:
+        return lambda function: register_kernels(layer_class, function)
+    if not callable(describe):
+        raise ValueError(f"describe: got {describe!r}, expected a function from a layer to a list of Kernel.")
+    _DESCRIPTIONS[layer_class] = describe
+    return describe
+
+
+def description(layer_class: type[keras.Layer]) -> Describe | None:
+    """The function registered for a layer class or the nearest of its bases; `None` if there is none."""
+    return next((_DESCRIPTIONS[base] for base in layer_class.__mro__ if base in _DESCRIPTIONS), None)
+
+
+def kernels(layer: keras.Layer) -> list[Kernel]:
+    """Every kernel of a built layer or model, sublayers included, in the order in which Keras tracks them.
+
+    A kernel that several layers share, or a layer that is used several times, is listed once. Layers that are
+    quantized to integers are passed over: what they hold is packed and scaled, and nothing to draw anew.
+
+    Args:
+        layer: a built layer or model.
+
+    Raises:
+        ValueError: if the layer is not built, or a registered function returns something else than a list of `Kernel`.
+
+    Warns:
+        UserWarning: once for each class of layers that is not registered and has weights of rank 2 or more
+            of its own. They are read by default: inputs on the last axis but one, outputs on the last.
+    """
+    if not isinstance(layer, keras.Layer):
+        raise ValueError(f"layer: got {layer!r}, expected a Keras layer or model.")
+    if not layer.built:
+        raise ValueError(f"layer: {layer.name} is not built, so it has no kernels yet. Call it on data, or build() it.")
+    found: dict[int, Kernel] = {}
+    visited: set[int] = set()
+
+    def visit(part: keras.Layer) -> None:
+        if id(part) in visited:
+            return
+        visited.add(id(part))
+        for kernel in _own_kernels(part, found):
+            found.setdefault(id(kernel.variable), replace(kernel, layer=part))
+        for sublayer in sublayers(part):
+            visit(sublayer)
+
+    visit(layer)
+    return list(found.values())
+
+
+def layer_fans(layer: keras.Layer) -> VariableMap[Fans]:
+    """The fans of every kernel of a built layer or model, by what the layer does with it.
+
+    Args:
+        layer: a built layer or model; its sublayers are included.
+
+    Returns:
+        A read-only dictionary from the variable itself to its `Fans(fan_in, fan_out)`. A recurrent kernel's
+        are those of one gate, a grouped convolution's those of one group.
+
+    Raises:
+        ValueError: as `kernels`.
+
+    >>> layer = keras.layers.DepthwiseConv2D(3)
+    >>> layer.build((None, 32, 32, 64))
+    >>> layer_fans(layer)[layer.kernel]
+    Fans(fan_in=9.0, fan_out=9.0)
+    """
+    return VariableMap((kernel.variable, kernel.fans) for kernel in kernels(layer))
+
+
+def _own_kernels(layer: keras.Layer, found: Iterable[int]) -> list[Kernel]:
+    """The kernels of `layer` itself, without those of its sublayers."""
+    if getattr(layer, "quantization_mode", None) not in (None, "float8"):
+        return []
+    describe = description(type(layer))
+    if describe is None:
+        return _read_by_default(layer, found)
+    if not layer.built:  # an unused part of a model
+        return []
+    described = describe(layer)
+    if not (isinstance(described, list | tuple) and all(isinstance(kernel, Kernel) for kernel in described)):
+        got = [type(k).__name__ for k in described] if isinstance(described, list | tuple) else type(described).__name__
+        raise ValueError(
+            f"{type(layer).__name__}: the function registered for it returned {got}, "
+            "expected a list of keras_initkit.structure.Kernel."
+        )
+    return list(described)
+
+
+def _read_by_default(layer: keras.Layer, found: Iterable[int]) -> list[Kernel]:
+    """Kernels of a layer that nobody described: its own weights of rank 2 or more."""
+    known = {id(variable) for sublayer in sublayers(layer) for variable in sublayer.weights}.union(found)
+    variables = [
+        variable
+        for variable in layer.weights
+        if id(variable) not in known
+        and len(variable.shape) >= 2
+        and keras.backend.is_float_dtype(variable.dtype)
+        and (variable.trainable or not layer.trainable)  # state is no kernel; in a frozen layer they look alike
+    ]
+    layer_class = type(layer)
+    if variables and layer_class not in _WARNED:
+        _WARNED.add(layer_class)
+        name = layer_class.__name__
+        weights = ", ".join(f"{variable.path} {tuple(variable.shape)}" for variable in variables)
+        warnings.warn(
+            f"{name}: keras_initkit does not know what this layer does with {weights}. Reading inputs on the last "
+            "axis but one, outputs on the last, the rest as a receptive field, as in a Dense or Conv layer. "
+            f"Describe its kernels with keras_initkit.structure.register_kernels({name}, function).",
+            stacklevel=2,
+        )
+    return [Kernel(variable, role="unknown") for variable in variables]

@@ -1,0 +1,120 @@
+"""Residual branches of a model, by its graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_initkit.structure._calls import Call, calls
+from keras_initkit.structure._kernels import Kernel, kernels
+from keras_initkit.structure._sublayers import sublayers
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """One residual branch: F in x + F(x), or in S(x) + F(x) with a linear S of at most one kernel.
+
+    Args:
+        at: path of the sum that it ends in.
+        calls: the layers' calls on the way from x to the sum, in the order of the forward pass.
+        kernels: those of these layers, in the same order.
+    """
+
+    at: str
+    calls: tuple[Call, ...]
+    kernels: tuple[Kernel, ...]
+
+
+def residual_branches(model: keras.Model) -> list[Branch]:
+    """The residual branches of a Functional or Sequential model, in the order of the sums that they end in.
+
+    A sum (`Add`, or `a + b`) is residual if the ways of its inputs come from one tensor and one of these, the
+    shortcut, has no activation and no more than one kernel, and fewer than the others, which are the branches.
+
+    Raises:
+        ValueError: for a model without a graph.
+
+    >>> x = inputs = keras.Input((4,))
+    >>> hidden = keras.layers.Dense(4, "relu", name="a")(x)
+    >>> model = keras.Model(inputs, keras.layers.Add(name="sum")([x, keras.layers.Dense(4, name="b")(hidden)]))
+    >>> [(branch.at, [call.path for call in branch.calls]) for branch in residual_branches(model)]
+    [('sum', ['a', 'b'])]
+    """
+    found = calls(model)
+    made: dict[int, int] = {}  # place of the call that makes a tensor
+    for place, call in enumerate(found):
+        for tensor in call.outputs:
+            made.setdefault(tensor.number, place)
+    # Of each call its sources: places of the calls that it depends on, and the model's inputs as negative numbers.
+    sources: list[set[int]] = []
+    for call in found:
+        before = {_place(made, tensor.number) for tensor in call.inputs}
+        sources.append(before.union(*(sources[place] for place in before if place >= 0)) if before else before)
+    owned: dict[int, list[Kernel]] = {}
+    for kernel in kernels(model):
+        owned.setdefault(id(kernel.layer), []).append(kernel)
+
+    branches = []
+    for call in found:
+        if not _is_sum(call):
+            continue
+        ends = [_place(made, tensor.number) for tensor in call.inputs]
+        reach = [{end}.union(sources[end] if end >= 0 else ()) for end in ends]
+        common = set.intersection(*reach)
+        if not common:
+            continue
+        start = max(common)  # the nearest: the last in the order of flow
+        ways = []
+        for upstream in reach:
+            between = sorted(place for place in upstream - common if place >= 0 and start in sources[place])
+            ways.append([found[place] for place in between])
+        counts = [sum(len(_kernels_of(each, owned)) for each in way) for way in ways]
+        shortcut = counts.index(min(counts))
+        others = counts[:shortcut] + counts[shortcut + 1 :]
+        linear = not any(_bends(each) for each in ways[shortcut])
+        if counts[shortcut] > 1 or not linear or counts[shortcut] >= min(others):
+            continue
+        for place, way in enumerate(ways):
+            if place != shortcut:
+                inside = [kernel for each in way for kernel in _kernels_of(each, owned)]
+                branches.append(Branch(call.path, tuple(way), tuple(inside)))
+    return branches
+
+
+def _place(made: dict[int, int], number: int) -> int:
+    return made.get(number, -number)  # tensors are numbered from 1, the model's inputs first
+
+
+def _is_sum(call: Call) -> bool:
+    if isinstance(call.layer, keras.layers.Add):
+        return len(call.inputs) > 1
+    # `a + b` of symbolic tensors is an operation, whose class Keras does not export.
+    return (
+        not isinstance(call.layer, keras.layers.Layer) and type(call.layer).__name__ == "Add" and len(call.inputs) == 2
+    )
+
+
+def _kernels_of(call: Call, owned: dict[int, list[Kernel]]) -> list[Kernel]:
+    """Kernels of a layer and its parts; a nested model's layers have calls of their own."""
+    if isinstance(call.layer, keras.Model):
+        return []
+    return [kernel for layer in _flat(call.layer) for kernel in owned.get(id(layer), [])]
+
+
+def _flat(layer: Any) -> list[Any]:
+    if not isinstance(layer, keras.layers.Layer):
+        return []
+    found = [layer]
+    for part in found:
+        found.extend(inner for inner in sublayers(part) if not any(inner is known for known in found))
+    return found
+
+
+def _bends(call: Call) -> bool:
+    """Whether a call applies an activation."""
+    activation = getattr(call.layer, "activation", None)
+    return (callable(activation) and activation is not keras.activations.linear) or isinstance(
+        call.layer, keras.layers.ReLU | keras.layers.LeakyReLU | keras.layers.ELU | keras.layers.PReLU
+    )

@@ -1,0 +1,56 @@
+"""Which layers of a model are meant."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import keras
+
+from keras_initkit.structure._layer_paths import named_layers
+
+Layers: TypeAlias = str | re.Pattern | keras.layers.Layer | Callable[[keras.layers.Layer], bool] | Sequence | None
+
+
+def select(layers: dict[str, keras.layers.Layer], chosen: Layers) -> dict[str, keras.layers.Layer]:
+    """Those of `layers` (by path) that `chosen` names.
+
+    Args:
+        layers: the layers of a model by path.
+        chosen: `None` for all; a path, or the path or name of a composite layer for all its parts; a compiled
+            regular expression, searched in the path; a layer; a predicate of the layer; or a list of these.
+
+    Raises:
+        ValueError: if one of them names no layer.
+    """
+    if chosen is None:
+        return dict(layers)
+    choices = chosen if isinstance(chosen, list | tuple | set) else [chosen]
+    if not choices:
+        raise ValueError(f"layers: got {chosen!r}, expected at least one layer; None stands for all.")
+    found: set[str] = set()
+    for choice in choices:
+        matches = {path for path, layer in layers.items() if _matches(choice, path, layer)}
+        if not matches:
+            near = difflib.get_close_matches(str(choice), layers, n=3)
+            known = f"near names: {', '.join(near)}" if near else f"known: {', '.join(list(layers)[:10])}"
+            raise ValueError(f"layers: {choice!r} fits no layer with weights; {known}.")
+        found |= matches
+    return {path: layer for path, layer in layers.items() if path in found}
+
+
+def _matches(choice: object, path: str, layer: keras.layers.Layer) -> bool:
+    if isinstance(choice, str):
+        return path == choice or layer.name == choice or path.startswith(f"{choice}/") or f"/{choice}/" in path
+    if isinstance(choice, re.Pattern):
+        return bool(choice.search(path))
+    if isinstance(choice, keras.layers.Layer):
+        return any(part is layer for part in named_layers(choice).values())
+    if callable(choice):
+        return bool(choice(layer))
+    raise ValueError(
+        f"layers: got {choice!r}, expected a name, a compiled regular expression, a layer, a predicate, "
+        "or a list of these."
+    )

@@ -1,0 +1,278 @@
+"""What a measured step says, against the same network in float64 NumPy and against TensorFlow's own gradients."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_initkit.callbacks import LayerStatsCallback
+from keras_initkit.capture.backends import step_meter
+from keras_initkit.capture.step._reduction import MeasurementSpec
+from keras_initkit.signal import Moments, SignalReport, Tap
+from keras_initkit.structure._layer_paths import weighted_layers
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="steps are measured on TensorFlow")
+
+
+class Metered(keras.callbacks.Callback):
+    """Measures every step, and keeps the reports: LayerStatsCallback without schedule, choice and log."""
+
+    def __init__(self, histograms=False, **reading):
+        super().__init__()
+        self.reading, self.histograms, self.reports = (
+            MeasurementSpec(**{"sample_size": None, **reading}),
+            histograms,
+            [],
+        )
+
+    def on_train_begin(self, logs=None):
+        self.meter = step_meter(self.model, weighted_layers, self.reading)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.meter.arm(self.histograms)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.reports.append(SignalReport.of_step(batch, 0, self.meter.collect()))
+
+
+def measured(model, x, y, **reading):
+    """The report of the first step of `fit` on all of x."""
+    callback = Metered(**reading)
+    model.fit(x, y, batch_size=len(x), shuffle=False, verbose=0, callbacks=[callback])
+    assert len(callback.reports) == 1
+    return callback.reports[0]
+
+
+def assert_equal(moments: Moments, tensor: np.ndarray):
+    expected = Moments.of(tensor)
+    for name in ("count", "mean", "variance", "minimum", "maximum", "zeros"):
+        # Relative to the tensor's own size where a mean of both signs comes out near zero.
+        slack = 1e-6 * expected.stddev if name == "mean" else 0
+        assert getattr(moments, name) == pytest.approx(getattr(expected, name), rel=1e-5, abs=slack), name
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_every_statistic_against_numpy(jit_compile):
+    """Three tanh layers and a linear one under a squared error, propagated by hand in float64."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, 30)), rng.standard_normal((40, 5))
+    layers = [keras.layers.Dense(20, "tanh", name=f"dense_{i}") for i in range(3)]
+    model = keras.Sequential([keras.Input((30,)), *layers, keras.layers.Dense(5, name="out")])
+    for layer in model.layers:  # biases that are not zero
+        layer.bias.assign(0.1 * rng.standard_normal(layer.bias.shape))
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=jit_compile)
+    kernels = [layer.kernel.numpy().astype("float64") for layer in model.layers]
+    biases = [layer.bias.numpy().astype("float64") for layer in model.layers]
+
+    kinds = (*MeasurementSpec().kinds, "pre_activation", "pre_activation_gradient")
+    report = measured(model, x, y, kinds=kinds)
+
+    pre_activations = []
+    signal, outputs = x.astype("float32").astype("float64"), []
+    inputs = []
+    for index, (kernel, bias) in enumerate(zip(kernels, biases, strict=True)):
+        inputs.append(signal)
+        z = signal @ kernel + bias
+        pre_activations.append(z)
+        signal = np.tanh(z) if index < 3 else z
+        outputs.append(signal)
+    gradient = 2 * (signal - y.astype("float32")) / signal.size
+    for index in reversed(range(4)):
+        path = model.layers[index].name
+        assert_equal(report.moments[Tap("output", path)], outputs[index])
+        assert_equal(report.moments[Tap("output_gradient", path)], gradient)
+        assert_equal(report.moments[Tap("weight", path)], kernels[index])
+        slope = 1 - outputs[index] ** 2 if index < 3 else 1
+        assert_equal(report.moments[Tap("pre_activation", path)], pre_activations[index])
+        assert_equal(report.moments[Tap("pre_activation_gradient", path)], gradient * slope)
+        assert_equal(report.moments[Tap("weight_gradient", path)], inputs[index].T @ (gradient * slope))
+        gradient = (gradient * slope) @ kernels[index].T
+    assert report.layers == ["dense_0", "dense_1", "dense_2", "out"]
+    assert report.statistic("weight_variance")["out"] == pytest.approx(kernels[-1].var(), rel=1e-5)
+
+
+def convolutional():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(8, 3, padding="same", name="conv")(inputs)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.Activation("tanh")(x)
+    x = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name="conv_relu")(x)
+    shared = keras.layers.Dense(8, "gelu", name="shared")
+    x = keras.layers.Add()([shared(x), shared(shared(x))])
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(4, name="logits")(x))
+
+
+def test_tensors_of_a_convolutional_model_against_a_gradient_tape():
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(1)
+    rng = np.random.default_rng(1)
+    x, y = rng.standard_normal((16, 8, 8, 3)).astype("float32"), rng.integers(0, 4, 16)
+    model = convolutional()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss)
+
+    # The same network by hand, from the same weights; every call of a layer under its name.
+    tensors = {"conv": [], "norm": [], "conv_relu": [], "shared": [], "logits": []}
+
+    def seen(name, tensor):
+        tape.watch(tensor)
+        tensors[name].append(tensor)
+        return tensor
+
+    get = model.get_layer
+    with tf.GradientTape(persistent=True) as tape:
+        h = seen("norm", get("norm")(seen("conv", get("conv")(tf.constant(x))), training=True))
+        h = seen("conv_relu", get("conv_relu")(tf.tanh(h)))
+        first = seen("shared", get("shared")(h))
+        second = seen("shared", get("shared")(seen("shared", get("shared")(h))))
+        h = tf.reduce_mean(first + second, axis=(1, 2))
+        value = loss(y, seen("logits", get("logits")(h)))
+    gradients = {name: [tape.gradient(value, tensor) for tensor in several] for name, several in tensors.items()}
+    kernels = {name: get(name).weights[0] for name in tensors if name != "norm"}
+    weights = {name: kernel.numpy() for name, kernel in kernels.items()}
+    weight_gradients = {name: tape.gradient(value, kernel.value) for name, kernel in kernels.items()}
+
+    keras.utils.set_random_seed(1)
+    fresh = convolutional()  # the averages of `norm` have moved above
+    fresh.compile("sgd", loss)
+    report = measured(fresh, x, y)
+
+    assert report.layers == list(tensors)
+    for name, several in tensors.items():
+        assert_equal(report.moments[Tap("output", name)], np.stack(several) if len(several) > 1 else several[0])
+        assert_equal(report.moments[Tap("output_gradient", name)], np.stack(gradients[name]))
+    for name, weight in weights.items():
+        assert_equal(report.moments[Tap("weight", name)], weight)
+        assert_equal(report.moments[Tap("weight_gradient", name)], weight_gradients[name])
+    norm_weights = np.concatenate([np.ones(8), np.zeros(8)])  # gamma and beta
+    assert_equal(report.moments[Tap("weight", "norm")], norm_weights)
+
+
+def test_softmax_under_cross_entropy_counts_the_gradient_of_its_logits():
+    keras.utils.set_random_seed(2)
+    rng = np.random.default_rng(2)
+    x, y = rng.standard_normal((32, 6)).astype("float32"), rng.integers(0, 3, 32)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, "softmax", name="out")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    probabilities = model.predict(x, verbose=0).astype("float64")
+    report = measured(model, x, y, kinds=("output", "output_gradient", "pre_activation_gradient"))
+    assert_equal(report.moments[Tap("output", "out")], probabilities)
+    for kind in ("output_gradient", "pre_activation_gradient"):
+        assert_equal(report.moments[Tap(kind, "out")], (probabilities - np.eye(3)[y]) / len(x))
+
+
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+def test_dead_units_are_channels_wherever_they_stand(data_format):
+    keras.utils.set_random_seed(2)
+    first = data_format == "channels_first"
+    x = np.random.default_rng(2).standard_normal((4, 2, 7, 7) if first else (4, 7, 7, 2)).astype("float32")
+    conv = keras.layers.Conv2D(8, 3, activation="relu", data_format=data_format, name="conv")
+    model = keras.Sequential([keras.Input(x.shape[1:]), conv, keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    conv.bias.assign([-1e6, -1e6, *[1.0] * 6])
+    assert measured(model, x, np.ones((4, 1))).statistic("dead_units")["conv"] == pytest.approx(2 / 8)
+
+
+def test_loss_scaling_is_divided_out():
+    """Half precision under its loss scale of 2^15 says what single precision says, to half precision."""
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((64, 20)).astype("float32"), rng.standard_normal((64, 1)).astype("float32")
+    reports = []
+    for policy in ("float32", "mixed_float16"):
+        keras.utils.set_random_seed(3)
+        keras.config.set_dtype_policy(policy)
+        model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(16, "tanh", name="a")])
+        model.add(keras.layers.Dense(1, name="b", dtype="float32"))
+        model.compile("sgd", "mse")
+        reports.append(measured(model, x, y))
+    for name in ("activation_gradient_variance", "weight_gradient_variance"):
+        single, half = (report.statistic(name) for report in reports)
+        assert half == pytest.approx(single, rel=5e-3)
+
+
+def test_an_embedding_counts_the_rows_that_no_example_used():
+    keras.utils.set_random_seed(4)
+    x, y = np.array([[1, 2, 2], [1, 5, 2]]), np.ones((2, 1), "float32")
+    model = keras.Sequential([keras.Input((3,), dtype="int32"), keras.layers.Embedding(10, 4, name="words")])
+    model.add(keras.layers.Flatten())
+    model.add(keras.layers.Dense(1, use_bias=False, name="out"))
+    model.compile("sgd", "mse")
+    out = model.get_layer("out").kernel.numpy().astype("float64")
+    rows = model.get_layer("words").embeddings.numpy().astype("float64")
+    report = measured(model, x, y)
+    error = (rows[x].reshape(2, 12) @ out - y).ravel()
+    expected = np.zeros((10, 4))
+    for example in range(2):
+        for position in range(3):
+            expected[x[example, position]] += error[example] * out[4 * position : 4 * position + 4, 0]  # 2 / 2
+    assert_equal(report.moments[Tap("weight_gradient", "words")], expected)
+
+
+def test_recurrent_layers_are_read_from_outside():
+    keras.utils.set_random_seed(5)
+    rng = np.random.default_rng(5)
+    x, y = rng.standard_normal((8, 6, 3)).astype("float32"), rng.standard_normal((8, 1)).astype("float32")
+    recurrent = keras.layers.Bidirectional(keras.layers.LSTM(4, return_sequences=True), name="both")
+    model = keras.Sequential([keras.Input((6, 3)), recurrent, keras.layers.GRU(4, name="gru"), keras.layers.Dense(1)])
+    model.layers[-1].name = "out"
+    model.compile("sgd", "mse")
+    forward = keras.Model(model.inputs, recurrent.output).predict(x, verbose=0)[..., :4]
+    with pytest.warns(UserWarning, match=r"pre_activation of 'both/.*'gru': .* inside a loop"):
+        report = measured(model, x, y, kinds=(*MeasurementSpec().kinds, "pre_activation"))
+    assert [tap.layer for tap in report.moments if tap.kind == "pre_activation"] == ["out"]
+    path = f"both/{recurrent.forward_layer.name}"
+    assert set(report.layers) == {path, f"both/{recurrent.backward_layer.name}", "gru", "out"}
+    assert_equal(report.moments[Tap("output", path)], forward)
+    assert all(Tap("output_gradient", layer) in report.moments for layer in report.layers)
+
+
+def test_a_layer_inside_a_loop_is_left_out_with_a_warning():
+    import tensorflow as tf
+
+    class Loops(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="loops")
+            self.inner = keras.layers.Dense(4, name="inner")
+
+        def build(self, shape):
+            self.inner.build(shape)
+
+        def call(self, x):
+            return tf.while_loop(lambda i, x: i < 3, lambda i, x: (i + 1, self.inner(x)), [0, x])[1]
+
+    model = keras.Sequential([keras.Input((4,)), Loops(), keras.layers.Dense(1, name="out")])
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="output of layer 'loops/inner' is made inside a loop or a branch"):
+        report = measured(model, np.ones((2, 4)), np.ones((2, 1)))
+    assert Tap("output", "loops/inner") not in report.moments
+    assert Tap("weight", "loops/inner") in report.moments
+    assert Tap("output", "out") in report.moments
+
+
+def test_the_names_that_keras_hides_have_not_moved():
+    """`_with_keras_marks` carries over what Keras' losses and masks look for on a tensor."""
+    import tensorflow as tf
+
+    logits = tf.constant([[1.0, 2.0]])
+    for activation in (keras.activations.softmax, keras.activations.sigmoid):
+        assert activation(logits)._keras_logits is logits
+    masked = keras.layers.Masking()(tf.ones((1, 2, 3)))
+    assert masked._keras_mask.shape == (1, 2)
+
+
+def test_replicas_of_another_strategy_are_refused():
+    import tensorflow as tf
+
+    class TwoReplicas:
+        num_replicas_in_sync = 2
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model._distribute_strategy = TwoReplicas()
+    callback = LayerStatsCallback(None)
+    callback.set_model(model)
+    with pytest.raises(ValueError, match=r"trains on 2 replicas under TwoReplicas, expected tf\.distribute\.Mirrored"):
+        callback.on_train_begin()
+    assert tf.distribute.get_strategy().num_replicas_in_sync == 1

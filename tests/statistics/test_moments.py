@@ -1,0 +1,104 @@
+"""Moments against NumPy in float64."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+from keras_initkit.statistics._moments import Moments, reduce_on_device
+from keras_initkit.statistics._unit_activity import dead_units, saturated_units
+
+RNG = np.random.default_rng(0)
+TENSORS = {
+    "normal": RNG.standard_normal((64, 128)),
+    "large mean": 1e4 + RNG.standard_normal((64, 129)),
+    "tiny": 1e-25 * RNG.standard_normal((300, 7)),
+    "huge": 1e30 * RNG.standard_normal((300, 7)),
+    "relu": np.maximum(RNG.standard_normal((32, 5, 6, 8)), 0),
+    "heavy tails": RNG.standard_cauchy((50, 50)),
+    "mean near zero": RNG.standard_normal((1000, 300)),
+    "vector": RNG.standard_normal(100_000),
+    "one": np.array([3.0]),
+    "scalar": np.array(-2.5),
+    "zeros": np.zeros((4, 5)),
+}
+SINGLE = keras.backend.backend() == "jax"  # no float64 unless asked for
+
+
+def naive(x):
+    x = np.asarray(x, "float64")
+    return {
+        "count": x.size,
+        "mean": x.mean(),
+        "variance": x.var(),
+        "minimum": x.min(),
+        "maximum": x.max(),
+        "zeros": (x == 0).sum(),
+        "nonfinite": (~np.isfinite(x)).sum(),
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("name", TENSORS)
+def test_on_the_device(name, dtype):
+    tensor = keras.ops.cast(keras.ops.convert_to_tensor(TENSORS[name].astype("float32")), dtype)
+    seen = keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32")).astype("float64")
+    if not np.isfinite(seen).all():
+        pytest.skip(f"{name} overflows {dtype}")
+    moments = Moments.from_row(keras.ops.convert_to_numpy(reduce_on_device(tensor)))
+    for statistic, value in naive(seen).items():
+        # A mean is as exact as its terms, not as what their signs leave of it.
+        slack = 1e-6 * seen.std() / np.sqrt(seen.size) if statistic == "mean" else 0
+        tolerance = 2e-5 if SINGLE and statistic == "mean" else 1e-5
+        assert getattr(moments, statistic) == pytest.approx(value, rel=tolerance, abs=slack), statistic
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_on_the_host(name):
+    moments = Moments.of(TENSORS[name])
+    for statistic, value in naive(TENSORS[name]).items():
+        assert getattr(moments, statistic) == pytest.approx(value, rel=1e-12), statistic
+    assert moments.stddev == pytest.approx(TENSORS[name].std(), rel=1e-12)
+
+
+def test_parts_merge_to_the_whole_in_any_order():
+    x = 100 + RNG.standard_normal(1000)
+    x[::7] = 0
+    parts = [Moments.of(part) for part in np.split(x, [1, 300, 300, 650])]  # one of them empty
+    whole = Moments.of(x)
+    for order in itertools.permutations(parts):
+        merged = Moments.merged(order)
+        assert merged.to_dict() == pytest.approx(whole.to_dict(), rel=1e-12)
+
+
+def test_nothing_and_nonfinite():
+    empty = Moments()
+    assert empty.count == 0
+    assert np.isnan(empty.variance)
+    assert np.isnan(empty.zero_fraction)
+    assert Moments.of([]) == empty
+    assert empty.merge(Moments.of([1.0, 0.0])) == Moments.of([1.0, 0.0])
+    broken = np.array([1.0, np.nan, np.inf, 0.0], "float32")
+    row = keras.ops.convert_to_numpy(reduce_on_device(keras.ops.convert_to_tensor(broken)))
+    for moments in (Moments.of(broken), Moments.from_row(row)):
+        assert (moments.count, moments.nonfinite, moments.zeros) == (4, 2, 1)
+        assert np.isnan(moments.variance)
+
+
+def test_dead_units_are_zero_for_every_example():
+    outputs = np.zeros((6, 4, 3))
+    outputs[2, 1, 0] = 1e-30
+    assert dead_units(outputs).tolist() == [False, True, True]
+
+
+def test_saturated_units():
+    outputs = np.full((100, 5), 0.2)
+    outputs[:, 1] = 0.995
+    outputs[:, 2] = -0.995
+    outputs[:94, 3] = 1  # 94 % of the examples
+    outputs[:95, 4] = 1
+    assert saturated_units(outputs, (-1.0, 1.0)).tolist() == [False, True, True, False, True]
+    assert not saturated_units(outputs, (0.0, np.inf)).any()
+    # Sigmoid: within 0.5 % of an end.
+    assert saturated_units(np.array([[0.004, 0.006, 0.994, 0.996]]), (0.0, 1.0)).tolist() == [True, False, False, True]

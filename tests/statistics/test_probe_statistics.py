@@ -1,0 +1,74 @@
+"""Statistics of one array against their definitions in NumPy."""
+
+import numpy as np
+import pytest
+
+from keras_initkit.report._rows import tensor_stats
+from keras_initkit.statistics._host import effective_rank, histogram
+from keras_initkit.statistics._moments import Moments
+from keras_initkit.statistics._tap import Tap
+
+rng = np.random.default_rng(0)
+OUTPUT = Tap("output", "layer", 0)
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 4), (700, 900), (3, 50, 60, 70)])
+def test_moments_of_chunks_are_those_of_the_whole(shape):
+    values = (rng.standard_normal(shape) * 3 + 100).astype("float32")
+    row = tensor_stats(OUTPUT, values)
+    whole = values.astype("float64")
+    assert row.shape == shape
+    assert row.moments.mean == pytest.approx(whole.mean(), rel=1e-13)
+    assert row.moments.variance == pytest.approx(whole.var(), rel=1e-12)
+    assert (row.moments.minimum, row.moments.maximum) == (whole.min(), whole.max())
+    counts, edges = row.histogram
+    np.testing.assert_array_equal(counts, np.histogram(whole, 50)[0])
+    np.testing.assert_allclose(edges, np.histogram(whole, 50)[1], rtol=1e-12)
+
+
+def test_units():
+    values = rng.uniform(-0.9, 0.9, (1000, 10, 6)).astype("float32")
+    values[..., 0] = 0  # dead
+    values[..., 1] = 0.999  # saturated
+    values[:500, :, 2] = -0.999  # half of the time
+    values[960:, :, 3] = 0.5
+    values[:960, :, 3] = 0.9999  # nearly always
+    row = tensor_stats(OUTPUT, values, limits=(-1.0, 1.0))
+    assert row.dead_units == pytest.approx(1 / 6)
+    assert row.saturated_units == pytest.approx(2 / 6)
+    assert row.saturated == pytest.approx((1 + 0.5 + 0.96) / 6)
+    first = tensor_stats(OUTPUT, np.moveaxis(values, -1, 1), limits=(-1.0, 1.0), units_axis=1)
+    assert (first.dead_units, first.saturated_units) == (row.dead_units, row.saturated_units)
+    unbounded = tensor_stats(OUTPUT, values, limits=(0.0, np.inf))
+    assert (unbounded.saturated, unbounded.saturated_units) == (None, None)
+
+
+@pytest.mark.parametrize("shape", [(40, 7), (7, 40), (300, 300)])
+def test_effective_rank_is_that_of_the_singular_values(shape):
+    matrix = rng.standard_normal(shape) * np.logspace(0, -3, shape[1])
+    singular = np.linalg.svd(matrix, compute_uv=False)
+    shares = singular / singular.sum()
+    expected = np.exp(-(shares * np.log(shares)).sum())
+    for scale in (1.0, 1e-200, 1e200):
+        assert effective_rank(matrix * scale) == pytest.approx(expected, rel=1e-6)
+
+
+def test_effective_rank_of_special_matrices():
+    assert effective_rank(np.eye(5)) == pytest.approx(5)
+    assert effective_rank(np.outer(np.arange(1, 9), np.ones(4))) == pytest.approx(1)
+    assert effective_rank(np.zeros((4, 3))) == 0
+    assert effective_rank(np.array([[1.0, np.nan]])) is None
+    # Rows are spread over the whole: the second half has another direction.
+    halves = np.repeat(np.eye(2), 5000, axis=0)
+    assert effective_rank(halves) == pytest.approx(2, rel=1e-6)
+
+
+def test_histogram_of_what_is_not_finite_or_all_the_same():
+    values = np.array([1.0, 2.0, np.nan, np.inf, 5.0])
+    counts, edges = histogram(values, Moments.of(values))
+    assert (sum(counts), edges[0], edges[-1]) == (3, 1.0, 5.0)
+    for constant in (0.0, 1.0, 1e-30, 1e30):
+        counts, edges = histogram(np.full(7, constant), Moments.of(np.full(7, constant)))
+        assert sum(counts) == 7
+        assert edges[0] < constant < edges[-1]
+    assert histogram(np.full(3, np.nan), Moments.of(np.full(3, np.nan))) is None
