@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_initkit.initializers._checks import checked_shape
+from keras_initkit._checks import checked_shape
 from keras_initkit.initializers._core import Cloneable
 
 CONVOLUTION = "a convolution kernel (field..., inputs, outputs) in one, two or three dimensions"

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._checks import checked_number
 from keras_initkit.initializers._base import ShapedInitializer
-from keras_initkit.initializers._checks import checked_number
 from keras_initkit.initializers._core import PACKAGE, checked_seed, draw, fresh_seed, one_of
 from keras_initkit.theory._activations import Activation
 from keras_initkit.theory._critical import critical_point

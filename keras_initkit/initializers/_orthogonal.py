@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._checks import checked_count, checked_number
 from keras_initkit.initializers._base import CONVOLUTION, ShapedInitializer, at_centre
-from keras_initkit.initializers._checks import checked_count, checked_number
 from keras_initkit.initializers._core import PACKAGE, Seed, checked_seed, draw, one_of
 from keras_initkit.theory._activations import Activation
 from keras_initkit.theory._fans import Axes

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_initkit.initializers._checks import checked_count
+from keras_initkit._checks import checked_count
 from keras_initkit.initializers._core import PACKAGE, ScaledVariance, one_of
 from keras_initkit.theory._activations import Activation
 from keras_initkit.theory._critical import critical_point

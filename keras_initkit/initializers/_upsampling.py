@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._checks import checked_count
 from keras_initkit.initializers._base import CONVOLUTION, ShapedInitializer
-from keras_initkit.initializers._checks import checked_count
 from keras_initkit.initializers._core import PACKAGE
 
 
