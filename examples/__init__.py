@@ -1,33 +1,21 @@
-"""The sources' experiments, one script each; installed and imported as `keras_initkit.examples`."""
+"""Published experiments, one script each; installed and imported as `keras_initkit.examples`."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-# In the order of the gallery. Each is the file `plot_<name>.py` beside this one.
-NAMES = (
-    "six_layers",
-    "xavier_he",
-    "batch_norm_rescue",
-    "dense_128",
-    "saturation",
-    "cost_surfaces",
-    "standard_normalized",
-    "batch_norm_gradients",
-    "batch_norm_by_hand",
-    "batch_norm_gamma_beta",
-    "zero",
-    "pretraining",
-    "preprocessing",
-    "linear_100",
-)
+from keras_initkit.examples._names import NAMES
+
+if TYPE_CHECKING:
+    from keras_initkit.examples._form import Example, reproduce, start
 
 __all__ = ["NAMES", "Example", "reproduce", "start"]
 
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> Any:
-    if name in __all__:  # their module loads matplotlib
-        from keras_initkit.examples import _form
+    def __getattr__(name):
+        if name in __all__:  # their module loads matplotlib
+            from keras_initkit.examples import _form
 
-        return getattr(_form, name)
-    raise AttributeError(f"module 'keras_initkit.examples' has no attribute {name!r}")
+            return getattr(_form, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

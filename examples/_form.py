@@ -24,7 +24,7 @@ from rich.progress import track
 from rich.table import Table
 
 from keras_initkit.comparison._data import Dataset, load
-from keras_initkit.examples import NAMES
+from keras_initkit.examples._names import NAMES
 from keras_initkit.report._io import json_safe
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.

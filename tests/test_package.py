@@ -1,6 +1,8 @@
 import inspect
 import json
+import os
 import pathlib
+import pkgutil
 import re
 import subprocess
 import sys
@@ -33,20 +35,75 @@ def test_the_callback_loads_no_plots():
     assert not {name for name in added if name.split(".")[0] in {"matplotlib", "sklearn"}}
 
 
+VERBS = {"compare", "diagnose", "initialize", "layer_fans", "predict", "probe", "repair"}
+CLASSES = {"Finding", "LayerStatsCallback", "SignalReport"}
+SUBPACKAGES = {
+    *("callbacks", "capture", "cli", "comparison", "diagnosis", "examples", "initializers", "inputs", "plots"),
+    *("prediction", "report", "schemes", "signal", "statistics", "structure", "testing", "theory"),
+}
+
+
 def test_public_names():
-    assert set(ik.__all__) - set(dir(ik)) == {
-        "Finding",
-        "compare",
-        "diagnose",
-        "initialize",
-        "predict",
-        "probe",
-        "repair",
-    }  # loaded when they are first used
-    for name in ("compare", "diagnose", "initialize", "predict", "probe", "repair"):
-        assert callable(getattr(ik, name))
+    assert set(ik.__all__) == VERBS | CLASSES | SUBPACKAGES | {"__version__"}
+    assert {name for name in dir(ik) if not name.startswith("__")} == set(ik.__all__) - {"__version__"}
+    assert all(inspect.isfunction(getattr(ik, name)) for name in VERBS)
+    assert all(inspect.isclass(getattr(ik, name)) for name in CLASSES)
+    assert all(inspect.ismodule(getattr(ik, name)) for name in SUBPACKAGES)
     with pytest.raises(AttributeError, match="module 'keras_initkit' has no attribute 'nothing'"):
         _ = ik.nothing
+
+
+def test_every_folder_is_among_the_public_names_and_lists_its_own():
+    assert {
+        module.name for module in pkgutil.iter_modules(ik.__path__) if not module.name.startswith("_")
+    } == SUBPACKAGES
+    for name in SUBPACKAGES - {"cli"}:
+        module = getattr(ik, name)
+        assert set(getattr(module, "__all__", ())) <= set(dir(module)) | {"Example", "NAMES", "reproduce", "start"}
+
+
+def test_a_name_is_loaded_when_it_is_first_used():
+    before = modules_after("import keras_initkit")
+    after = modules_after("import keras_initkit as ik; ik.LayerStatsCallback")
+    assert "keras_initkit.callbacks" in after - before
+    assert not {"keras_initkit.comparison", "keras_initkit.testing", "keras_initkit.signal"} & after
+
+
+@pytest.mark.parametrize("command", ["mypy", "pyright"])
+def test_a_type_checker_knows_the_face(tmp_path, command):
+    pytest.importorskip(command)
+    names = sorted(VERBS | CLASSES)
+    user = tmp_path / "user.py"
+    user.write_text(
+        "import keras_initkit as ik\n"
+        + "".join(f"reveal_type(ik.{name})\n" for name in names)
+        + "reveal_type(ik.callbacks.every)\nreveal_type(ik.schemes.register_scheme)\nik.nothing\n"
+    )
+    root = pathlib.Path(ik.__file__).parents[1]
+    options = ["--follow-imports=silent", "--ignore-missing-imports"] if command == "mypy" else []
+    done = subprocess.run(
+        [sys.executable, "-m", command, *options, "user.py"],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(root), "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    found = "Revealed type is" if command == "mypy" else "Type of"
+    types = [line.split(" is ", 1)[1].strip('"') for line in done.stdout.splitlines() if found in line]
+    assert len(types) == len(names) + 2, done.stdout + done.stderr
+    returned = {name: revealed.rpartition("->")[2].strip() for name, revealed in zip(names, types, strict=False)}
+    expected = {
+        **{"compare": "Comparison", "diagnose": "list[Finding]", "initialize": "InitializationReport"},
+        **{"layer_fans": "VariableMap[Fans]", "predict": "Prediction", "probe": "SignalReport"},
+        **{"repair": "SignalReport", "Finding": "Finding", "LayerStatsCallback": "LayerStatsCallback"},
+        "SignalReport": "SignalReport",
+    }
+    for name, revealed in returned.items():
+        plain = re.sub(r"[\w.]+\.(?=\w)", "", revealed)  # mypy writes where a class is defined
+        plain = re.sub(r"VariableMap\[tuple\[.*?fallback=(\w+)\]\]", r"VariableMap[\1]", plain)
+        assert plain.removeprefix("type[").rstrip("]") == expected[name].rstrip("]"), f"{name}: {revealed}"
+    assert "nothing" in done.stdout  # an unknown name is an error
+    assert done.returncode == 1
 
 
 def test_every_initializer_is_registered():
