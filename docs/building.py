@@ -1,8 +1,10 @@
 """What the build needs beside its settings; sphinx-gallery looks these up by name, for settings must be picklable."""
 
 import importlib
+import inspect
 import pathlib
 import pkgutil
+import sys
 
 import keras_initkit
 from keras_initkit.examples import NAMES
@@ -66,11 +68,22 @@ def undocumented(app, env):
     """Every public name has its place in the API pages; one without it is a warning, and so fails the build."""
     from sphinx.util import logging
 
-    documented = set(env.get_domain("py").objects)
+    documented = {_target(name) for name in env.get_domain("py").objects}
     packages = {f"keras_initkit.{module.name}" for module in pkgutil.iter_modules(keras_initkit.__path__)}
-    for name in sorted({"keras_initkit", "keras_initkit.callbacks", "keras_initkit.examples", *packages}):
+    for name in sorted({"keras_initkit", *(each for each in packages if "._" not in each)}):
         module = importlib.import_module(name)
         for public in getattr(module, "__all__", ()):
-            home = getattr(getattr(module, public), "__module__", name)  # classes have one place, whoever exports them
-            if not {f"{name}.{public}", f"{home}.{public}"} & documented:
+            value = getattr(module, public)
+            # A value has one place, whoever exports it.
+            if (
+                not inspect.ismodule(value)
+                and id(value) not in documented
+                and f"{name}.{public}" not in env.get_domain("py").objects
+            ):
                 logging.getLogger(__name__).warning("%s.%s is public and has no place in docs/api", name, public)
+
+
+def _target(name):
+    """The identity of what a documented name stands for; `None` where it is no attribute of a module."""
+    home, _, leaf = name.rpartition(".")
+    return id(getattr(sys.modules[home], leaf, None)) if home in sys.modules else None
