@@ -2,6 +2,7 @@
 
 from keras_initkit.initializers._biases import ChronoBias, CriticalBias, PriorProbabilityBias, UnitForgetGateBias
 from keras_initkit.initializers._catalogue import catalogue
+from keras_initkit.initializers._lookup import get
 from keras_initkit.initializers._orthogonal import ConvOrthogonal, DeltaOrthogonal, GatewiseOrthogonal, ScaledOrthogonal
 from keras_initkit.initializers._scaling import ActivationScaling, Critical, DepthScaling, RandomWalk, StandardUniform
 from keras_initkit.initializers._structured import Dirac, Hadamard, Siren, Sparse
@@ -28,4 +29,5 @@ __all__ = [
     "StandardUniform",
     "UnitForgetGateBias",
     "catalogue",
+    "get",
 ]

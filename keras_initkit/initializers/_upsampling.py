@@ -11,6 +11,7 @@ import numpy as np
 from keras_initkit._checks import checked_count
 from keras_initkit.initializers._base import CONVOLUTION, ShapedInitializer
 from keras_initkit.initializers._core import PACKAGE
+from keras_initkit.initializers._lookup import get
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -24,7 +25,7 @@ class ICNR(ShapedInitializer):
 
     Args:
         scale: how much larger the image becomes along each of its d axes: `depth_to_space`'s block size.
-        initializer: what K_0 is drawn from: anything that `keras.initializers.get` takes.
+        initializer: what K_0 is drawn from: anything that `get` takes.
 
     Raises:
         ValueError: for a scale below 1 or an unknown initializer; when called, for a shape of rank other than
@@ -43,11 +44,8 @@ class ICNR(ShapedInitializer):
 
     def __init__(self, scale: int = 2, initializer: Any = "he_normal"):
         self.scale = checked_count("scale", scale)
-        if isinstance(initializer, dict):  # from a configuration
-            initializer = keras.initializers.get(initializer)
-        if initializer is None or keras.initializers.get(initializer) is None:
-            raise ValueError("initializer: got None, expected what keras.initializers.get takes, as 'he_normal'.")
-        self.initializer = initializer
+        found = get(initializer)
+        self.initializer = initializer if isinstance(initializer, str) else found
 
     def _check(self, shape: tuple[int, ...]) -> None:
         copies = self.scale ** (len(shape) - 2)
@@ -60,7 +58,7 @@ class ICNR(ShapedInitializer):
     def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
         *others, outputs = shape
         copies = self.scale ** (len(shape) - 2)
-        initializer = keras.initializers.get(self.initializer)
+        initializer = get(self.initializer)
         if getattr(initializer, "seed", None) is not None and initializer.get_config().get("seed", 0) is None:
             initializer = initializer.clone()  # Keras' own, unseeded, would draw the same values at every call
         kernel = initializer((*others, outputs // copies), dtype=dtype)

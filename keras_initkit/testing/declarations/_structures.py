@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import keras
 import numpy as np
 from scipy import linalg, signal, stats
 
@@ -129,7 +128,7 @@ def sparse(initializer: Any, shape: Shape) -> Declared:
 
 def _icnr_reseed(initializer: Any, seed: Any) -> Any:
     """A copy whose inner initializer has the seed, if it takes one."""
-    inner = keras.initializers.get(initializer.initializer)
+    inner = initializers.get(initializer.initializer)
     config = dict(inner.get_config())
     if "seed" in config:
         inner = type(inner).from_config({**config, "seed": seed})
@@ -150,7 +149,7 @@ def icnr(initializer: Any, shape: Shape) -> Declared:
     *others, outputs = shape
     copies = initializer.scale ** (len(shape) - 2)
     kernel_shape = (*others, outputs // copies)
-    inner = keras.initializers.get(initializer.initializer)
+    inner = initializers.get(initializer.initializer)
     known = type(inner) in TABLE  # else only its copies can be compared
     return _predicates.Copies(copies, Subject(inner).declared(kernel_shape) if known else None)
 
