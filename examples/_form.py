@@ -52,7 +52,7 @@ class Example:
 
         Args:
             examples: of a larger training set only so many, so that an example's time does not depend on the data.
-            enlarged: scikit-learn's digits with each pixel repeated to the sources' 64 x 32, not at their own 8 x 8.
+            enlarged: Boolean. Whether the digits have each pixel repeated to 64 x 32, or their own 8 x 8.
         """
         data = load(self.options.data, self.options.seed)
         pixels = np.s_[:, ::8, ::4] if self.options.data == "digits" and not enlarged else np.s_[:]

@@ -12,8 +12,6 @@ hyperplane goes through 0. Where the data lies off to one side of the origin, ma
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.preprocessing import StandardScaler
 
 from keras_initkit.callbacks import LayerStatsCallback
 from keras_initkit.examples import start
@@ -23,13 +21,18 @@ images = example.images()
 flat = [each.reshape(len(each), -1) for each in (images.x_train, images.x_test)]
 low, high = flat[0].min(), flat[0].max()
 raw = [(each - low) / (high - low) for each in flat]
-pca = PCA(0.99, whiten=True, random_state=example.options.seed).fit(raw[0])  # the rest is noise and constant pixels
+mean, deviation = raw[0].mean(axis=0), raw[0].std(axis=0)
+deviation[deviation == 0] = 1  # pixels that are never on
+_, singular, components = np.linalg.svd(raw[0] - mean, full_matrices=False)
+explained = np.cumsum(singular**2) / np.sum(singular**2)
+kept = np.searchsorted(explained, 0.99) + 1  # the rest is noise and constant pixels
+whitening = components[:kept].T * np.sqrt(len(raw[0]) - 1) / singular[:kept]
 transforms = {
     "raw": lambda x: x,
-    "mean subtracted": StandardScaler(with_std=False).fit(raw[0]).transform,
-    "z-scored": StandardScaler().fit(raw[0]).transform,
-    "PCA-whitened": pca.transform,
-    "ZCA-whitened": lambda x: pca.transform(x) @ pca.components_,
+    "mean subtracted": lambda x: x - mean,
+    "z-scored": lambda x: (x - mean) / deviation,
+    "PCA-whitened": lambda x: (x - mean) @ whitening,
+    "ZCA-whitened": lambda x: (x - mean) @ whitening @ components[:kept],
 }
 versions = {name: [transform(each) for each in raw] for name, transform in transforms.items()}
 

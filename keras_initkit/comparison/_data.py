@@ -1,7 +1,15 @@
-"""The images that initializations are compared on."""
+"""The data sets that initializers are compared on.
+
+`digits.npz` holds 1,797 images of 8 x 8 pixels from 0 to 16, and their classes. Source: E. Alpaydin and C. Kaynak,
+1998, Optical Recognition of Handwritten Digits (the test set), UCI Machine Learning Repository,
+https://doi.org/10.24432/C50P49, licensed under CC BY 4.0. They are the images and the order of scikit-learn's
+`load_digits`.
+"""
 
 from __future__ import annotations
 
+import importlib.resources
+import math
 import os
 from dataclasses import dataclass
 
@@ -64,7 +72,7 @@ def load(data: str, seed: int = 0) -> Dataset:
     """The data set of a name or a file.
 
     Args:
-        data: `"digits"` (scikit-learn's 1797 images, each pixel repeated to 64 x 32), `"gaussian"` (1500 images
+        data: `"digits"` (1797 handwritten digits, each pixel repeated to 64 x 32), `"gaussian"` (1500 images
             of independent N(0, 1) pixels, labelled by a random linear teacher), `"mnist"` (through
             `keras.datasets`, which downloads it), or the path of an `.npz` file with arrays `x`, (examples, ...)
             and `y`, class numbers (examples,).
@@ -83,11 +91,44 @@ def load(data: str, seed: int = 0) -> Dataset:
         y = (x.reshape(1500, -1) @ rng.standard_normal((x[0].size, 10))).argmax(axis=1)
     else:
         x, y = _file(data)
-    from sklearn.model_selection import train_test_split
+    train, test = split(y, seed)
+    return _standardized(data, x[train], y[train], x[test], y[test])
 
-    stratify = y if np.bincount(y)[np.unique(y)].min() > 1 and len(y) >= 5 * len(np.unique(y)) else None
-    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, random_state=seed, stratify=stratify)
-    return _standardized(data, x_train, y_train, x_test, y_test)
+
+def split(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the training and of the test examples, 4 : 1, each class in that ratio where it is large enough.
+
+    The draws are those of scikit-learn's `train_test_split(test_size=0.2, random_state=seed)`, with `stratify=y` if
+    every class has two examples or more and there are five examples for each class.
+    """
+    rng = np.random.RandomState(seed)
+    counts = np.bincount(y)
+    test_size = math.ceil(0.2 * len(y))
+    if counts.min() < 2 or len(y) < 5 * len(counts):
+        order = rng.permutation(len(y))
+        return order[test_size:], order[:test_size]
+    in_train = _shares(counts, len(y) - test_size, rng)
+    in_test = _shares(counts - in_train, test_size, rng)
+    train, test = [], []
+    for label, (first, second) in enumerate(zip(in_train, in_test, strict=True)):
+        members = rng.permutation(np.flatnonzero(y == label))
+        train.append(members[:first])
+        test.append(members[first : first + second])
+    return rng.permutation(np.concatenate(train)), rng.permutation(np.concatenate(test))
+
+
+def _shares(counts: np.ndarray, number: int, rng: np.random.RandomState) -> np.ndarray:
+    """How many of `number` examples each class gives; what rounding leaves goes to the largest remainders."""
+    exact = counts / counts.sum() * number
+    shares = np.floor(exact)
+    remainders = exact - shares
+    for remainder in np.unique(remainders)[::-1]:
+        missing = int(number - shares.sum())
+        if missing <= 0:
+            break
+        equal = np.flatnonzero(remainders == remainder)
+        shares[rng.permutation(equal)[:missing]] += 1
+    return shares.astype(int)
 
 
 def _standardized(
@@ -99,12 +140,11 @@ def _standardized(
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    height, width = digits.images.shape[1:]
-    pixel = np.ones((SHAPE[0] // height, SHAPE[1] // width))
-    return np.kron(digits.images, pixel), digits.target
+    file = importlib.resources.files("keras_initkit.comparison").joinpath("digits.npz")
+    with file.open("rb") as opened, np.load(opened) as digits:
+        x, y = digits["x"], digits["y"].astype("int64")
+    height, width = x.shape[1:]
+    return np.kron(x, np.ones((SHAPE[0] // height, SHAPE[1] // width))), y
 
 
 def _mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

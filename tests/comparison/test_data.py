@@ -1,9 +1,8 @@
 import keras
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
-from keras_initkit.comparison._data import Dataset, load
+from keras_initkit.comparison._data import Dataset, load, split
 
 
 def saved(path, **arrays):
@@ -12,7 +11,8 @@ def saved(path, **arrays):
 
 
 def test_digits_repeat_every_pixel():
-    data, images = load("digits"), load_digits().images
+    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    data, images = load("digits"), digits.images
     assert data.x_train.shape[1:] == (64, 32)
     assert len(data.y_train) + len(data.y_test) == len(images) == 1797
     assert data.classes == 10
@@ -28,7 +28,7 @@ def test_digits_repeat_every_pixel():
     # The same images, each as often, under the same labels.
     y = np.concatenate([data.y_train, data.y_test])
     found = sorted((*image.ravel(), label) for image, label in zip(small, y, strict=True))
-    expected = sorted((*image.ravel(), label) for image, label in zip(images, load_digits().target, strict=True))
+    expected = sorted((*image.ravel(), label) for image, label in zip(images, digits.target, strict=True))
     assert found == expected
 
 
@@ -52,6 +52,26 @@ def test_split_is_decided_by_the_seed_and_disjoint(tmp_path):
     assert set(a.x_test.ravel()).isdisjoint(a.x_train.ravel())
     assert set(a.x_test.ravel()) != set(other.x_test.ravel())
     np.testing.assert_array_equal(np.bincount(a.y_test), [5, 5, 5, 5])  # stratified
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_split_is_that_of_scikit_learn(seed):
+    train_test_split = pytest.importorskip("sklearn.model_selection").train_test_split
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.ones(rng.integers(2, 12)))
+    # Rare classes, classes of equal size, whose remainders tie, and sizes that 5 does not divide.
+    drawn = np.unique(rng.choice(len(shares), rng.integers(30, 400), p=shares), return_inverse=True)[1]
+    for y in (
+        drawn,
+        np.arange(11 + seed) % 2,
+        np.arange(101 + seed) % 7,
+        np.arange(18) % 4,
+        np.array([0] * (20 + seed) + [1]),
+    ):
+        stratify = y if np.bincount(y).min() > 1 and len(y) >= 5 * len(np.unique(y)) else None
+        expected = train_test_split(np.arange(len(y)), test_size=0.2, random_state=seed, stratify=stratify)
+        for indices, same in zip(split(y, seed), expected, strict=True):
+            np.testing.assert_array_equal(indices, same)
 
 
 def test_gaussian_is_drawn_from_the_seed():
