@@ -31,36 +31,41 @@ def probe(
     *,
     sample_weight: Any = None,
     loss: Any = None,
+    gradients: bool = True,
     training: bool = True,
     batch_size: int = 32,
     seed: int = 0,
 ) -> SignalReport:
-    """Measures every layer of a model in one forward and one backward pass, and leaves the model as it was.
+    """Measures every layer of a model in one forward and one backward pass; the model is left unchanged.
 
-    Read are each layer's inputs, pre-activation (what its activation is applied to) and outputs, the gradients
-    of the loss with respect to them, the weights and their gradients. The statistics are taken in float64.
-    Recurrent and time-distributed layers are seen from outside. A layer that joins others has a row for an
-    output that is not simply that of one of them. A softmax or sigmoid under a cross-entropy has no gradient of
-    its own where Keras takes it through the logits: then that of the pre-activation stands for it.
+    The report has rows for each layer's inputs, pre-activations (what its activation is applied to) and outputs, for
+    the gradients of the loss with respect to them, and for the weights and their gradients. Statistics are computed
+    in float64. Recurrent and time-distributed layers are measured from outside, as one layer. A composite layer has
+    a row for each output that is not the output of one of its sublayers. Where Keras computes a cross-entropy from
+    logits, the softmax or sigmoid output has no gradient; the gradient of the pre-activation is reported instead.
 
     Args:
-        model: any Keras model; a subclassed one that is not built yet is built by `x`.
-        x: a batch in the structure that the model takes: arrays or tensors of shape (examples, ...). `None`
-            draws one from the inputs' specification, Gaussian or, for integers, uniform.
-        y: the labels. Without them the gradient at each output is drawn from N(0, 1).
-        sample_weight: as in `fit`.
-        loss: a loss, or several, as `compile` takes them; `None` is the one that the model is compiled with.
+        model: Keras model. A subclassed model that is not built yet is built from `x`.
+        x: Batch in the structure that the model takes: arrays or tensors of shape `(examples, ...)`. `None` draws
+            a batch from the specification of the inputs: Gaussian, or uniform for integers.
+        y: Labels. Without labels, the gradient at each output is drawn from N(0, 1).
+        sample_weight: Float array. Weights of the examples, as in `fit`.
+        loss: Loss, or a structure of losses, as `compile` takes them. `None` uses the loss of `compile`.
             Regularizers and `add_loss` count as they do in training.
-        training: whether layers behave as in training (dropout, batch statistics).
-        batch_size: number of examples to draw where `x` is `None`.
-        seed: of what is drawn.
+        gradients: Boolean. `False` runs the forward pass alone, without a loss; the rows of gradients are left out.
+        training: Boolean. Whether layers behave as in training (dropout, batch statistics).
+        batch_size: Integer. Number of examples to draw if `x` is `None`.
+        seed: Integer. Seed for generated inputs and output gradients.
 
     Returns:
-        A row for each tensor, beside what theory expects of it at initialization.
+        A `SignalReport` with a row for each tensor, beside what theory expects of it at initialization.
 
     Raises:
-        ValueError: if data does not fit the inputs or labels do not fit the loss, there are labels but no loss,
-            a loss but no labels, the model has no weights, or it is not built and there is no data.
+        ValueError: If data does not fit the inputs or labels do not fit the loss, there are labels but no loss, a
+            loss but no labels, labels or a loss with `gradients=False`, the model has no weights, or the model is
+            not built and there is no data.
+
+    Example:
 
     >>> model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4, "relu", name="hidden")])
     >>> report = probe(model, np.ones((2, 8)))
@@ -69,6 +74,14 @@ def probe(
     """
     if not isinstance(model, keras.Model):
         raise ValueError(f"model: got {model!r}, expected a keras.Model.")
+    if not gradients and not (y is loss is sample_weight is None):
+        given = [
+            name for name, each in (("y", y), ("loss", loss), ("sample_weight", sample_weight)) if each is not None
+        ]
+        raise ValueError(
+            f"gradients: got False with {', '.join(given)}, expected x alone: a forward pass has no loss. Leave "
+            f"{' and '.join(given)} out, or pass gradients=True."
+        )
     if y is None and (loss is not None or sample_weight is not None):
         raise ValueError(f"y: got None with loss={loss!r}, expected labels. Give y, or neither loss nor sample_weight.")
     if y is not None and loss is None and not is_compiled_with_loss(model):
@@ -94,9 +107,9 @@ def probe(
         raise ValueError(f"model: {model.name!r} has no weights, so there is no signal to set right.")
 
     scale = 1.0
-    if y is None:
-        notes.append("The gradients at the outputs were drawn from N(0, 1), for want of labels.")
-    else:
+    if y is None and gradients:
+        notes.append("The gradients at the outputs were drawn from N(0, 1), because no labels were given.")
+    elif gradients:
         scale = loss_scale(model)
 
     at_outputs = OutputGradients()
@@ -119,17 +132,23 @@ def probe(
         if y is not None:
             stack.enter_context(training_loss(model, loss))
         stack.enter_context(CaptureHooks(layers, readings.read).connected())
-        variables = model.trainable_variables
-        value, gradients = probe_backend().differentiate(objective, keras.tree.flatten(x), variables)
-    readings.read_weight_gradients(variables, gradients)
-    if not np.isfinite(value):
-        readings.note("The loss is not finite.")
+        if gradients:
+            variables = model.trainable_variables
+            value, of_weights = probe_backend().differentiate(objective, keras.tree.flatten(x), variables)
+            readings.read_weight_gradients(variables, of_weights)
+            if not np.isfinite(value):
+                readings.note("The loss is not finite.")
+        else:
+            # Whatever the pass writes (averages, seeds) stays in the scope. Copies, for a layer may work in place.
+            with probe_backend().no_gradients(), keras.StatelessScope():
+                model(keras.tree.map_structure(keras.ops.copy, x), training=training)
     optimizer = getattr(model, "optimizer", None)
     step = 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations.value))
     expected: Mapping[Tap, Expected] = {}
     reasons = [NO_GRAPH]
     if has_graph:
-        expected, reasons = expectations(model, x, readings.moments, at_outputs.variances(scale))
+        of_gradients = at_outputs.variances(scale) if gradients else [1.0] * len(model.outputs)
+        expected, reasons = expectations(model, x, readings.moments, of_gradients)
     return SignalReport(readings.rows(expected), step, 0, model.name, (*notes, *readings.notes, *reasons))
 
 

@@ -309,3 +309,45 @@ def test_not_a_number_is_found_where_it_first_appears():
     assert (row.moments.nonfinite, row.effective_rank, row.histogram) == (256, None, None)
     model.get_layer("a").bias.assign([np.inf] * 8)
     assert any("first appears in the weight bias of a: 8 of 8" in note for note in probe(model, X).notes)
+
+
+def forward_rows(report):
+    return [row for row in report.rows if "gradient" not in row.tap.kind]
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.filterwarnings("ignore")
+def test_a_forward_probe_is_the_forward_part_of_a_probe(name):
+    """The same rows, predictions and notes but for what gradients add; nothing of the model changes."""
+    keras.utils.set_random_seed(3)
+    model, x, _, loss = MODELS[name]()
+    model.compile("sgd", loss)
+    whole = probe(model, x)
+    before = [keras.ops.convert_to_numpy(v.value) for v in model.variables]
+    forward = probe(model, x, gradients=False)
+    for one, other in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(one, keras.ops.convert_to_numpy(other.value))
+    expected = forward_rows(whole)
+    assert [row.tap for row in forward.rows] == [row.tap for row in expected]
+    assert {row.tap.kind for row in forward.rows} >= {"input", "pre_activation", "output", "weight"}
+    for row, other in zip(forward.rows, expected, strict=True):
+        assert (row.layer_type, row.shape) == (other.layer_type, other.shape)
+        assert row.moments.to_dict() == pytest.approx(other.moments.to_dict(), rel=1e-5, abs=1e-6, nan_ok=True)
+        assert (row.predicted is None) == (other.predicted is None)
+        if row.predicted is not None:
+            assert row.predicted == pytest.approx(other.predicted, rel=1e-5, abs=1e-6)
+    assert list(forward.notes) == [note for note in whole.notes if "drawn from N(0, 1)" not in note]
+    assert (forward.step, forward.model) == (whole.step, whole.model)
+
+
+def test_a_forward_probe_draws_inputs_and_finds_what_is_not_finite():
+    model = mlp(layers.Lambda(lambda x: ops.log(x - 1e3), name="log"))
+    notes = probe(model, gradients=False).notes
+    assert notes[0].startswith("Inputs were drawn")
+    assert any("first appears in the output of log: 256 of 256" in note for note in notes)
+
+
+@pytest.mark.parametrize("given", [{"y": Y}, {"loss": "mse"}, {"sample_weight": np.ones(32)}, {"y": Y, "loss": "mse"}])
+def test_a_forward_probe_takes_no_loss(given):
+    with pytest.raises(ValueError, match=f"gradients: got False with {', '.join(given)}, expected x alone"):
+        probe(mlp(), X, gradients=False, **given)

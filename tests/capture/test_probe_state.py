@@ -115,10 +115,13 @@ def test_everything_is_as_before(options, trained):
             probe(model, X)
             probe(model, X, Y, loss=None if options else "sparse_categorical_crossentropy")
             probe(model, training=False)
+            probe(model, X, gradients=False)
             Noisy.fails = True
             try:
                 with pytest.raises(RuntimeError, match="on purpose"):
                     probe(model, X, Y, loss="sparse_categorical_crossentropy")
+                with pytest.raises(RuntimeError, match="on purpose"):
+                    probe(model, X, gradients=False)
             finally:
                 Noisy.fails = False
             assert state(model) == before

@@ -90,6 +90,11 @@ def differentiate(
     return np.asarray(result), [np.asarray(gradient) for gradient in gradients]
 
 
+def no_gradients() -> contextlib.AbstractContextManager:
+    """Nothing is recorded for a backward pass that nobody asked for."""
+    return contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def undisturbed(model: keras.Model) -> Iterator[None]:
     """JAX has no state, and no function of a model runs eagerly that would not do so anyway."""

@@ -60,6 +60,11 @@ def differentiate(
     return result.numpy(), [None if g is None else tf.convert_to_tensor(g).numpy() for g in gradients]
 
 
+def no_gradients() -> contextlib.AbstractContextManager:
+    """Nothing is recorded for a backward pass that nobody asked for."""
+    return contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def undisturbed(model: keras.Model) -> Iterator[None]:
     """Runs functions that the model has made of its parts eagerly: what they compute can be read then, and

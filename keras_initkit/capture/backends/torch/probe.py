@@ -56,6 +56,11 @@ def differentiate(
     return _host(result), [None if g is None else _host(g.to_dense()) for g in of_sources]
 
 
+def no_gradients() -> contextlib.AbstractContextManager:
+    """Nothing that runs here is recorded for a backward pass."""
+    return torch.no_grad()
+
+
 @contextlib.contextmanager
 def undisturbed(model: keras.Model) -> Iterator[None]:
     """Keeps PyTorch's random numbers, and the modes and buffers of modules."""
