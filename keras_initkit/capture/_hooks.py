@@ -15,15 +15,15 @@ import numpy as np
 from keras_initkit.capture._random_state import replaced
 from keras_initkit.capture.backends import probe_backend
 from keras_initkit.statistics._tap import Tap
-from keras_initkit.structure._layer_paths import OPAQUE, parts
+from keras_initkit.structure._layer_kinds import is_opaque, own_activation
+from keras_initkit.structure._layer_paths import parts
 
 Read = Callable[[Tap, np.ndarray | None], None]
 
 
 def is_composite(layer: keras.layers.Layer) -> bool:
     """Whether a layer only joins others, that are read by themselves. One whose activation is a layer does not."""
-    activation = getattr(layer, "activation", None)
-    return any(part is not activation for part in parts(layer))
+    return any(part is not own_activation(layer) for part in parts(layer))
 
 
 class CaptureHooks:
@@ -73,7 +73,7 @@ class CaptureHooks:
         return keras.tree.pack_sequence_as(tensors, flat) if chosen else tensors
 
     def _listening(self, layer: keras.layers.Layer, path: str) -> Callable:
-        original, composite, opaque = layer.call, is_composite(layer), isinstance(layer, OPAQUE)
+        original, composite, opaque = layer.call, is_composite(layer), is_opaque(layer)
 
         @functools.wraps(original)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -99,8 +99,8 @@ class CaptureHooks:
     @contextlib.contextmanager
     def _activation(self, layer: keras.layers.Layer, tap: Tap) -> Iterator[None]:
         """What a layer applies its activation to is read too, unless it is the layer's input itself."""
-        activation = getattr(layer, "activation", None)
-        if isinstance(layer, OPAQUE) or not callable(activation) or activation is keras.activations.linear:
+        activation = own_activation(layer)
+        if is_opaque(layer) or activation is None or activation is keras.activations.linear:
             yield
             return
         uses: Counter[Tap] = Counter()

@@ -11,6 +11,7 @@ from keras_initkit.diagnosis._model_context import ModelContext
 from keras_initkit.report._report import SignalReport
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.statistics._moments import Moments
+from keras_initkit.structure._layer_kinds import is_activation, is_normalization, passes_through
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Evidence:
         if self.structure is not None:
             return self.structure.normalized | self.structure.in_branches
         layers = list(self.last.values())
-        return {a.layer for a, b in itertools.pairwise(layers) if "Normalization" in b.layer_type}
+        return {a.layer for a, b in itertools.pairwise(layers) if is_normalization(b.layer_type)}
 
     @functools.cached_property
     def trainable(self) -> set[str]:
@@ -199,7 +200,7 @@ def readings_of(report: SignalReport, with_kernel: set[str] | None = None) -> di
     for row in report.rows:
         path, kind = row.tap.layer, row.layer_type
         if path not in found:
-            guess = path in matrices and "Normalization" not in kind and kind != "PReLU"
+            guess = path in matrices and not (passes_through(kind) or is_activation(kind))
             found[path] = Reading(path, kind, guess if with_kernel is None else path in with_kernel)
         found[path].rows.setdefault(row.tap.kind, []).append(row)
     return found

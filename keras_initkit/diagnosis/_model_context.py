@@ -13,15 +13,9 @@ import numpy as np
 from keras_initkit.structure._calls import Call, calls
 from keras_initkit.structure._following import Following, following_activations
 from keras_initkit.structure._kernels import Kernel, as_tuple, kernels
-from keras_initkit.structure._layer_paths import OPAQUE, named_layers, own_weights, weighted_layers
+from keras_initkit.structure._layer_kinds import is_attention, is_nonlinear, is_normalization
+from keras_initkit.structure._layer_paths import named_layers, own_weights, weighted_layers
 from keras_initkit.structure._residual import residual_branches
-
-_NORMALIZATIONS = tuple(
-    getattr(keras.layers, f"{name}Normalization")
-    for name in ("Batch", "Layer", "Group", "RMS", "Unit")
-    if hasattr(keras.layers, f"{name}Normalization")  # RMSNormalization came after Keras 3.3
-)
-_ACTIVATIONS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.PReLU)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,11 +142,7 @@ class ModelContext:
 
     def bends(self, path: str) -> bool:
         """Whether a layer applies an activation."""
-        layer = self._layers[path]
-        activation = getattr(layer, "activation", None)
-        if callable(activation):
-            return activation is not keras.activations.linear
-        return isinstance(layer, (*_ACTIVATIONS, *OPAQUE))
+        return is_nonlinear(self._layers[path])
 
     @functools.cached_property
     def first_layers(self) -> list[str]:
@@ -184,7 +174,7 @@ class ModelContext:
         found = set()
         for call in self.graph:
             after = [reader for tensor in call.outputs for reader in readers.get(tensor.number, [])]
-            if after and all(isinstance(reader, _NORMALIZATIONS) for reader in after):
+            if after and all(map(is_normalization, after)):
                 found.add(call.path)
         return found
 
@@ -212,6 +202,5 @@ class ModelContext:
 
 
 def _attention_parts(model: keras.Model) -> set[int]:
-    kinds = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
-    attentions = [layer for layer in named_layers(model).values() if isinstance(layer, kinds)]
+    attentions = [layer for layer in named_layers(model).values() if is_attention(layer)]
     return {id(part) for layer in attentions for part in named_layers(layer).values()}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from keras_initkit.diagnosis._evidence import Evidence, Reading, suffix
 from keras_initkit.diagnosis._finding import Finding, beyond
+from keras_initkit.structure._layer_kinds import is_embedding
 
 VANISHED, EXPLODED = 1e3, 1e2  # ratios of standard deviations; an error at their squares
 
@@ -80,7 +81,7 @@ def _lasting(
     found: dict[str, list[float]] = {}
     for readings in evidence.readings[-3:]:
         for layer, reading in readings.items():
-            if not reading.has_kernel or reading.layer_type == "Embedding" or layer in evidence.scale_free:
+            if not reading.has_kernel or is_embedding(reading.layer_type) or layer in evidence.scale_free:
                 continue
             value = figure(reading)
             if value is not None and math.isfinite(value):

@@ -9,6 +9,7 @@ from keras_initkit.diagnosis._evidence import Evidence, Reading, suffix
 from keras_initkit.diagnosis._finding import Finding, beyond
 from keras_initkit.diagnosis._rules_rank import is_collapsed
 from keras_initkit.statistics._moments import Moments
+from keras_initkit.structure._layer_kinds import is_embedding, is_normalization
 
 FORWARD = 1e3  # ratio of variances or mean squares; an error at its square
 
@@ -78,11 +79,11 @@ def _forward(
     passed = evidence.scale_free | evidence.outputs
     found = {}
     for layer, reading in readings.items():
-        if layer in passed or reading.output is None or reading.layer_type == "Embedding":
+        if layer in passed or reading.output is None or is_embedding(reading.layer_type):
             continue
         if reading.output.nonfinite or not (everything or reading.has_kernel):
             continue
-        if "Normalization" in reading.layer_type:
+        if is_normalization(reading.layer_type):
             continue
         found[layer] = size(reading.output)
     return found

@@ -9,6 +9,7 @@ from scipy import stats
 
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, beyond
+from keras_initkit.structure._layer_kinds import is_embedding
 from keras_initkit.theory._gains import gain
 
 INPUT_LEAST, INPUT_LARGEST = 1e-4, 100.0
@@ -59,7 +60,7 @@ def _inputs(evidence: Evidence) -> Iterator[tuple[str, float, float | None]]:
         layers = structure.first_layers
     for layer in layers:
         reading = readings.get(layer)
-        if reading is None or reading.layer_type == "Embedding":
+        if reading is None or is_embedding(reading.layer_type):
             continue
         read = reading.moments("input")
         if read is not None:

@@ -9,6 +9,7 @@ from scipy import stats
 
 from keras_initkit.diagnosis._evidence import Evidence, Reading
 from keras_initkit.diagnosis._finding import Finding, beyond
+from keras_initkit.structure._layer_kinds import is_embedding, passes_through
 
 DEAD_SHARE, DEAD_SURPRISE = 0.5, 1e-3
 FAINT = 1e-72  # mean square: products with weights of 0.01 leave float32's normal numbers, and are taken for 0
@@ -184,7 +185,8 @@ def _is_linear(evidence: Evidence, layer: str) -> bool:
         return not evidence.structure.bends(layer)
     weights = reading.rows.get("weight", [])
     zero = any(row.moments.zeros == row.moments.count and len(row.shape or "--") > 1 for row in weights)
-    return zero or reading.layer_type in ("Embedding", "Add") or "Normalization" in reading.layer_type
+    kind = reading.layer_type
+    return zero or kind == "Add" or is_embedding(kind) or passes_through(kind)
 
 
 def _half_open(reading: Reading) -> bool:

@@ -8,6 +8,7 @@ import keras
 
 from keras_initkit.prediction._signals import Passage, Signal, UnpredictableError
 from keras_initkit.structure._calls import Call
+from keras_initkit.structure._layer_kinds import is_embedding
 
 Rule = Callable[[Call, Sequence[Signal]], Passage]
 
@@ -57,7 +58,7 @@ def passage(call: Call, inputs: Sequence[Signal]) -> Passage:
         raise UnpredictableError("what it reads is not predicted")
     if not inputs:
         raise UnpredictableError("it reads no tensor")
-    if layer_class is not keras.layers.Embedding and not all(tensor.is_float for tensor in call.inputs):
+    if not is_embedding(call.layer) and not all(tensor.is_float for tensor in call.inputs):
         raise UnpredictableError("it reads integers")
     if getattr(call.layer, "data_format", None) == "channels_first":
         raise UnpredictableError("its data_format is channels_first; predict reads channels_last only")

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from keras_initkit.structure import Kernel, kernels, sublayers, weighted_layers
-from keras_initkit.structure._layer_paths import OPAQUE, own_weights
+from keras_initkit.structure._layer_kinds import is_opaque
+from keras_initkit.structure._layer_paths import own_weights
 from keras_initkit.structure._variables import VariableMap
 from keras_initkit.theory._fans import Fans
 
@@ -166,14 +167,14 @@ def _closed(layer: keras.layers.Layer) -> str:
 def _as_one(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """A layer, and whatever is in it without a path of its own."""
     found = [layer]
-    for part in found if isinstance(layer, OPAQUE) else []:
+    for part in found if is_opaque(layer) else []:
         found.extend(inner for inner in sublayers(part) if not any(inner is known for known in found))
     return found
 
 
 def _name(layer: keras.layers.Layer, weight: keras.Variable) -> str:
     """The weight's name, after its part's (`"lstm_cell_1/kernel"`) where a layer's parts have weights of one name."""
-    if sum(weight.name == other.name for other in layer.weights) == 1 or not isinstance(layer, OPAQUE):
+    if sum(weight.name == other.name for other in layer.weights) == 1 or not is_opaque(layer):
         return weight.name
     owner = [part for part in _as_one(layer) if any(weight is each for each in part.weights)][-1]
     return f"{owner.name}/{weight.name}"

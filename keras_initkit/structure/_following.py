@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 from keras import layers
 
 from keras_initkit.structure._calls import Call, calls
 from keras_initkit.structure._kernels import kernels
-from keras_initkit.structure._layer_paths import OPAQUE, named_layers
-from keras_initkit.theory._gains import gain
-
-_ACTIVATIONS = (layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.PReLU, layers.Softmax)
-# What stands between a kernel and its activation: it moves, drops, averages or normalises elements.
-_BETWEEN = tuple(
-    layer
-    for name, layer in vars(layers).items()
-    if re.fullmatch(
-        r"(Global)?(Average|Max)Pooling[123]D|ZeroPadding[123]D|Cropping[123]D|UpSampling[123]D|"
-        r"(Batch|Layer|Group|RMS|Unit)?Normalization|(Alpha|Gaussian|Spatial)?Dropout([123]D)?|GaussianNoise|"
-        r"Flatten|Reshape|Permute|RepeatVector|Concatenate|Identity|Rescaling|ActivityRegularization",
-        name,
-    )
+from keras_initkit.structure._layer_kinds import (
+    activation_name,
+    applied_activation,
+    is_activation,
+    is_attention,
+    is_opaque,
+    passes_through,
 )
+from keras_initkit.structure._layer_paths import named_layers
+from keras_initkit.theory._gains import gain
 
 
 class Following(NamedTuple):
@@ -85,24 +78,21 @@ class _Graph:
         self._inside_attention = {
             id(part)
             for layer in named_layers(model).values()
-            if isinstance(layer, layers.MultiHeadAttention | layers.GroupQueryAttention)
+            if is_attention(layer)
             for part in named_layers(layer).values()
         }
 
     def following(self, path: str, layer: Any) -> Following:
         if id(layer) in self._inside_attention:
             return Following("linear", "attention")
-        inner = layer.layer if isinstance(layer, layers.TimeDistributed) else layer
-        own = getattr(inner, "activation", None)
-        if own is keras.activations.linear or not callable(own):
-            own = None
+        own = None if is_activation(layer) else applied_activation(layer)
         made = self._calls_of(path)
         if made and all(self._ends_in_output(call) for call in made):
             return Following("linear", "output")
         if own is not None:
-            return _with_gain(own, f"own {_name(own)}")
+            return _with_gain(own, f"own {activation_name(own)}")
         if not made:
-            return Following("linear", "no activation of its own; what follows is not in a graph", False)
+            return Following("linear", "no activation, and no graph shows what follows", False)
         return _agreed([each for call in made for tensor in call.outputs for each in self._after(tensor.number, [])])
 
     def _calls_of(self, path: str) -> list[Call]:
@@ -115,7 +105,7 @@ class _Graph:
         waiting = [tensor.number for tensor in call.outputs]
         while waiting:
             for reader in self._readers.get(waiting.pop(), []):
-                if not isinstance(reader.layer, (*_ACTIVATIONS, *_BETWEEN)):
+                if not (is_activation(reader.layer) or passes_through(reader.layer)):
                     return False
                 waiting.extend(tensor.number for tensor in reader.outputs)
         return True
@@ -130,23 +120,23 @@ class _Graph:
     def _first(self, reader: Call, way: list[str]) -> list[Following]:
         layer = reader.layer
         through = f" after {', '.join(way)}" if way else ""
-        if isinstance(layer, _ACTIVATIONS):
-            function = _function(layer)
-            if function is not keras.activations.linear:
-                return [_with_gain(function, f"{_name(function)}{through}")]
-        elif isinstance(layer, layers.Layer) and not isinstance(layer, _BETWEEN):
+        if is_activation(layer):
+            function = applied_activation(layer)
+            if function is not None:
+                return [_with_gain(function, f"{activation_name(function)}{through}")]
+        elif isinstance(layer, layers.Layer) and not passes_through(layer):
             if _sums(layer):
                 return [Following("linear", f"{reader.path}, a kernel")]
-            return [Following("linear", f"{reader.path} is in the way", False)]
+            return [Following("linear", f"no activation before {reader.path}", False)]
         elif not isinstance(layer, layers.Layer):  # an operation: an activation, if it maps one tensor by elements
             try:
                 if len(reader.inputs) != 1:
                     raise ValueError("it joins tensors")
                 factor = gain(layer)
             except Exception:  # of any kind: it was called on numbers that it was not made for
-                return [Following("linear", f"{reader.path} is in the way", False)]
+                return [Following("linear", f"no activation before {reader.path}", False)]
             if abs(factor - 1) > 1e-6:
-                return [Following(layer, f"{_name(layer)}{through}")]
+                return [Following(layer, f"{activation_name(layer)}{through}")]
         inside = [each for tensor in reader.outputs for each in self._after(tensor.number, [*way, reader.path])]
         return inside or [Following("linear", "output")]
 
@@ -166,31 +156,9 @@ def _agreed(found: list[Following]) -> Following:
     if all(each.certain for each in found) and len({round(gain(each.activation), 6) for each in found}) == 1:
         return found[0]
     places = list(dict.fromkeys(each.where for each in found))
-    return Following("linear", f"ways part: {', '.join(places)}" if len(places) > 1 else places[0], False)
-
-
-def _function(layer: Any) -> Callable:
-    """An activation layer as a function of a tensor."""
-    if isinstance(layer, layers.PReLU):
-        slope = float(np.mean(keras.ops.convert_to_numpy(layer.alpha.value)))
-        return _named(lambda x: keras.ops.where(x > 0, x, slope * x), layer.name)
-    if isinstance(layer, layers.Activation):
-        return layer.activation
-    return _named(layer.call, layer.name)  # past the casts of `__call__`
-
-
-def _named(function: Callable, name: str) -> Callable:
-    def named(x: Any) -> Any:
-        return function(x)
-
-    named.__name__ = name
-    return named
-
-
-def _name(activation: Any) -> str:
-    return getattr(activation, "__name__", None) or getattr(activation, "name", None) or str(activation)
+    return Following("linear", f"branches disagree: {', '.join(places)}" if len(places) > 1 else places[0], False)
 
 
 def _sums(layer: Any) -> bool:
     """Whether a layer, or a part of it, sums its inputs with weights."""
-    return isinstance(layer, OPAQUE) or (layer.built and bool(kernels(layer)))
+    return is_opaque(layer) or (layer.built and bool(kernels(layer)))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import keras
 
+from keras_initkit.structure._layer_kinds import is_opaque
 from keras_initkit.structure._sublayers import sublayers
-
-# Their parts run inside loops or on slices of the input, so they are seen from outside, as one layer.
-OPAQUE = (keras.layers.RNN, keras.layers.TimeDistributed)
 
 
 def named_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
@@ -34,7 +32,7 @@ def named_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
 
 def parts(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """The sublayers of a composite layer, none of one that is seen as a whole."""
-    return [] if isinstance(layer, OPAQUE) else sublayers(layer)
+    return [] if is_opaque(layer) else sublayers(layer)
 
 
 def weighted_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:

@@ -9,6 +9,7 @@ import keras
 
 from keras_initkit.structure._calls import Call, calls
 from keras_initkit.structure._kernels import Kernel, kernels
+from keras_initkit.structure._layer_kinds import is_nonlinear
 from keras_initkit.structure._sublayers import sublayers
 
 
@@ -73,7 +74,7 @@ def residual_branches(model: keras.Model) -> list[Branch]:
         counts = [sum(len(_kernels_of(each, owned)) for each in way) for way in ways]
         shortcut = counts.index(min(counts))
         others = counts[:shortcut] + counts[shortcut + 1 :]
-        linear = not any(_bends(each) for each in ways[shortcut])
+        linear = not any(is_nonlinear(each.layer) for each in ways[shortcut])
         if counts[shortcut] > 1 or not linear or counts[shortcut] >= min(others):
             continue
         for place, way in enumerate(ways):
@@ -110,11 +111,3 @@ def _flat(layer: Any) -> list[Any]:
     for part in found:
         found.extend(inner for inner in sublayers(part) if not any(inner is known for known in found))
     return found
-
-
-def _bends(call: Call) -> bool:
-    """Whether a call applies an activation."""
-    activation = getattr(call.layer, "activation", None)
-    return (callable(activation) and activation is not keras.activations.linear) or isinstance(
-        call.layer, keras.layers.ReLU | keras.layers.LeakyReLU | keras.layers.ELU | keras.layers.PReLU
-    )

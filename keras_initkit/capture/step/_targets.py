@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_initkit.statistics._tap import KINDS, Tap
-from keras_initkit.structure._layer_paths import OPAQUE
+from keras_initkit.structure._layer_kinds import is_opaque, own_activation
 
 
 def taps_of(layers: Iterable[str], kinds: Iterable[str]) -> list[Tap]:
@@ -46,8 +46,8 @@ def with_activation(layers: Mapping[str, keras.layers.Layer], taps: Iterable[Tap
         UserWarning: naming the latter.
     """
     asked = {tap.layer for tap in taps if tap.kind.startswith("pre_activation")}
-    found = {path: layers[path] for path in layers if path in asked and callable(_activation(layers[path]))}
-    hidden = [path for path, layer in found.items() if isinstance(layer, OPAQUE)]
+    found = {path: layers[path] for path in layers if path in asked and own_activation(layers[path]) is not None}
+    hidden = [path for path, layer in found.items() if is_opaque(layer)]
     if hidden:
         warnings.warn(
             f"pre_activation of {', '.join(map(repr, hidden))}: recurrent and time-distributed layers apply their "
@@ -55,7 +55,3 @@ def with_activation(layers: Mapping[str, keras.layers.Layer], taps: Iterable[Tap
             stacklevel=2,
         )
     return {path: layer for path, layer in found.items() if path not in hidden}
-
-
-def _activation(layer: keras.layers.Layer) -> Any:
-    return getattr(layer, "activation", None)

@@ -19,6 +19,7 @@ from keras_initkit.schemes.data_driven._forward import LayerCall, Pass, all_laye
 from keras_initkit.schemes.data_driven._unit_means import bias_of, unit_means, unit_variances
 from keras_initkit.schemes.draw._draw_all import draw_all
 from keras_initkit.structure import Kernel
+from keras_initkit.structure._layer_kinds import is_attention, is_embedding, is_recurrent
 
 _DIRECTIONS = 8  # random losses; one alone shows the rates to some 10 %
 _ROUNDING = 1e-12  # a variance below this part of the largest square is what rounding makes of a constant
@@ -80,9 +81,10 @@ def data_dependent(
         raise ValueError(f"beta: got {beta!r}, expected a finite number.")
     if not (0 < tolerance < math.inf and rounds >= 1):
         raise ValueError(f"tolerance, rounds: got {tolerance!r} and {rounds!r}, expected positive numbers.")
-    left = (keras.layers.Embedding, keras.layers.RNN, keras.layers.AdditiveAttention)
     cells = _cells(plan.model)
-    chosen = [k for k in plan.kernels if not isinstance(k.layer, left) and id(k.layer) not in cells]
+    chosen = [
+        k for k in plan.kernels if id(k.layer) not in cells and not (is_embedding(k.layer) or is_attention(k.layer))
+    ]
     if initializer is not None:
         ids = {id(kernel.layer) for kernel in chosen}
         draw_all(plan, lambda layer: initializer if id(layer) in ids else None)
@@ -97,7 +99,7 @@ def data_dependent(
 
 
 def _cells(model: keras.Model) -> set[int]:
-    recurrent = [layer for layer in all_layers(model) if isinstance(layer, keras.layers.RNN)]
+    recurrent = [layer for layer in all_layers(model) if is_recurrent(layer)]
     return {id(part) for layer in recurrent for part in all_layers(layer)}
 
 

@@ -15,6 +15,7 @@ from keras_initkit.capture._random_state import random_state_kept, replaced
 from keras_initkit.capture.backends import probe_backend
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.structure import Kernel, sublayers
+from keras_initkit.structure._layer_kinds import is_attention, is_embedding, is_recurrent, own_activation
 
 
 class Unreadable(Exception):
@@ -49,7 +50,7 @@ class LayerCall:
             return x
 
         with contextlib.ExitStack() as stack:
-            if callable(getattr(self.layer, "activation", None)):
+            if own_activation(self.layer) is not None:
                 stack.enter_context(replaced(self.layer, "activation", listening))
             output = self.run(*self.args, **self.kwargs)
         return host(seen[0] if seen else keras.tree.flatten(output)[0])
@@ -167,19 +168,16 @@ def _all_steps_first(layer: keras.layers.TimeDistributed) -> Callable:
 def _owners(plan: Plan) -> dict[int, tuple[keras.layers.Layer, tuple[Kernel, ...]]]:
     """The layers that are visited, by identity, each with its kernels; the others' kernels are noted."""
     recurrent = {
-        id(part): layer
-        for layer in all_layers(plan.model)
-        if isinstance(layer, keras.layers.RNN)
-        for part in all_layers(layer)
+        id(part): layer for layer in all_layers(plan.model) if is_recurrent(layer) for part in all_layers(layer)
     }
     found: dict[int, tuple[keras.layers.Layer, tuple[Kernel, ...]]] = {}
     for kernel in plan.kernels:
         layer = recurrent.get(id(kernel.layer), kernel.layer)
-        if layer is None or isinstance(layer, keras.layers.Embedding):
+        if layer is None or is_embedding(layer):
             plan.skip(kernel.variable, "an embedding: its rows are looked up, not summed")
-        elif isinstance(layer, keras.layers.AdditiveAttention):
+        elif is_attention(layer):
             plan.note(kernel.variable, "it weighs attention scores, which are no pre-activations: not scaled")
-        elif not isinstance(layer, keras.layers.RNN) and any(part.weights for part in sublayers(layer)):
+        elif not is_recurrent(layer) and any(part.weights for part in sublayers(layer)):
             plan.note(kernel.variable, "its layer holds others beside it: what it puts out cannot be told from theirs")
         else:
             found[id(layer)] = (layer, (*found.get(id(layer), (layer, ()))[1], kernel))

@@ -18,6 +18,7 @@ from keras_initkit.schemes.draw._draw_all import draw_all
 from keras_initkit.schemes.draw._recurrent import gate_parts, gate_pre_activations
 from keras_initkit.structure import Kernel
 from keras_initkit.structure._kernels import as_tuple
+from keras_initkit.structure._layer_kinds import is_embedding, is_recurrent
 
 _ROUNDS = 10  # the paper's T_max; a layer that is linear in its kernel needs one
 # A variance below this part of the largest square is what rounding makes of a constant.
@@ -80,7 +81,7 @@ def lsuv(
         if not (isinstance(value, int | float) and 0 < value < math.inf):
             raise ValueError(f"{name}: got {value!r}, expected a positive number.")
     if initializer is not None:
-        draw_all(plan, lambda layer: None if isinstance(layer, keras.layers.Embedding) else initializer)
+        draw_all(plan, lambda layer: None if is_embedding(layer) else initializer)
     for number, x in enumerate(batches_of(plan, batches, batch_size), start=1):
         scaler = _Scaler(plan, target_variance, tolerance, center, number)
         scaler.forward.run(x, scaler.visit)
@@ -97,7 +98,7 @@ class _Scaler:
 
     def visit(self, call: LayerCall) -> None:
         """Sets a layer's kernels, and its bias if asked to."""
-        if isinstance(call.layer, keras.layers.RNN):
+        if is_recurrent(call.layer):
             groups = gate_parts(call.layer, call.kernels)
             if groups is None:
                 cell = type(call.layer.cell).__name__

@@ -15,7 +15,7 @@ from keras_initkit.capture._probe import probe
 from keras_initkit.capture._random_state import random_state_kept, replaced
 from keras_initkit.capture.backends import probe_backend
 from keras_initkit.inputs._specs import draw_inputs, input_specs
-from keras_initkit.structure._layer_paths import OPAQUE
+from keras_initkit.structure._layer_kinds import is_opaque, own_activation
 
 EXAMPLES = 256  # enough for a variance to a few percent, few enough for a pass that nobody waits for
 DRAWN = 32
@@ -82,7 +82,7 @@ def _forward(model: keras.Model, layers: Mapping[str, keras.layers.Layer], x: An
 def _listening(layer: keras.layers.Layer, path: str, found: dict[str, float]) -> Callable:
     """The layer's `call`; the first time, the variance of what its activation is applied to is kept."""
     original: Callable = layer.call
-    activation: Any = getattr(layer, "activation", None)
+    activation = own_activation(layer)
 
     def keep(tensor: Any) -> None:
         with contextlib.suppress(Exception):  # of whatever kind: a tensor of a loop that is traced has no values
@@ -96,7 +96,7 @@ def _listening(layer: keras.layers.Layer, path: str, found: dict[str, float]) ->
     def call(*args: Any, **kwargs: Any) -> Any:
         if path in found:
             return original(*args, **kwargs)
-        if callable(activation) and not isinstance(layer, OPAQUE):
+        if activation is not None and not is_opaque(layer):
             with replaced(layer, "activation", functools.wraps(activation)(listening)):
                 output = original(*args, **kwargs)
         else:

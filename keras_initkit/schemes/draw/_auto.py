@@ -11,6 +11,7 @@ from keras_initkit.schemes.draw._draw_all import draw_biases
 from keras_initkit.schemes.draw._kernel_draw import draw_kernel
 from keras_initkit.structure import Kernel
 from keras_initkit.structure._following import Following, following_activations
+from keras_initkit.structure._layer_kinds import activation_name, own_activation
 from keras_initkit.theory._gains import direction_for, gain
 
 # The gate whose activation makes the state; the others' values, between 0 and 1, are only multiplied with it.
@@ -54,12 +55,12 @@ def auto(plan: Plan, distribution: str = "truncated_normal") -> None:
             plan.note(variable, "orthogonal")
         elif kernel.gates:
             values = draw_kernel(kernel, linear, seed).reshape(kernel.shape)
-            activation = getattr(kernel.layer, "activation", None)
+            activation = own_activation(kernel.layer)
             for gate, name in enumerate(kernel.gates):
                 if name in _CANDIDATES:
                     values[..., gate, :] *= gain(activation, direction_for(activation))
             plan.assign(variable, values.reshape(tuple(variable.shape)))
-            plan.note(variable, f"gates linear, {name_of(activation)}")
+            plan.note(variable, f"gates linear, {activation_name(activation)}")
         else:
             follows = _follows(kernel, path, following)
             direction = direction_for(follows.activation)
@@ -78,15 +79,10 @@ def auto(plan: Plan, distribution: str = "truncated_normal") -> None:
 def _follows(kernel: Kernel, path: str, following: dict[str, Following]) -> Following:
     if isinstance(kernel.layer, keras.layers.SimpleRNNCell):
         activation = kernel.layer.activation
-        return Following(activation, name_of(activation))
+        return Following(activation, activation_name(activation))
     if kernel.role == "embedding":
         return Following("linear", "embedding")
     separable = isinstance(kernel.layer, keras.layers.SeparableConv1D | keras.layers.SeparableConv2D)
     if separable and kernel.role == "depthwise":
         return Following("linear", "before the pointwise kernel")
     return following.get(path) or Following("linear", "not in the graph", False)
-
-
-def name_of(activation: object) -> str:
-    """An activation's name, for a reader."""
-    return getattr(activation, "__name__", None) or getattr(activation, "name", None) or str(activation)

@@ -9,6 +9,7 @@ from keras_initkit.schemes._registry import register_scheme
 from keras_initkit.schemes.draw._draw_all import draw_biases
 from keras_initkit.schemes.draw._kernel_draw import draw_kernel
 from keras_initkit.structure._following import following_activations
+from keras_initkit.structure._layer_kinds import is_attention, is_normalization, is_recurrent
 from keras_initkit.structure._residual import Branch, residual_branches
 
 _CHAINED = ("dense", "conv", "conv_transpose", "depthwise")
@@ -64,12 +65,12 @@ def _check(branch: Branch) -> None:
     place = f"fixup: the branch that ends in {branch.at!r}"
     for call in branch.calls:
         kind = type(call.layer).__name__
-        if kind.endswith("Normalization"):
+        if is_normalization(call.layer) or isinstance(call.layer, keras.layers.SpectralNormalization):
             raise ValueError(
                 f"{place} has a normalisation, {call.path!r} ({kind}). Fixup takes the place of normalisation: build "
                 "the model without, or use 'auto' or 'lsuv'."
             )
-        if isinstance(call.layer, keras.layers.MultiHeadAttention | keras.layers.RNN):
+        if is_attention(call.layer) or is_recurrent(call.layer):
             raise ValueError(f"{place} has {call.path!r} ({kind}), which is no chain of kernels. Use 'auto' or 'lsuv'.")
     odd = next((kernel for kernel in branch.kernels if kernel.role not in _CHAINED), None)
     if odd is not None:
