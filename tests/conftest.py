@@ -6,6 +6,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import pytest
 
+pytest.register_assert_rewrite("helpers")
+
 
 @pytest.fixture(autouse=True)
 def float32_policy():

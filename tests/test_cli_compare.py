@@ -5,14 +5,12 @@ import glob
 import json
 import os
 import shlex
-import subprocess
-import sys
 
 import keras
 import matplotlib.image
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from helpers import events, run_python
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from keras_initkit import cli
@@ -47,14 +45,7 @@ def finished(data, tmp_path_factory):
         ]
         arguments += ["--depth", "2", "--epochs", "2", "--seeds", "2", "--seed", "7"]
         arguments += ["--data", data, "--out", out, "--log-dir", logs]
-        ran = subprocess.run(
-            [sys.executable, "-m", "keras_initkit.cli", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            cwd=os.path.dirname(os.path.dirname(__file__)),
-            env={**os.environ, "KERAS_BACKEND": "tensorflow"},
-        )
+        ran = run_python("-m", "keras_initkit.cli", *arguments, status=None)
     return ran, out, logs
 
 
@@ -110,15 +101,6 @@ def test_figures_are_pictures(finished, name):
     picture = matplotlib.image.imread(os.path.join(finished[1], name))
     assert min(picture.shape[:2]) > 300
     assert len(np.unique(picture[..., :3].reshape(-1, 3), axis=0)) > 20  # lines and text, not an empty canvas
-
-
-def events(directory):
-    """Every event of the files that lie in this directory itself."""
-    return [
-        event
-        for path in sorted(glob.glob(os.path.join(glob.escape(directory), "events.out.tfevents.*")))
-        for event in EventFileLoader(path).Load()
-    ]
 
 
 def tags(directory):
@@ -309,14 +291,7 @@ def test_a_log_directory_with_other_runs_is_one_line(refused, tmp_path):
 
 
 def test_the_installed_command_says_one_line(tmp_path):
-    ran = subprocess.run(
-        [sys.executable, "-m", "keras_initkit.cli", "compare", "--activation", "rleu", "--out", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
-    )
-    assert ran.returncode == 2
+    ran = run_python("-m", "keras_initkit.cli", "compare", "--activation", "rleu", "--out", tmp_path, status=2)
     assert "Traceback" not in ran.stderr
     lines = ran.stderr.splitlines()
     assert [line for line in lines if "keras-initkit" in line] == lines[-1:]

@@ -3,14 +3,13 @@
 import csv
 import os
 import re
-import subprocess
-import sys
 import zipfile
 
 import keras
 import matplotlib.image
 import numpy as np
 import pytest
+from helpers import run_python
 
 from keras_initkit import cli
 from keras_initkit.initializers import ActivationScaling
@@ -87,15 +86,8 @@ def report_of(directory):
 def test_the_installed_command_prints_the_report_and_writes_the_files(place, tmp_path):
     out = str(tmp_path / "new" / ("out, " + 80 * "x"))
     arguments = ["compiled.keras", "--data", "xy.npz", "--batch", "8", "--out", out]
-    finished = subprocess.run(
-        [sys.executable, "-c", "import sys; from keras_initkit.cli import main; sys.exit(main())", "probe", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=place,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONIOENCODING": "utf-8"},
-    )
-    assert finished.returncode == 0, finished.stderr
+    code = "import sys; from keras_initkit.cli import main; sys.exit(main())"
+    finished = run_python("-c", code, "probe", *arguments, cwd=place, environment={"PYTHONIOENCODING": "utf-8"})
     assert "Traceback" not in finished.stderr
     lines = finished.stdout.splitlines()
     assert lines[0] == "Signal of small: 2 layer calls"

@@ -2,15 +2,13 @@
 
 import contextlib
 import io
-import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 
 import keras
 import pytest
+from helpers import run_python
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 NUMBER = re.compile(r"\d+\.?\d*(?:e[-+]?\d+)?")
@@ -49,16 +47,9 @@ def assert_alike(printed, shown):
 def test_pages_build_without_a_warning(tmp_path):
     """Without the gallery's runs; a public name without a place in the API pages is a warning."""
     pytest.importorskip("sphinx_gallery")
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-D", "plot_gallery=0", "-d", "trees"]
+    options = ["-q", "-W", "--keep-going", "-D", "plot_gallery=0", "-d", "trees"]
     # sphinx-gallery writes its pages beside the sources: a copy keeps the checkout clean.
     shutil.copytree(DOCS, tmp_path / "docs", ignore=shutil.ignore_patterns("_build", "gallery"))
     shutil.copytree(DOCS.parent / "examples", tmp_path / "examples")
-    done = subprocess.run(
-        [*command, "docs", "html"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    run_python("-m", "sphinx", *options, "docs", "html", cwd=tmp_path)
     assert (tmp_path / "html" / "gallery" / "index.html").exists()

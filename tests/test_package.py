@@ -4,22 +4,16 @@ import os
 import pathlib
 import pkgutil
 import re
-import subprocess
-import sys
 
 import keras
 import pytest
+from helpers import run_python
 
 import keras_initkit as ik
 
 
 def modules_after(code):
-    result = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    result = run_python("-c", f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))")
     return set(json.loads(result.stdout.splitlines()[-1]))
 
 

@@ -1,12 +1,11 @@
 """Under `tf.distribute`, in processes of their own: their two devices are made before TensorFlow starts."""
 
 import json
-import subprocess
-import sys
 import textwrap
 
 import keras
 import pytest
+from helpers import run_python
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="strategies of TensorFlow")
 # Up to then Keras sums the mean losses of replicas, and trains on twice the gradient. (3.3 and 3.15 were looked at.)
@@ -49,10 +48,7 @@ PREPARED = """
 
 
 def run(script):
-    code = textwrap.dedent(PREPARED) + textwrap.dedent(script)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads(run_python("-c", textwrap.dedent(PREPARED) + textwrap.dedent(script)).stdout.splitlines()[-1])
 
 
 def test_figures_are_those_of_the_global_batch_and_training_is_the_same():

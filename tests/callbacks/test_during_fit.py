@@ -7,8 +7,9 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from helpers import Subclassed, mlp
 from keras import layers, ops
-from training_configurations import Subclassed, X, Y, compiled, mlp
+from training_configurations import X, Y, compiled
 
 from keras_initkit.callbacks import LayerStatsCallback
 from keras_initkit.signal import Moments, Tap

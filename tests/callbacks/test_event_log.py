@@ -1,14 +1,7 @@
-import subprocess
-import sys
-
 import pytest
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from helpers import events, run_python
 
 from keras_initkit.callbacks._event_log import EventLog, one_chart_each
-
-
-def events(path):
-    return list(EventFileLoader(str(path)).Load())
 
 
 def test_one_event_holds_all_values_of_a_step(tmp_path):
@@ -56,4 +49,4 @@ def test_writing_needs_no_framework(tmp_path):
         "from tensorboard.compat.proto.event_pb2 import Event\n"
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python("-c", code)

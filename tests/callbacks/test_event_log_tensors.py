@@ -3,23 +3,16 @@
 import io
 
 import numpy as np
+from helpers import events, read_events
 from matplotlib.figure import Figure
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.util import tensor_util
 
 from keras_initkit.callbacks import _event_log
 from keras_initkit.callbacks._event_log import EventLog
 
 
-def read(directory):
-    accumulator = EventAccumulator(str(directory), size_guidance={"tensors": 0})
-    accumulator.Reload()
-    return accumulator
-
-
 def only_value(log, tag):
-    values = [v for e in EventFileLoader(log.path).Load() for v in e.summary.value if v.tag == tag]
+    values = [v for e in events(log.path) for v in e.summary.value if v.tag == tag]
     assert len(values) == 1
     return values[0].metadata.plugin_data.plugin_name, tensor_util.make_ndarray(values[0].tensor)
 
@@ -32,7 +25,7 @@ def test_a_histogram_s_buckets(tmp_path):
     assert buckets.dtype == np.float64
     np.testing.assert_array_equal(buckets, [[-1, 0, 1], [0, 0.5, 0], [0.5, 2, 5]])
     np.testing.assert_array_equal(only_value(log, "weight/b")[1], [[1e-30, 1e-29, 3]])
-    assert [event.step for event in read(tmp_path).Tensors("weight/a")] == [7]
+    assert [event.step for event in read_events(tmp_path).Tensors("weight/a")] == [7]
 
 
 def test_a_picture_and_a_text(tmp_path):
@@ -59,5 +52,5 @@ def test_readers_drop_what_a_resumed_run_does_again(tmp_path, monkeypatch):
     resumed.resumed_at(3)
     for step in range(3, 8):
         resumed.scalars(step, {"mean/a": 10.0 * step})
-    values = [(event.step, event.value) for event in read(tmp_path).Scalars("mean/a")]
+    values = [(event.step, event.value) for event in read_events(tmp_path).Scalars("mean/a")]
     assert values == [(0, 0), (1, 1), (2, 2), *((step, 10 * step) for step in range(3, 8))]

@@ -7,7 +7,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from helpers import read_events
 from tensorboard.util import tensor_util
 
 from keras_initkit.callbacks import LayerStatsCallback, _run_diagnosis, _summary
@@ -36,9 +36,8 @@ def fit(callback, initializer="he_normal", rate=0.01, x=X, verbose=0):
 
 
 def texts(log_dir):
-    accumulator = EventAccumulator(str(log_dir / "train"), size_guidance={"tensors": 0})
-    accumulator.Reload()
-    read = {tag: accumulator.Tensors(tag) for tag in accumulator.PluginTagToContent("text")}
+    log = read_events(log_dir / "train")
+    read = {tag: log.Tensors(tag) for tag in log.PluginTagToContent("text")}
     return {
         tag: [(event.step, tensor_util.make_ndarray(event.tensor_proto).item().decode()) for event in events]
         for tag, events in read.items()

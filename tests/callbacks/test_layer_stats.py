@@ -6,10 +6,9 @@ import re
 import keras
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from helpers import default_tags, events, read_events
 
 from keras_initkit.callbacks import LayerStatsCallback
-from keras_initkit.report._scalars import DEFAULT_STATISTICS
 
 BACKEND = keras.backend.backend()
 slow_on_jax = pytest.mark.skipif(BACKEND == "jax", reason="compiles for minutes; test_step_meter_jax.py measures steps")
@@ -17,13 +16,6 @@ slow_on_jax = pytest.mark.skipif(BACKEND == "jax", reason="compiles for minutes;
 AT_THE_END = {"layers/variance", "layers/summary"}
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((70, 6)).astype("float32"), RNG.integers(0, 3, 70)
-
-
-def tags_of(*layers, bounded=()):
-    """Those of the default statistics; saturation is that of a bounded activation."""
-    names = [name for name in DEFAULT_STATISTICS if not name.startswith("saturated")]
-    saturation = {f"{name}/{layer}" for name in ("saturated", "saturated_units") for layer in bounded}
-    return {f"{name}/{layer}" for name in names for layer in layers} | saturation
 
 
 def small_model():
@@ -39,20 +31,14 @@ def fit(model, *callbacks, epochs=2, **options):
     return model.fit(X, Y, batch_size=20, epochs=epochs, verbose=0, callbacks=list(callbacks), **options)
 
 
-def read(directory):
-    accumulator = EventAccumulator(str(directory), size_guidance={"tensors": 0, "scalars": 0})
-    accumulator.Reload()
-    return accumulator
-
-
 @slow_on_jax
 def test_exact_tags_and_steps_over_two_fits(tmp_path):
     model, callback = small_model(), LayerStatsCallback(tmp_path, update_freq=3)
     fit(model, callback)
     fit(model, callback, epochs=1)
 
-    expected = tags_of("inner/first", "norm", "out")
-    log = read(tmp_path / "train")
+    expected = default_tags("inner/first", "norm", "out")
+    log = read_events(tmp_path / "train")
     assert set(log.Tags()["scalars"]) == expected
     assert set(log.Tags()["tensors"]) == {"custom_scalars__config__", *AT_THE_END}
     # 4 batches an epoch, the last one of 10 examples; 8 steps in the first fit, 4 in the second.
@@ -71,12 +57,10 @@ def test_exact_tags_and_steps_over_two_fits(tmp_path):
 
 @slow_on_jax
 def test_one_event_for_all_values_of_a_step(tmp_path):
-    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-
     fit(small_model(), LayerStatsCallback(tmp_path, update_freq="batch"), epochs=1)
     (path,) = (tmp_path / "train").iterdir()
-    sizes = [len(event.summary.value) for event in EventFileLoader(str(path)).Load() if event.summary.value]
-    scalars = len(tags_of("inner/first", "norm", "out"))
+    sizes = [len(event.summary.value) for event in events(path) if event.summary.value]
+    scalars = len(default_tags("inner/first", "norm", "out"))
     assert sizes == [1, *[scalars] * 4, 1, 1]  # the layout, four steps, text and picture
 
 
@@ -154,7 +138,7 @@ def test_what_was_measured_before_a_crash_is_on_disk(tmp_path):
     stats = LayerStatsCallback(tmp_path, update_freq="batch")
     with pytest.raises(KeyboardInterrupt):
         fit(small_model(), stats, keras.callbacks.LambdaCallback(on_train_batch_end=crash))
-    steps = [event.step for event in read(tmp_path / "train").Scalars("activation_mean/out")]
+    steps = [event.step for event in read_events(tmp_path / "train").Scalars("activation_mean/out")]
     assert steps == [0, 1, 2]
 
 
@@ -193,7 +177,7 @@ def test_several_steps_at_once():
     model.compile("sgd", "sparse_categorical_crossentropy", steps_per_execution=2)
     fit(model, callback, epochs=1)
     assert len(callback.reports) == 2
-    assert all(set(report.scalars()) == tags_of("inner/first", "norm", "out") for report in callback.reports)
+    assert all(set(report.scalars()) == default_tags("inner/first", "norm", "out") for report in callback.reports)
 
 
 @slow_on_jax
@@ -201,9 +185,8 @@ def test_beside_keras_own_callback_the_runs_are_shared(tmp_path):
     fit(small_model(), LayerStatsCallback(tmp_path), keras.callbacks.TensorBoard(tmp_path), validation_split=0.2)
     tags = set()
     for path in (tmp_path / "train").glob("events*"):
-        accumulator = EventAccumulator(str(path))
-        accumulator.Reload()
-        tags |= {*accumulator.Tags()["tensors"], *accumulator.Tags()["scalars"]}
+        log = read_events(path)
+        tags |= {*log.Tags()["tensors"], *log.Tags()["scalars"]}
     assert {"epoch_loss", "activation_variance/out"} <= tags
 
 
@@ -228,7 +211,7 @@ def test_chosen_layers(tmp_path, layers, expected):
     model, callback = small_model(), LayerStatsCallback(tmp_path, layers=layers)
     fit(model, callback, epochs=1)
     assert [report.layers for report in callback.reports] == [expected]
-    assert set(read(tmp_path / "train").Tags()["scalars"]) == tags_of(*expected)
+    assert set(read_events(tmp_path / "train").Tags()["scalars"]) == default_tags(*expected)
 
 
 @slow_on_jax

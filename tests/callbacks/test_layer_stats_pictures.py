@@ -5,7 +5,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from helpers import read_events
 from tensorboard.util import tensor_util
 
 from keras_initkit.callbacks import LayerStatsCallback, _summary
@@ -29,18 +29,12 @@ def fit(callback, epochs=2, **options):
     return model
 
 
-def read(log_dir):
-    accumulator = EventAccumulator(str(log_dir / "train"), size_guidance={"tensors": 0})
-    accumulator.Reload()
-    return accumulator
-
-
 def test_histograms_at_every_second_epoch(tmp_path):
     callback = LayerStatsCallback(tmp_path, 2, histogram_freq=2)
     model = small_model()
     kernel = model.get_layer("hidden").kernel.numpy()
     model.fit(X, Y, batch_size=20, epochs=4, shuffle=False, verbose=0, callbacks=[callback])
-    log = read(tmp_path)
+    log = read_events(tmp_path / "train")
     tags = {f"{kind}/{layer}" for kind in ("activation", "activation_gradient", "weight", "weight_gradient")
             for layer in ("hidden", "out")}  # fmt: skip
     plugin = log.PluginTagToContent("histograms")
@@ -65,13 +59,15 @@ def test_no_histograms_unless_asked(tmp_path):
     callback = LayerStatsCallback(tmp_path)
     fit(callback)
     assert not any(row.histogram for report in callback.reports for row in report.rows)
-    assert "histograms" not in read(tmp_path).summary_metadata.values()
+    assert "histograms" not in read_events(tmp_path / "train").summary_metadata.values()
 
 
 def test_chosen_statistics(tmp_path):
     callback = LayerStatsCallback(tmp_path, statistics=["update_ratio", "dead_units"])
     fit(callback)
-    assert set(read(tmp_path).Tags()["scalars"]) == {f"{n}/{x}" for n in callback.statistics for x in ("hidden", "out")}
+    assert set(read_events(tmp_path / "train").Tags()["scalars"]) == {
+        f"{n}/{x}" for n in callback.statistics for x in ("hidden", "out")
+    }
     assert {tap.kind for report in callback.reports for tap in report.moments} == {"output", "weight", "weight_update"}
 
 
@@ -96,7 +92,7 @@ def test_arguments_are_checked_where_they_are_given(options, message):
 def test_the_picture_and_the_summary_at_the_end(tmp_path):
     callback = LayerStatsCallback(tmp_path, 2)
     fit(callback)
-    log = read(tmp_path)
+    log = read_events(tmp_path / "train")
     (text,), (picture,) = log.Tensors(_summary.TEXT), log.Tensors(_summary.PICTURE)
     assert (text.step, picture.step) == (4, 4)
     assert tensor_util.make_ndarray(picture.tensor_proto)[2].startswith(b"\x89PNG")
@@ -140,4 +136,4 @@ def test_a_picture_that_cannot_be_drawn_costs_a_warning(tmp_path, monkeypatch):
     (message,) = [str(w.message) for w in caught if "LayerStatsCallback" in str(w.message)]
     assert "RuntimeError: no fonts" in message
     assert len(callback.reports) == 2
-    assert _summary.TEXT in read(tmp_path).Tags()["tensors"]
+    assert _summary.TEXT in read_events(tmp_path / "train").Tags()["tensors"]

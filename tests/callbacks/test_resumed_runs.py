@@ -1,13 +1,11 @@
 """A run that goes on: in a second process, from a backup or with `initial_epoch`, and in a second fit."""
 
-import subprocess
-import sys
-import textwrap
+import signal
 
 import keras
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from helpers import read_events, run_python
 
 from keras_initkit.callbacks import LayerStatsCallback
 from keras_initkit.callbacks._progress import steps_done
@@ -28,9 +26,7 @@ def fit(model, *callbacks, epochs=1, **options):
 
 
 def logged(log_dir):
-    accumulator = EventAccumulator(str(log_dir / "train"), size_guidance={"scalars": 0})
-    accumulator.Reload()
-    return [event.step for event in accumulator.Scalars("weight_variance/out")]
+    return [event.step for event in read_events(log_dir / "train").Scalars("weight_variance/out")]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +86,6 @@ def with_backup(place, *callbacks):
 
 DIES = """
     import os, pathlib, signal, sys
-    sys.path.insert(0, os.path.dirname(sys.argv[1]))
     from test_resumed_runs import *
 
     def die(batch, logs):
@@ -98,14 +93,12 @@ DIES = """
             os.kill(os.getpid(), signal.SIGKILL)
 
     dying = keras.callbacks.LambdaCallback(on_train_batch_end=die)
-    with_backup(pathlib.Path(sys.argv[2]), dying)
+    with_backup(pathlib.Path(sys.argv[1]), dying)
 """
 
 
 def test_after_a_kill_another_process_goes_on_with_the_log(tmp_path):
-    command = [sys.executable, "-c", textwrap.dedent(DIES), __file__, str(tmp_path)]
-    first = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert first.returncode == -9, first.stderr
+    run_python("-c", DIES, tmp_path, status=-signal.SIGKILL)
     assert logged(tmp_path / "logs") == list(range(7))
     second = with_backup(tmp_path)  # the second epoch, of five steps, has to be done again
     assert [report.step for report in second.reports] == list(range(5, 15))

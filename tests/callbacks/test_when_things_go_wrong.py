@@ -7,18 +7,16 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import sys
-import textwrap
 import warnings
 
 import keras
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader, RawEventFileLoader
+from helpers import default_tags, events, python_command, python_environment, run_python, state_of
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 
 from keras_initkit.callbacks import LayerStatsCallback, _event_log
 from keras_initkit.callbacks._event_log import EventLog
-from keras_initkit.report._scalars import DEFAULT_STATISTICS
 
 BACKEND = keras.backend.backend()
 ON_TENSORFLOW = pytest.mark.skipif(BACKEND != "tensorflow", reason="its model is written in TensorFlow")
@@ -43,24 +41,9 @@ def fit(model, *callbacks, x=X, y=Y):
     return model.fit(x, y, batch_size=8, shuffle=False, verbose=0, callbacks=list(callbacks)).history
 
 
-def state(model):
-    return [keras.ops.convert_to_numpy(each.value) for each in model.variables + model.optimizer.variables]
-
-
 def at(batch, action, hook="on_train_batch_begin"):
     """A callback that acts once, before or after a batch."""
     return keras.callbacks.LambdaCallback(**{hook: lambda b, logs: action() if b == batch else None})
-
-
-def events(path):
-    return list(EventFileLoader(str(path)).Load())
-
-
-def tags_of(*layers, bounded=()):
-    """Those of the default statistics; saturation is that of a bounded activation."""
-    names = [name for name in DEFAULT_STATISTICS if not name.startswith("saturated")]
-    saturation = {f"{name}/{layer}" for name in ("saturated", "saturated_units") for layer in bounded}
-    return {f"{name}/{layer}" for name in names for layer in layers} | saturation
 
 
 def scalar_events(path):
@@ -117,10 +100,9 @@ def test_a_read_only_directory(tmp_path):
 
 ON_A_SMALL_DISK = """
     import os, sys
-    sys.path.insert(0, os.path.dirname(sys.argv[1]))
     from test_when_things_go_wrong import *
 
-    disk = pathlib.Path(sys.argv[2])
+    disk = pathlib.Path(sys.argv[1])
 
     def fill():
         with open(disk / "filler", "wb", buffering=0) as file:
@@ -166,11 +148,7 @@ def test_a_file_system_that_is_full(tmp_path):
     namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, str(tmp_path)]
     if not shutil.which("unshare") or subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
         pytest.skip("the system lets this user mount nothing")
-    script = textwrap.dedent(ON_A_SMALL_DISK)
-    child = subprocess.run(
-        [*namespace, sys.executable, "-c", script, __file__, str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    assert child.returncode == 0, child.stderr
+    child = run_python("-c", ON_A_SMALL_DISK, tmp_path, prefix=namespace)
     result = json.loads(child.stdout.splitlines()[-1])
     (message,) = result["warnings"]
     assert "No space left on device" in message
@@ -249,13 +227,12 @@ def test_another_working_directory_in_the_middle(tmp_path, monkeypatch):
 
 TRAINS_UNTIL_KILLED = """
     import sys, os
-    sys.path.insert(0, os.path.dirname(sys.argv[1]))
     from test_when_things_go_wrong import *
 
     def tell(batch, logs):
         print(stats.reports[-1].step, flush=True)
 
-    stats, after = LayerStatsCallback(sys.argv[2], "batch"), keras.callbacks.LambdaCallback(on_train_batch_end=tell)
+    stats, after = LayerStatsCallback(sys.argv[1], "batch"), keras.callbacks.LambdaCallback(on_train_batch_end=tell)
     small_model().fit(X, Y, batch_size=8, epochs=10**6, verbose=0, callbacks=[stats, after])
 """
 
@@ -264,11 +241,8 @@ TRAINS_UNTIL_KILLED = """
 def killed(tmp_path_factory):
     """Two processes that log into one directory, killed while they train: (directory, process number -> last step)."""
     directory = tmp_path_factory.mktemp("killed")
-    script = textwrap.dedent(TRAINS_UNTIL_KILLED)
-    children = [
-        subprocess.Popen([sys.executable, "-c", script, __file__, str(directory)], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    command, environment = python_command("-c", TRAINS_UNTIL_KILLED, directory), python_environment()
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
     try:
         told = {child.pid: list(itertools.islice(child.stdout, 20)) for child in children}
     finally:
@@ -298,7 +272,7 @@ def test_two_processes_in_one_directory(killed):
         versions = [e.file_version for e in events(path) if e.file_version]
         assert versions == ["brain.Event:2"]
         tags = [{value.tag for value in e.summary.value} for e in scalar_events(path)]
-        assert all(each == tags_of("hidden", "out", bounded=["hidden"]) for each in tags)
+        assert all(each == default_tags("hidden", "out", bounded=["hidden"]) for each in tags)
 
 
 def test_an_event_torn_anywhere_costs_that_event_alone(tmp_path):
@@ -417,7 +391,7 @@ def test_a_fit_that_breaks_leaves_the_model_as_it_was(tmp_path, sigint, cls, bre
             assert model.train_function is function
         after = fit(model)
         assert model.train_function is function
-        outcomes.append((after, state(model)))
+        outcomes.append((after, state_of(model)))
     np.testing.assert_equal(outcomes[1], outcomes[0])
     expected = list(range(BATCHES, BATCHES + measured))  # the fit before had ten steps
     assert steps(written(tmp_path)) == [report.step for report in stats[0].reports] == expected
@@ -446,7 +420,7 @@ def test_data_that_is_not_finite(tmp_path, value):
     scalars = first_report(small_model(), tmp_path, np.full_like(X, value))
     assert np.isnan(scalars["activation_variance/hidden"])
     assert np.isfinite(scalars["weight_variance/hidden"])
-    assert set(scalars) == tags_of("hidden", "out", bounded=["hidden"])
+    assert set(scalars) == default_tags("hidden", "out", bounded=["hidden"])
     assert scalars["nonfinite/hidden"] > 0
 
 
@@ -489,7 +463,7 @@ def test_empty_tensors(tmp_path):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "LayerStatsCallback: the diagnosis failed")
         tags = set(first_report(model, tmp_path, [X, np.zeros((len(X), 0), "int32")]))
-    assert {tag for tag in tags if tag.endswith("/out")} == tags_of("out")
+    assert {tag for tag in tags if tag.endswith("/out")} == default_tags("out")
     assert {tag for tag in tags if tag.endswith("/embedding")} >= {"weight_variance/embedding"}
     assert not any(tag.endswith("/no_units") for tag in tags)
 
@@ -514,7 +488,7 @@ def test_a_layer_that_is_never_called(tmp_path, built):
     never = {f"{name}/never" for name in ("weight_variance", "weight_update_variance", "update_ratio", "nonfinite")}
     if BACKEND == "jax":  # which has a gradient for every weight
         never.add("weight_gradient_variance/never")
-    assert tags == tags_of("used") | (never if built else set())
+    assert tags == default_tags("used") | (never if built else set())
 
 
 @pytest.mark.parametrize(
@@ -523,7 +497,7 @@ def test_a_layer_that_is_never_called(tmp_path, built):
 def test_layer_names(tmp_path, name):
     # TensorFlow's graphs take none of these but the last; Keras trains such a model eagerly.
     tags = set(first_report(small_model(name=name, run_eagerly=True), tmp_path))
-    assert tags == tags_of("hidden", name, bounded=["hidden"])
+    assert tags == default_tags("hidden", name, bounded=["hidden"])
 
 
 @pytest.mark.parametrize("name", ["a>b", pytest.param(".hidden.", marks=DOTTED), "0-1"])
@@ -531,4 +505,4 @@ def test_layer_names_in_a_graph_and_slashes_of_paths(tmp_path, name):
     inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name=name)], name="inner")
     model = keras.Sequential([keras.Input((4,)), inner], name="outer")
     model.compile("sgd", "mse")
-    assert set(first_report(model, tmp_path)) == tags_of(f"inner/{name}")
+    assert set(first_report(model, tmp_path)) == default_tags(f"inner/{name}")

@@ -6,10 +6,10 @@ arguments of `fit`, or a function of the model. Each stands in `CONFIGURATIONS` 
 
 import keras
 import numpy as np
+from helpers import CROSS_ENTROPY, Subclassed, TiedEmbedding, cross_entropy, mlp
 from keras import layers, ops
 
 BACKEND = keras.backend.backend()
-CROSS_ENTROPY = "sparse_categorical_crossentropy"
 
 rng = np.random.default_rng(0)
 X, Y = rng.standard_normal((24, 6)).astype("float32"), rng.integers(0, 3, 24)
@@ -38,10 +38,6 @@ def compiled(model, loss=CROSS_ENTROPY, optimizer="adam", **options):
     return model
 
 
-def mlp(*inner, out="softmax", kind=keras.Sequential):
-    return kind([layers.Input((6,)), layers.Dense(8, "relu", name="a"), *inner, layers.Dense(3, out, name="z")])
-
-
 def data(x=X, y=Y, **options):
     return {"x": x, "y": y, "batch_size": 8, **options}
 
@@ -65,25 +61,6 @@ class WithLoss(Scaled):
         y = super().call(x)
         self.add_loss(ops.mean(ops.square(y)))
         return y
-
-
-class Subclassed(keras.Model):
-    """Layers in lists and dicts, one called twice, one whose output goes nowhere, one never called."""
-
-    def __init__(self):
-        super().__init__()
-        self.several = [layers.Dense(6, "relu", name=f"several_{i}") for i in range(2)]
-        self.named = {"shared": layers.Dense(6, "tanh", name="shared"), "last": [layers.Dense(3, name="last")]}
-        self.aside, self.never = layers.Dense(2, name="aside"), layers.Dense(2, name="never")
-        self.attention = layers.MultiHeadAttention(2, 3, name="attention")
-
-    def call(self, x, training=None):
-        for layer in self.several:
-            x = layer(x)
-        self.aside(x)
-        x = self.named["shared"](self.named["shared"](x))
-        x = ops.expand_dims(x, 1)
-        return self.named["last"][0](ops.squeeze(self.attention(x, x), 1))
 
 
 @configuration
@@ -178,15 +155,7 @@ def nested_and_shared_with_class_weights():
 
 @configuration
 def tied_embedding():
-    class Tied(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.embedding, self.hidden = layers.Embedding(12, 5), layers.Dense(5, "relu")
-
-        def call(self, x):
-            return ops.matmul(self.hidden(self.embedding(x)), ops.transpose(self.embedding.embeddings))
-
-    return compiled(Tied(), keras.losses.SparseCategoricalCrossentropy(from_logits=True)), data(TOKENS, TOKENS)
+    return compiled(TiedEmbedding(), cross_entropy()), data(TOKENS, TOKENS)
 
 
 @configuration

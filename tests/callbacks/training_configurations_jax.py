@@ -2,7 +2,8 @@
 
 import jax
 import keras
-from training_configurations import compiled, configuration, data, mlp
+from helpers import mlp
+from training_configurations import compiled, configuration, data
 
 
 class OwnStep(keras.Sequential):

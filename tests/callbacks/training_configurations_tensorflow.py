@@ -3,17 +3,9 @@
 import keras
 import numpy as np
 import tensorflow as tf
+from helpers import Subclassed, mlp
 from keras import layers
-from training_configurations import (
-    Subclassed,
-    X,
-    Y,
-    compiled,
-    configuration,
-    data,
-    mlp,
-    with_policy,
-)
+from training_configurations import X, Y, compiled, configuration, data, with_policy
 
 
 class OwnStep(keras.Sequential):

@@ -4,8 +4,9 @@ import shutil
 
 import keras
 import torch
+from helpers import mlp
 from keras import layers
-from training_configurations import X, Y, compiled, configuration, data, mlp
+from training_configurations import X, Y, compiled, configuration, data
 
 
 class OwnStep(keras.Sequential):

@@ -5,6 +5,7 @@ import collections
 import keras
 import numpy as np
 import pytest
+from helpers import CROSS_ENTROPY, Subclassed, TiedEmbedding, cross_entropy, mlp
 from keras import layers, ops
 
 from keras_initkit.capture._probe import probe
@@ -20,13 +21,6 @@ IMAGES, SEQUENCES = (
 )
 TOKENS = rng.integers(1, 12, (8, 7))
 SEQUENCES[:, 5:] = TOKENS[:, 5:] = 0
-CROSS_ENTROPY = "sparse_categorical_crossentropy"
-
-
-def mlp(*inner, out="softmax", **options):
-    return keras.Sequential(
-        [layers.Input((6,)), layers.Dense(8, "relu", name="a", **options), *inner, layers.Dense(3, out, name="z")]
-    )
 
 
 class WithLoss(layers.Dense):
@@ -34,25 +28,6 @@ class WithLoss(layers.Dense):
         y = super().call(x)
         self.add_loss(ops.mean(ops.square(y)))
         return y
-
-
-class Subclassed(keras.Model):
-    """Layers in lists and dicts, one called twice, one whose output goes nowhere, one never called."""
-
-    def __init__(self):
-        super().__init__()
-        self.several = [layers.Dense(6, "relu", name=f"several_{i}") for i in range(2)]
-        self.named = {"shared": layers.Dense(6, "tanh", name="shared"), "last": [layers.Dense(3, name="last")]}
-        self.aside, self.never = layers.Dense(2, name="aside"), layers.Dense(2, name="never")
-        self.attention = layers.MultiHeadAttention(2, 3, name="attention")
-
-    def call(self, x, training=None):
-        for layer in self.several:
-            x = layer(x)
-        self.aside(x)
-        x = self.named["shared"](self.named["shared"](x))
-        x = ops.expand_dims(x, 1)
-        return self.named["last"][0](ops.squeeze(self.attention(x, x), 1))
 
 
 def residual_cnn():
@@ -95,15 +70,7 @@ def nested_and_shared():
 
 
 def tied_embedding():
-    class Tied(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.embedding, self.hidden = layers.Embedding(12, 5), layers.Dense(5, "relu")
-
-        def call(self, x):
-            return ops.matmul(self.hidden(self.embedding(x)), ops.transpose(self.embedding.embeddings))
-
-    return Tied(), TOKENS, TOKENS, keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return TiedEmbedding(), TOKENS, TOKENS, cross_entropy()
 
 
 def frozen():

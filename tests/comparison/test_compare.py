@@ -1,13 +1,11 @@
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from helpers import run_python
 
 import keras_initkit as ik
 from keras_initkit.comparison._experiment import histogram
@@ -51,14 +49,7 @@ def test_the_same_seed_gives_the_same_numbers(flat):
     assert both["he_normal", 3] == plain(first)["he_normal", 3]
     assert both["standard_uniform", 3] == plain(first)["standard_uniform", 3]
     assert both["he_normal", 4].replace("seed=4", "seed=3") != both["he_normal", 3]
-    fresh = subprocess.run(
-        [sys.executable, "-c", SUBPROCESS, ",".join(names), flat],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
-        timeout=300,
-    )
+    fresh = run_python("-c", SUBPROCESS, ",".join(names), flat)
     assert fresh.stdout.strip() == str(list(plain(first).values()))
 
 

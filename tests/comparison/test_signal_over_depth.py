@@ -11,7 +11,8 @@ import math
 import keras
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from helpers import second_moment
+from scipy import stats
 from sklearn.datasets import load_digits
 
 import keras_initkit as ik
@@ -107,17 +108,11 @@ def test_zeros_give_zero(relu):
     assert rows["zeros"]["dead"] == 1
 
 
-def squared_tanh(q):
-    """E[tanh(sqrt(q) z)^2] of a standard normal z, by SciPy's adaptive quadrature."""
-    density = stats.norm.pdf
-    return integrate.quad(lambda z: math.tanh(math.sqrt(q) * z) ** 2 * density(z), -12, 12)[0]
-
-
 def mean_field(first, weight_variance):
     """Variance of tanh activations, layer by layer: v' = E[tanh(sqrt(sigma_w^2 v) z)^2], from the first layer's."""
     values = [first]
     while len(values) < DEPTH:
-        values.append(squared_tanh(weight_variance * values[-1]))
+        values.append(second_moment(math.tanh, weight_variance * values[-1]))
     return np.array(values)
 
 
@@ -130,7 +125,7 @@ def test_activation_scaling_keeps_the_variance_of_tanh(tanh):
     rows, variances = tanh
     assert abs(first_to_last(rows, "activation_scaling")) < math.log(2)
     # Its gain makes q = 1 a fixed point: the variance settles at E[tanh(z)^2] = 0.394.
-    fixed = squared_tanh(1.0)
+    fixed = second_moment(math.tanh, 1.0)
     logs = np.log(variances["activation_scaling"])
     theory = mean_field(np.exp(logs[:, 0].mean()), 1 / fixed)
     assert np.abs(logs.mean(axis=0) - np.log(theory))[1:] == pytest.approx(np.zeros(STEPS), abs=0.1)

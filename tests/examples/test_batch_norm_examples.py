@@ -5,7 +5,8 @@ import os
 
 import numpy as np
 import pytest
-from scipy import integrate, optimize, special, stats
+from helpers import gaussian_mean
+from scipy import optimize, special
 
 from keras_initkit.examples import reproduce
 
@@ -13,17 +14,11 @@ MNIST = os.path.join(os.path.dirname(__file__), "..", "..", "..", "shared", "dat
 NEEDS_MNIST = pytest.mark.skipif(not os.path.exists(MNIST), reason="no MNIST beside the checkout")
 
 
-def mean_of(function, variance=1.0):
-    """E[function(x)], x ~ N(0, variance)."""
-    sd = math.sqrt(variance)
-    return integrate.quad(lambda z: function(sd * z) * stats.norm.pdf(z), -12, 12)[0]
-
-
 def slope(x):
     return special.expit(x) * special.expit(-x)
 
 
-VARIANCE = mean_of(lambda x: special.expit(x) ** 2) - 0.25  # of a sigmoid of N(0, 1), whose mean is 1/2
+VARIANCE = gaussian_mean(lambda x: special.expit(x) ** 2) - 0.25  # of a sigmoid of N(0, 1), whose mean is 1/2
 
 
 @pytest.mark.parametrize("data", ["digits", pytest.param(MNIST, marks=NEEDS_MNIST, id="mnist")])
@@ -33,8 +28,8 @@ def test_gradients_fall_by_five_orders_of_magnitude_and_stay_with_batch_normaliz
     assert plain.shape == normalized.shape == (5, 11)
     assert (plain[:, -1] / plain[:, 0] >= 1e5).all()
     assert (normalized.max(axis=1) / normalized.min(axis=1) < 10**1.5).all()
-    q = optimize.brentq(lambda q: mean_of(lambda x: special.expit(x) ** 2, q) - q, 0.1, 1)
-    theory = [math.sqrt(mean_of(lambda x: slope(x) ** 2, v) / d) for v, d in ((q, 1), (1, VARIANCE))]
+    q = optimize.brentq(lambda q: gaussian_mean(lambda x: special.expit(x) ** 2, q) - q, 0.1, 1)
+    theory = [math.sqrt(gaussian_mean(lambda x: slope(x) ** 2, v) / d) for v, d in ((q, 1), (1, VARIANCE))]
     assert numbers["factor"]["theory"] == pytest.approx(theory, rel=1e-4)
     # A layer of 100 units changes a norm by a factor whose logarithm has a deviation of sqrt(2 / 100) / 2 = 0.07; the
     # mean of eight layers: 0.025.
@@ -56,7 +51,7 @@ def test_by_hand_it_is_keras_layer_to_single_precision(tmp_path):
 
 def test_gamma_and_beta_let_a_sigmoid_leave_the_line(tmp_path):
     numbers = reproduce("batch_norm_gamma_beta", str(tmp_path), seed=0, epochs=12)
-    share = mean_of(lambda x: x * special.expit(x)) ** 2 / VARIANCE
+    share = gaussian_mean(lambda x: x * special.expit(x)) ** 2 / VARIANCE
     assert numbers["theory"] == pytest.approx(share, rel=1e-4)
     rows = {(row["gamma, beta"], row["layer"]): row for row in numbers["layers"]}
     for layer in (1, 2, 3):

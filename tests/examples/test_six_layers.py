@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from helpers import second_moment
+from scipy import stats
 
 from keras_initkit.examples import reproduce
 
@@ -22,8 +23,7 @@ def of(layers, sd):
 
 def next_variance(variance_in, fan_in, sd):
     """Variance of tanh(z), z ~ N(0, fan_in sd^2 variance_in)."""
-    scale = math.sqrt(fan_in * variance_in) * sd
-    return integrate.quad(lambda z: np.tanh(scale * z) ** 2 * stats.norm.pdf(z), -12, 12, limit=200)[0]
+    return second_moment(np.tanh, fan_in * sd**2 * variance_in)
 
 
 @pytest.mark.parametrize("sd", [0.01, 0.05, 1.0])

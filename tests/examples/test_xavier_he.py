@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from helpers import second_moment
 
 from keras_initkit.examples import reproduce
 
@@ -19,11 +19,6 @@ def layers(tmp_path_factory):
 
 def column(layers, pair, name):
     return np.array([row[name] for row in layers if row[""] == pair])
-
-
-def second_moment(function, variance):
-    deviation = math.sqrt(variance)
-    return integrate.quad(lambda z: function(deviation * z) ** 2 * stats.norm.pdf(z), -12, 12, limit=200)[0]
 
 
 def tolerance(depth, kurtosis):

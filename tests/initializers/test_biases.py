@@ -3,14 +3,11 @@
 import keras
 import numpy as np
 import pytest
+from helpers import values
 from scipy import stats
 
 from keras_initkit.initializers import ChronoBias, CriticalBias, PriorProbabilityBias, UnitForgetGateBias
 from keras_initkit.theory import critical_point
-
-
-def values(tensor):
-    return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32")).astype("float64")
 
 
 def test_critical_bias():

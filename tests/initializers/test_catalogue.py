@@ -6,6 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from helpers import values
 
 from keras_initkit import initializers
 from keras_initkit.initializers import catalogue
@@ -47,10 +48,6 @@ def seeded(name, seed=1):
     if name == "ICNR":
         return initializers.ICNR(3, keras.initializers.LecunUniform(seed=seed))
     return make(name, **({"seed": seed} if name in RANDOM else {}))
-
-
-def values(tensor):
-    return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32")).astype("float64")
 
 
 def classes(module):

@@ -5,16 +5,13 @@ import itertools
 import keras
 import numpy as np
 import pytest
+from helpers import values
 from scipy import stats
 
 from keras_initkit.initializers import ConvOrthogonal, DeltaOrthogonal, GatewiseOrthogonal, ScaledOrthogonal
 
 # Rounding of a float32 QR of matrices as small as these; of a cast to half precision, for rows of norm 1.
 TOLERANCE = {"float32": 5e-6, "float64": 5e-6, "float16": 2e-3, "bfloat16": 1.5e-2}
-
-
-def values(tensor):
-    return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32")).astype("float64")
 
 
 def assert_orthogonal(matrix, scale=1.0, tolerance=5e-6):

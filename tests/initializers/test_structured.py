@@ -3,13 +3,10 @@
 import keras
 import numpy as np
 import pytest
+from helpers import values
 from scipy import linalg, stats
 
 from keras_initkit.initializers import ICNR, BilinearUpsampling, Dirac, Hadamard, Sparse
-
-
-def values(tensor):
-    return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32")).astype("float64")
 
 
 def image(*shape):

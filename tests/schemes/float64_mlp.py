@@ -2,7 +2,9 @@
 
 import itertools
 
+import keras
 import numpy as np
+from helpers import cross_entropy
 
 SIZES = (3, 4, 5)
 
@@ -12,6 +14,16 @@ def parameters(seed=0):
     rng = np.random.default_rng(seed)
     shapes = [shape for n_in, n_out in itertools.pairwise(SIZES) for shape in ((n_in, n_out), (n_out,))]
     return [rng.standard_normal(shape) for shape in shapes]
+
+
+def keras_model(factor=1.0):
+    """The same network in Keras, from those parameters times a factor."""
+    _, hidden, classes = SIZES
+    layers = [keras.layers.Dense(hidden, "tanh"), keras.layers.Dense(classes)]
+    model = keras.Sequential([keras.Input((SIZES[0],)), *layers])
+    model.set_weights([factor * w for w in parameters()])
+    model.compile("sgd", cross_entropy())
+    return model
 
 
 def data(examples=16, seed=1):

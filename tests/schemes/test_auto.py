@@ -5,17 +5,12 @@ import re
 import keras
 import numpy as np
 import pytest
+from helpers import second_moment
 from keras import layers as L
-from scipy import integrate, stats
+from scipy import stats
 
 import keras_initkit as ik
 from keras_initkit.structure._following import following_activations
-
-
-def second_moment(function):
-    """E[f(z)^2] for z ~ N(0, 1), by SciPy."""
-    return integrate.quad(lambda z: function(z) ** 2 * stats.norm.pdf(z), -12, 12, limit=200)[0]
-
 
 ACTIVATIONS = {  # as NumPy has them
     "relu": lambda z: max(z, 0.0),

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers import values
 from keras import layers
 
 from keras_initkit.schemes import initialize
@@ -14,10 +15,6 @@ ROUNDING = 1e-3
 
 def normal(*shape):
     return RANDOM.standard_normal(shape).astype("float32")
-
-
-def values(tensor):
-    return np.asarray(keras.ops.convert_to_numpy(tensor)).astype("float64")
 
 
 def noted(report, layer):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers import built, values
 from keras import layers as L
 
 import keras_initkit as ik
@@ -13,17 +14,8 @@ I = ik.initializers  # noqa: E741  the package's usual short name in these table
 KURTOSIS = {"truncated_normal": 2.37, "untruncated_normal": 3.0, "uniform": 1.8}
 
 
-def built(layer, shape):
-    layer.build(shape)
-    return layer
-
-
 def kernel_of(layer, shape, index=0):
     return kernels(built(layer, shape))[index]
-
-
-def values_of(variable):
-    return np.asarray(keras.ops.convert_to_numpy(variable.value)).astype("float64")
 
 
 # A layer and the fan-in and fan-out of its kernel by counting: inputs that feed an output, outputs that an input feeds.
@@ -195,7 +187,7 @@ def test_an_initializer_with_a_seed_draws_apart_and_reproduces():
     def draw(seed):
         report = ik.initialize(model, keras.initializers.HeNormal(seed=1), seed=seed)
         assert report.seed == seed
-        return {weight.path: values_of(weight) for weight in model.weights}
+        return {weight.path: values(weight) for weight in model.weights}
 
     first, again, other = draw(5), draw(5), draw(6)
     assert all((first[path] == again[path]).all() for path in first)
@@ -227,10 +219,10 @@ def test_every_way_to_name_an_initializer(initializer):
 
 def test_a_function_of_the_layer():
     model = small_model()
-    before = values_of(model.get_layer("two").kernel)
+    before = values(model.get_layer("two").kernel)
     report = ik.initialize(model, lambda layer: {"one": "zeros", "two": None}.get(layer.name, "he_normal"))
-    assert not values_of(model.get_layer("one").kernel).any()
-    np.testing.assert_array_equal(values_of(model.get_layer("two").kernel), before)
+    assert not values(model.get_layer("one").kernel).any()
+    np.testing.assert_array_equal(values(model.get_layer("two").kernel), before)
     assert report.skipped["two/kernel"] == "the function of the layer gave no initializer"
 
 
@@ -238,12 +230,12 @@ def test_biases_get_their_own_initializers():
     model = small_model()
     model.set_weights([np.full(weight.shape, 7.0) for weight in model.get_weights()])
     report = ik.initialize(model, "he_normal")
-    np.testing.assert_array_equal(values_of(model.get_layer("one").bias), 1)
-    np.testing.assert_array_equal(values_of(model.get_layer("head").bias), 0)
-    forget = values_of(model.get_layer("lstm").cell.bias).reshape(4, 8)
+    np.testing.assert_array_equal(values(model.get_layer("one").bias), 1)
+    np.testing.assert_array_equal(values(model.get_layer("head").bias), 0)
+    forget = values(model.get_layer("lstm").cell.bias).reshape(4, 8)
     np.testing.assert_array_equal(forget, np.repeat([[0], [1], [0], [0]], 8, axis=1))
     assert sorted(report.skipped) == [f"norm/{name}" for name in ("beta", "gamma", "moving_mean", "moving_variance")]
-    assert (values_of(model.get_layer("norm").moving_mean) == 7).all()
+    assert (values(model.get_layer("norm").moving_mean) == 7).all()
 
 
 def test_reset_starts_every_weight_anew():
@@ -251,15 +243,15 @@ def test_reset_starts_every_weight_anew():
     model.set_weights([np.full(weight.shape, 7.0) for weight in model.get_weights()])
     report = ik.initialize(model, "reset", seed=3)
     assert not report.skipped
-    np.testing.assert_array_equal(values_of(model.get_layer("norm").moving_variance), 1)
-    np.testing.assert_array_equal(values_of(model.get_layer("norm").beta), 0)
-    np.testing.assert_array_equal(values_of(model.get_layer("one").bias), 1)
-    kernel = values_of(model.get_layer("two").kernel)  # glorot_uniform
+    np.testing.assert_array_equal(values(model.get_layer("norm").moving_variance), 1)
+    np.testing.assert_array_equal(values(model.get_layer("norm").beta), 0)
+    np.testing.assert_array_equal(values(model.get_layer("one").bias), 1)
+    kernel = values(model.get_layer("two").kernel)  # glorot_uniform
     assert 0 < abs(kernel).max() <= np.sqrt(6 / 16)
-    recurrent = values_of(model.get_layer("lstm").cell.recurrent_kernel)  # orthogonal, as Keras has it: not by gates
+    recurrent = values(model.get_layer("lstm").cell.recurrent_kernel)  # orthogonal, as Keras has it: not by gates
     np.testing.assert_allclose(recurrent @ recurrent.T, np.eye(8), atol=1e-5)
     ik.initialize(model, "reset", seed=3)
-    np.testing.assert_array_equal(values_of(model.get_layer("two").kernel), kernel)
+    np.testing.assert_array_equal(values(model.get_layer("two").kernel), kernel)
 
 
 class NeedsMore(L.Layer):
@@ -278,9 +270,9 @@ def test_reset_leaves_what_it_cannot_make_again_or_was_learned():
     normalization = L.Normalization(name="adapted")
     normalization.adapt(np.random.default_rng(0).normal(5.0, 2.0, (64, 3)))
     model = keras.Sequential([keras.Input((3,)), normalization, NeedsMore(abs, name="odd"), L.Dense(2, name="head")])
-    mean = values_of(normalization.adapt_mean)
+    mean = values(normalization.adapt_mean)
     report = ik.initialize(model, "reset")
-    np.testing.assert_array_equal(values_of(normalization.adapt_mean), mean)
+    np.testing.assert_array_equal(values(normalization.adapt_mean), mean)
     assert report.skipped["adapted/mean"] == "adapt() has learned it from data"
     assert "cannot be made again from its configuration" in report.skipped["odd/w"]
     assert not any(name.startswith("head") for name in report.skipped)
@@ -291,7 +283,7 @@ def test_unseeded_calls_differ_and_follow_set_random_seed():
 
     def draw():
         ik.initialize(model, "he_normal")
-        return values_of(model.layers[0].kernel)
+        return values(model.layers[0].kernel)
 
     assert (draw() != draw()).all()
     keras.utils.set_random_seed(11)

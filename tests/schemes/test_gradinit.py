@@ -2,30 +2,14 @@ import float64_mlp as oracle
 import keras
 import numpy as np
 import pytest
+from helpers import cross_entropy, plan_of, state_of
 
-from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes.trained._gradinit import LOWER_BOUND, gradinit, objectives
 from keras_initkit.schemes.trained._scaled_loss import ScaledLoss, loss_of
 from keras_initkit.structure import weighted_layers
 
 L = keras.layers
 SCALES = np.array([0.7, 1.3, 1.1, 0.6])
-
-
-def plan_of(model, x=None, y=None, seed=0, layers=None):
-    return Plan(model, {k: v for k, v in weighted_layers(model).items() if not layers or k in layers}, x, y, seed)
-
-
-def cross_entropy():
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def small_model():
-    _, hidden, classes = oracle.SIZES
-    model = keras.Sequential([keras.Input((oracle.SIZES[0],)), L.Dense(hidden, "tanh"), L.Dense(classes)])
-    model.set_weights(oracle.parameters())
-    model.compile("sgd", cross_entropy())
-    return model
 
 
 def teacher(examples=256, features=16, classes=4):
@@ -72,10 +56,6 @@ def images(examples=32):
     return rng.standard_normal((examples, 8, 8, 2)).astype("float32"), rng.integers(0, 3, examples)
 
 
-def state_of(model):
-    return [np.array(keras.ops.convert_to_numpy(v.value)) for v in [*model.variables, *model.optimizer.variables]]
-
-
 def tensors(*arrays):
     return [keras.ops.convert_to_tensor(np.asarray(a, "float32" if a.dtype.kind == "f" else "int32")) for a in arrays]
 
@@ -83,7 +63,7 @@ def tensors(*arrays):
 @pytest.mark.parametrize("adam", [False, True])
 def test_gradient_norm_and_its_gradient_against_finite_differences(adam):
     x, y = oracle.data()
-    model = small_model()
+    model = oracle.keras_model()
     with loss_of(plan_of(model), None, "gradinit"):
         norm_of, _ = objectives(ScaledLoss("gradinit", model, model.trainable_variables, 0), 0.5, adam)
         value, gradient = norm_of(SCALES, *tensors(x, y), [])
@@ -96,7 +76,7 @@ def test_gradient_norm_and_its_gradient_against_finite_differences(adam):
 @pytest.mark.parametrize("adam", [False, True])
 def test_loss_after_a_step_and_its_gradient_against_finite_differences(adam):
     (x, y), (next_x, next_y), eta = oracle.data(), oracle.data(seed=2), 0.5
-    model = small_model()
+    model = oracle.keras_model()
     with loss_of(plan_of(model), None, "gradinit"):
         _, loss_after = objectives(ScaledLoss("gradinit", model, model.trainable_variables, 0), eta, adam)
         value, gradient = loss_after(SCALES, *tensors(x, y, next_x, next_y), [])
@@ -110,7 +90,7 @@ def test_the_loss_after_a_step_falls_and_the_gradient_is_bounded(optimizer):
     x, y = oracle.data(64)
     adam, eta, gamma = optimizer == "adam", 0.05, 0.4 if optimizer == "sgd" else 1.5
     # 5 times the weights: the gradient is beyond the bound at first, so both kinds of steps are taken.
-    model = small_model()
+    model = oracle.keras_model()
     model.set_weights([5 * w for w in oracle.parameters()])
     before = 5 * np.ones(4)
     plan = plan_of(model, x, y)
@@ -165,7 +145,7 @@ def test_nothing_but_the_weights_changes_and_a_seed_repeats():
         after = state_of(model)
         kept = {id(w): i for i, w in enumerate(model.variables)}
         free = {kept[id(w)] for w in model.trainable_variables}
-        for index, (old, new) in enumerate(zip(before, after, strict=True)):
+        for index, ((_, old), (_, new)) in enumerate(zip(before, after, strict=True)):
             if index not in free:
                 np.testing.assert_array_equal(old, new)
         results.append(np.concatenate([w.ravel() for w in model.get_weights()]))
@@ -222,13 +202,13 @@ def test_several_outputs_and_a_loss_given():
 )
 def test_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
-        gradinit(plan_of(small_model(), *oracle.data()), **options)
+        gradinit(plan_of(oracle.keras_model(), *oracle.data()), **options)
 
 
 def test_no_labels_no_loss_and_nothing_to_scale():
     x, y = oracle.data()
     with pytest.raises(ValueError, match=r"gradinit: got no labels, expected data=\(x, y\)"):
-        gradinit(plan_of(small_model(), x))
+        gradinit(plan_of(oracle.keras_model(), x))
     model = keras.Sequential([keras.Input((3,)), L.Dense(5)])
     with pytest.raises(ValueError, match=r"not compiled with a loss.*Give loss="):
         gradinit(plan_of(model, x, y))
@@ -240,7 +220,7 @@ def test_no_labels_no_loss_and_nothing_to_scale():
 def test_numbers_that_are_not_finite_leave_the_weights():
     x, y = oracle.data()
     x[3, 1] = np.nan
-    model = small_model()
+    model = oracle.keras_model()
     with pytest.raises(
         ValueError, match=r"gradinit: the loss or its gradient is not finite at step 0\..*NaN in the data"
     ):

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from helpers import values
 from keras import layers as L
 
 import keras_initkit as ik
@@ -28,20 +29,16 @@ def make(compiled=True):
     return model
 
 
-def as_numpy(variable):
-    return np.asarray(keras.ops.convert_to_numpy(variable.value)).astype("float64")
-
-
 def oracle(model):
     """Variances of both layers' pre-activations and of the gradients there, in float64."""
     one, norm, head = (model.get_layer(name) for name in ("one", "norm", "head"))
-    z = X.astype("float64") @ as_numpy(one.kernel) + as_numpy(one.bias)
+    z = X.astype("float64") @ values(one.kernel) + values(one.bias)
     h = np.tanh(z)
     deviation = np.sqrt(h.var(axis=0) + norm.epsilon)
     normed = (h - h.mean(axis=0)) / deviation
-    out = normed @ as_numpy(head.kernel) + as_numpy(head.bias)
+    out = normed @ values(head.kernel) + values(head.bias)
     back = 2 * (out - Y) / out.size
-    g = back @ as_numpy(head.kernel).T
+    g = back @ values(head.kernel).T
     g = (g - g.mean(axis=0) - normed * (g * normed).mean(axis=0)) / deviation * (1 - h**2)
     return {"one": (z.var(), g.var()), "head": (out.var(), back.var())}
 
@@ -56,7 +53,7 @@ def test_variances_before_and_after_are_numpys():
         assert change.forward_after == pytest.approx(after[change.layer][0], rel=1e-4)
         assert change.backward_before == pytest.approx(before[change.layer][1], rel=1e-4)
         assert change.backward_after == pytest.approx(after[change.layer][1], rel=1e-4)
-        kernel = as_numpy(model.get_layer(change.layer).kernel)
+        kernel = values(model.get_layer(change.layer).kernel)
         assert change.stddev_after == pytest.approx(kernel.std(), rel=1e-5)
         assert change.scale == pytest.approx((kernel**2).mean() * kernel.shape[0], rel=1e-5)
         assert (change.role, change.fans) == ("dense", kernel.shape)

@@ -5,6 +5,7 @@ import random
 import keras
 import numpy as np
 import pytest
+from helpers import state_of, values
 from keras import layers as L
 
 import keras_initkit as ik
@@ -12,10 +13,6 @@ from keras_initkit.schemes import register_scheme
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(16, 8)).astype("float32"), np.arange(16) % 3
-
-
-def values_of(variable):
-    return np.array(keras.ops.convert_to_numpy(variable.value))
 
 
 def compiled_model(dropout=0.3):
@@ -31,12 +28,6 @@ def compiled_model(dropout=0.3):
     )
     model.compile("adam", "sparse_categorical_crossentropy")
     return model
-
-
-def state_of(model):
-    optimizer = getattr(model, "optimizer", None)
-    variables = [*model.variables, *([] if optimizer is None else optimizer.variables)]
-    return [(variable.path.removeprefix(f"{model.name}/"), values_of(variable)) for variable in variables]
 
 
 def equal(before, after):
@@ -262,7 +253,7 @@ def test_schemes_of_ones_own():
 
     model = compiled_model()
     ik.initialize(model, "test_constant", value=2.0, anything=1)
-    assert (values_of(model.get_layer("one").kernel) == 2).all()
+    assert (values(model.get_layer("one").kernel) == 2).all()
     with pytest.raises(ValueError, match="value: 'test_constant' cannot do without this option"):
         ik.initialize(model, "test_constant")
     with pytest.raises(ValueError, match="name: got 'he_normal', expected a text that is not the name"):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers import values
 from keras import layers, ops
 
 from keras_initkit.schemes import initialize
@@ -27,10 +28,6 @@ def noted(plan, name):
 
 def normal(*shape):
     return RANDOM.standard_normal(shape).astype("float32")
-
-
-def values(tensor):
-    return np.asarray(ops.convert_to_numpy(tensor)).astype("float64")
 
 
 def linear_outputs(model, x, training=True):

@@ -2,30 +2,13 @@ import float64_mlp as oracle
 import keras
 import numpy as np
 import pytest
+from helpers import cross_entropy, plan_of
 
-from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes.trained._metainit import SMALLEST, gradient_quotient, metainit
 from keras_initkit.schemes.trained._scaled_loss import ScaledLoss, loss_of
-from keras_initkit.structure import weighted_layers
 
 L = keras.layers
 SCALES = np.array([0.7, 1.3, 1.1, 0.6])
-
-
-def plan_of(model, x=None, y=None, seed=0):
-    return Plan(model, weighted_layers(model), x, y, seed)
-
-
-def cross_entropy():
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def small_model(factor=1.0):
-    _, hidden, classes = oracle.SIZES
-    model = keras.Sequential([keras.Input((oracle.SIZES[0],)), L.Dense(hidden, "tanh"), L.Dense(classes)])
-    model.set_weights([factor * w for w in oracle.parameters()])
-    model.compile("sgd", cross_entropy())
-    return model
 
 
 def glorot(units, seed, activation=None):
@@ -44,7 +27,7 @@ def test_the_gradient_quotient_and_its_gradient_against_finite_differences():
     x, y = oracle.data(seed=31)
     smallest = min(np.abs(g).min() for g in oracle.loss_and_gradients(oracle.scaled(SCALES), x, y)[1])
     assert smallest > 1e-3  # so the division amplifies float32's rounding, some 1e-7, to 1e-4 at most
-    model = small_model()
+    model = oracle.keras_model()
     with loss_of(plan_of(model), None, "metainit"):
         quotient_of = ScaledLoss("metainit", model, model.trainable_variables, 0)
         quotient_of = quotient_of.compiled(gradient_quotient(quotient_of, 1e-5))
@@ -58,7 +41,7 @@ def test_the_gradient_quotient_and_its_gradient_against_finite_differences():
 
 def test_the_quotient_falls_and_every_kernel_keeps_its_direction():
     x, y = oracle.data(64)
-    model = small_model(factor=3.0)
+    model = oracle.keras_model(factor=3.0)
     plan = plan_of(model, x.astype("float32"), y)
     metainit(plan, steps=80, learning_rate=0.01, momentum=0.5, batch_size=64)
     after = [w / w0 for w, w0 in zip(model.get_weights(), oracle.parameters(), strict=True)]
@@ -73,7 +56,7 @@ def test_the_quotient_falls_and_every_kernel_keeps_its_direction():
 
 def test_the_first_step_moves_each_norm_by_the_learning_rate_against_the_gradient():
     x, y = oracle.data(64)
-    model = small_model(factor=3.0)
+    model = oracle.keras_model(factor=3.0)
     before = norms(model)
     metainit(plan_of(model, x.astype("float32"), y), steps=2, learning_rate=0.01, batch_size=64)
     slopes = oracle.differences(lambda scales: oracle.gradient_quotient(scales, x, y), 3 * np.ones(4), h=1e-5)[::2]
@@ -131,7 +114,7 @@ def test_dropout_batch_statistics_and_embeddings_leave_no_trace():
 
 
 def test_norms_stay_positive():
-    model = small_model()
+    model = oracle.keras_model()
     before = norms(model)
     x, y = oracle.data()
     metainit(plan_of(model, x.astype("float32"), y), steps=5, learning_rate=100.0)
@@ -139,7 +122,7 @@ def test_norms_stay_positive():
 
 
 def test_errors_say_what_to_do_and_leave_the_weights():
-    model = small_model()
+    model = oracle.keras_model()
     before = model.get_weights()
     with pytest.raises(ValueError, match=r"momentum: got 1\.5, expected a number from 0 to 1"):
         metainit(plan_of(model), momentum=1.5)

@@ -1,26 +1,17 @@
 import keras
 import numpy as np
 import pytest
+from helpers import plan_of, values
 from sklearn.datasets import load_digits
 
-from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes.trained._auto_encoder import AutoEncoder
 from keras_initkit.schemes.trained._pretraining import pretraining
-from keras_initkit.structure import weighted_layers
 
 L = keras.layers
 
 
-def plan_of(model, x=None, seed=0, layers=None):
-    return Plan(model, {k: v for k, v in weighted_layers(model).items() if not layers or k in layers}, x, None, seed)
-
-
 def glorot(units, seed, activation=None, **options):
     return L.Dense(units, activation, kernel_initializer=keras.initializers.GlorotUniform(seed=seed), **options)
-
-
-def numpy(tensor):
-    return np.array(keras.ops.convert_to_numpy(tensor)).astype("float64")
 
 
 def digits(examples=None):
@@ -60,14 +51,14 @@ def test_the_decoder_is_the_adjoint_of_a_convolution(name):
     linear = kind(6, 3, use_bias=False, **options)
     linear.build(x.shape)
     linear.set_weights(layer.get_weights()[:1])
-    wx = numpy(linear(x))
+    wx = values(linear(x))
     code = rng.standard_normal(wx.shape)
     encoder = AutoEncoder(layer, x)
     tensor = keras.ops.convert_to_tensor(code.astype("float32"))
     back = encoder.transposed([v.value for v in layer.weights], tensor, keras.ops.convert_to_tensor(x))
     assert tuple(back.shape) == x.shape
     # Rounding of float32 in sums of up to 1e3 terms of size 1.
-    np.testing.assert_allclose((numpy(back) * x).sum(), (code * wx).sum(), atol=1e-3)
+    np.testing.assert_allclose((values(back) * x).sum(), (code * wx).sum(), atol=1e-3)
 
 
 @pytest.mark.parametrize("unit_range", [False, True])
@@ -77,7 +68,7 @@ def test_the_loss_of_a_dense_layer_and_its_first_step(unit_range):
     x = rng.random((20, 6)) if unit_range else rng.standard_normal((20, 6))
     layer = glorot(4, 0, "tanh")
     layer.build((None, 6))
-    kernel, bias = (numpy(w.value) for w in layer.weights)
+    kernel, bias = (values(w.value) for w in layer.weights)
 
     def loss(kernel, bias, offset):
         z = np.tanh(x @ kernel + bias) @ kernel.T + offset
@@ -94,7 +85,7 @@ def test_the_loss_of_a_dense_layer_and_its_first_step(unit_range):
         step = np.zeros_like(kernel)
         step[index] = 1e-5
         gradient[index] = (loss(kernel + step, bias, 0) - loss(kernel - step, bias, 0)) / 2e-5
-    new_kernel, new_bias = (numpy(value) for _, value in encoder.learned())
+    new_kernel, new_bias = (values(value) for _, value in encoder.learned())
     clear = np.abs(gradient) > 1e-4  # else the sign is a matter of rounding, and Adam's epsilon counts
     assert clear.mean() > 0.9
     np.testing.assert_allclose((new_kernel - kernel)[clear], -0.01 * np.sign(gradient)[clear], rtol=1e-3)
@@ -145,7 +136,7 @@ def test_layers_learn_from_what_they_really_get(monkeypatch):
     pretraining(plan_of(model, x), epochs=2, verbose=0)
     assert list(seen) == ["conv", "dense"]
     np.testing.assert_array_equal(seen["conv"], x)
-    h = numpy(model.get_layer("conv")(x))
+    h = values(model.get_layer("conv")(x))
     h = (h - h.mean((0, 1, 2))) / np.sqrt(h.var((0, 1, 2)) + model.get_layer("norm").epsilon)  # in training mode
     h = h.reshape(64, 3, 2, 3, 2, 4).max((2, 4)).reshape(64, -1)
     np.testing.assert_allclose(seen["dense"], h, atol=1e-4)
@@ -157,9 +148,9 @@ def test_what_is_left_is_said_and_nothing_else_changes():
     results = []
     for seed, options in ((0, {}), (0, {}), (1, {}), (0, {"noise": 0.5})):
         model = convolutional()
-        plan, before = plan_of(model, x, seed), {v.path: numpy(v.value) for v in model.variables}
+        plan, before = plan_of(model, x, seed=seed), {v.path: values(v.value) for v in model.variables}
         pretraining(plan, epochs=1, verbose=0, **options)
-        changed = {v.path.split("/")[-2] for v in model.variables if (before[v.path] != numpy(v.value)).any()}
+        changed = {v.path.split("/")[-2] for v in model.variables if (before[v.path] != values(v.value)).any()}
         assert changed == {"conv", "dense"}
         results.append(model.get_layer("dense").get_weights()[0])
         skipped = {(change.layer, change.name): change.skipped for change in plan.changes()}

@@ -5,14 +5,10 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from helpers import built
 from keras import layers, ops
 
 from keras_initkit.structure import Kernel, kernels, layer_fans, register_kernels
-
-
-def built(layer, *shapes):
-    layer.build(*shapes)
-    return layer
 
 
 def paths(layer):

@@ -1,11 +1,9 @@
 """How the kit is called and what it says."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
+from helpers import run_python
 from scipy import stats
 
 from keras_initkit.testing import (
@@ -109,4 +107,4 @@ def test_the_package_itself_does_not_load_the_kit_nor_the_kit_pytest():
         "import sys, keras_initkit; assert 'keras_initkit.testing' not in sys.modules;"
         "import keras_initkit.testing; assert 'pytest' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python("-c", code)

@@ -4,18 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from scipy import integrate, special
+from helpers import gaussian_mean
+from scipy import special
 
 from keras_initkit.theory import critical_point
 from keras_initkit.theory._gains import expectation
 
 # JAX evaluates activations in float32 by default.
 CLOSE = 2e-5
-
-
-def integral(function, q):
-    density = lambda z: math.exp(-z * z / 2) / math.sqrt(2 * math.pi)  # noqa: E731
-    return integrate.quad(lambda z: function(math.sqrt(q) * z) * density(z), -10, 10, limit=200)[0]
 
 
 def gelu(x):
@@ -42,8 +38,8 @@ FUNCTIONS = {"tanh": (np.tanh, lambda x: 1 - np.tanh(x) ** 2), "gelu": (gelu, ge
 def test_satisfies_both_equations(activation, options):
     sigma_w, sigma_b, q = critical_point(activation, **options)
     f, slope = FUNCTIONS[activation]
-    assert sigma_w**2 * integral(lambda x: slope(x) ** 2, q) == pytest.approx(1, rel=CLOSE)
-    assert sigma_w**2 * integral(lambda x: f(x) ** 2, q) + sigma_b**2 == pytest.approx(q, rel=CLOSE)
+    assert sigma_w**2 * gaussian_mean(lambda x: slope(x) ** 2, q) == pytest.approx(1, rel=CLOSE)
+    assert sigma_w**2 * gaussian_mean(lambda x: f(x) ** 2, q) + sigma_b**2 == pytest.approx(q, rel=CLOSE)
     assert options.items() <= {"sigma_b": sigma_b, "q": q}.items()
 
 
