@@ -1,6 +1,5 @@
 import inspect
 import json
-import os
 import pathlib
 import pkgutil
 import re
@@ -75,13 +74,8 @@ def test_a_type_checker_knows_the_face(tmp_path, command):
     )
     root = pathlib.Path(ik.__file__).parents[1]
     options = ["--follow-imports=silent", "--ignore-missing-imports"] if command == "mypy" else []
-    done = subprocess.run(
-        [sys.executable, "-m", command, *options, "user.py"],
-        cwd=tmp_path,
-        env={**os.environ, "MYPYPATH": str(root), "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-    )
+    environment = {"MYPYPATH": str(root), "PYTHONPATH": str(root)}
+    done = run_python("-m", command, *options, "user.py", status=None, cwd=tmp_path, environment=environment)
     found = "Revealed type is" if command == "mypy" else "Type of"
     types = [line.split(" is ", 1)[1].strip('"') for line in done.stdout.splitlines() if found in line]
     assert len(types) == len(names) + 2, done.stdout + done.stderr
