@@ -1,33 +1,79 @@
-"""Checks of what users pass: each returns the value, or says what was received and what is allowed."""
+"""Checks of arguments: each returns the value as plain data, or raises a `ValueError` that names the argument."""
 
 from __future__ import annotations
 
 import math
 import numbers
+import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 
-def checked_number(name: str, value: Any, above: float = -math.inf, below: float = math.inf) -> float:
-    """`value` as a float strictly between the limits."""
+
+def checked_option(name: str, value: Any, allowed: Sequence[str]) -> Any:
+    """Returns `value` if it is among those allowed."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, allowed))}.")
+    return value
+
+
+def checked_number(
+    name: str, value: Any, above: float = -math.inf, below: float = math.inf, least: float | None = None
+) -> float:
+    """Returns `value` as a float, if it is strictly between `above` and `below` and not less than `least`."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (real and above < value < below):
-        limits = [f"above {above:g}"] * (above > -math.inf) + [f"below {below:g}"] * (below < math.inf)
-        raise ValueError(f"{name}: got {value!r}, expected {' and '.join(['a finite number', *limits])}.")
+    if not (real and above < value < below and (least is None or value >= least)):
+        limits = [] if least is None else [f" of at least {least:g}"]
+        limits += [f" above {above:g}"] * (above > -math.inf) + [f" below {below:g}"] * (below < math.inf)
+        raise ValueError(f"{name}: got {value!r}, expected a finite number{' and'.join(limits)}.")
     return float(value)
 
 
 def checked_count(name: str, value: Any, least: int = 1) -> int:
-    """`value` as an integer that is not below `least`."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name}: got {value!r}, expected an integer of {least} or more.")
-    return int(value)
+    """Returns `value` as an integer, if it is not below `least`. NumPy's integers are integers, booleans are not."""
+    count = as_integer(value)
+    if count is None or count < least:
+        expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        raise ValueError(f"{name}: got {value!r}, expected {expected}.")
+    return count
 
 
-def checked_shape(shape: Sequence[int], ranks: Sequence[int], meaning: str) -> tuple[int, ...]:
-    """`shape` as a tuple, if its rank is among those allowed; `meaning` says what such a shape stands for."""
-    sizes = tuple(int(size) for size in shape)
-    if len(sizes) not in ranks or any(size < 0 for size in sizes):
+def checked_axes(name: str, value: Any) -> int | tuple[int, ...]:
+    """Returns an axis as an integer, or several as a tuple of integers."""
+    single = as_integer(value)
+    if single is not None:
+        return single
+    axes = _integers(value)
+    if None in axes:
+        raise ValueError(f"{name}: got {value!r}, expected an integer or a sequence of integers.")
+    return tuple(axes)  # type: ignore[arg-type]
+
+
+def checked_shape(shape: Any, ranks: Sequence[int] | None = None, meaning: str = "") -> tuple[int, ...]:
+    """Returns `shape` as a tuple, if its rank is among those allowed; `meaning` names what has such a shape."""
+    sizes = _integers(shape)
+    if any(size is None or size < 0 for size in sizes):
+        raise ValueError(f"shape: got {shape!r}, expected a sequence of integers of at least 0.")
+    if ranks is not None and len(sizes) not in ranks:
         allowed = f"{min(ranks)} to {max(ranks)}" if len(ranks) > 1 else f"{ranks[0]}"
-        raise ValueError(f"shape: got {sizes} of rank {len(sizes)}, expected rank {allowed}: {meaning}.")
-    return sizes
+        raise ValueError(f"shape: got {tuple(sizes)} of rank {len(sizes)}, expected rank {allowed}: {meaning}.")
+    return tuple(sizes)  # type: ignore[arg-type]
+
+
+def as_integer(value: Any) -> int | None:
+    """Returns an integer of Python, NumPy or a framework as Python's; None for anything else, booleans included."""
+    try:
+        return None if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def _integers(values: Any) -> list[int | None]:
+    """Each value that is an integer; None for what is none, or in place of what is no sequence."""
+    if isinstance(values, str | bytes | dict | set):
+        return [None]
+    try:
+        return [as_integer(value) for value in values]
+    except (TypeError, ValueError):  # the second from TensorFlow, for a shape of unknown rank
+        return [None]

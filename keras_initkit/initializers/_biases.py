@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit._checks import checked_number
+from keras_initkit._checks import checked_number, checked_option
 from keras_initkit.initializers._base import ShapedInitializer
-from keras_initkit.initializers._core import PACKAGE, checked_seed, draw, fresh_seed, one_of
+from keras_initkit.initializers._core import PACKAGE, checked_seed, draw, fresh_seed, restored
 from keras_initkit.theory._activations import Activation
 from keras_initkit.theory._critical import critical_point
 
@@ -55,10 +55,10 @@ class CriticalBias(_Bias):
     def __init__(
         self, activation: Activation = "relu", sigma_b: float | None = None, q: float | None = None, seed: Any = None
     ):
-        if isinstance(activation, dict):  # from a configuration
-            activation = keras.saving.deserialize_keras_object(activation)
-        self.activation, self.sigma_b, self.q = activation, sigma_b, q
+        activation = restored(activation)
         self.variance = critical_point(activation, sigma_b, q).sigma_b ** 2
+        self.activation = activation
+        self.sigma_b, self.q = (None if each is None else float(each) for each in (sigma_b, q))
         self.seed = checked_seed(seed)
 
     def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
@@ -94,8 +94,10 @@ class PriorProbabilityBias(_Bias):
     """
 
     def __init__(self, probability: float | Sequence[float] = 0.01, activation: str = "sigmoid"):
-        self.activation = one_of("activation", activation, ("sigmoid", "softmax"))
-        several = isinstance(probability, Sequence | np.ndarray) and not isinstance(probability, str)
+        self.activation = checked_option("activation", activation, ("sigmoid", "softmax"))
+        if isinstance(probability, np.ndarray):
+            probability = probability.tolist()
+        several = isinstance(probability, Sequence) and not isinstance(probability, str)
         given: list[Any] = list(probability) if several else [probability]  # type: ignore[arg-type]
         if activation == "softmax" and not (several and len(given) > 1):
             raise ValueError(
@@ -174,8 +176,7 @@ class ChronoBias(_GatesBias):
     """
 
     def __init__(self, max_steps: float = 100, seed: Any = None):
-        checked_number("max_steps", max_steps, above=2)
-        self.max_steps = max_steps
+        self.max_steps = checked_number("max_steps", max_steps, above=2)
         self.seed = checked_seed(seed)
 
     def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 import keras
 
+from keras_initkit._checks import as_integer, checked_axes, checked_option, checked_shape
+from keras_initkit.theory._activations import Activation
 from keras_initkit.theory._fans import Axes, Fans, compute_fans
 
 PACKAGE = "keras_initkit"
@@ -26,13 +28,6 @@ Seed: TypeAlias = int | keras.random.SeedGenerator | None
 _STREAMS: dict[str, keras.random.SeedGenerator] = {}
 
 
-def one_of(name: str, value: Any, allowed: Sequence[str]) -> Any:
-    """`value`, if it is among those allowed."""
-    if value not in allowed:
-        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, allowed))}.")
-    return value
-
-
 def checked_seed(seed: Any) -> Seed:
     """A seed as an initializer's constructor takes it, deserialized if it comes from a configuration.
 
@@ -44,15 +39,22 @@ def checked_seed(seed: Any) -> Seed:
         config = seed.get("config") if seed.get("class_name") == "SeedGenerator" else None
         known = _STREAMS.get(_stream(config)) if isinstance(config, dict) else None
         seed = known or keras.saving.deserialize_keras_object(seed)
-    if isinstance(seed, bool) or not isinstance(seed, int | keras.random.SeedGenerator | None):
-        raise ValueError(f"seed: got {seed!r}, expected an integer, a keras.random.SeedGenerator or None.")
     if isinstance(seed, keras.random.SeedGenerator):
         _STREAMS[_stream(seed.get_config())] = seed
-    return seed
+        return seed
+    plain = as_integer(seed)
+    if plain is None and seed is not None:
+        raise ValueError(f"seed: got {seed!r}, expected an integer, a keras.random.SeedGenerator or None.")
+    return plain
 
 
 def _stream(config: dict[str, Any]) -> str:
     return f"{config.get('name')!r}, {config.get('seed')!r}"
+
+
+def restored(activation: Activation | dict[str, Any]) -> Activation:
+    """An activation as a constructor takes it, deserialized if it comes from a configuration."""
+    return keras.saving.deserialize_keras_object(activation) if isinstance(activation, dict) else activation
 
 
 def constructor_config(initializer: keras.initializers.Initializer) -> dict[str, Any]:
@@ -160,14 +162,15 @@ class ScaledVariance(Cloneable, keras.initializers.VarianceScaling):
         self, scale: float, mode: str, distribution: str, in_axes: Axes | None, out_axes: Axes | None, seed: Any
     ):
         self.scale = scale
-        self.mode = one_of("mode", mode, MODES)
-        self.distribution = one_of("distribution", distribution, DISTRIBUTIONS)
+        self.mode = checked_option("mode", mode, MODES)
+        self.distribution = checked_option("distribution", distribution, DISTRIBUTIONS)
         if (in_axes is None) != (out_axes is None):
             raise ValueError(
                 f"in_axes, out_axes: got {in_axes!r} and {out_axes!r}, expected both or neither "
                 "(neither reads a Dense or Conv kernel, whose last two axes are inputs and outputs)."
             )
-        self.in_axes, self.out_axes = in_axes, out_axes
+        self.in_axes = None if in_axes is None else checked_axes("in_axes", in_axes)
+        self.out_axes = None if out_axes is None else checked_axes("out_axes", out_axes)
         self.seed = checked_seed(seed)
 
     input_axes = property(lambda self: self.in_axes)
@@ -187,6 +190,7 @@ class ScaledVariance(Cloneable, keras.initializers.VarianceScaling):
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> keras.KerasTensor:
         """A kernel of `shape`, in `dtype` or Keras' default."""
+        shape = checked_shape(shape)
         return draw(shape, self.variance(self.fans(shape)), self.distribution, dtype, self.seed)
 
     @classmethod

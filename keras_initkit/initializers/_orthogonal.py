@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit._checks import checked_count, checked_number
+from keras_initkit._checks import checked_axes, checked_count, checked_number, checked_option
 from keras_initkit.initializers._base import CONVOLUTION, ShapedInitializer, at_centre
-from keras_initkit.initializers._core import PACKAGE, Seed, checked_seed, draw, one_of
+from keras_initkit.initializers._core import PACKAGE, Seed, checked_seed, draw, restored
 from keras_initkit.theory._activations import Activation
 from keras_initkit.theory._fans import Axes
 from keras_initkit.theory._gains import DIRECTIONS, gain
@@ -73,19 +73,15 @@ class ScaledOrthogonal(ShapedInitializer):
     def __init__(
         self, activation: Activation = "linear", direction: str = "forward", out_axes: Axes = -1, seed: Any = None
     ):
-        if isinstance(activation, dict):  # from a configuration
-            activation = keras.saving.deserialize_keras_object(activation)
-        axes = out_axes if isinstance(out_axes, Sequence) and not isinstance(out_axes, str) else [out_axes]
-        if not all(isinstance(axis, int) for axis in axes):
-            raise ValueError(f"out_axes: got {out_axes!r}, expected an integer or a sequence of integers.")
-        self.activation, self.out_axes = activation, out_axes
-        self.direction = one_of("direction", direction, DIRECTIONS)
+        activation = restored(activation)
+        self.activation, self.out_axes = activation, checked_axes("out_axes", out_axes)
+        self.direction = checked_option("direction", direction, DIRECTIONS)
         self.gain = gain(activation, direction)
         self.seed = checked_seed(seed)
 
     def _order(self, shape: tuple[int, ...]) -> tuple[list[int], int]:
         """The kernel's axes, inputs first, and how many of them are inputs."""
-        axes = (self.out_axes,) if isinstance(self.out_axes, int) else tuple(self.out_axes)
+        axes = (self.out_axes,) if isinstance(self.out_axes, int) else self.out_axes
         out = [axis % len(shape) for axis in axes if -len(shape) <= axis < len(shape)]
         if len(set(out)) != len(axes) or not 0 < len(out) < len(shape):
             raise ValueError(

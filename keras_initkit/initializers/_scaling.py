@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from keras_initkit._checks import checked_count
-from keras_initkit.initializers._core import PACKAGE, ScaledVariance, one_of
+from keras_initkit._checks import checked_count, checked_option
+from keras_initkit.initializers._core import PACKAGE, ScaledVariance, restored
 from keras_initkit.theory._activations import Activation
 from keras_initkit.theory._critical import critical_point
 from keras_initkit.theory._fans import Axes, Fans
@@ -58,10 +58,9 @@ class ActivationScaling(ScaledVariance):
         out_axes: Axes | None = None,
         seed: Any = None,
     ):
-        if isinstance(activation, dict):  # from a configuration
-            activation = keras.saving.deserialize_keras_object(activation)
+        activation = restored(activation)
         self.activation = activation
-        self.direction = one_of("direction", direction, (*DIRECTIONS, "compromise"))
+        self.direction = checked_option("direction", direction, (*DIRECTIONS, "compromise"))
         if direction == "compromise":
             scale = 2 / sum(gain(activation, each) ** -2 for each in DIRECTIONS)
         else:
@@ -116,7 +115,7 @@ class RandomWalk(ScaledVariance):
     def __init__(
         self, activation: str = "relu", in_axes: Axes | None = None, out_axes: Axes | None = None, seed: Any = None
     ):
-        self.activation = one_of("activation", activation, ("relu", "linear"))
+        self.activation = checked_option("activation", activation, ("relu", "linear"))
         scale = 2.0 if activation == "relu" else 1.0
         super().__init__(scale, "fan_in", "untruncated_normal", in_axes, out_axes, seed)
 
@@ -166,7 +165,7 @@ class DepthScaling(ScaledVariance):
         seed: Any = None,
     ):
         self.n_layers = checked_count("n_layers", n_layers)
-        self.rule = one_of("rule", rule, ("residual", "small", "wang"))
+        self.rule = checked_option("rule", rule, ("residual", "small", "wang"))
         self.width = width if width is None else checked_count("width", width)
         scale = {"residual": 1 / (2 * self.n_layers), "small": 1.0, "wang": 4 / self.n_layers**2}[rule]
         super().__init__(scale, "fan_in", distribution, in_axes, out_axes, seed)
@@ -213,8 +212,8 @@ class Critical(ScaledVariance):
         out_axes: Axes | None = None,
         seed: Any = None,
     ):
-        if isinstance(activation, dict):  # from a configuration
-            activation = keras.saving.deserialize_keras_object(activation)
-        self.activation, self.sigma_b, self.q = activation, sigma_b, q
+        activation = restored(activation)
         scale = critical_point(activation, sigma_b, q).sigma_w ** 2
+        self.activation = activation
+        self.sigma_b, self.q = (None if each is None else float(each) for each in (sigma_b, q))
         super().__init__(scale, "fan_in", distribution, in_axes, out_axes, seed)

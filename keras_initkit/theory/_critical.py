@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 
+from keras_initkit._checks import checked_number
 from keras_initkit.theory._activations import Activation, evaluate, keras_name, resolve
 from keras_initkit.theory._gains import expectation
 
@@ -54,10 +54,10 @@ def critical_point(activation: Activation, sigma_b: float | None = None, q: floa
     function = resolve(activation)
     if sigma_b is not None and q is not None:
         raise ValueError(f"sigma_b, q: got {sigma_b!r} and {q!r}, expected one of them; either gives the other.")
-    if q is not None and not (isinstance(q, Real) and 0 < q < math.inf):
-        raise ValueError(f"q: got {q!r}, expected a positive variance.")
-    if sigma_b is not None and not (isinstance(sigma_b, Real) and 0 <= sigma_b < math.inf):
-        raise ValueError(f"sigma_b: got {sigma_b!r}, expected a standard deviation of 0 or more.")
+    if q is not None:
+        q = checked_number("q", q, above=0)
+    if sigma_b is not None:
+        sigma_b = checked_number("sigma_b", sigma_b, least=0)
     # Layers clone their initializers. Only Keras' own functions are sure to stay as they are: a layer's slope may be
     # trained, and a closure may see other values.
     find = _remembered if keras_name(function) else _find
@@ -71,8 +71,8 @@ _GRID = np.logspace(-6, 3, 10)
 
 def _find(function: Callable, sigma_b: float | None, q: float | None) -> CriticalPoint:
     if q is not None:
-        return _at(function, float(q))
-    return _biased(function, float(sigma_b)) if sigma_b else _unbiased(function)
+        return _at(function, q)
+    return _biased(function, sigma_b) if sigma_b else _unbiased(function)
 
 
 _remembered = functools.lru_cache(maxsize=64)(_find)

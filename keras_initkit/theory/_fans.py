@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
 from typing import NamedTuple
+
+from keras_initkit._checks import checked_axes, checked_shape
 
 
 class Fans(NamedTuple):
@@ -48,18 +49,17 @@ def compute_fans(shape: Sequence[int], in_axes: Axes = -2, out_axes: Axes = -1, 
 
     Source: Glorot and Bengio 2010 (dense layers); He et al. 2015, section 2.2 (receptive field).
     """
-    shape = tuple(int(size) for size in shape)
-    if any(size < 0 for size in shape):
-        raise ValueError(f"shape: got {shape}, expected sizes of 0 or more.")
-    if len(shape) < 2 and (in_axes, out_axes) == (-2, -1):
-        size = float(math.prod(shape))
-        return Fans(size, size)
+    shape = checked_shape(shape)
+    groups = {"in_axes": in_axes, "out_axes": out_axes, "batch_axes": batch_axes}
+    axes_by_role = {role: checked_axes(role, axes) for role, axes in groups.items()}
+    if len(shape) < 2 and (axes_by_role["in_axes"], axes_by_role["out_axes"]) == (-2, -1):
+        axes_by_role |= {"in_axes": (), "out_axes": ()}
     roles: dict[int, str] = {}
     products = {}
-    for role, axes in (("in_axes", in_axes), ("out_axes", out_axes), ("batch_axes", batch_axes)):
+    for role, axes in axes_by_role.items():
         products[role] = 1
-        for axis in (axes,) if isinstance(axes, int) else tuple(axes):
-            if not isinstance(axis, Integral) or not -len(shape) <= axis < len(shape):
+        for axis in (axes,) if isinstance(axes, int) else axes:
+            if not -len(shape) <= axis < len(shape):
                 raise ValueError(
                     f"{role}: got axis {axis!r} for a kernel of shape {shape}, "
                     f"expected an axis from {-len(shape)} to {len(shape) - 1}."

@@ -13,6 +13,7 @@ import math
 
 import numpy as np
 
+from keras_initkit._checks import checked_option
 from keras_initkit.theory._activations import Activation, activation_range, evaluate, keras_name, resolve
 from keras_initkit.theory._quadrature import sample
 
@@ -61,8 +62,7 @@ def gain(activation: Activation, direction: str = "forward") -> float:
 
     PyTorch's `calculate_gain` differs where its values were set by convention: tanh 5/3, sigmoid 1, selu 3/4.
     """
-    if direction not in DIRECTIONS:
-        raise ValueError(f"direction: got {direction!r}, expected one of {DIRECTIONS}.")
+    checked_option("direction", direction, DIRECTIONS)
     function = resolve(activation)
     known = keras_name(function)
     if known in _SECOND_MOMENTS:

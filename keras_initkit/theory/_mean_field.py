@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from keras_initkit._checks import checked_number
 from keras_initkit.theory._activations import Activation, resolve
 from keras_initkit.theory._correlation import HermiteSeries
 from keras_initkit.theory._gains import expectation
@@ -75,7 +75,7 @@ def variance_map(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -
     Source: Poole et al. 2016, eq. 3; Schoenholz et al. 2017, eq. 2.
     """
     function = resolve(activation)
-    weights, biases = _checked("sigma_w", sigma_w) ** 2, _checked("sigma_b", sigma_b) ** 2
+    weights, biases = checked_number("sigma_w", sigma_w, least=0) ** 2, checked_number("sigma_b", sigma_b, least=0) ** 2
     return lambda q: weights * expectation(function, variance=q) + biases
 
 
@@ -102,7 +102,7 @@ def correlation_map(
     Source: Poole et al. 2016, eq. 5; Cho and Saul 2009 (relu).
     """
     function = resolve(activation)
-    weights, biases = _checked("sigma_w", sigma_w) ** 2, _checked("sigma_b", sigma_b) ** 2
+    weights, biases = checked_number("sigma_w", sigma_w, least=0) ** 2, checked_number("sigma_b", sigma_b, least=0) ** 2
     series = HermiteSeries(sample(function, variance=settled(activation, sigma_w, sigma_b, q)))
     after = weights * series.mean_square + biases
     if not 0 < after < math.inf:
@@ -162,12 +162,6 @@ def fixed_point(activation: Activation, sigma_w: float, sigma_b: float = 0.0) ->
     return float(brentq(lambda each: step(each) - each, *sorted([beyond, q]), xtol=1e-300, rtol=1e-12))
 
 
-def _checked(name: str, sigma: float) -> float:
-    if not (isinstance(sigma, Real) and 0 <= sigma < math.inf):
-        raise ValueError(f"{name}: got {sigma!r}, expected a standard deviation of 0 or more.")
-    return float(sigma)
-
-
 def _correlations(values: Any) -> np.ndarray:
     array = np.asarray(values, "float64")
     if not (np.abs(array) <= 1 + 1e-9).all():
@@ -177,12 +171,10 @@ def _correlations(values: Any) -> np.ndarray:
 
 def settled(activation: Activation, sigma_w: float, sigma_b: float, q: float | None) -> float:
     """The given variance or else that of the fixed point, away from 0 and infinity."""
-    _checked("sigma_w", sigma_w), _checked("sigma_b", sigma_b)
+    checked_number("sigma_w", sigma_w, least=0), checked_number("sigma_b", sigma_b, least=0)
     if q is None:
         q = fixed_point(activation, sigma_w, sigma_b)
-    if not (isinstance(q, Real) and q >= 0):
-        raise ValueError(f"q: got {q!r}, expected a variance of 0 or more.")
-    return float(min(max(q, SMALL), LARGE))
+    return min(max(q if q == math.inf else checked_number("q", q, least=0), SMALL), LARGE)
 
 
 def variance_slope(activation: Activation, sigma_w: float, q: float) -> float:

@@ -140,7 +140,7 @@ def test_second_projections_of_attention():
     [
         (lambda: ActivationScaling(direction="up"), "direction: got 'up', expected one of 'forward', 'backward', 'com"),
         (lambda: RandomWalk("tanh"), "activation: got 'tanh', expected one of 'relu', 'linear'"),
-        (lambda: DepthScaling(0), "n_layers: got 0, expected an integer of 1 or more"),
+        (lambda: DepthScaling(0), "n_layers: got 0, expected a positive integer"),
         (lambda: DepthScaling(2.5), "n_layers: got 2.5"),
         (lambda: DepthScaling(rule="big"), "rule: got 'big', expected one of 'residual', 'small', 'wang'"),
         (lambda: DepthScaling(width=0), "width: got 0"),
@@ -149,7 +149,7 @@ def test_second_projections_of_attention():
         (lambda: Critical("relu", sigma_b=0.1), "sigma_b: got 0.1, with which relu has no stable critical point"),
         (lambda: Critical("softmax"), "softmax does not act on each element by itself"),
         (lambda: Siren(first="yes"), "first: got 'yes', expected True or False"),
-        (lambda: Siren(omega_0=-1), "omega_0: got -1, expected a finite number and above 0"),
+        (lambda: Siren(omega_0=-1), "omega_0: got -1, expected a finite number above 0"),
     ],
 )
 def test_bad_input(make, message):

@@ -62,7 +62,7 @@ class Correct(Cloneable, keras.initializers.Initializer):
 
     def values(self, shape, dtype="float32", seed=None):
         if min(shape) < 0:
-            raise ValueError(f"shape: got {shape}, expected sizes of 0 or more.")
+            raise ValueError(f"shape: got {shape}, expected a sequence of integers of at least 0.")
         options = {"dtype": dtype, "seed": fresh_seed(self.seed) if seed is None else seed}
         return keras.random.truncated_normal(shape, 0.0, self.stddev(shape) / TRUNCATED, **options)
 
@@ -115,7 +115,7 @@ class CorrectUniform(Correct):
 
     def values(self, shape, dtype="float32", seed=None):
         if min(shape) < 0:
-            raise ValueError(f"shape: got {shape}, expected sizes of 0 or more.")
+            raise ValueError(f"shape: got {shape}, expected a sequence of integers of at least 0.")
         return keras.random.uniform(shape, -self.limit(shape), self.limit(shape), dtype, fresh_seed(self.seed))
 
 

@@ -55,12 +55,34 @@ def test_the_fan_is_the_number_of_terms():
     ("arguments", "message"),
     [
         ({"in_axes": 2}, r"in_axes: got axis 2 for a kernel of shape \(3, 4\), expected an axis from -2 to 1"),
-        ({"in_axes": "a"}, r"in_axes: got axis 'a' for a kernel of shape \(3, 4\)"),
+        ({"in_axes": "a"}, r"in_axes: got 'a', expected an integer or a sequence of integers"),
         ({"in_axes": 0, "out_axes": -2}, r"out_axes: axis 0 of a kernel of shape \(3, 4\) is in in_axes already"),
         ({"batch_axes": 1}, r"batch_axes: axis 1 of .* is in out_axes already; give each axis one role"),
-        ({"shape": (3, -1)}, r"shape: got \(3, -1\), expected sizes of 0 or more"),
+        ({"shape": (3, -1)}, r"shape: got \(3, -1\), expected a sequence of integers of at least 0"),
     ],
 )
 def test_bad_axes(arguments, message):
     with pytest.raises(ValueError, match=message):
         compute_fans(**{"shape": (3, 4), **arguments})
+
+
+@pytest.mark.parametrize("shape", [(2.7, 3.2), "35", (None, 5), None, 5, (3, True), {3: 4}])
+def test_what_is_no_shape(shape):
+    with pytest.raises(ValueError, match=r"shape: got (?s:.*)expected a sequence of integers of at least 0"):
+        compute_fans(shape)
+
+
+@pytest.mark.parametrize("axes", [False, None, 0.0, "0", [None], {0: 1}])
+@pytest.mark.parametrize("role", ["in_axes", "out_axes", "batch_axes"])
+def test_what_are_no_axes(role, axes):
+    with pytest.raises(ValueError, match=f"{role}: got .*expected an integer or a sequence of integers"):
+        compute_fans((2, 3, 4), **{role: axes})
+
+
+def test_axes_of_a_vector():
+    with pytest.raises(
+        ValueError, match=r"batch_axes: got axis 9 for a kernel of shape \(7,\), expected an axis from -1"
+    ):
+        compute_fans((7,), batch_axes=9)
+    assert compute_fans((7,), batch_axes=0) == (1, 1)  # seven kernels of one element
+    assert compute_fans(np.array([7, 3]), np.int64(0), range(1, 2)) == (7, 3)

@@ -232,12 +232,12 @@ def test_depth_scales_in_closed_form():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: variance_map("relu", -1.0), r"sigma_w: got -1\.0, expected a standard deviation of 0 or more"),
-        (lambda: variance_map("relu", 1.0, math.inf), r"sigma_b: got inf, expected a standard deviation"),
+        (lambda: variance_map("relu", -1.0), r"sigma_w: got -1\.0, expected a finite number of at least 0"),
+        (lambda: variance_map("relu", 1.0, math.inf), r"sigma_b: got inf, expected a finite number"),
         (lambda: variance_map("rely", 1.0), r"Keras knows none called 'rely'\. Did you mean"),
         (lambda: chi_1("relu", "one"), r"sigma_w: got 'one', expected"),
-        (lambda: chi_1("relu", 1.0, q=-1.0), r"q: got -1\.0, expected a variance of 0 or more"),
-        (lambda: chi_1("relu", 1.0, q=math.nan), r"q: got nan, expected a variance"),
+        (lambda: chi_1("relu", 1.0, q=-1.0), r"q: got -1\.0, expected a finite number of at least 0"),
+        (lambda: chi_1("relu", 1.0, q=math.nan), r"q: got nan, expected a finite number"),
         (lambda: covariance("relu", [0.0, 1.1]), r"correlation: got \[0\.0, 1\.1\], expected numbers from -1 to 1"),
         (lambda: correlation_map("relu", 1.0, q=1.0)(math.nan), r"correlation: got nan, expected numbers"),
         (
