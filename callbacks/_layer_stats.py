@@ -17,9 +17,9 @@ from keras_initkit.callbacks._run_log import histograms_of, log_in
 from keras_initkit.callbacks._schedule import schedule
 from keras_initkit.capture.backends import step_meter, writes_logs
 from keras_initkit.capture.step._reduction import DEFAULT_SAMPLE, MeasurementSpec
-from keras_initkit.report._render_history import figure_over
+from keras_initkit.report._render_figures import draw_history
 from keras_initkit.report._report import SignalReport
-from keras_initkit.report._scalars import checked_statistics, kinds_of
+from keras_initkit.report._scalars import check_statistics, needed_kinds
 from keras_initkit.structure._layer_paths import weighted_layers
 from keras_initkit.structure._selection import Layers, select
 
@@ -63,8 +63,9 @@ class LayerStatsCallback(keras.callbacks.Callback):
             run together.
         layers: which layers: a name or path, a compiled regular expression (searched in the path), a layer, a
             predicate of the layer, or a list of these; `None` is all that have weights.
-        statistics: names of the above; `None` is all but those of pre-activations, which cost most: TensorFlow
-            computes a product twice where reading it would keep it from being fused with what follows.
+        statistics: names of the above, or of statistics that `register_statistic` added; `None` is all of the above
+            but those of pre-activations, which cost most: TensorFlow computes a product twice where reading it would
+            keep it from being fused with what follows.
         histogram_freq: number of epochs between histograms of outputs, weights and the gradients of both, taken
             at an epoch's first measured step; 0 is none.
         sample_size: number of elements of each tensor that moments are taken of, spread over the batch: the
@@ -96,7 +97,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self.update_freq = update_freq
         self.layers = layers
-        self.statistics = checked_statistics(statistics)
+        self.statistics = check_statistics(statistics)
         self.histogram_freq = _options.checked_histogram_freq(histogram_freq)
         self.sample_size = _options.checked_sample_size(sample_size)
         self.on_finding = _options.checked_on_finding(on_finding)
@@ -139,12 +140,12 @@ class LayerStatsCallback(keras.callbacks.Callback):
         """
         if not self.reports:
             raise ValueError("plot: got a callback without a measured step, expected one that `fit` has run with.")
-        return figure_over(self.reports, self._name())
+        return draw_history(self.reports, self._name())
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Opens the log while the user can still act on an error."""
         if self._metered is not self.model:
-            reading = MeasurementSpec(kinds_of(self.statistics), self.sample_size)
+            reading = MeasurementSpec(needed_kinds(self.statistics), self.sample_size)
             self._meter, self._metered = step_meter(self.model, self._chosen, reading), self.model
             self._watch.begin_another(self.reports)
         if self.model.built and all(layer.built for layer in self.model.layers):
@@ -182,7 +183,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         rows = self._meter.collect() if self._measuring else []
         if not rows:
             return
-        report = SignalReport.of_step(self._steps - 1, self._epoch, rows)
+        report = SignalReport.from_step(self._steps - 1, self._epoch, rows)
         self.reports.append(report)
         self._write(lambda log: log.scalars(report.step, report.scalars(self.statistics)))
         if self._with_histograms:

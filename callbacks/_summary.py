@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from keras_initkit.report._render_history import figure_over
+from keras_initkit.report._render_figures import draw_history
 from keras_initkit.report._report import SignalReport
 
 PICTURE, TEXT, FINDINGS = "layers/variance", "layers/summary", "layers/findings"
@@ -17,7 +17,7 @@ _EXTREMES = {"activations": "activation_variance", "gradients at the outputs": "
 def picture_of(reports: Sequence[SignalReport], model: str) -> bytes:
     """The heat maps of `LayerStatsCallback.plot` as a PNG file."""
     file = io.BytesIO()
-    figure_over(reports, model).savefig(file, format="png", dpi=100)
+    draw_history(reports, model).savefig(file, format="png", dpi=100)
     return file.getvalue()
 
 

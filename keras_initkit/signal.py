@@ -1,8 +1,6 @@
-"""What the signal in a model does: the one place where a model is measured."""
+"""Reports of what was measured in a model, and the statistics in them."""
 
-from keras_initkit.report._report import SignalReport
-from keras_initkit.report._rows import TensorStats
-from keras_initkit.statistics._moments import Moments
-from keras_initkit.statistics._tap import Tap
+from keras_initkit.report import STATISTICS, SignalReport, TensorStats, register_statistic
+from keras_initkit.statistics import KINDS, Moments, Tap
 
-__all__ = ["Moments", "SignalReport", "Tap", "TensorStats"]
+__all__ = ["KINDS", "STATISTICS", "Moments", "SignalReport", "Tap", "TensorStats", "register_statistic"]

@@ -34,7 +34,7 @@ class OutputGradients:
         def reader(place: int) -> Any:
             def read(gradient: np.ndarray | None) -> None:
                 if gradient is not None:
-                    self._variances[place] = Moments.of(gradient).variance
+                    self._variances[place] = Moments.from_array(gradient).variance
 
             return read
 

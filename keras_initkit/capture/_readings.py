@@ -9,7 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.report._rows import TensorStats, tensor_stats
+from keras_initkit.report._rows import TensorStats
+from keras_initkit.report._scalars import first_nonfinite
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._moments import Moments
 from keras_initkit.statistics._tap import KINDS, SIGNALS, Tap
@@ -31,7 +32,7 @@ class Readings:
         self._ranges = {path: output_limits(layer) for path, layer in layers.items()}
         self._rows: dict[Tap, TensorStats] = {}
         self._unreadable: dict[str, None] = {}
-        self._first_nonfinite: str | None = None
+        self._broken_data: str | None = None
         self._extra: list[str] = []
 
     def read(self, tap: Tap, values: np.ndarray | None) -> None:
@@ -43,17 +44,13 @@ class Readings:
             values = values.astype("float64") / self._scale
         layer = self._layers[tap.layer]
         channels_first = getattr(layer, "data_format", None) == "channels_first"
-        self._rows[tap] = row = tensor_stats(
+        self._rows[tap] = TensorStats.from_array(
             tap,
             values,
             type(layer).__name__,
             limits=self._ranges[tap.layer],
             units_axis=1 if channels_first and values.ndim > 2 else -1,
         )
-        if row.moments.nonfinite and self._first_nonfinite is None:
-            place = f"{tap.kind} {tap.name}".strip().replace("_", " ")
-            call = f" (call {tap.call})" if tap.call else ""
-            self._first_nonfinite = f"the {place} of {tap.layer}{call}: {row.moments.nonfinite} of {row.moments.count}"
 
     def read_data(self, x: Any) -> None:
         """Looks for what is not finite in the data itself."""
@@ -62,9 +59,9 @@ class Readings:
                 continue
             values = keras.ops.convert_to_numpy(each)
             finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-            if not finite.all() and self._first_nonfinite is None:
+            if not finite.all() and self._broken_data is None:
                 name = f" {place}" if len(keras.tree.flatten(x)) > 1 else ""
-                self._first_nonfinite = f"the data, input{name}, example {int(np.argmin(finite))}"
+                self._broken_data = f"the data, input{name}, example {int(np.argmin(finite))}"
 
     def read_weights(self) -> None:
         """Reads the weights, each with the layer that holds it."""
@@ -90,8 +87,14 @@ class Readings:
     def notes(self) -> list[str]:
         """What a reader of the rows has to know."""
         notes = list(self._extra)
-        if self._first_nonfinite is not None:
-            notes.insert(0, f"NaN or infinity first appears in {self._first_nonfinite}.")
+        row = first_nonfinite(self._ordered_rows())
+        if self._broken_data is not None:
+            notes.insert(0, f"NaN or infinity first appears in {self._broken_data}.")
+        elif row is not None:
+            place = f"{row.tap.kind} {row.tap.name}".strip().replace("_", " ")
+            call = f" (call {row.tap.call})" if row.tap.call else ""
+            count = f"{row.moments.nonfinite} of {row.moments.count}"
+            notes.insert(0, f"NaN or infinity first appears in the {place} of {row.tap.layer}{call}: {count}.")
         if self._unreadable:
             notes.append(f"Inside a traced function, a loop or a scan, so not read: {', '.join(self._unreadable)}.")
         return notes
@@ -102,7 +105,13 @@ class Readings:
         return {tap: row.moments for tap, row in self._rows.items()}
 
     def rows(self, expected: Mapping[Tap, Expected]) -> tuple[TensorStats, ...]:
-        """The rows, layers in the order in which they were called, each with what is expected of it."""
+        """Returns the rows, layers in the order in which they were called, each with what is expected of it."""
+        return tuple(
+            replace(row, gradient_ratio=self._gradient_ratio(row.tap), predicted=expected.get(row.tap))
+            for row in self._ordered_rows()
+        )
+
+    def _ordered_rows(self) -> list[TensorStats]:
         called = dict.fromkeys(tap.layer for tap in self._rows if tap.call is not None)
         order = {path: place for place, path in enumerate([*called, *(p for p in self._layers if p not in called)])}
 
@@ -113,10 +122,7 @@ class Readings:
             layer, call, kind = order[tap.layer], tap.call or 0, KINDS.index(tap.kind)
             return layer, tap.call is None, call, number, kind, len(tap.name), tap.name
 
-        rows = [self._rows[tap] for tap in sorted(self._rows, key=place)]
-        return tuple(
-            replace(row, gradient_ratio=self._gradient_ratio(row.tap), predicted=expected.get(row.tap)) for row in rows
-        )
+        return [self._rows[tap] for tap in sorted(self._rows, key=place)]
 
     def _gradient_ratio(self, tap: Tap) -> float | None:
         """The standard deviation of an output's gradient over that of the gradients at the same call's inputs."""

@@ -7,42 +7,36 @@ from collections.abc import Iterator, Sequence
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding
 from keras_initkit.report._report import SignalReport
+from keras_initkit.report._scalars import first_nonfinite
 
-# Where a NaN shows first within one step: it flows forward, back, and into the weights.
-_FLOW = ("weight", "input", "pre_activation", "output")
-_BACK = ("output_gradient", "pre_activation_gradient", "input_gradient", "weight_gradient")
+_FORWARD = ("weight", "input", "pre_activation", "output")
 
 
 def nonfinite(evidence: Evidence) -> Iterator[Finding]:
-    """NaN or infinity: the first step since which it is there, and in it the first layer in the order of flow.
+    """Finds NaN or infinity: the first step since which it is there, and in it the first tensor of the step.
 
-    Rule: any element that is not finite in the last report. No threshold: one is enough to end training. A layer's
-    weights count before its output, outputs before gradients (which come in the reverse order), gradients before
-    updates. Under loss scaling, which tries scales until gradients overflow, three reports in a row.
+    Rule: any element that is not finite in the last report. No threshold: one is enough to end training. The first
+    tensor is that of `report.first_nonfinite`: weights, outputs forward, gradients backward, updates. Under loss
+    scaling, which tries scales until gradients overflow, three reports in a row.
     """
     begin = first_of_the_last_nonfinite(evidence.reports)
     trial = evidence.structure is not None and evidence.structure.scales_loss and begin + 3 > len(evidence.reports)
     if begin == len(evidence.reports):
         return
-    readings = evidence.readings[begin]
-    forward, backward = list(readings.values()), list(readings.values())[::-1]
-    places = [(reading, kind) for reading in forward for kind in _FLOW]
-    if not trial:
-        places += [(reading, kind) for reading in backward for kind in _BACK]
-        places += [(reading, "weight_update") for reading in forward]
-    for reading, kind in places:
-        rows = reading.rows.get(kind, [])
-        count = sum(row.moments.nonfinite for row in rows)
-        if count:
-            yield Finding(
-                "nonfinite",
-                reading.layer,
-                evidence.reports[begin].step,
-                "error",
-                {"tensor": kind, "nonfinite": count, "healthy": "every element finite"},
-                _REMEDIES.get(kind, _REMEDIES["output"]),
-            )
-            return
+    report = evidence.reports[begin]
+    first = first_nonfinite([row for row in report.rows if not trial or row.tap.kind in _FORWARD])
+    if first is None:
+        return
+    kind, layer = first.tap.kind, first.tap.layer
+    count = sum(row.moments.nonfinite for row in evidence.readings[begin][layer].rows[kind])
+    yield Finding(
+        "nonfinite",
+        layer,
+        report.step,
+        "error",
+        {"tensor": kind, "nonfinite": count, "healthy": "every element finite"},
+        _REMEDIES.get(kind, _REMEDIES["output"]),
+    )
 
 
 def first_of_the_last_nonfinite(reports: Sequence[SignalReport]) -> int:

@@ -1,6 +1,7 @@
-"""What was measured: rows, reports, files and renderings."""
+"""What was measured: reports, their statistics by layer, files and renderings."""
 
 from keras_initkit.report._report import SignalReport
 from keras_initkit.report._rows import TensorStats
+from keras_initkit.report._scalars import STATISTICS, register_statistic
 
-__all__ = ["SignalReport", "TensorStats"]
+__all__ = ["STATISTICS", "SignalReport", "TensorStats", "register_statistic"]

@@ -1,4 +1,4 @@
-"""A report as plain data, and in files."""
+"""A report as plain data and in files."""
 
 from __future__ import annotations
 
@@ -6,30 +6,39 @@ import csv
 import json
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from keras_initkit.report._data import ReportData
+from keras_initkit.report._rows import TensorStats
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._moments import Moments
 from keras_initkit.statistics._tap import KINDS, Tap
 
-if TYPE_CHECKING:
-    from keras_initkit.report._report import SignalReport
-from keras_initkit.report._rows import TensorStats
-
 FORMAT, VERSION = "keras_initkit signal report", 1
-_SHARES = ("saturated", "dead_units", "saturated_units", "effective_rank", "gradient_ratio")
+_NUMBERS = ("saturated", "dead_units", "saturated_units", "effective_rank", "gradient_ratio")
 COLUMNS = (
     *Tap._fields,
     *("layer_type", "shape"),
     *Moments().to_dict(),
     *("variance", "stddev", "zero_fraction"),
-    *_SHARES,
+    *_NUMBERS,
     *("predicted_mean", "predicted_variance"),
 )
 
 
-def row_to_dict(row: TensorStats) -> dict[str, Any]:
-    """One row as plain data: `None` is what was not asked or does not apply."""
+def report_to_dict(report: ReportData) -> dict[str, Any]:
+    """Returns the whole report as plain data."""
+    return {
+        "model": report.model,
+        "step": report.step,
+        "epoch": report.epoch,
+        "notes": list(report.notes),
+        "rows": [_row_to_dict(row) for row in report.rows],
+    }
+
+
+def _row_to_dict(row: TensorStats) -> dict[str, Any]:
+    """Returns one row as plain data; `None` is what was not measured or does not apply."""
     moments, predicted = row.moments, row.predicted
     return {
         **row.tap._asdict(),
@@ -39,16 +48,16 @@ def row_to_dict(row: TensorStats) -> dict[str, Any]:
         "variance": moments.variance,
         "stddev": moments.stddev,
         "zero_fraction": moments.zero_fraction,
-        **{name: getattr(row, name) for name in _SHARES},
+        **{name: getattr(row, name) for name in _NUMBERS},
         "predicted_mean": None if predicted is None else predicted.mean,
         "predicted_variance": None if predicted is None else predicted.variance,
         "histogram": None if row.histogram is None else [list(part) for part in row.histogram],
     }
 
 
-def write_csv(report: SignalReport, path: str | os.PathLike) -> None:
-    """A line for each tensor; an empty field is what was not asked or does not apply."""
-    rows = [row_to_dict(row) for row in report.rows]
+def write_csv(report: ReportData, path: str | os.PathLike) -> None:
+    """Writes a line for each tensor; a field is empty where something was not measured or does not apply."""
+    rows = [_row_to_dict(row) for row in report.rows]
     for row in rows:
         row["shape"] = None if row["shape"] is None else "x".join(map(str, row["shape"]))
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -57,9 +66,9 @@ def write_csv(report: SignalReport, path: str | os.PathLike) -> None:
         writer.writerows(rows)
 
 
-def write_json(report: SignalReport, path: str | os.PathLike) -> None:
-    """The whole report. What is `None` is left out, so that `null` can stand for NaN."""
-    data = report.to_dict()
+def write_json(report: ReportData, path: str | os.PathLike) -> None:
+    """Writes the whole report. What is `None` is left out, because `null` means NaN."""
+    data = report_to_dict(report)
     rows = [{key: value for key, value in row.items() if value is not None} for row in data.pop("rows")]
     content = json_safe({"format": FORMAT, "version": VERSION, **data, "rows": rows})
     with open(path, "w", encoding="utf-8") as file:
@@ -67,7 +76,7 @@ def write_json(report: SignalReport, path: str | os.PathLike) -> None:
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
-    """The arguments of the report that `write_json` wrote.
+    """Returns the arguments of the report that `write_json` wrote.
 
     Raises:
         ValueError: if the file holds no report, or one of a later version.
@@ -87,7 +96,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
         )
     try:
         return {
-            "rows": tuple(map(_arguments_of_row, data["rows"])),
+            "rows": tuple(map(_row_from_dict, data["rows"])),
             "step": int(data["step"]),
             "epoch": int(data["epoch"]),
             "model": str(data["model"]),
@@ -98,7 +107,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{os.fspath(path)!r} is a damaged signal report ({detail}); {expected}.") from error
 
 
-def _arguments_of_row(row: dict[str, Any]) -> dict[str, Any]:
+def _row_from_dict(row: dict[str, Any]) -> TensorStats:
     if row["kind"] not in KINDS:
         raise ValueError(f"kind {row['kind']!r}")
     moments = Moments(
@@ -110,7 +119,7 @@ def _arguments_of_row(row: dict[str, Any]) -> dict[str, Any]:
         zeros=int(row["zeros"]),
         nonfinite=int(row["nonfinite"]),
     )
-    arguments: dict[str, Any] = {name: _number(row[name]) for name in _SHARES if name in row}
+    arguments: dict[str, Any] = {name: _number(row[name]) for name in _NUMBERS if name in row}
     if "shape" in row:
         arguments["shape"] = tuple(row["shape"])
     if "predicted_mean" in row:
@@ -119,11 +128,11 @@ def _arguments_of_row(row: dict[str, Any]) -> dict[str, Any]:
         counts, edges = row["histogram"]
         arguments["histogram"] = (tuple(map(int, counts)), tuple(map(_number, edges)))
     tap = Tap(row["kind"], row["layer"], row.get("call"), row["name"])
-    return {"tap": tap, "moments": moments, "layer_type": row["layer_type"], **arguments}
+    return TensorStats(tap, moments, row["layer_type"], **arguments)
 
 
 def json_safe(value: Any) -> Any:
-    """Plain data as JSON can hold it: NaN as `null`, the infinities as `"Infinity"` and `"-Infinity"`."""
+    """Returns plain data as JSON can hold it: NaN as `null`, the infinities as `"Infinity"` and `"-Infinity"`."""
     if isinstance(value, dict):
         return {key: json_safe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -134,5 +143,5 @@ def json_safe(value: Any) -> Any:
 
 
 def _number(value: float | str | None) -> float:
-    """A number that `json_safe` wrote."""
+    """Reads a number that `json_safe` wrote."""
     return math.nan if value is None else float(value)

@@ -1,61 +1,75 @@
-"""A report as a figure: its lines as the plain numbers that `plots` takes."""
+"""Reports as figures: their numbers, drawn by `plots`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from keras_initkit.report._layer_rows import healthy_bands, lines_of
+from keras_initkit.report._data import ReportData, title
+from keras_initkit.report._health import healthy_bands
+from keras_initkit.report._layer_rows import read_layer_rows
+from keras_initkit.report._rows import TensorStats
+from keras_initkit.report._scalars import read_statistics
+from keras_initkit.statistics._host import Histogram
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from keras_initkit.report._report import SignalReport
-    from keras_initkit.report._rows import TensorStats
-    from keras_initkit.statistics._host import Histogram
+Series = list[float | None]
 
 
-def figure_of(report: SignalReport) -> Figure:
-    """Histograms of the layers' activations and variance by depth."""
+def draw_report(report: ReportData) -> Figure:
+    """Draws histograms of the layers' activations and the variance by depth."""
     from keras_initkit import plots
 
-    lines = lines_of(report)
-    outputs, gradients = [line.output for line in lines], [line.gradient for line in lines]
-    forward = _known(
-        {
-            "outputs": _variances(outputs),
-            "pre-activations": _variances([line.pre_activation for line in lines]),
-            "predicted outputs": _predicted(outputs),
-        }
-    )
-    backward = _known({"gradients": _variances(gradients), "predicted gradients": _predicted(gradients)})
-    when = f", epoch {report.epoch}, step {report.step}" if report.step or report.epoch else ""
+    rows = read_layer_rows(report)
+    outputs, gradients = [row.output for row in rows], [row.gradient for row in rows]
+    forward = {
+        "outputs": _variances(outputs),
+        "pre-activations": _variances([row.pre_activation for row in rows]),
+        "predicted outputs": _predicted_variances(outputs),
+    }
+    backward = {"gradients": _variances(gradients), "predicted gradients": _predicted_variances(gradients)}
     return plots.signal_by_depth(
-        [line.name for line in lines],
-        [_histogram(row) for row in outputs],
-        forward,
-        backward,
-        healthy_bands(lines),
-        f"Signal{f' of {report.model}' if report.model else ''}{when}",
+        [row.name for row in rows],
+        [_histogram(stats) for stats in outputs],
+        _without_empty(forward),
+        _without_empty(backward),
+        healthy_bands(rows),
+        title(report.model, data=report),
     )
 
 
-def _known(series: dict[str, list[float | None]]) -> dict[str, list[float | None]]:
-    """Those that have a value anywhere."""
+def draw_history(reports: Sequence[ReportData], model: str = "") -> Figure:
+    """Draws heat maps of the variance by layer and step, forward and backward.
+
+    Layers that have neither at any step, because only their weights were read, are left out.
+    """
+    from keras_initkit import plots
+
+    names = ("activation_variance", "activation_gradient_variance")
+    by_step = [read_statistics(report.rows, names) for report in reports]
+    measured = {layer for values in by_step for name in names for layer in values[name]}
+    layers = [layer for layer in dict.fromkeys(x for report in reports for x in report.layers) if layer in measured]
+    forward, backward = ([[values[name].get(layer) for values in by_step] for layer in layers] for name in names)
+    steps = [report.step for report in reports]
+    return plots.variance_over_training(layers, steps, forward, backward, title(model, " over training"))
+
+
+def _without_empty(series: Mapping[str, Series]) -> dict[str, Series]:
     return {name: values for name, values in series.items() if any(value is not None for value in values)}
 
 
-def _histogram(row: TensorStats | None) -> Histogram | None:
-    """The row's histogram; an empty one of a tensor that has no finite element to count."""
-    if row is None:
-        return None
-    if row.histogram is None and row.moments.nonfinite:
+def _histogram(stats: TensorStats | None) -> Histogram | None:
+    """Returns the histogram; an empty one for a tensor that has no finite element to count."""
+    if stats is not None and stats.histogram is None and stats.moments.nonfinite:
         return (0, 0), (0.0, 0.5, 1.0)
-    return row.histogram
+    return None if stats is None else stats.histogram
 
 
-def _variances(rows: list[TensorStats | None]) -> list[float | None]:
-    return [None if row is None else row.moments.variance for row in rows]
+def _variances(measured: Sequence[TensorStats | None]) -> Series:
+    return [None if stats is None else stats.moments.variance for stats in measured]
 
 
-def _predicted(rows: list[TensorStats | None]) -> list[float | None]:
-    return [None if row is None or row.predicted is None else row.predicted.variance for row in rows]
+def _predicted_variances(measured: Sequence[TensorStats | None]) -> Series:
+    return [None if stats is None or stats.predicted is None else stats.predicted.variance for stats in measured]

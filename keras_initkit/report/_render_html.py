@@ -5,21 +5,19 @@ from __future__ import annotations
 import base64
 import io
 from html import escape
-from typing import TYPE_CHECKING
 
-from keras_initkit.report._render_text import ALARM, OUTSIDE, grid_of
+from keras_initkit.report._data import ReportData
+from keras_initkit.report._render_figures import draw_report
+from keras_initkit.report._render_text import make_grid
 
-if TYPE_CHECKING:
-    from keras_initkit.report._report import SignalReport
-
-# Greys half transparent and colours of middle lightness, so that they stand on white and on black.
+# Half-transparent grays and colors of middle lightness can be read on white and on black.
 _LINE = "border-bottom:1px solid rgba(128,128,128,.35)"
-_MARKS = {"": "", ALARM: ";color:#e5484d;font-weight:bold", OUTSIDE: ";color:#c77700"}
+_MARKS = {"": "", "alarm": ";color:#e5484d;font-weight:bold", "outside": ";color:#c77700"}
 
 
-def html_of(report: SignalReport) -> str:
-    """The table, its notes, and the figure folded in."""
-    grid = grid_of(report)
+def render_html(report: ReportData) -> str:
+    """Returns the table, its notes, and the figure, which opens at a click."""
+    grid = make_grid(report)
 
     def cells(tag: str, texts: list[tuple[str, str]]) -> str:
         out = []
@@ -44,11 +42,11 @@ def html_of(report: SignalReport) -> str:
     )
 
 
-def _figure(report: SignalReport) -> str:
+def _figure(report: ReportData) -> str:
     if not report.rows:
         return ""
     buffer = io.BytesIO()
-    report.plot().savefig(buffer, format="png", dpi=80)
+    draw_report(report).savefig(buffer, format="png", dpi=80)
     data = base64.b64encode(buffer.getvalue()).decode()
     image = f'<img alt="signal by depth" style="max-width:100%" src="data:image/png;base64,{data}">'
     return f"<details><summary>picture</summary>{image}</details>"

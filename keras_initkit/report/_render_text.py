@@ -1,4 +1,4 @@
-"""A report as a table: for a terminal and for a notebook."""
+"""A report as a table, for a terminal and for a notebook."""
 
 from __future__ import annotations
 
@@ -6,55 +6,48 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from keras_initkit.report._layer_rows import (
-    Gap,
-    Line,
-    fold,
-    healthy_bands,
-    lines_of,
-    predicted_stddev,
-    stddev,
-)
+from keras_initkit.report._data import ReportData, title
+from keras_initkit.report._health import MARKS, Mark, healthy_bands, mark_stddev, mark_units
+from keras_initkit.report._layer_rows import Gap, LayerRow, fold, read_layer_rows
+from keras_initkit.report._rows import TensorStats
+from keras_initkit.report._tables import WIDTH, Column, make_table
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-    from keras_initkit.report._report import SignalReport
-
-WIDTH, MOST_NOTES = 100, 12
-ALARM, OUTSIDE = "alarm", "outside"  # 0 or not finite; outside the healthy band, or half the units lost
-_MARKS = ("", OUTSIDE, ALARM)
+MOST_NOTES = 12
+_STYLES: dict[Mark, str] = {"": "", "outside": "yellow", "alarm": "bold red"}
 
 
 class Cell(NamedTuple):
-    """Text of a table's cell and how it reads: `""`, `ALARM` or `OUTSIDE`."""
+    """Text of a cell, and whether it is healthy."""
 
     text: str
-    mark: str = ""
+    mark: Mark = ""
 
 
-class Column(NamedTuple):
-    """A column of numbers: its heading on two lines, a line's value, how it is written and how it reads."""
+class Quantity(NamedTuple):
+    """A column of numbers: its heading on two lines, a row's value, how it is written and whether it is healthy."""
 
     heading: tuple[str, str]
-    value: Callable[[Line], float | None]
+    value: Callable[[LayerRow], float | None]
     text: Callable[[float | None], str]
-    mark: Callable[[float], str] = lambda value: ""
+    mark: Callable[[float], Mark] = lambda value: ""
 
-    def cell(self, line: Line) -> Cell:
-        """The cell of one line."""
-        value = self.value(line)
+    def cell(self, row: LayerRow) -> Cell:
+        """Returns the cell of one row."""
+        value = self.value(row)
         return Cell("" if value is None else self.text(value), "" if value is None else self.mark(value))
 
-    def range_cell(self, lines: Sequence[Line]) -> Cell:
-        """Least and largest value of several lines, below each other."""
-        values = [value for line in lines if (value := self.value(line)) is not None]
+    def range_cell(self, rows: Sequence[LayerRow]) -> Cell:
+        """Returns the smallest and the largest value of several rows, below each other."""
+        values = [value for row in rows if (value := self.value(row)) is not None]
         if not values:
             return Cell("")
         ordered = sorted(values, key=lambda value: (not math.isfinite(value), value))
         low, high = ordered[0], ordered[-1]
-        return Cell(f"{self.text(low)}\n{self.text(high)}", max(map(self.mark, (low, high)), key=_MARKS.index))
+        return Cell(f"{self.text(low)}\n{self.text(high)}", max(map(self.mark, (low, high)), key=MARKS.index))
 
 
 class Grid(NamedTuple):
@@ -62,10 +55,10 @@ class Grid(NamedTuple):
 
     Args:
         title: what was measured.
-        headings: of all columns, two lines each; the first three are the layer, its type and its output's shape.
-        rows: the cells of each line. Lines that are left out have one row together, with the least and the
+        headings: two lines for each column; the first three are the layer, its type and its output's shape.
+        rows: the cells of each row. Rows that are left out have one row together, with the smallest and the
             largest value of each column.
-        notes: to be read under it.
+        notes: lines below the table.
     """
 
     title: str
@@ -74,108 +67,84 @@ class Grid(NamedTuple):
     notes: tuple[str, ...]
 
 
-def grid_of(report: SignalReport, folded: bool = True) -> Grid:
-    """The cells of a report's table; columns without any value are left out."""
-    lines = lines_of(report)
-    columns = [column for column in _columns(lines) if any(column.value(line) is not None for line in lines)]
-    rows = []
-    for line in fold(lines) if folded else lines:
-        if isinstance(line, Gap):
-            about = [f"... {len(line.lines)} more, from\n... to", "", ""]
-            numbers = [column.range_cell(line.lines) for column in columns]
+def make_grid(report: ReportData, folded: bool = True) -> Grid:
+    """Returns the cells of a report's table, without the columns that have no value."""
+    layers = read_layer_rows(report)
+    quantities = [each for each in _quantities(layers) if any(each.value(row) is not None for row in layers)]
+    cells = []
+    for row in fold(layers) if folded else layers:
+        if isinstance(row, Gap):
+            about = [f"... {len(row.rows)} more, from\n... to", "", ""]
+            numbers = [each.range_cell(row.rows) for each in quantities]
         else:
-            about = [line.name, line.row.layer_type, "x".join(map(str, line.row.shape or ()))]
-            numbers = [column.cell(line) for column in columns]
-        rows.append([*map(Cell, about), *numbers])
-    headings = [("", "layer"), ("", "type"), ("", "shape"), *(column.heading for column in columns)]
+            about = [row.name, row.main.layer_type, "x".join(map(str, row.main.shape or ()))]
+            numbers = [each.cell(row) for each in quantities]
+        cells.append([*map(Cell, about), *numbers])
+    headings = [("", "layer"), ("", "type"), ("", "shape"), *(each.heading for each in quantities)]
     notes = report.notes
     if len(notes) > MOST_NOTES:
         notes = (*notes[: MOST_NOTES - 1], f"... {len(notes) - MOST_NOTES + 1} more in the report's notes")
-    return Grid(_title(report, len(lines)), headings, rows, notes)
+    about_all = f": {len(layers)} layer call{'s' * (len(layers) != 1)}"
+    return Grid(title(report.model, about_all, report), headings, cells, notes)
 
 
-def _title(report: SignalReport, lines: int) -> str:
-    name = f"Signal of {report.model}" if report.model else "Signal"
-    when = f", epoch {report.epoch}, step {report.step}" if report.step or report.epoch else ""
-    return f"{name}: {lines} layer call{'s' * (lines != 1)}{when}"
+def _quantities(rows: Sequence[LayerRow]) -> list[Quantity]:
+    def value(tensor: str, read: Callable[[TensorStats], float | None]) -> Callable[[LayerRow], float | None]:
+        return lambda row: None if (stats := getattr(row, tensor)) is None else read(stats)
 
+    def stddev(tensor: str) -> Callable[[LayerRow], float | None]:
+        return value(tensor, lambda stats: stats.moments.stddev)
 
-def _columns(lines: Sequence[Line]) -> list[Column]:
-    def signal(band: tuple[float, float] | None) -> Callable[[float], str]:
-        def mark(value: float) -> str:
-            if not math.isfinite(value) or value == 0:
-                return ALARM
-            return OUTSIDE * (band is not None and not band[0] <= value**2 <= band[1])
+    def predicted(tensor: str) -> Callable[[LayerRow], float | None]:
+        return value(tensor, lambda stats: stats.predicted_stddev)
 
-        return mark
-
-    def share(name: str) -> Callable[[Line], float | None]:
-        return lambda line: None if line.output is None else getattr(line.output, name)
-
-    forward, backward = healthy_bands(lines)
+    forward, backward = healthy_bands(rows)
+    dead, saturated = (value("output", lambda stats, n=n: getattr(stats, n)) for n in ("dead_units", "saturated_units"))
     return [
-        Column(("output", "mean"), lambda line: None if line.output is None else line.output.moments.mean, short),
-        Column(("output", "sd"), lambda line: stddev(line.output), short, signal(forward)),
-        Column(("theory", "sd"), lambda line: predicted_stddev(line.output), short),
-        Column(("pre-act", "sd"), lambda line: stddev(line.pre_activation), short, signal(None)),
-        Column(("grad.", "sd"), lambda line: stddev(line.gradient), short, signal(backward)),
-        Column(("theory", "sd"), lambda line: predicted_stddev(line.gradient), short),
-        Column(("dead", "units"), share("dead_units"), percent, lambda value: OUTSIDE * (value >= 0.5)),
-        Column(("sat.", "units"), share("saturated_units"), percent, lambda value: OUTSIDE * (value >= 0.5)),
+        Quantity(("output", "mean"), value("output", lambda stats: stats.moments.mean), short),
+        Quantity(("output", "sd"), stddev("output"), short, lambda sd: mark_stddev(sd, forward)),
+        Quantity(("theory", "sd"), predicted("output"), short),
+        Quantity(("pre-act", "sd"), stddev("pre_activation"), short, lambda sd: mark_stddev(sd, None)),
+        Quantity(("grad.", "sd"), stddev("gradient"), short, lambda sd: mark_stddev(sd, backward)),
+        Quantity(("theory", "sd"), predicted("gradient"), short),
+        Quantity(("dead", "units"), dead, percent, mark_units),
+        Quantity(("sat.", "units"), saturated, percent, mark_units),
     ]
 
 
-def rich_table(report: SignalReport, folded: bool = True) -> Table:
-    """The table for a terminal of 100 columns. It is coloured where it is printed to one."""
-    return _drawn(grid_of(report, folded))
-
-
-def printable(report: SignalReport) -> Group:
-    """The table between its title and the notes, which are free of its width."""
-    from rich.console import Group
+def draw_table(report: ReportData, folded: bool = True, with_title: bool = True) -> Table:
+    """Returns the table for a terminal of 100 columns. It is colored where it is printed to one."""
     from rich.text import Text
 
-    grid = grid_of(report)
-    table = _drawn(grid)
-    table.title = None
-    return Group(Text(grid.title), table, *(Text(f"- {note}") for note in grid.notes))
-
-
-def _drawn(grid: Grid) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
+    grid = make_grid(report, folded)
     widths = [max(len(part) for part in heading) for heading in grid.headings]
     for row in grid.rows:
         widths = [max(width, *map(len, cell.text.split("\n"))) for width, cell in zip(widths, row, strict=True)]
     spare = WIDTH - sum(widths[2:]) - (len(widths) - 1)
     widths[1] = min(widths[1], max(10, spare - widths[0]))
     widths[0] = min(widths[0], max(10, spare - widths[1]))
-    table = Table(
-        title=Text(grid.title),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=0,  # the box itself keeps columns apart
-        pad_edge=False,
-        show_edge=False,
-    )
-    for i, heading in enumerate(grid.headings):
-        text = Text("\n".join(heading))
-        if i == 0:  # a long path goes on in the next line, a long type ends in an ellipsis
-            table.add_column(text, overflow="fold", max_width=widths[0], min_width=min(widths[0], 12))
-        elif i == 1:
-            table.add_column(text, overflow="ellipsis", no_wrap=True, max_width=widths[1])
-        else:
-            table.add_column(text, justify="right", no_wrap=True)
-    styles = {"": "", ALARM: "bold red", OUTSIDE: "yellow"}
-    for row in grid.rows:
-        table.add_row(*(Text(cell.text, styles[cell.mark]) for cell in row))
-    return table
+    name, layer_type, *numbers = ("\n".join(heading) for heading in grid.headings)
+    columns = [
+        # A long path goes on in the next line, a long type ends in an ellipsis.
+        Column(name, overflow="fold", max_width=widths[0], min_width=min(widths[0], 12)),
+        Column(layer_type, overflow="ellipsis", max_width=widths[1]),
+        *(Column(heading, "right") for heading in numbers),
+    ]
+    rows = ([Text(cell.text, _STYLES[cell.mark]) for cell in row] for row in grid.rows)
+    return make_table(columns, rows, grid.title if with_title else "")
+
+
+def render_rich(report: ReportData) -> Group:
+    """Returns the table between its title and the notes, whose width it does not limit."""
+    from rich.console import Group
+    from rich.text import Text
+
+    grid = make_grid(report)
+    return Group(Text(grid.title), draw_table(report, with_title=False), *(Text(f"- {note}") for note in grid.notes))
 
 
 def short(value: float | None) -> str:
-    """A number in seven places.
+    """Writes a number in at most seven characters.
 
     >>> [short(value) for value in (1.0, -0.01234, 123.4, 1.234e-12, 0.0, float("nan"), None)]
     ['1.00', '-0.0123', '123', '1.2e-12', '0', 'nan', '']
@@ -190,14 +159,14 @@ def short(value: float | None) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def percent(share: float | None) -> str:
-    """A share in whole percent, where 0 and 100 % mean none and all.
+def percent(fraction: float | None) -> str:
+    """Writes a fraction in whole percent, where 0 and 100 % mean none and all.
 
-    >>> [percent(share) for share in (0.0, 0.001, 0.25, 0.999, 1.0, None)]
+    >>> [percent(fraction) for fraction in (0.0, 0.001, 0.25, 0.999, 1.0, None)]
     ['0%', '<1%', '25%', '>99%', '100%', '']
     """
-    if share is None:
+    if fraction is None:
         return ""
-    if 0 < share < 0.01:
+    if 0 < fraction < 0.01:
         return "<1%"
-    return ">99%" if 0.99 < share < 1 else f"{share:.0%}"
+    return ">99%" if 0.99 < fraction < 1 else f"{fraction:.0%}"

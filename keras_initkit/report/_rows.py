@@ -8,28 +8,33 @@ from typing import Any
 import numpy as np
 
 from keras_initkit.statistics._expected import Expected
-from keras_initkit.statistics._host import Histogram, chunks_of, histogram, unit_statistics
+from keras_initkit.statistics._host import Histogram, iterate_chunks, make_histogram, measure_units
 from keras_initkit.statistics._moments import Moments
 from keras_initkit.statistics._tap import Tap
 
 
 @dataclass(frozen=True, slots=True)
 class TensorStats:
-    """Statistics of one tensor: a row of a report. `None` stands for what was not asked or does not apply.
+    """Statistics of one tensor: a row of a report. `None` means not measured or not applicable.
 
     Args:
         tap: which tensor.
-        moments: of all its elements.
-        layer_type: class of the layer, such as `"Dense"`.
-        shape: the tensor's shape, the batch included.
-        saturated: share of elements beyond 99 % of the way from the middle of the activation's range to an end.
-        dead_units: share of units that are zero for every example and position.
-        saturated_units: share of units saturated for nearly every example and position.
-        effective_rank: exponential of the entropy of the normalized singular values (Roy and Vetterli 2007) of
-            the tensor as a matrix (examples and positions, units).
-        gradient_ratio: standard deviation of the gradient at the layer's output over that at its input.
+        moments: moments of all its elements.
+        layer_type: String. Class of the layer, such as `"Dense"`.
+        shape: the tensor's shape, including the batch.
+        saturated: Float. Fraction of elements beyond 99 % of the way from the middle of the activation's range to
+            an end.
+        dead_units: Float. Fraction of units that are zero for every example and position.
+        saturated_units: Float. Fraction of units that are saturated for nearly every example and position.
+        effective_rank: Float. Exponential of the entropy of the normalized singular values of the tensor as a matrix
+            (examples and positions, units).
+        gradient_ratio: Float. Standard deviation of the gradient at the layer's output over that at its input.
         histogram: counts and bin edges of the finite elements.
-        predicted: what theory expects here.
+        predicted: mean and variance that theory expects.
+
+    References:
+        - Olivier Roy and Martin Vetterli (2007), "The effective rank: A measure of effective dimensionality",
+          https://ieeexplore.ieee.org/document/7098875
     """
 
     tap: Tap
@@ -44,29 +49,37 @@ class TensorStats:
     histogram: Histogram | None = None
     predicted: Expected | None = None
 
+    @classmethod
+    def from_array(
+        cls,
+        tap: Tap,
+        values: np.ndarray,
+        layer_type: str = "",
+        *,
+        limits: tuple[float, float] | None = None,
+        units_axis: int = -1,
+    ) -> TensorStats:
+        """Measures one tensor, in float64.
 
-def tensor_stats(
-    tap: Tap,
-    values: np.ndarray,
-    layer_type: str = "",
-    *,
-    limits: tuple[float, float] | None = None,
-    units_axis: int = -1,
-) -> TensorStats:
-    """A report's row for one tensor.
+        Outputs, their gradients and pre-activations get a histogram; outputs also the statistics of their units.
 
-    Args:
-        tap: which tensor; an output gets the statistics of its units; it, its gradient, a pre-activation a histogram.
-        values: shape (examples, ..., units).
-        layer_type: class of the layer.
-        limits: range of the activation that put the output out, where there is one.
-        units_axis: axis of the units; 1 for channels first.
-    """
-    moments = Moments.merged(Moments.of(chunk) for chunk in chunks_of(values.reshape(-1)))
-    row: dict[str, Any] = {"moments": moments, "layer_type": layer_type, "shape": tuple(values.shape)}
-    if tap.kind in ("output", "pre_activation", "output_gradient"):
-        row["histogram"] = histogram(values, moments)
-    if tap.kind == "output" and values.ndim > 1 and values.size:
-        matrix = np.moveaxis(values, units_axis, -1)
-        row.update(unit_statistics(matrix.reshape(-1, matrix.shape[-1]), limits))
-    return TensorStats(tap, **row)
+        Args:
+            tap: which tensor.
+            values: Array of shape `(examples, ..., units)`.
+            layer_type: String. Class of the layer.
+            limits: range of the activation that made the output, where there is one.
+            units_axis: Integer. Axis of the units; 1 for channels first.
+        """
+        moments = Moments.merged(map(Moments.from_array, iterate_chunks(values.reshape(-1))))
+        fields: dict[str, Any] = {"layer_type": layer_type, "shape": tuple(values.shape)}
+        if tap.kind in ("output", "pre_activation", "output_gradient"):
+            fields["histogram"] = make_histogram(values, moments)
+        if tap.kind == "output" and values.ndim > 1 and values.size:
+            matrix = np.moveaxis(values, units_axis, -1)
+            fields.update(measure_units(matrix.reshape(-1, matrix.shape[-1]), limits))
+        return cls(tap, moments, **fields)
+
+    @property
+    def predicted_stddev(self) -> float | None:
+        """Standard deviation that theory expects; `None` where it expects nothing."""
+        return None if self.predicted is None else self.predicted.stddev

@@ -1,123 +1,152 @@
-"""One number for each layer: the statistics of a report by the names that tags, charts and tables show."""
+"""One number for each layer: the statistics by the names that tags, charts and tables show."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-from keras_initkit.statistics._moments import Moments
-from keras_initkit.statistics._tap import KINDS, Tap
-
-if TYPE_CHECKING:
-    from keras_initkit.report._report import SignalReport
 from keras_initkit.report._rows import TensorStats
+from keras_initkit.statistics._moments import Moments
+from keras_initkit.statistics._tap import KINDS, Kind
 
-Rows = Mapping[str, list["TensorStats"]]  # one layer's, by kind of tap
+RowsByKind = Mapping[str, Sequence[TensorStats]]
+Function = Callable[[RowsByKind], float | None]
 
 
 class Statistic(NamedTuple):
-    """How a statistic is read.
+    """A statistic of a layer.
 
     Args:
-        kinds: the taps that it needs.
-        read: its value, from one layer's rows by kind; `None` where it does not apply.
+        function: Called as `function(rows)` with the rows of one layer by kind of tensor; returns a number, or `None`
+            where the statistic does not apply.
+        kinds: the kinds of tensors that it needs.
     """
 
+    function: Function
     kinds: tuple[str, ...]
-    read: Callable[[Rows], float | None]
 
 
-def _moment(kind: str, field: str) -> Statistic:
-    """Of all calls and outputs of the layer together, or of all its kernels."""
-    return Statistic((kind,), lambda rows: getattr(_merged(rows, kind), field) if kind in rows else None)
+STATISTICS: dict[str, Statistic] = {}
 
 
-def _share(field: str) -> Statistic:
-    """Of the layer's output; the mean over its calls, where they stand in rows of their own."""
+def register_statistic(
+    name: str, function: Function, kinds: Kind | Iterable[Kind] = ("output",), *, replace: bool = False
+) -> None:
+    """Adds a statistic that reports compute for each layer, and that `LayerStatsCallback` can log.
 
-    def read(rows: Rows) -> float | None:
-        shares = [(getattr(row, field), row.moments.count) for row in rows.get("output", ())]
-        shares = [(share, count) for share, count in shares if share is not None]
-        total = sum(count for _, count in shares)
-        return sum(share * count for share, count in shares) / total if total else None
+    It is known by its name to `SignalReport.statistic`, `SignalReport.scalars` and
+    `LayerStatsCallback(statistics=[...])`, and logged under the tag `<name>/<layer>`.
 
-    return Statistic(("output",), read)
-
-
-def _update_ratio(rows: Rows) -> float | None:
-    """Standard deviation of the update over that of the weight; none of weights that are all equal."""
-    if "weight_update" not in rows or "weight" not in rows:
-        return None
-    weight = _merged(rows, "weight").stddev
-    return _merged(rows, "weight_update").stddev / weight if weight != 0 else None
-
-
-def _nonfinite(rows: Rows) -> float:
-    """How many NaN and infinite elements all tensors that were read of the layer have."""
-    return float(sum(row.moments.nonfinite for several in rows.values() for row in several))
-
-
-READ_OF_A_STEP = ("output", "output_gradient", "weight", "weight_gradient", "weight_update")
-STATISTICS = {
-    "activation_mean": _moment("output", "mean"),
-    "activation_variance": _moment("output", "variance"),
-    "activation_gradient_variance": _moment("output_gradient", "variance"),
-    "pre_activation_mean": _moment("pre_activation", "mean"),
-    "pre_activation_variance": _moment("pre_activation", "variance"),
-    "pre_activation_gradient_variance": _moment("pre_activation_gradient", "variance"),
-    "dead_units": _share("dead_units"),
-    "saturated_units": _share("saturated_units"),
-    "saturated": _share("saturated"),
-    "weight_variance": _moment("weight", "variance"),
-    "weight_gradient_variance": _moment("weight_gradient", "variance"),
-    "weight_update_variance": _moment("weight_update", "variance"),
-    "update_ratio": Statistic(("weight_update", "weight"), _update_ratio),
-    "nonfinite": Statistic(READ_OF_A_STEP, _nonfinite),
-}
-# Reading a pre-activation changes how a step is compiled, so a training step reads none unless asked.
-DEFAULT_STATISTICS = tuple(name for name in STATISTICS if not name.startswith("pre_activation"))
-
-
-def checked_statistics(names: Iterable[str] | None) -> tuple[str, ...]:
-    """The names in the order of `STATISTICS`; the default ones for `None`.
+    Args:
+        name: String of letters, digits and underscores.
+        function: Called as `function(rows)` for each layer. `rows` has a list of `TensorStats` for each kind of
+            tensor that was measured, one for each call, output or weight. Returns a number, or `None` where the
+            statistic does not apply.
+        kinds: String or strings among `KINDS`. What a training step has to measure for this statistic.
+        replace: Boolean. Whether a statistic of this name may be replaced.
 
     Raises:
-        ValueError: for an unknown name, or none.
+        ValueError: if an argument is none of these, or the name is taken by another function.
+
+    Example:
+
+    >>> def peak_to_stddev(rows):
+    ...     moments = Moments.merged(row.moments for row in rows.get("output", ()))
+    ...     return moments.maximum / moments.stddev if moments.count and moments.stddev > 0 else None
+    >>> register_statistic("peak_to_stddev", peak_to_stddev, kinds="output")
+    >>> row = TensorStats(Tap("output", "dense", 0), Moments.from_array([-1.0, 1.0, -3.0, 3.0]))
+    >>> peak_to_stddev({"output": [row]})
+    1.3416407864998738
+    >>> del STATISTICS["peak_to_stddev"]
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"\w+", name):
+        raise ValueError(f"name: got {name!r}, expected a string of letters, digits and underscores.")
+    if not callable(function):
+        raise ValueError(f"function: got {function!r}, expected a function of a layer's rows by kind of tensor.")
+    kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    if not kinds or not set(kinds) <= set(KINDS):
+        raise ValueError(f"kinds: got {kinds!r}, expected one or more of {', '.join(map(repr, KINDS))}.")
+    statistic = Statistic(function, kinds)
+    if not replace and STATISTICS.get(name, statistic) != statistic:
+        raise ValueError(
+            f"name: got {name!r}, which is registered for {STATISTICS[name].function!r}; expected a new name. "
+            "Pass replace=True to replace it."
+        )
+    STATISTICS[name] = statistic
+
+
+def check_statistics(names: Iterable[str] | None) -> tuple[str, ...]:
+    """Returns the names in the order of `STATISTICS`; `DEFAULT_STATISTICS` for `None`.
+
+    Raises:
+        ValueError: for an unknown name, or if there is none.
     """
     if names is None:
         return DEFAULT_STATISTICS
-    known = f"expected names among {', '.join(map(repr, STATISTICS))}, or None for all but pre-activations."
-    if isinstance(names, str) or not isinstance(names, Iterable):
-        raise ValueError(f"statistics: got {names!r}, {known}")
-    chosen = list(names)
+    chosen = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
     unknown = [name for name in chosen if not isinstance(name, str) or name not in STATISTICS]
-    if unknown or not chosen:
-        raise ValueError(f"statistics: got {unknown[0] if unknown else chosen!r}, {known}")
+    if isinstance(names, str) or unknown or not chosen:
+        got = names if isinstance(names, str) else unknown[0] if unknown else chosen
+        near = difflib.get_close_matches(str(got), STATISTICS, n=3)
+        meant = f" Did you mean {' or '.join(map(repr, near))}?" if unknown and near else ""
+        raise ValueError(
+            f"statistics: got {got!r}, expected names among {', '.join(map(repr, STATISTICS))}, or None for all "
+            f"built-in ones but those of pre-activations.{meant}"
+        )
     return tuple(name for name in STATISTICS if name in chosen)
 
 
-def kinds_of(statistics: Iterable[str]) -> tuple[str, ...]:
-    """The kinds of taps that these statistics need, in the order of `KINDS`."""
+def needed_kinds(statistics: Iterable[str]) -> tuple[Kind, ...]:
+    """Returns the kinds of tensors that these statistics need, in the order of `KINDS`."""
     needed = {kind for name in statistics for kind in STATISTICS[name].kinds}
     return tuple(kind for kind in KINDS if kind in needed)
 
 
-def values_by_layer(report: SignalReport, names: Iterable[str]) -> dict[str, dict[str, float]]:
-    """Statistics of every layer that has them, in the report's order: name -> layer -> value."""
+def read_statistics(rows: Iterable[TensorStats], names: Iterable[str]) -> dict[str, dict[str, float]]:
+    """Returns statistics of every layer to which they apply, in the order of the rows: name -> layer -> value."""
     layers: dict[str, dict[str, list[TensorStats]]] = {}
-    for row in report.rows:
+    for row in rows:
         layers.setdefault(row.tap.layer, {}).setdefault(row.tap.kind, []).append(row)
     found: dict[str, dict[str, float]] = {name: {} for name in names}
-    for layer, rows in layers.items():
+    for layer, by_kind in layers.items():
         for name, values in found.items():
-            value = STATISTICS[name].read(rows)
+            value = STATISTICS[name].function(by_kind)
             if value is not None:
-                values[layer] = value
+                values[layer] = float(value)
     return found
 
 
-def _merged(rows: Rows, kind: str) -> Moments:
+_FORWARD = ("input", "pre_activation", "output")
+_BACKWARD = ("output_gradient", "pre_activation_gradient", "input_gradient")
+_PHASES = (("weight",), _FORWARD, _BACKWARD, ("weight_gradient",), ("weight_update",))
+
+
+def first_nonfinite(rows: Sequence[TensorStats]) -> TensorStats | None:
+    """Returns the first row with a NaN or an infinity, in the order in which a step makes the tensors.
+
+    That is: weights, signals forward, gradients backward, weight gradients, updates. `None` if all are finite.
+
+    Args:
+        rows: rows of one report, layers in the order in which they are called.
+    """
+    depth = {layer: i for i, layer in enumerate(dict.fromkeys(row.tap.layer for row in rows))}
+
+    def order(row: TensorStats) -> tuple[int, ...]:
+        phase = next(i for i, kinds in enumerate(_PHASES) if row.tap.kind in kinds)
+        direction = -1 if phase in (2, 3) else 1  # gradients come from the last layer
+        call = direction * (row.tap.call or 0)
+        return phase, direction * depth[row.tap.layer], call, _PHASES[phase].index(row.tap.kind)
+
+    return min((row for row in rows if row.moments.nonfinite), key=order, default=None)
+
+
+# The built-in statistics.
+
+
+def _merge(rows: RowsByKind, kind: str) -> Moments:
+    """Merges all calls and outputs of a layer, or all its kernels; where it has none, all weights that it trains."""
     chosen = rows[kind]
     if len(chosen) > 1 and kind.startswith("weight"):
         kernels = [row for row in chosen if row.shape is not None and len(row.shape) > 1]
@@ -126,19 +155,48 @@ def _merged(rows: Rows, kind: str) -> Moments:
     return chosen[0].moments if len(chosen) == 1 else Moments.merged(row.moments for row in chosen)
 
 
-_FORWARD = ("input", "pre_activation", "output")
-_BACKWARD = ("output_gradient", "pre_activation_gradient", "input_gradient")
-_PARTS = (("weight",), _FORWARD, _BACKWARD, ("weight_gradient",), ("weight_update",))
+def _register_moment(name: str, kind: Kind, field: str) -> None:
+    register_statistic(name, lambda rows: getattr(_merge(rows, kind), field) if kind in rows else None, kind)
 
 
-def first_nonfinite(report: SignalReport) -> Tap | None:
-    """The first tensor, in the order in which a step makes them, that has a NaN or an infinity."""
-    depth = {layer: i for i, layer in enumerate(report.layers)}
+def _register_fraction(field: str) -> None:
+    """A fraction of units or elements of the output; the mean over calls that have rows of their own."""
 
-    def place(tap: Tap) -> tuple[float, ...]:
-        part = next(i for i, kinds in enumerate(_PARTS) if tap.kind in kinds)
-        way = -1 if part in (2, 3) else 1  # gradients come from the last layer
-        return part, way * depth[tap.layer], way * (tap.call or 0), _PARTS[part].index(tap.kind)
+    def function(rows: RowsByKind) -> float | None:
+        fractions = [(getattr(row, field), row.moments.count) for row in rows.get("output", ())]
+        fractions = [(fraction, count) for fraction, count in fractions if fraction is not None]
+        total = sum(count for _, count in fractions)
+        return sum(fraction * count for fraction, count in fractions) / total if total else None
 
-    bad = [row.tap for row in report.rows if row.moments.nonfinite or math.isnan(row.moments.mean)]
-    return min(bad, key=place, default=None)
+    register_statistic(field, function, "output")
+
+
+def _update_ratio(rows: RowsByKind) -> float | None:
+    """Divides the standard deviation of the update by that of the weight; `None` for weights that are all equal."""
+    if "weight_update" not in rows or "weight" not in rows:
+        return None
+    weight = _merge(rows, "weight").stddev
+    return _merge(rows, "weight_update").stddev / weight if weight != 0 else None
+
+
+def _nonfinite(rows: RowsByKind) -> float:
+    """Counts NaN and infinite elements in everything that was measured of the layer."""
+    return float(sum(row.moments.nonfinite for several in rows.values() for row in several))
+
+
+_register_moment("activation_mean", "output", "mean")
+_register_moment("activation_variance", "output", "variance")
+_register_moment("activation_gradient_variance", "output_gradient", "variance")
+_register_moment("pre_activation_mean", "pre_activation", "mean")
+_register_moment("pre_activation_variance", "pre_activation", "variance")
+_register_moment("pre_activation_gradient_variance", "pre_activation_gradient", "variance")
+for _field in ("dead_units", "saturated_units", "saturated"):
+    _register_fraction(_field)
+_register_moment("weight_variance", "weight", "variance")
+_register_moment("weight_gradient_variance", "weight_gradient", "variance")
+_register_moment("weight_update_variance", "weight_update", "variance")
+register_statistic("update_ratio", _update_ratio, ("weight_update", "weight"))
+register_statistic("nonfinite", _nonfinite, ("output", "output_gradient", "weight", "weight_gradient", "weight_update"))
+
+# Measuring a pre-activation changes how a step is compiled, so a training step measures none unless asked.
+DEFAULT_STATISTICS = tuple(name for name in STATISTICS if not name.startswith("pre_activation"))

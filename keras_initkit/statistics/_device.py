@@ -1,171 +1,164 @@
 """Moments of many tensors at once, on the device: block by block, and the blocks of each tensor merged.
 
-A step has hundreds of tensors, and what a small operation costs is its being called. So the blocks of all tensors
-are laid into one matrix; rows of it are reduced in float32, what comes of them in float64.
+A step has hundreds of tensors, and the cost of a small operation is that it is called. Therefore the blocks of all
+tensors are laid into one matrix; its rows are reduced in float32, the results in float64.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from keras_initkit.statistics._moments import widest_float
+from keras_initkit.statistics._host import Histogram
+from keras_initkit.statistics._moments import MomentRow
+from keras_initkit.statistics._ops import as_float, concatenate, norm, replicated, widest_float
 
-# Elements of a tensor up to which its moments are taken block by block in any case, as they cost nothing there.
+# Tensors of up to so many elements are always reduced with care, which costs nothing there.
 _SMALL = 4096
-# What the sum of squares may be of the sum of squared deviations, so that the difference keeps its digits.
+# A sum of squares up to so many times that of squared deviations leaves enough digits in their difference.
 _CANCELLATION = 30
 
+Blocks = tuple[int, Any]  # a tensor's number, and its elements as a matrix of shape (blocks, width)
 
-def moments_of_blocks(tensors: Sequence[tuple[int, Any]], number: int, together: bool) -> tuple[Any, ...]:
-    """Count, mean, M2 in units of the scale squared, scale, minimum, maximum and zeros: a vector of each.
 
-    As in `Moments`. Deviations within a block come from its sum of squares, which takes one pass over memory where
-    squared deviations take four. Where a large mean would cost digits, or squares overflow or vanish, all is done
-    again with squares of deviations from a block's mean in units of the largest one. Blocks are merged by the
-    formula of Chan, Golub and LeVeque 1979.
+class _Columns(NamedTuple):
+    """The rows of the matrix of shape (6, blocks) that holds the reduced blocks, in this order.
+
+    `squares` are squared deviations from the block's mean in units of `scale`.
+    """
+
+    width: Any
+    total: Any
+    squares: Any
+    scale: Any
+    minimum: Any
+    maximum: Any
+
+
+def reduce_blocks(tensors: Sequence[Blocks], number: int, together: bool) -> MomentRow:
+    """Returns the moments of each tensor: a vector for each column of `MomentRow`, `nonfinite` being `None`.
+
+    Deviations within a block come from its sum of squares, which takes one pass over memory where squared deviations
+    take four. Where a large mean would cost digits, or squares overflow or vanish, all is done again with squared
+    deviations from a block's mean in units of the largest one. Blocks are merged by the formula of `Moments`.
 
     Args:
-        tensors: pairs of a tensor's number and its blocks, shape (blocks, width); at least one.
-        number: of tensors; those without blocks have a count of 0.
-        together: whether blocks of one width are copied into one matrix, as suits samples.
+        tensors: Pairs of a tensor's number and its blocks; at least one.
+        number: Integer. Number of tensors; those without blocks have a count of 0.
+        together: Boolean. Whether blocks of one width are copied into one matrix, which is faster for samples.
     """
-    from keras_initkit.statistics._ops import norm  # that package needs this module
-
     ops = keras.ops
-    groups = grouped(tensors, together)
-    matrices = [joined([blocks for _, blocks in group]) for group in groups]
-    owner = _owners([each for group in groups for each in group])
+    groups = _group_blocks(tensors, together)
+    matrices = [concatenate([blocks for _, blocks in group]) for group in groups]
+    owner = _number_blocks([each for group in groups for each in group])
+    zeros = concatenate([_count_zeros(x) for x in matrices])
     small = [all(_elements(blocks) <= _SMALL for _, blocks in group) for group in groups]
-    zeros = [_zeros(x) for x in matrices]
-    exact = [_of_each_block(x) if is_small else None for x, is_small in zip(matrices, small, strict=True)]
+    exact = [_reduce_carefully(x) if is_small else None for x, is_small in zip(matrices, small, strict=True)]
+
+    def reduce(reduce_large: Callable[[Any], Any]) -> tuple[Any, ...]:
+        columns = [reduce_large(x) if own is None else own for x, own in zip(matrices, exact, strict=True)]
+        return tuple(_merge_blocks(concatenate(columns, axis=1), zeros, owner, number)[:-1])
 
     def with_care() -> tuple[Any, ...]:
-        columns = [_of_each_block(x) if own is None else own for x, own in zip(matrices, exact, strict=True)]
-        return _merged_blocks(joined(columns, axis=1), joined(zeros), owner, number)
+        return reduce(_reduce_carefully)
 
     if all(small):
-        return with_care()
-    norms = [None if own is not None else norm(x, axis=1) for x, own in zip(matrices, exact, strict=True)]
-    columns = [
-        own if own is not None else _from_norms(x, norms_of_x)
-        for x, own, norms_of_x in zip(matrices, exact, norms, strict=True)
-    ]
-    quick = _merged_blocks(joined(columns, axis=1), joined(zeros), owner, number)
+        return MomentRow(*with_care(), None)
+    quick = reduce(_reduce_quickly)
     count, mean, m2, scale, minimum, maximum, _ = quick
-    judged = np.zeros(number, bool)
-    judged[[place for group, is_small in zip(groups, small, strict=True) if not is_small for place, _ in group]] = True
+    large = np.zeros(number, bool)
+    large[[place for group, is_small in zip(groups, small, strict=True) if not is_small for place, _ in group]] = True
     deviations = m2 * ops.square(scale)
     squares = deviations + count * ops.square(mean)
     precise = ops.logical_and(squares <= _CANCELLATION * deviations, squares >= 1e-32 * count)
     precise = ops.logical_and(precise, ops.isfinite(squares))
     precise = ops.logical_or(precise, ops.equal(minimum, maximum))
-    return ops.cond(ops.all(ops.logical_or(precise, ops.convert_to_tensor(~judged))), lambda: quick, with_care)
+    all_precise = ops.all(ops.logical_or(precise, ops.convert_to_tensor(~large)))
+    return MomentRow(*ops.cond(all_precise, lambda: quick, with_care), None)
 
 
-def _merged_blocks(columns: Any, zeros: Any, owner: Any, number: int) -> tuple[Any, ...]:
-    """What `moments_of_blocks` returns, from the rows of `_of_each_block`."""
+def _merge_blocks(columns: Any, zeros: Any, owner: Any, number: int) -> MomentRow:
+    """Merges the blocks of each tensor, as `reduce_blocks` returns them."""
     ops = keras.ops
-    columns, zeros = on_every_device(columns), on_every_device(zeros)
-    width, total, squares, block_scale, low, high = ops.unstack(columns, 6)
+    blocks, zeros = _Columns(*ops.unstack(replicated(columns), len(_Columns._fields))), replicated(zeros)
 
     def summed(*values: Any) -> list[Any]:
         return ops.unstack(ops.segment_sum(ops.stack(values, axis=1), owner, num_segments=number), len(values), axis=1)
 
-    count, sums, zeros = summed(width, total, zeros)
+    count, sums, zeros = summed(blocks.width, blocks.total, zeros)
     mean = sums / ops.maximum(count, 1.0)
-    extremes = ops.segment_max(ops.stack([-low, high], axis=1), owner, num_segments=number)
+    extremes = ops.stack([-blocks.minimum, blocks.maximum], axis=1)
+    extremes = ops.segment_max(extremes, owner, num_segments=number)
     minimum, maximum = -extremes[:, 0], extremes[:, 1]
     scale = ops.maximum(maximum - mean, mean - minimum)
     scale = ops.where(ops.logical_and(scale > 0, count > 0), scale, ops.ones_like(scale))
-    own = ops.take(ops.stack([mean, scale], axis=1), owner, axis=0)
-    between = (total / width - own[:, 0]) / own[:, 1]
-    (m2,) = summed(squares * ops.square(block_scale / own[:, 1]) + width * ops.square(between))
+    own_mean, own_scale = ops.unstack(ops.take(ops.stack([mean, scale], axis=1), owner, axis=0), 2, axis=1)
+    between = (blocks.total / blocks.width - own_mean) / own_scale
+    within = blocks.squares * ops.square(blocks.scale / own_scale)
+    (m2,) = summed(within + blocks.width * ops.square(between))
     # The mean of equal values is off by its rounding, which would leave them a variance. TensorFlow's extremes pass
     # over NaN, its sums do not.
     constant = ops.logical_and(ops.equal(minimum, maximum), ops.isfinite(mean))
-    return count, mean, ops.where(constant, ops.zeros_like(m2), m2), scale, minimum, maximum, zeros
+    m2 = ops.where(constant, ops.zeros_like(m2), m2)
+    return MomentRow(count, mean, m2, scale, minimum, maximum, zeros, None)
 
 
 def _elements(blocks: Any) -> float:
     return math.inf if blocks.shape[0] is None else blocks.shape[0] * blocks.shape[1]
 
 
-def grouped(tensors: Sequence[tuple[int, Any]], together: bool) -> list[list[tuple[int, Any]]]:
-    """The tensors whose blocks are joined: those of one width and dtype, or each by itself."""
-    groups: dict[Any, list[tuple[int, Any]]] = {}
+def _group_blocks(tensors: Sequence[Blocks], together: bool) -> list[list[Blocks]]:
+    """Groups the tensors whose blocks become one matrix: those of one width and dtype, or each by itself."""
+    groups: dict[Any, list[Blocks]] = {}
     for number, (place, blocks) in enumerate(tensors):
         key = (blocks.shape[1], str(blocks.dtype), _elements(blocks) <= _SMALL) if together else number
         groups.setdefault(key, []).append((place, as_float(blocks)))
     return list(groups.values())
 
 
-def joined(tensors: Sequence[Any], axis: int = 0) -> Any:
-    """One after the other along an axis."""
-    return tensors[0] if len(tensors) == 1 else keras.ops.concatenate(list(tensors), axis=axis)
-
-
-def on_every_device(x: Any) -> Any:
-    """The same tensor, a copy of it on each device under a `keras.distribution`.
-
-    A sum over segments of what is split unevenly over devices goes wrong in XLA: rows that only fill the last part up
-    are added to the first segment.
-    """
-    distribution = keras.distribution.distribution()
-    if distribution is None:
-        return x
-    layout = keras.distribution.TensorLayout([None] * len(x.shape), distribution.device_mesh)
-    return keras.distribution.distribute_tensor(x, layout)
-
-
-def as_float(x: Any) -> Any:
-    """In float32, unless it is wider."""
-    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else keras.ops.cast(x, "float32")
-
-
-def _owners(tensors: Sequence[tuple[int, Any]]) -> Any:
-    """The number of the tensor for each of all their blocks."""
+def _number_blocks(tensors: Sequence[Blocks]) -> Any:
+    """Returns the number of its tensor for each of the blocks."""
     ops = keras.ops
     if all(blocks.shape[0] is not None for _, blocks in tensors):
         places, counts = zip(*[(place, blocks.shape[0]) for place, blocks in tensors], strict=True)
         return ops.convert_to_tensor(np.repeat(np.array(places, "int32"), counts))
-    return joined([ops.full((ops.shape(blocks)[0],), place, dtype="int32") for place, blocks in tensors])
+    return concatenate([ops.full((ops.shape(blocks)[0],), place, dtype="int32") for place, blocks in tensors])
 
 
-def _of_each_block(x: Any) -> Any:
-    """Width, sum, squares, scale and extremes of each row: shape (6, rows)."""
+def _reduce_carefully(x: Any) -> Any:
+    """Reduces each row to `_Columns`, with squared deviations in units of the largest one."""
     ops = keras.ops
     total, low, high = ops.sum(x, axis=1), ops.min(x, axis=1), ops.max(x, axis=1)
     mean = total / x.shape[1]
     scale = ops.maximum(high - mean, mean - low)
     scale = ops.where(scale > 0, scale, ops.ones_like(scale))
     squares = ops.sum(ops.square((x - mean[:, None]) / scale[:, None]), axis=1)
-    return _stacked(ops.full_like(total, x.shape[1]), total, squares, scale, low, high)
+    return _stack(_Columns(ops.full_like(total, x.shape[1]), total, squares, scale, low, high))
 
 
-def _from_norms(x: Any, norms: Any) -> Any:
-    """The same with a scale of 1, from the norm of each row."""
+def _reduce_quickly(x: Any) -> Any:
+    """Reduces each row to `_Columns` with a scale of 1, by its norm."""
     ops = keras.ops
-    total = ops.cast(ops.sum(x, axis=1), widest_float())
-    squares = ops.maximum(ops.square(ops.cast(norms, widest_float())) - ops.square(total) / x.shape[1], 0)
+    norms, total = (ops.cast(each, widest_float()) for each in (norm(x, axis=1), ops.sum(x, axis=1)))
+    squares = ops.maximum(ops.square(norms) - ops.square(total) / x.shape[1], 0)
     width, one = ops.full_like(total, x.shape[1]), ops.ones_like(total)
-    return _stacked(width, total, squares, one, ops.min(x, axis=1), ops.max(x, axis=1))
+    return _stack(_Columns(width, total, squares, one, ops.min(x, axis=1), ops.max(x, axis=1)))
 
 
-def _stacked(*fields: Any) -> Any:
-    return keras.ops.stack([keras.ops.cast(field, widest_float()) for field in fields])
+def _stack(columns: _Columns) -> Any:
+    return keras.ops.stack([keras.ops.cast(column, widest_float()) for column in columns])
 
 
-def _zeros(x: Any) -> Any:
+def _count_zeros(x: Any) -> Any:
     ops = keras.ops
     return ops.cast(ops.sum(ops.cast(ops.equal(x, 0), "float32"), axis=1), widest_float())
 
 
-# Bins of both signs; what is smaller than 1e-36 counts as zero, the last ones end where float32 does.
+# Bins of both signs. What is smaller than 1e-36 counts as zero; the last bins end where float32 does.
 _LOWEST, _HIGHEST, _PER_DECADE = -36, 12, 8
 _MAGNITUDES = 10.0 ** (np.arange(_LOWEST * _PER_DECADE, _HIGHEST * _PER_DECADE + 1) / _PER_DECADE)
 _MAGNITUDES = np.append(_MAGNITUDES, float(np.finfo("float32").max))
@@ -173,16 +166,20 @@ LOG_EDGES = np.concatenate([-_MAGNITUDES[::-1], _MAGNITUDES])
 BINS = len(LOG_EDGES) - 1
 
 
-def counts_of_blocks(tensors: Sequence[tuple[int, Any]], number: int, together: bool) -> Any:
-    """How many finite elements of each tensor lie between each two of `LOG_EDGES`: shape (number, BINS).
+def count_by_magnitude(tensors: Sequence[Blocks], number: int, together: bool) -> Any:
+    """Counts the finite elements of each tensor between neighbors in `LOG_EDGES`, exact up to a rounding of 2e-6.
 
-    Edges are met up to a rounding of 2e-6. For the arguments see `moments_of_blocks`.
+    Args:
+        tensors, number, together: see `reduce_blocks`.
+
+    Returns:
+        Float tensor of shape `(number, BINS)`.
     """
     ops = keras.ops
     total = 0
-    for group in grouped(tensors, together):
-        x = ops.cast(joined([blocks for _, blocks in group]), "float32")
-        owner = _owners(group)
+    for group in _group_blocks(tensors, together):
+        x = ops.cast(concatenate([blocks for _, blocks in group]), "float32")
+        owner = _number_blocks(group)
         finite = ops.isfinite(x)
         size = ops.log10(ops.abs(ops.where(finite, x, ops.zeros_like(x))))
         place = ops.clip(ops.floor(_PER_DECADE * (size - _LOWEST)) + 1, 0, BINS // 2)
@@ -193,8 +190,8 @@ def counts_of_blocks(tensors: Sequence[tuple[int, Any]], number: int, together: 
     return ops.reshape(total, (number, BINS))
 
 
-def trimmed(counts: np.ndarray) -> tuple[tuple[int, ...], tuple[float, ...]] | None:
-    """Counts and edges from the first occupied bin to the last; `None` of nothing."""
+def trim_histogram(counts: np.ndarray) -> Histogram | None:
+    """Returns counts and edges from the first occupied bin to the last; `None` if all are empty."""
     occupied = np.flatnonzero(counts)
     if not occupied.size:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 
@@ -10,3 +11,8 @@ class Expected(NamedTuple):
 
     mean: float
     variance: float
+
+    @property
+    def stddev(self) -> float:
+        """Square root of the variance; NaN where that is negative or NaN."""
+        return math.sqrt(self.variance) if self.variance >= 0 else math.nan

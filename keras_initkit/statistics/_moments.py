@@ -5,27 +5,49 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
-import keras
 import numpy as np
+
+
+class MomentRow(NamedTuple):
+    """The columns of a row of moments as a device computes them, in this order.
+
+    Squared deviations are in units of `scale`, the largest deviation, because squares of 1e-25 vanish in float32.
+    """
+
+    count: Any
+    mean: Any
+    scaled_m2: Any
+    scale: Any
+    minimum: Any
+    maximum: Any
+    zeros: Any
+    nonfinite: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Count, mean, sum of squared deviations, extremes, zeros and non-finite elements of a tensor.
+    r"""Count, mean, sum of squared deviations (M2), extremes, zeros and non-finite elements of a tensor.
 
-    Two of them merge to what one pass over both tensors would have given:
+    Moments of two tensors merge to the moments of both together:
 
-        mean = mean_a + d n_b / n,    M2 = M2_a + M2_b + d^2 n_a n_b / n,    d = mean_b - mean_a
+    .. math::
+        d = \mu_b - \mu_a, \quad \mu = \mu_a + d \frac{n_b}{n}, \quad
+        M_2 = M_{2,a} + M_{2,b} + d^2 \frac{n_a n_b}{n}
 
-    A tensor with a NaN or an infinity has NaN or infinite moments; `nonfinite` says how many there are.
+    A tensor with a NaN or an infinity has NaN or infinite moments, and extremes as NumPy has them; `nonfinite` says
+    how many such elements there are.
 
-    >>> a, b = Moments.of([1.0, 2.0]), Moments.of([3.0, 6.0])
+    Example:
+
+    >>> a, b = Moments.from_array([1.0, 2.0]), Moments.from_array([3.0, 6.0])
     >>> a.merge(b).mean, a.merge(b).variance
     (3.0, 3.5)
 
-    Source: Chan, Golub and LeVeque 1979, eq. 2.1.
+    References:
+        - Tony F. Chan, Gene H. Golub and Randall J. LeVeque (1979), "Updating formulae and a pairwise algorithm for
+          computing sample variances", equation 2.1, https://doi.org/10.1007/978-3-642-51461-6_3
     """
 
     count: int = 0
@@ -38,8 +60,8 @@ class Moments:
 
     @classmethod
     @np.errstate(invalid="ignore", over="ignore")  # infinities have NaN moments
-    def of(cls, values: Any) -> Moments:
-        """Moments of an array, in float64 on the host."""
+    def from_array(cls, values: Any) -> Moments:
+        """Returns the moments of an array, computed in float64 on the host."""
         x = np.asarray(values, dtype="float64").ravel()
         if x.size == 0:
             return cls()
@@ -54,14 +76,18 @@ class Moments:
             int((~np.isfinite(x)).sum()),
         )
 
-    @classmethod
-    def from_row(cls, row: Sequence[float]) -> Moments:
-        """From what `reduce_on_device` put out, once it is on the host."""
-        count, mean, m2, scale, minimum, maximum, zeros, nonfinite = map(float, row)
-        return cls(int(count), mean, m2 * scale * scale, minimum, maximum, int(zeros), int(nonfinite))
+    of = from_array
 
+    @classmethod
+    def from_row(cls, values: Sequence[float]) -> Moments:
+        """Returns the moments in a row that a device computed, with the columns of `MomentRow`."""
+        row = MomentRow(*map(float, values))
+        m2 = row.scaled_m2 * row.scale * row.scale
+        return cls(int(row.count), row.mean, m2, row.minimum, row.maximum, int(row.zeros), int(row.nonfinite))
+
+    @np.errstate(invalid="ignore")
     def merge(self, other: Moments) -> Moments:
-        """Moments of both tensors together."""
+        """Returns the moments of both tensors together."""
         if not self.count or not other.count:
             return self if self.count else other
         count = self.count + other.count
@@ -70,15 +96,15 @@ class Moments:
             count,
             self.mean + delta * other.count / count,
             self.m2 + other.m2 + delta * delta * self.count * other.count / count,
-            float(np.fmin(self.minimum, other.minimum)),
-            float(np.fmax(self.maximum, other.maximum)),
+            float(np.minimum(self.minimum, other.minimum)),  # NaN if either is, as in one pass
+            float(np.maximum(self.maximum, other.maximum)),
             self.zeros + other.zeros,
             self.nonfinite + other.nonfinite,
         )
 
     @classmethod
     def merged(cls, several: Iterable[Moments]) -> Moments:
-        """Moments of all the tensors together."""
+        """Returns the moments of all the tensors together."""
         total = cls()
         for moments in several:
             total = total.merge(moments)
@@ -86,12 +112,12 @@ class Moments:
 
     @property
     def variance(self) -> float:
-        """Mean squared deviation from the mean (divided by the count, as NumPy does); NaN of nothing."""
+        """Mean squared deviation from the mean (divided by the count, as in NumPy); NaN for an empty tensor."""
         return self.m2 / self.count if self.count else math.nan
 
     @property
     def mean_square(self) -> float:
-        """Mean of the squares; infinite where they overflow."""
+        """Mean of the squares; infinite if they overflow."""
         return self.variance + self.mean * self.mean  # not **, which raises where it overflows
 
     @property
@@ -101,53 +127,9 @@ class Moments:
 
     @property
     def zero_fraction(self) -> float:
-        """Share of elements that are exactly zero; NaN of nothing."""
+        """Fraction of elements that are exactly zero; NaN for an empty tensor."""
         return self.zeros / self.count if self.count else math.nan
 
     def to_dict(self) -> dict[str, float]:
-        """The fields by name."""
+        """Returns the fields by name."""
         return dict(zip([field.name for field in fields(self)], astuple(self), strict=True))
-
-
-EMPTY_ROW = (0.0, 0.0, 0.0, 1.0, math.inf, -math.inf, 0.0, 0.0)
-
-
-def widest_float() -> str:
-    """The dtype that float64 becomes on this backend: float32 on JAX, unless `jax_enable_x64` is set."""
-    if keras.backend.backend() != "jax":
-        return "float64"
-    return keras.backend.standardize_dtype(keras.ops.convert_to_tensor(np.zeros(())).dtype)
-
-
-def reduce_on_device(tensor: Any) -> Any:
-    """A tensor's moments, computed where the tensor is, as a vector that `Moments.from_row` reads.
-
-    The tensor is read in float32 at least, whatever its dtype; its last axis is summed in that, the rest in
-    the `widest_float`. Squares are taken of deviations from the mean in units of the largest one, so that a large
-    mean costs no digits, and gradients of 1e-25 do not vanish in their squares.
-    """
-    ops, wide = keras.ops, widest_float()
-    x = tensor if tensor.dtype == "float64" else ops.cast(tensor, "float32")
-    x = ops.reshape(x, (1,)) if len(x.shape) == 0 else x
-
-    def total(values: Any) -> Any:
-        return ops.sum(ops.cast(ops.sum(values, axis=-1), wide))
-
-    def number_of(condition: Any) -> Any:
-        return total(ops.cast(condition, "float32"))
-
-    count = ops.cast(ops.size(x), wide)
-    mean = total(x) / ops.maximum(count, 1.0)
-    centre = ops.cast(mean, x.dtype)
-    deviation = x - centre
-    scale = ops.max(ops.abs(deviation), initial=0.0)
-    scale = ops.where(scale > 0, scale, ops.ones_like(scale))
-    # What rounding the mean has added to the deviations is taken off again.
-    rounding = ops.cast((mean - ops.cast(centre, wide)) / ops.cast(scale, wide), wide)
-    m2 = total(ops.square(deviation / scale)) - count * ops.square(rounding)
-    extremes = [ops.min(x, initial=math.inf), ops.max(x, initial=-math.inf)]
-    # The mean of equal values is off by its rounding, which would leave them a variance, or one below 0.
-    constant = ops.logical_and(ops.equal(*extremes), ops.isfinite(extremes[0]))
-    m2 = ops.where(constant, ops.zeros_like(m2), ops.maximum(m2, 0))
-    counts = [number_of(ops.equal(x, 0)), number_of(ops.logical_not(ops.isfinite(x)))]
-    return ops.stack([ops.cast(field, wide) for field in (count, mean, m2, scale, *extremes, *counts)])

@@ -1,20 +1,21 @@
-"""What the frameworks do faster than `keras.ops`."""
+"""Tensor operations that `keras.ops` lacks, or that the frameworks do faster. The only file here that imports them."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 import keras
+import numpy as np
 
 _UNDER_XLA: ContextVar[bool] = ContextVar("under_xla", default=False)
 
 
 @contextlib.contextmanager
 def under_xla(compiled: bool) -> Iterator[None]:
-    """What is traced here on TensorFlow is compiled by XLA, which has no such kernel but fuses what it consists of."""
+    """Marks what is traced inside as compiled by XLA, which lacks TensorFlow's norm but fuses the steps of one."""
     token = _UNDER_XLA.set(bool(compiled))
     try:
         yield
@@ -23,7 +24,7 @@ def under_xla(compiled: bool) -> Iterator[None]:
 
 
 def norm(x: Any, axis: int | None = None) -> Any:
-    """Square root of the sum of squares over an axis, or over all; infinite where that overflows.
+    """Returns the square root of the sum of squares over an axis, or over all; infinite where that overflows.
 
     One pass over memory, without a tensor of squares. `keras.ops.norm` takes four times as long on TensorFlow, and the
     product of a vector with itself seven times.
@@ -41,13 +42,13 @@ def norm(x: Any, axis: int | None = None) -> Any:
 
 
 def take_rows(x: Any, places: Any) -> Any:
-    """`keras.ops.take(x, places, axis=0)` of places that are there: none is negative or beyond the end.
+    """Returns `keras.ops.take(x, places, axis=0)` for places in range: none is negative or beyond the end.
 
     What `keras.ops.take` does about those costs more than the rows: six operations on TensorFlow, a mask on JAX.
 
     Args:
-        x: a matrix.
-        places: whole numbers, a NumPy array or a tensor.
+        x: Tensor of rank 2.
+        places: Integer array or tensor of rank 1.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -57,3 +58,33 @@ def take_rows(x: Any, places: Any) -> Any:
     if backend == "jax":
         return x.at[places].get(mode="promise_in_bounds")
     return x[places] if backend == "torch" else keras.ops.take(x, places, axis=0)
+
+
+def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
+    """Returns the tensors one after the other along an axis; a single one as it is, without an operation."""
+    return tensors[0] if len(tensors) == 1 else keras.ops.concatenate(list(tensors), axis=axis)
+
+
+def replicated(x: Any) -> Any:
+    """Returns the same tensor with a copy on each device under a `keras.distribution`.
+
+    In XLA a sum over segments goes wrong for rows that are split unevenly over devices: rows that only fill up the
+    last part are added to the first segment.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return x
+    layout = keras.distribution.TensorLayout([None] * len(x.shape), distribution.device_mesh)
+    return keras.distribution.distribute_tensor(x, layout)
+
+
+def as_float(x: Any) -> Any:
+    """Casts to float32, unless the tensor is wider."""
+    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else keras.ops.cast(x, "float32")
+
+
+def widest_float() -> str:
+    """Returns the dtype that float64 becomes on this backend: float32 on JAX, unless `jax_enable_x64` is set."""
+    if keras.backend.backend() != "jax":
+        return "float64"
+    return keras.backend.standardize_dtype(keras.ops.convert_to_tensor(np.zeros(())).dtype)

@@ -8,52 +8,52 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit.statistics._ops import take_rows
+
 BLOCK = 64  # elements, next to each other in memory
-_WIDTH = 512  # of the rows that are reduced: in one of 64 elements, calling costs more than adding
+_WIDTH = 512  # of the rows that are reduced: with rows of 64, calling would cost more than adding
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-def sample_of(tensor: Any, size: int | None) -> Any:
-    """At most `size` of a tensor's elements, as a vector; all of them if there are no more, or `size` is `None`.
+def take_sample(tensor: Any, size: int | None) -> Any:
+    """Returns at most `size` of a tensor's elements as a vector; all if there are no more, or `size` is `None`.
 
-    Blocks of up to 64 neighbours are cut into as many equal stretches as are wanted, and one is taken of each
-    stretch, at the place that multiples of the golden ratio give: they keep step with neither rows, channels nor
-    images.
+    The tensor is seen as blocks of up to 64 neighbors. They are divided into as many equal stretches as blocks are
+    wanted, and one block is taken from each stretch, at the place that multiples of the golden ratio give: these
+    keep step with neither rows, channels nor images.
 
     Args:
-        tensor: of any shape; only its first dimension may be unknown while a graph is traced.
-        size: number of elements.
+        tensor: Tensor of any shape. Only its first dimension may be unknown while a graph is traced.
+        size: Integer. Number of elements, or `None`.
     """
-    return keras.ops.reshape(_taken(tensor, size), (-1,))
+    return keras.ops.reshape(_take(tensor, size), (-1,))
 
 
-def blocks_of(tensor: Any, size: int | None) -> Any:
-    """The elements of `sample_of` as a matrix of at most 512 columns."""
-    taken = _taken(tensor, size)
+def take_blocks(tensor: Any, size: int | None) -> Any:
+    """Returns the elements of `take_sample` as a matrix of at most 512 columns."""
+    taken = _take(tensor, size)
     if taken is not tensor and taken.shape[0] is None:
         return taken
     return keras.ops.reshape(taken, (-1, math.gcd(_known_elements(taken), _WIDTH)))
 
 
-def _taken(tensor: Any, size: int | None) -> Any:
-    """The tensor itself, or rows of at most 64 of its elements."""
+def _take(tensor: Any, size: int | None) -> Any:
+    """Returns the tensor itself, or rows of at most 64 of its elements."""
     inner = _known_elements(tensor)
     if size is None or (None not in tensor.shape and inner <= size):
         return tensor
     width = math.gcd(inner, BLOCK)
-    return spread(keras.ops.reshape(tensor, (-1, width)), max(1, size // width))
+    return spread_rows(keras.ops.reshape(tensor, (-1, width)), max(1, size // width))
 
 
 def _known_elements(tensor: Any) -> int:
-    """Of the tensor, or of each entry along a first dimension that is not known."""
+    """Counts the elements of the tensor, or of each entry along a first dimension that is not known."""
     shape = tuple(tensor.shape)
     return math.prod(shape) if None not in shape else math.prod(n or 1 for n in shape[1:])
 
 
-def spread(rows: Any, wanted: int) -> Any:
-    """At most `wanted` rows of a matrix, from all over it."""
-    from keras_initkit.statistics._ops import take_rows  # that package needs this module
-
+def spread_rows(rows: Any, wanted: int) -> Any:
+    """Returns at most `wanted` rows of a matrix, spread over all of it."""
     ops = keras.ops
     places = np.arange(wanted) + np.arange(wanted) * _GOLDEN % 1
     available = rows.shape[0]

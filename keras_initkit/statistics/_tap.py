@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-SIGNALS = ("input", "pre_activation", "output")
-KINDS = (*SIGNALS, *(f"{kind}_gradient" for kind in SIGNALS), "weight", "weight_gradient", "weight_update")
+Kind = Literal[
+    "input",
+    "pre_activation",
+    "output",
+    "input_gradient",
+    "pre_activation_gradient",
+    "output_gradient",
+    "weight",
+    "weight_gradient",
+    "weight_update",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+SIGNALS = KINDS[:3]
 
 
 class Tap(NamedTuple):
-    """One place where a model's signal is read, or predicted.
+    """Names one tensor of a model.
 
     Args:
-        kind: one of `KINDS`. `"input"`, `"pre_activation"` (what the layer's activation is applied to) and
-            `"output"` are tensors of a layer's call; `"input_gradient"` and so on the gradients of the loss with
-            respect to them, an input's being the part that comes back through this layer; `"weight"` a weight
+        kind: String. One of `KINDS`. `"input"`, `"pre_activation"` (what the layer's activation is applied to) and
+            `"output"` are tensors of a layer's call; `"input_gradient"` and so on are the gradients of the loss with
+            respect to them (for an input, the part that comes back through this layer); `"weight"` is a weight
             before the step, `"weight_gradient"` the gradient of the loss with respect to it, `"weight_update"` what
             the step added to it.
-        layer: the layer's path in the model (`structure.named_layers`).
-        call: which call of the layer, from 0; `None` where all calls are taken together, and for weights.
-        name: the weight's name (`"kernel"`), or the place of one of several inputs or outputs (`"0"`, `"1"`);
-            empty where there is one, and where all the layer's kernels are taken together.
+        layer: String. The layer's path in the model (`structure.named_layers`).
+        call: Integer. Which call of the layer, from 0; `None` where all calls are taken together, and for weights.
+        name: String. The weight's name (`"kernel"`), or the place of one of several inputs or outputs (`"0"`,
+            `"1"`); empty where there is one, and where all the layer's kernels are taken together.
     """
 
-    kind: str
+    kind: Kind
     layer: str
     call: int | None = None
     name: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-SATURATION_DEPTH, SATURATION_SHARE = 0.99, 0.95  # see `saturated_units`
+SATURATION_DEPTH, SATURATED_FRACTION = 0.99, 0.95  # see `saturated_units`
 
 
 def dead_units(outputs: np.ndarray) -> np.ndarray:
@@ -22,7 +22,7 @@ def dead_units(outputs: np.ndarray) -> np.ndarray:
 
 
 def saturated_units(
-    outputs: np.ndarray, limits: tuple[float, float], depth: float = SATURATION_DEPTH, share: float = SATURATION_SHARE
+    outputs: np.ndarray, limits: tuple[float, float], depth: float = SATURATION_DEPTH, share: float = SATURATED_FRACTION
 ) -> np.ndarray:
     """Which units sit at an end of the activation's range for nearly every example and position.
 

@@ -10,7 +10,7 @@ from keras_initkit.capture.step._reduction import DEFAULT_SAMPLE, LOG_EDGES, Upd
 from keras_initkit.signal import Moments, Tap
 from keras_initkit.statistics import _device_units
 from keras_initkit.statistics._ops import take_rows
-from keras_initkit.statistics._sampling import sample_of
+from keras_initkit.statistics._sampling import take_sample
 from keras_initkit.statistics._unit_activity import dead_units, saturated_units
 
 RNG = np.random.default_rng(0)
@@ -127,7 +127,7 @@ def test_a_sample_is_spread_over_examples_and_units(shape):
     x = RNG.standard_normal(shape)
     for axis, size in enumerate(shape):
         ramp = np.linspace(0.5, 1.5, size).reshape([-1 if i == axis else 1 for i in range(len(shape))])
-        sample = keras.ops.convert_to_numpy(sample_of(tensor(x * ramp), DEFAULT_SAMPLE))
+        sample = keras.ops.convert_to_numpy(take_sample(tensor(x * ramp), DEFAULT_SAMPLE))
         # Kurtosis of such a mixture is 4.2: sqrt(3.2 / n) is the standard error; three of them, and one for strata.
         assert sample.var() == pytest.approx((x * ramp).var(), rel=4 * np.sqrt(3.2 / sample.size)), axis
 
@@ -142,7 +142,7 @@ def test_no_element_is_missed(kind, bad):
         broken.flat[place] = bad
         given = tensor(broken)
         if kind == "weight_update":
-            given = Update(sample_of(tensor(x), DEFAULT_SAMPLE), given)
+            given = Update(take_sample(tensor(x), DEFAULT_SAMPLE), given)
         seen = rows({f"{kind}:a": [given], "weight:b": [tensor(x)], "output:c": [tensor(x)]}, DEFAULT_SAMPLE)
         assert [row.moments.nonfinite for row in seen.values()] == [1, 0, 0]
         assert seen["b"].moments.variance == pytest.approx(1, rel=0.05)
@@ -245,5 +245,5 @@ def test_tensors_that_are_checked_in_groups_are_checked_as_together(monkeypatch)
         for field in ("saturated", "dead_units", "saturated_units"):
             assert getattr(apart[name], field) == getattr(row, field), (name, field)
     assert apart["a"].dead_units == pytest.approx(1 / 6)
-    groups = _device_units._groups(dict(zip(taps_of(given), tensors.values(), strict=True)))
+    groups = _device_units._group_taps(dict(zip(taps_of(given), tensors.values(), strict=True)))
     assert [[tap.layer for tap in group] for group in groups] == [["a"], ["c"], ["f"], ["b"], ["e"], ["d", "a"]]

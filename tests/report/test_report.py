@@ -8,7 +8,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from keras_initkit.report._layer_rows import Gap, fold, healthy_bands, lines_of
+from keras_initkit.report._health import healthy_bands
+from keras_initkit.report._layer_rows import Gap, fold, read_layer_rows
 from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
 from keras_initkit.statistics._expected import Expected
 
@@ -80,7 +81,7 @@ def test_a_layer_without_kernels_stands_by_what_it_trains():
 
 def test_a_step_s_report_has_the_moments_as_they_are():
     moments = {Tap("output", "a"): Moments.of([1.0, 2.0]), Tap("weight", "a"): Moments.of([5.0, 9.0])}
-    report = SignalReport.of_step(3, 1, [TensorStats(tap, of) for tap, of in moments.items()])
+    report = SignalReport.from_step(3, 1, [TensorStats(tap, of) for tap, of in moments.items()])
     assert report.moments == moments
     assert report.scalars() == {
         "activation_mean/a": 1.5,
@@ -110,7 +111,7 @@ def test_a_line_is_one_call_with_its_gradient():
             row("input", layer="c"),
         )
     )
-    lines = lines_of(report)
+    lines = read_layer_rows(report)
     assert [line.name for line in lines] == ["a", "shared (call 0)", "shared (call 1)", "b [0]", "b [1]"]
     assert lines[0].gradient.tap.kind == "pre_activation_gradient"  # there is no other
     assert lines[1].gradient is None
@@ -121,10 +122,10 @@ def test_a_line_is_one_call_with_its_gradient():
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_the_healthy_band_is_a_factor_of_ten_from_where_the_signal_enters():
     report = stack([2.0, 0.1, 5.0], [7.0, 1.0, 3.0])
-    forward, backward = healthy_bands(lines_of(report))
+    forward, backward = healthy_bands(read_layer_rows(report))
     assert forward == pytest.approx((0.4, 40.0))
     assert backward == pytest.approx((0.9, 90.0))
-    forward, backward = healthy_bands(lines_of(stack([0.0, math.nan, 5.0], [7.0, 0.0, math.inf])))
+    forward, backward = healthy_bands(read_layer_rows(stack([0.0, math.nan, 5.0], [7.0, 0.0, math.inf])))
     assert forward == pytest.approx((2.5, 250.0))
     assert backward == pytest.approx((4.9, 490.0))
     assert healthy_bands([]) == (None, None)
@@ -133,29 +134,29 @@ def test_the_healthy_band_is_a_factor_of_ten_from_where_the_signal_enters():
 def test_an_embedding_is_not_where_the_signal_enters():
     rows = stack([0.01, 2.0, 3.0]).rows
     report = SignalReport((*rows, row("input", layer="dense_1"), row("input", layer="dense_2")))
-    forward, backward = healthy_bands(lines_of(report))
+    forward, backward = healthy_bands(read_layer_rows(report))
     assert forward == pytest.approx((0.4, 40.0))
     assert backward == pytest.approx((0.1, 10.0))
 
 
 def names_after(report):
-    return [line.name for line in fold(lines_of(report)) if not isinstance(line, Gap)]
+    return [line.name for line in fold(read_layer_rows(report)) if not isinstance(line, Gap)]
 
 
 def test_short_models_are_not_folded():
     report = stack([1.0] * 30)
-    assert len(fold(lines_of(report))) == 30
+    assert len(fold(read_layer_rows(report))) == 30
 
 
 def test_long_models_keep_ends_and_lose_no_line():
-    lines = lines_of(stack([1.0] * 200))
+    lines = read_layer_rows(stack([1.0] * 200))
     folded = fold(lines)
     assert len(folded) < 40
     assert folded[:5] == lines[:5]
     assert folded[-5:] == lines[-5:]
-    flat = [inner for line in folded for inner in (line.lines if isinstance(line, Gap) else (line,))]
+    flat = [inner for line in folded for inner in (line.rows if isinstance(line, Gap) else (line,))]
     assert flat == lines
-    assert all(len(line.lines) > 1 for line in folded if isinstance(line, Gap))
+    assert all(len(line.rows) > 1 for line in folded if isinstance(line, Gap))
 
 
 @pytest.mark.parametrize("place", [7, 52, 101, 190])
@@ -277,9 +278,9 @@ def test_the_numbers_of_the_worst_report_are_whole():
 
 def test_a_gap_shows_the_range_that_it_hides():
     deviations = [1.0 + i / 1000 for i in range(200)]
-    folded = fold(lines_of(stack(deviations)))
+    folded = fold(read_layer_rows(stack(deviations)))
     gap = next(line for line in folded if isinstance(line, Gap))
-    inside = [line.output.moments.stddev for line in gap.lines]
+    inside = [line.output.moments.stddev for line in gap.rows]
     text = str(stack(deviations)).splitlines()
     at = next(i for i, line in enumerate(text) if line.startswith("..."))
     assert text[at].startswith(f"... {len(inside)} more, from")

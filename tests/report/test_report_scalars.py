@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from keras_initkit.report._scalars import DEFAULT_STATISTICS, STATISTICS, checked_statistics, kinds_of
+from keras_initkit.report._scalars import DEFAULT_STATISTICS, STATISTICS, check_statistics, needed_kinds
 from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
 
 RNG = np.random.default_rng(0)
@@ -52,21 +52,21 @@ def test_nonfinite_counts_all_that_was_read_of_a_layer():
 
 
 def test_kinds_of_taps_that_statistics_need():
-    assert kinds_of(["dead_units"]) == ("output",)
-    assert kinds_of(["update_ratio", "pre_activation_mean"]) == ("pre_activation", "weight", "weight_update")
+    assert needed_kinds(["dead_units"]) == ("output",)
+    assert needed_kinds(["update_ratio", "pre_activation_mean"]) == ("pre_activation", "weight", "weight_update")
     expected = ("output", "output_gradient", "weight", "weight_gradient", "weight_update")
-    assert kinds_of(DEFAULT_STATISTICS) == kinds_of(["nonfinite"]) == expected
+    assert needed_kinds(DEFAULT_STATISTICS) == needed_kinds(["nonfinite"]) == expected
     assert set(STATISTICS) - set(DEFAULT_STATISTICS) == {n for n in STATISTICS if n.startswith("pre_activation")}
 
 
 def test_names_are_checked():
-    assert checked_statistics(None) == DEFAULT_STATISTICS
-    assert checked_statistics(name for name in ("nonfinite", "activation_mean")) == ("activation_mean", "nonfinite")
+    assert check_statistics(None) == DEFAULT_STATISTICS
+    assert check_statistics(name for name in ("nonfinite", "activation_mean")) == ("activation_mean", "nonfinite")
     for wrong in ("activation_mean", ["variance"], [], 3, [["activation_mean"]]):
         with pytest.raises(
             ValueError, match=r"statistics: got .*, expected names among 'activation_mean', .*, or None"
         ):
-            checked_statistics(wrong)
+            check_statistics(wrong)
 
 
 ORDER = [

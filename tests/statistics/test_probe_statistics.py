@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_initkit.report._rows import tensor_stats
-from keras_initkit.statistics._host import effective_rank, histogram
-from keras_initkit.statistics._moments import Moments
-from keras_initkit.statistics._tap import Tap
+from keras_initkit.signal import Moments, Tap, TensorStats
+from keras_initkit.statistics._host import effective_rank, make_histogram
 
 rng = np.random.default_rng(0)
 OUTPUT = Tap("output", "layer", 0)
@@ -15,7 +13,7 @@ OUTPUT = Tap("output", "layer", 0)
 @pytest.mark.parametrize("shape", [(3,), (5, 4), (700, 900), (3, 50, 60, 70)])
 def test_moments_of_chunks_are_those_of_the_whole(shape):
     values = (rng.standard_normal(shape) * 3 + 100).astype("float32")
-    row = tensor_stats(OUTPUT, values)
+    row = TensorStats.from_array(OUTPUT, values)
     whole = values.astype("float64")
     assert row.shape == shape
     assert row.moments.mean == pytest.approx(whole.mean(), rel=1e-13)
@@ -33,13 +31,13 @@ def test_units():
     values[:500, :, 2] = -0.999  # half of the time
     values[960:, :, 3] = 0.5
     values[:960, :, 3] = 0.9999  # nearly always
-    row = tensor_stats(OUTPUT, values, limits=(-1.0, 1.0))
+    row = TensorStats.from_array(OUTPUT, values, limits=(-1.0, 1.0))
     assert row.dead_units == pytest.approx(1 / 6)
     assert row.saturated_units == pytest.approx(2 / 6)
     assert row.saturated == pytest.approx((1 + 0.5 + 0.96) / 6)
-    first = tensor_stats(OUTPUT, np.moveaxis(values, -1, 1), limits=(-1.0, 1.0), units_axis=1)
+    first = TensorStats.from_array(OUTPUT, np.moveaxis(values, -1, 1), limits=(-1.0, 1.0), units_axis=1)
     assert (first.dead_units, first.saturated_units) == (row.dead_units, row.saturated_units)
-    unbounded = tensor_stats(OUTPUT, values, limits=(0.0, np.inf))
+    unbounded = TensorStats.from_array(OUTPUT, values, limits=(0.0, np.inf))
     assert (unbounded.saturated, unbounded.saturated_units) == (None, None)
 
 
@@ -65,10 +63,10 @@ def test_effective_rank_of_special_matrices():
 
 def test_histogram_of_what_is_not_finite_or_all_the_same():
     values = np.array([1.0, 2.0, np.nan, np.inf, 5.0])
-    counts, edges = histogram(values, Moments.of(values))
+    counts, edges = make_histogram(values, Moments.of(values))
     assert (sum(counts), edges[0], edges[-1]) == (3, 1.0, 5.0)
     for constant in (0.0, 1.0, 1e-30, 1e30):
-        counts, edges = histogram(np.full(7, constant), Moments.of(np.full(7, constant)))
+        counts, edges = make_histogram(np.full(7, constant), Moments.of(np.full(7, constant)))
         assert sum(counts) == 7
         assert edges[0] < constant < edges[-1]
-    assert histogram(np.full(3, np.nan), Moments.of(np.full(3, np.nan))) is None
+    assert make_histogram(np.full(3, np.nan), Moments.of(np.full(3, np.nan))) is None

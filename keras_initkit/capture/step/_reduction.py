@@ -11,10 +11,11 @@ import keras
 import numpy as np
 
 from keras_initkit.report._rows import TensorStats
-from keras_initkit.statistics._device import BINS, LOG_EDGES, counts_of_blocks, joined, moments_of_blocks, trimmed
-from keras_initkit.statistics._device_units import UNITS, Limits, of_units
-from keras_initkit.statistics._moments import EMPTY_ROW, Moments, widest_float
-from keras_initkit.statistics._sampling import blocks_of, sample_of
+from keras_initkit.statistics._device import BINS, LOG_EDGES, count_by_magnitude, reduce_blocks, trim_histogram
+from keras_initkit.statistics._device_units import UNITS, Limits, measure_activity
+from keras_initkit.statistics._moments import MomentRow, Moments
+from keras_initkit.statistics._ops import concatenate, widest_float
+from keras_initkit.statistics._sampling import take_blocks, take_sample
 from keras_initkit.statistics._tap import Tap
 
 __all__ = ["DEFAULT_SAMPLE", "LOG_EDGES", "MeasurementSpec", "Update", "reduce_taps", "rows_of"]
@@ -27,7 +28,7 @@ class MeasurementSpec:
     """What of each layer a measured step reads.
 
     Args:
-        kinds: of taps, see `structure.taps.KINDS`.
+        kinds: of taps, see `KINDS`.
         sample_size: number of elements of each tensor that moments are taken of, spread over the batch; `None`
             reads all. NaN and infinities are found wherever they are.
     """
@@ -40,7 +41,7 @@ class Update(NamedTuple):
     """A weight's update, for `reduce_taps`: so that only a sample of the weight is kept through the step.
 
     Args:
-        before: `sample_of(weight, sample_size)` before the step.
+        before: `take_sample(weight, sample_size)` before the step.
         after: the weight after it.
     """
 
@@ -57,6 +58,9 @@ def reduce_taps(
 ) -> Any:
     """Statistics of all that the taps saw, computed where the tensors are: a matrix with a row for each tap.
 
+    Its columns are those of `MomentRow`, then `UNITS` (NaN where a tap has no such fraction), then, with
+    `histograms`, the counts of elements between neighbors in `LOG_EDGES`.
+
     Args:
         tensors: what each tap saw, in one or more calls, units last; an empty row where that is nothing. For a
             `"weight_update"` tap an `Update` for each weight.
@@ -70,17 +74,17 @@ def reduce_taps(
     blocks = [(place, _blocks(seen, sample_size)) for place, seen in enumerate(tensors.values()) if seen]
     blocks = [(place, each) for place, each in blocks if 0 not in each.shape]  # PyTorch has no extremes of nothing
     if not blocks:
-        width = len(EMPTY_ROW) + len(UNITS) + BINS * histograms
+        width = len(MomentRow._fields) + len(UNITS) + BINS * histograms
         return ops.zeros((number, width), widest_float())
-    *moments, zeros = moments_of_blocks(blocks, number, together=sampled)
+    moments = reduce_blocks(blocks, number, together=sampled)
     # A weight that is finite after the step had a finite update, and the other way round.
     whole = {tap: [x.after if isinstance(x, Update) else x for x in seen] for tap, seen in tensors.items()}
-    means = None if sampled else moments[1]
-    nonfinite, units = of_units(whole, limits, sample_size, means, over_replicas)
-    columns = [*moments, zeros, nonfinite, *units]
+    means = None if sampled else moments.mean
+    nonfinite, units = measure_activity(whole, limits, sample_size, means, over_replicas)
+    columns = [*moments._replace(nonfinite=nonfinite), *units]
     matrix = ops.stack([ops.cast(column, widest_float()) for column in columns], axis=1)
     if histograms:
-        counts = counts_of_blocks(blocks, number, together=sampled)
+        counts = count_by_magnitude(blocks, number, together=sampled)
         matrix = ops.concatenate([matrix, ops.cast(counts, matrix.dtype)], axis=1)
     return matrix
 
@@ -98,7 +102,7 @@ def rows_of(taps: Sequence[Tap], matrix: Any, layer_types: Mapping[str, str]) ->
     matrices = (
         matrix[None] if matrix.ndim == 2 else matrix
     ).tolist()  # plain numbers, which are much faster one by one
-    first, last = len(EMPTY_ROW), len(EMPTY_ROW) + len(UNITS)
+    first, last = len(MomentRow._fields), len(MomentRow._fields) + len(UNITS)
     for tap, *values in zip(taps, *matrices, strict=True):
         if tap.kind.startswith("weight"):
             values = values[:1]
@@ -107,7 +111,7 @@ def rows_of(taps: Sequence[Tap], matrix: Any, layer_types: Mapping[str, str]) ->
             fields = dict(zip(UNITS, units, strict=True))
             parts = [Moments.from_row(row[:first]) for row in values]
             moments = parts[0] if len(parts) == 1 else Moments.merged(parts)
-            histogram = trimmed(np.sum([row[last:] for row in values], axis=0)) if len(values[0]) > last else None
+            histogram = trim_histogram(np.sum([row[last:] for row in values], axis=0))
             rows.append(TensorStats(tap, moments, layer_types.get(tap.layer, ""), **fields, histogram=histogram))
     return rows
 
@@ -116,11 +120,11 @@ def _blocks(seen: Sequence[Any], sample_size: int | None) -> Any:
     """Blocks of the elements that moments are taken of."""
     ops = keras.ops
     if isinstance(seen[0], Update):
-        seen = [ops.cast(sample_of(x.after, sample_size), "float32") - ops.cast(x.before, "float32") for x in seen]
+        seen = [ops.cast(take_sample(x.after, sample_size), "float32") - ops.cast(x.before, "float32") for x in seen]
     if len(seen) == 1:
-        return blocks_of(seen[0], sample_size)
+        return take_blocks(seen[0], sample_size)
     share = None
     if sample_size is not None and all(None not in x.shape for x in seen):  # of each its share, and no copy of all
         share = sample_size / max(1, sum(math.prod(x.shape) for x in seen))
-    parts = [sample_of(x, None if share is None else max(1, int(share * math.prod(x.shape)))) for x in seen]
-    return blocks_of(joined(parts), sample_size)
+    parts = [take_sample(x, None if share is None else max(1, int(share * math.prod(x.shape)))) for x in seen]
+    return take_blocks(concatenate(parts), sample_size)

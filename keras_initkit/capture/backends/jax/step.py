@@ -31,7 +31,7 @@ from keras_initkit.capture.backends.jax._taps import (
 from keras_initkit.capture.step._meter import StepMeter, optimizers_of
 from keras_initkit.capture.step._reduction import Update, reduce_taps
 from keras_initkit.capture.step._targets import kernels_of, units_last
-from keras_initkit.statistics._sampling import sample_of
+from keras_initkit.statistics._sampling import take_sample
 from keras_initkit.statistics._tap import Tap
 
 
@@ -115,7 +115,7 @@ class JaxStepMeter(StepMeter):
         for path, layer in self._layers.items():
             for weight in map(id, kernels_of(layer)):
                 readings.add(Tap("weight", path), before[weight])
-                change = Update(sample_of(before[weight], self._sample_size), after[weight])
+                change = Update(take_sample(before[weight], self._sample_size), after[weight])
                 readings.seen[Tap("weight_update", path)].append(change)
         readings.warn(self._taps)
         seen = [units_last(tap, self._layers[tap.layer], readings.seen[tap]) for tap in self._taps]

@@ -29,7 +29,7 @@ from keras_initkit.capture.step._meter import FindLayers, StepMeter, optimizers_
 from keras_initkit.capture.step._reduction import MeasurementSpec, Update, reduce_taps
 from keras_initkit.capture.step._targets import kernels_of, units_last
 from keras_initkit.statistics._ops import under_xla
-from keras_initkit.statistics._sampling import sample_of
+from keras_initkit.statistics._sampling import take_sample
 from keras_initkit.statistics._tap import Tap
 
 
@@ -157,7 +157,7 @@ class TensorFlowStepMeter(StepMeter):
         before = [_value(weight) for _, weight in weights] if kinds & {"weight", "weight_update"} else []
         for (path, _), value in zip(weights, before, strict=False):
             readings[Tap("weight", path)].append(value)
-        before = [sample_of(value, self._sample_size) for value in before] if "weight_update" in kinds else []
+        before = [take_sample(value, self._sample_size) for value in before] if "weight_update" in kinds else []
         try:
             with self._tapped() if self._replicas == 1 else contextlib.nullcontext():
                 logs = self._train_step(data)

@@ -25,7 +25,7 @@ from keras_initkit.capture._random_state import global_seed, random_state_kept, 
 from keras_initkit.capture.step._meter import StepMeter, optimizers_of
 from keras_initkit.capture.step._reduction import Update, reduce_taps
 from keras_initkit.capture.step._targets import kernels_of, units_last
-from keras_initkit.statistics._sampling import sample_of
+from keras_initkit.statistics._sampling import take_sample
 from keras_initkit.statistics._tap import Tap
 
 Readings = defaultdict[Tap, list[Any]]
@@ -44,7 +44,7 @@ class TorchStepMeter(StepMeter):
                 readings[Tap("weight", path)].append(weight.detach())
             before_the_step = self._reduced(readings, lambda kind: kind == "weight")
             updated = weights if any(tap.kind == "weight_update" for tap in self._taps) else []
-            before = [_copy(sample_of(weight.detach(), self._sample_size)) for _, weight in updated]
+            before = [_copy(take_sample(weight.detach(), self._sample_size)) for _, weight in updated]
         if model.jit_compile:
             with _undone(model), self._listening(readings, train=False):
                 model.train_step(data[0])
