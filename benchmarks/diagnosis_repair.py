@@ -80,7 +80,7 @@ def _repaired(
         trainer.begin(seed)
         spoil()
         before = trainer.model.get_weights()
-        report = repair(trainer.model, diagnose(trainer.model, x, y), (x, y))
+        report = repair(trainer.model, diagnose(trainer.model, x, y), x, y)
         if not notes:
             notes = [note for note in report.notes if note.startswith("repair")]
             pairs = [(a, b) for a, b in zip(before, trainer.model.get_weights(), strict=True) if a.ndim > 1]

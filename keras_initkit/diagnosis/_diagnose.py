@@ -71,7 +71,14 @@ _BORNE = ("initializer_mismatch",)  # as information a deviation too small to ex
 BACKWARD = ("vanishing_gradient", "exploding_gradient", "frozen_weights", "update_too_small")
 
 
-def diagnose(subject: Any, x: Any = None, y: Any = None, *, model: keras.Model | None = None) -> list[Finding]:
+def diagnose(
+    model_or_report: keras.Model | SignalReport | Any,
+    x: Any = None,
+    y: Any = None,
+    *,
+    loss: Any = None,
+    model: keras.Model | None = None,
+) -> list[Finding]:
     """Names what is wrong with a model or its training, the figures that show it, and what to change.
 
     A report is judged as it is. A run (a callback's reports) is judged over its reports: what lasts over several
@@ -80,17 +87,21 @@ def diagnose(subject: Any, x: Any = None, y: Any = None, *, model: keras.Model |
     `initializer_mismatch` and `wrong_fans` need the model, and other rules keep to what is certain.
 
     Args:
-        subject: a `SignalReport`, a `LayerStatsCallback` after or while it watches `fit` (or anything with `reports`
-            and `model`), or a model, which is probed.
-        x, y: data to probe a model with, as `probe` takes them; inputs are drawn where there are none.
-        model: the model that a report speaks of.
+        model_or_report: A Keras model, which is probed; a `SignalReport`; or a `LayerStatsCallback` during or after
+            `fit` (anything with `reports` and `model`).
+        x: Inputs to probe a model with, as `keras_initkit.probe` takes them. `None` draws them from the model's input
+            specification.
+        y: Labels, as `probe` takes them. Without labels the gradients at the outputs are drawn from N(0, 1).
+        loss: The loss of the labels, as `compile` takes it. `None` uses the loss that the model is compiled with.
+        model: The model that a report was measured on.
 
     Returns:
         The findings, the one to fix first at the beginning; those that follow from another come after it and say so.
         Empty where nothing is wrong.
 
     Raises:
-        ValueError: for another subject, data with a report, or a callback that has measured nothing yet.
+        ValueError: If `model_or_report` is something else or a callback that has not measured anything yet, or if
+            data come with a report.
 
     >>> from keras import layers
     >>> model = keras.Sequential([keras.Input((8,)), layers.Dense(4, "tanh", kernel_initializer="zeros", name="hidden"),
@@ -98,7 +109,7 @@ def diagnose(subject: Any, x: Any = None, y: Any = None, *, model: keras.Model |
     >>> [(finding.kind, finding.layer, finding.severity) for finding in diagnose(model)][0]
     ('symmetric_units', 'hidden', 'error')
     """
-    reports, model = _what_is_known(subject, x, y, model)
+    reports, model = _collect_reports(model_or_report, x, y, loss, model)
     return findings_of(reports, None if model is None else ModelContext(model))
 
 
@@ -116,23 +127,30 @@ def findings_of(reports: Sequence[SignalReport], structure: ModelContext | None 
     return ordered(found, evidence)
 
 
-def _what_is_known(
-    subject: Any, x: Any, y: Any, model: keras.Model | None
+def _collect_reports(
+    model_or_report: Any, x: Any, y: Any, loss: Any, model: keras.Model | None
 ) -> tuple[Sequence[SignalReport], keras.Model | None]:
-    if isinstance(subject, keras.Model):
-        return (probe(subject, x, y),), subject
-    if x is not None or y is not None:
-        raise ValueError("x: got data with reports, expected it with a model alone: diagnose(model, x, y).")
-    if isinstance(subject, SignalReport):
-        return (subject,), model
-    reports = getattr(subject, "reports", None)
+    """The reports to judge, and the model where it is known."""
+    if isinstance(model_or_report, keras.Model):
+        return (probe(model_or_report, x, y, loss=loss),), model_or_report
+    for name, value in (("x", x), ("y", y), ("loss", loss)):
+        if value is not None:
+            raise ValueError(f"{name}: got data with reports, expected it with a model only: diagnose(model, x, y).")
+    if model is not None and not isinstance(model, keras.Model):
+        raise ValueError(f"model: got {type(model).__name__}, expected the keras.Model that the report speaks of.")
+    if isinstance(model_or_report, SignalReport):
+        return (model_or_report,), model
+    reports = getattr(model_or_report, "reports", None)
     if not isinstance(reports, Sequence):
         raise ValueError(
-            f"subject: got {type(subject).__name__}, expected a SignalReport, a LayerStatsCallback or a keras.Model."
+            f"model_or_report: got {type(model_or_report).__name__}, expected a keras.Model, a SignalReport or a "
+            "LayerStatsCallback. The order is diagnose(model, x, y)."
         )
     if not reports:
-        raise ValueError("subject: it has no reports yet. Train with the callback first, or diagnose(model, x, y).")
-    return reports, model or getattr(subject, "model", None)
+        raise ValueError(
+            "model_or_report: got a callback without reports. Train with it first, or diagnose(model, x, y)."
+        )
+    return reports, model or getattr(model_or_report, "model", None)
 
 
 def ordered(found: Sequence[Finding], evidence: Evidence) -> list[Finding]:

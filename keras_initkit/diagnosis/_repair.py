@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -38,7 +39,15 @@ _BY_BIAS = ("dead_units", "saturated_units")  # what a bias can cause as well as
 _OWN = ("symmetric_units", "wrong_fans", "initializer_mismatch")
 
 
-def repair(model: keras.Model, findings: Sequence[Finding], data: Any = None) -> SignalReport:
+def repair(
+    model: keras.Model,
+    findings: Sequence[Finding],
+    x: Any = None,
+    y: Any = None,
+    *,
+    loss: Any = None,
+    data: Any = None,
+) -> SignalReport:
     """Draws anew, in place, the layers whose initialization is at fault; sound layers keep their weights.
 
     A layer that a finding names as a cause gets its kernels by `initialize(model, "auto", layers=...)`, its biases by
@@ -53,15 +62,19 @@ def repair(model: keras.Model, findings: Sequence[Finding], data: Any = None) ->
     that are drawn anew had learned is lost.
 
     Args:
-        model: a built model.
-        findings: what `diagnose` found in it.
-        data: examples (examples, ...), as the model takes them, or the tuple of them and their labels.
+        model: A built Keras model.
+        findings: Sequence of `Finding`. What `diagnose` found in the model.
+        x: Inputs, as the model takes them. Without them no layer is scaled on data.
+        y: Labels, as `keras_initkit.probe` takes them.
+        loss: The loss of the labels, as `compile` takes it. `None` uses the loss that the model is compiled with.
+        data: Deprecated. Inputs, or the pair of inputs and labels; write `x` and `y` instead.
 
     Returns:
         The probe of the model afterwards; its notes begin with what was done.
 
     Raises:
-        ValueError: if a finding names a layer that the model does not have, or the data does not fit.
+        ValueError: If `model` is not a model, `findings` are not findings, a finding names a layer that the model
+            does not have, or the data does not fit.
 
     >>> from keras import layers
     >>> keras.utils.set_random_seed(0)
@@ -75,8 +88,16 @@ def repair(model: keras.Model, findings: Sequence[Finding], data: Any = None) ->
 
     Source: He et al. 2015; Mishkin and Matas 2016 (lsuv).
     """
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"model: got {type(model).__name__}, expected a keras.Model. The order is repair(model, findings, x, y)."
+        )
+    if not isinstance(findings, Sequence) or not all(isinstance(each, Finding) for each in findings):
+        raise ValueError(
+            f"findings: got {type(findings).__name__}, expected what diagnose(model) returns, a list of Finding."
+        )
+    x, y = _split_data(model, x, y, data)
     known = weighted_layers(model)
-    x, y = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
     notes: list[str] = []
     drawn: set[str] = set()
     scaled: set[str] = set()
@@ -95,14 +116,29 @@ def repair(model: keras.Model, findings: Sequence[Finding], data: Any = None) ->
         else:
             break
         drawn |= set(fresh)
-        current = diagnose(probe(model, x, y), model=model)
+        current = diagnose(model, x, y, loss=loss)
     if not notes:
         notes.append("repair: nothing was changed; no finding is one of initialization.")
     for finding in findings:
         if finding.kind not in MENDED and not finding.consequence_of:
             notes.append(f"repair: {finding.kind} in {finding.layer} is left to you. {finding.remedy}")
-    report = probe(model, x, y)
+    report = probe(model, x, y, loss=loss)
     return replace(report, notes=(*notes, *report.notes))
+
+
+def _split_data(model: keras.Model, x: Any, y: Any, data: Any) -> tuple[Any, Any]:
+    """`x` and `y`; one release long also from `data=` or from a pair in place of `x`."""
+    pair = x if data is None else data
+    is_pair = y is None and isinstance(pair, tuple) and len(pair) == 2
+    # Of a model with two inputs, a tuple of two arrays is its `x`.
+    is_pair = is_pair and (len(getattr(model, "inputs", None) or "x") != 2 or keras.tree.is_nested(pair[0]))
+    if data is not None or is_pair:
+        warnings.warn(
+            "repair(model, findings, data): write repair(model, findings, x, y).", DeprecationWarning, stacklevel=3
+        )
+    if data is not None and x is not None:
+        raise ValueError("data: got it together with x, expected x and y only.")
+    return pair if is_pair else (pair, y)
 
 
 def _wanted(model: keras.Model, findings: Sequence[Finding]) -> dict[str, str]:

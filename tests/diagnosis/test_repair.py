@@ -168,8 +168,55 @@ def test_labels_make_the_gradients_those_of_the_loss():
     model = mlp(b={"kernel_initializer": "zeros"})
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     x, y = inputs(), np.arange(256) % 3
-    report = repair(model, diagnose(model, x, y), (x, y))
+    report = repair(model, diagnose(model, x, y), x, y)
     assert not any("drawn from N(0, 1)" in note for note in report.notes)
+
+
+def test_loss_is_passed_on():
+    model = mlp(b={"kernel_initializer": "zeros"})
+    x, y = inputs(), np.arange(256) % 3
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    report = repair(model, diagnose(model, x, y, loss=loss), x, y, loss=loss)
+    assert not any("drawn from N(0, 1)" in note for note in report.notes)
+    with pytest.raises(ValueError, match=r"^loss: got None with labels"):
+        diagnose(model, x, y)
+
+
+@pytest.mark.parametrize("form", ["pair", "keyword", "keyword pair"])
+def test_data_and_a_pair_still_work_and_say_what_to_write(form):
+    model, x, y = mlp(), inputs(), np.arange(256) % 3
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    data = x if form == "keyword" else (x, y)
+    arguments, options = ((data,), {}) if form == "pair" else ((), {"data": data})
+    with pytest.warns(DeprecationWarning, match=r"write repair\(model, findings, x, y\)"):
+        report = repair(model, [], *arguments, **options)
+    assert any("drawn from N(0, 1)" in note for note in report.notes) == (form == "keyword")
+    with (
+        pytest.raises(ValueError, match=r"^data: got it together with x"),
+        pytest.warns(DeprecationWarning, match="write repair"),
+    ):
+        repair(model, [], x, data=x)
+
+
+def test_a_tuple_for_a_model_of_two_inputs_is_its_inputs():
+    first, second = L.Input((4,)), L.Input((4,))
+    model = keras.Model([first, second], L.Dense(3)(L.Add()([first, second])))
+    x = (np.ones((8, 4)), np.ones((8, 4)))
+    assert repair(model, [], x).layers
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.warns(DeprecationWarning, match="write repair"):
+        report = repair(model, [], (x, np.zeros(8, int)))
+    assert not any("drawn from N(0, 1)" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [(([], mlp), "model"), ((mlp, mlp), "findings"), ((mlp, [3]), "findings"), ((mlp, inputs), "findings")],
+)
+def test_swapped_arguments_are_refused_by_name(arguments, name):
+    arguments = [each() if callable(each) else each for each in arguments]
+    with pytest.raises(ValueError, match=rf"^{name}: got .*, expected "):
+        repair(*arguments)
 
 
 def test_a_finding_about_another_model_is_refused():

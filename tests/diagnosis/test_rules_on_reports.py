@@ -353,11 +353,13 @@ def test_findings_print_and_compare():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r"subject: got int, expected a SignalReport, a LayerStatsCallback or a keras"):
+    with pytest.raises(
+        ValueError, match=r"model_or_report: got int, expected a keras\.Model, a SignalReport or a LayerStats"
+    ):
         diagnose(3)
-    with pytest.raises(ValueError, match=r"subject: it has no reports yet\. Train with the callback first"):
+    with pytest.raises(ValueError, match=r"model_or_report: got a callback without reports\. Train with it first"):
         diagnose(Run())
-    with pytest.raises(ValueError, match=r"x: got data with reports, expected it with a model alone"):
+    with pytest.raises(ValueError, match=r"x: got data with reports, expected it with a model only"):
         diagnose(Run(report(HEAD)), np.zeros((2, 2)))
 
 
