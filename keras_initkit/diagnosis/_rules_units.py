@@ -15,7 +15,7 @@ from keras_initkit.structure._layer_kinds import is_embedding, passes_through
 DEAD_SHARE, DEAD_SURPRISE = 0.5, 1e-3
 FAINT = 1e-72  # mean square: products with weights of 0.01 leave float32's normal numbers, and are taken for 0
 SATURATED_SHARE = 0.5
-# Relative to the largest. Rounding parts equal units: a float32 kernel of 37 equal ones before relu, whose gradients are
+# Relative to the largest. Rounding parts equal units: 37 of them before relu, whose gradients are
 # summed in lanes of another number, by 4e-7 after an epoch and 2e-6 after three, before it grows to 2e-2 after ten.
 ALIKE = 1e-4
 
