@@ -67,7 +67,7 @@ def training(data: str, epochs: int, seeds: int) -> dict[str, Any]:
     for name, (model, rate, starts, unit_range) in networks(standardized.shape[1], dataset.classes).items():
         low, span = (standardized.min(), np.ptp(standardized)) if unit_range else (0.0, 1.0)
         x = (standardized - low) / span
-        given = {"": None, "x": x, "batch": x[:EXAMPLES], "xy": (x, y)}
+        given = {"": (), "x": (x,), "batch": (x[:EXAMPLES],), "xy": (x, y)}
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
         model.optimizer.build(model.trainable_variables)
@@ -77,7 +77,7 @@ def training(data: str, epochs: int, seeds: int) -> dict[str, Any]:
             for seed in range(seeds):
                 keras.utils.set_random_seed(seed)
                 initialize(model, "reset", seed=seed)  # what some schemes start from
-                initialize(model, start.scheme, given[start.reads], seed=seed, **start.options)
+                initialize(model, start.scheme, *given[start.reads], seed=seed, **start.options)
                 for variable in model.optimizer.variables:
                     if "learning_rate" not in variable.path:
                         variable.assign(keras.ops.zeros_like(variable.value))

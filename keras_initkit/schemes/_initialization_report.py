@@ -75,7 +75,7 @@ class InitializationReport:
         """
         rows = {change.layer: change for change in self.kernels if change.forward_after is not None}
         if not rows:
-            raise ValueError("plot: nothing was measured. Give initialize() data: examples, or (examples, labels).")
+            raise ValueError("plot: nothing was measured. Pass x, or x and y, to initialize().")
         from keras_initkit import plots
 
         def series(direction: str) -> dict[str, list[float | None]]:

@@ -1,4 +1,4 @@
-"""Schemes by name."""
+"""The registry of schemes."""
 
 from __future__ import annotations
 
@@ -10,22 +10,28 @@ import keras
 
 from keras_initkit.initializers._catalogue import catalogue
 from keras_initkit.initializers._core import PACKAGE
+from keras_initkit.initializers._lookup import get
 
 Scheme = Callable[..., None]
 _SCHEMES: dict[str, Scheme] = {}
 
 
 def register_scheme(name: str) -> Callable[[Scheme], Scheme]:
-    """Makes a function a scheme: `initialize(model, name, **options)` calls `function(plan, **options)`.
+    """Registers a function as a scheme: `initialize(model, name, **options)` calls `function(plan, **options)`.
 
-    The function sets weights by `plan.assign` and gives a reason for those it passes over by `plan.skip`. Whatever
-    it raises, the model's weights are put back as they were.
+    The built-in schemes are registered by it too. The function reads `plan.kernels` and sets weights by
+    `plan.assign`; see `Plan`. If it raises, all weights are restored.
 
     Args:
-        name: its name; the function registered last under a name counts.
+        name: String. Name of the scheme; a later registration under the same name replaces the earlier one.
+
+    Returns:
+        A decorator that returns the function unchanged.
 
     Raises:
-        ValueError: if the name is no text, or that of an initializer.
+        ValueError: If the name is not a string, or is the name of an initializer.
+
+    Example:
 
     >>> import keras_initkit, numpy as np
     >>> @register_scheme("all_equal")
@@ -37,8 +43,8 @@ def register_scheme(name: str) -> Callable[[Scheme], Scheme]:
     >>> report.kernels[0].scale  # 3^2 * 2 inputs
     18.0
     """
-    if not isinstance(name, str) or name in _initializer_names():
-        raise ValueError(f"name: got {name!r}, expected a text that is not the name of an initializer.")
+    if not isinstance(name, str) or _is_initializer(name):
+        raise ValueError(f"name: got {name!r}, expected a string that is not the name of an initializer.")
 
     def register(function: Scheme) -> Scheme:
         _SCHEMES[name] = function
@@ -48,33 +54,36 @@ def register_scheme(name: str) -> Callable[[Scheme], Scheme]:
 
 
 def scheme_names() -> list[str]:
-    """Names of the registered schemes."""
+    """Returns the names of all registered schemes, sorted."""
     return sorted(_SCHEMES)
 
 
-def find(scheme: Any) -> Scheme | None:
-    """The scheme of that name; `None` if it is no name of a scheme, but some initializer.
+def find_scheme(scheme: Any) -> Scheme | None:
+    """Returns the scheme with that name; `None` for the name of an initializer, and for what is not a string.
 
     Raises:
-        ValueError: for a string that is neither a scheme's nor an initializer's name; it lists near names.
+        ValueError: For a string that is the name of neither; the message lists near names.
     """
     if not isinstance(scheme, str):
         return None
-    if scheme in _SCHEMES:
-        return _SCHEMES[scheme]
+    if scheme in _SCHEMES or _is_initializer(scheme):
+        return _SCHEMES.get(scheme)
+    near = difflib.get_close_matches(scheme, [*_SCHEMES, *_initializer_names()], n=3)
+    hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "keras-initkit list shows the initializers."
+    raise ValueError(
+        f"scheme: got {scheme!r}, expected one of {', '.join(map(repr, scheme_names()))} or an initializer. {hint}"
+    )
+
+
+def _is_initializer(name: str) -> bool:
     try:
-        keras.initializers.get(scheme)
-    except ValueError as error:
-        near = difflib.get_close_matches(scheme, [*_SCHEMES, *_initializer_names()], n=3)
-        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "keras-initkit list shows the initializers."
-        raise ValueError(
-            f"scheme: got {scheme!r}, expected one of {', '.join(map(repr, scheme_names()))} or an initializer. {hint}"
-        ) from error
-    return None
+        get(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _initializer_names() -> list[str]:
-    """Names that Keras' own initializers go by, and ours."""
-    helpers = ("get", "serialize", "deserialize")
-    keras_own = [n for n in dir(keras.initializers) if not n.startswith("_") and n not in helpers]
-    return keras_own + [f"{PACKAGE}>{entry.name}" for entry in catalogue() if entry.origin == PACKAGE]
+    """Names for near matches: as in `keras.initializers`, and the registered ones of this package."""
+    ours = [f"{PACKAGE}>{entry.name}" for entry in catalogue() if entry.origin == PACKAGE]
+    return [*(name for name in dir(keras.initializers) if not name.startswith("_")), *ours]

@@ -207,7 +207,7 @@ def test_options_out_of_range(options, message):
 
 def test_no_labels_no_loss_and_nothing_to_scale():
     x, y = oracle.data()
-    with pytest.raises(ValueError, match=r"gradinit: got no labels, expected data=\(x, y\)"):
+    with pytest.raises(ValueError, match="gradinit: got no labels, expected x and y"):
         gradinit(plan_of(oracle.keras_model(), x))
     model = keras.Sequential([keras.Input((3,)), L.Dense(5)])
     with pytest.raises(ValueError, match=r"not compiled with a loss.*Give loss="):

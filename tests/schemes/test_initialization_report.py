@@ -46,7 +46,7 @@ def oracle(model):
 def test_variances_before_and_after_are_numpys():
     model = make()
     before = oracle(model)
-    report = ik.initialize(model, "he_normal", (X, Y), seed=2)
+    report = ik.initialize(model, "he_normal", X, Y, seed=2)
     after = oracle(model)
     for change in report.kernels:
         assert change.forward_before == pytest.approx(before[change.layer][0], rel=1e-4)
@@ -62,8 +62,8 @@ def test_variances_before_and_after_are_numpys():
 
 
 def test_without_labels_or_a_loss_there_is_no_gradient():
-    for model, data in ((make(), X), (make(compiled=False), (X, Y))):
-        report = ik.initialize(model, "he_normal", data, seed=2)
+    for model, *data in ((make(), X), (make(compiled=False), X, Y)):
+        report = ik.initialize(model, "he_normal", *data, seed=2)
         after = oracle(model)
         for change in report.kernels:
             assert change.forward_after == pytest.approx(after[change.layer][0], rel=1e-4)
@@ -90,7 +90,7 @@ def test_a_model_that_says_nothing_of_its_inputs():
     report = ik.initialize(model, "he_normal")
     assert report.notes[-1].startswith("No variances")
     assert report.spread is None
-    with pytest.raises(ValueError, match=r"plot: nothing was measured\. Give initialize\(\) data"):
+    with pytest.raises(ValueError, match=r"plot: nothing was measured\. Pass x, or x and y"):
         report.plot()
 
 
@@ -102,7 +102,7 @@ def test_only_the_first_examples_are_measured():
 
 def test_printed_in_a_hundred_columns():
     model = make()
-    text = str(ik.initialize(model, "he_normal", (X, Y), seed=2))
+    text = str(ik.initialize(model, "he_normal", X, Y, seed=2))
     assert max(map(len, text.splitlines())) <= 100
     assert "small: 'he_normal' set 2 of 2 kernels (seed 2)" in text
     for part in ("one/kernel", "head/kernel", "dense", "fan", "scale", "for.", "back."):
@@ -120,7 +120,7 @@ def test_long_models_are_folded():
 
 
 def test_to_dict_is_plain():
-    report = ik.initialize(make(), "auto", (X, Y), seed=2)
+    report = ik.initialize(make(), "auto", X, Y, seed=2)
     data = json.loads(json.dumps(report.to_dict()))
     assert (data["scheme"], data["seed"], data["model"]) == ("auto", 2, "small")
     first = data["weights"][0]
@@ -137,7 +137,7 @@ def test_to_dict_is_plain():
 def test_plot_shows_before_and_after():
     from matplotlib import pyplot
 
-    report = ik.initialize(make(), "he_normal", (X, Y))
+    report = ik.initialize(make(), "he_normal", X, Y)
     figure = report.plot()
     forward, backward = (panel for part in [figure, *figure.subfigs] for panel in part.axes)
     lines = {line.get_label(): list(line.get_ydata()) for line in forward.get_lines()}

@@ -1,6 +1,7 @@
 """The verb: what it keeps, what it refuses, and that it is all or nothing."""
 
 import random
+import warnings
 
 import keras
 import numpy as np
@@ -52,7 +53,7 @@ def test_everything_but_kernels_and_biases_stays(scheme):
     before, flags = dict(state_of(model)), [layer.trainable for layer in model.layers]
     optimizer, loss = model.optimizer, model.loss
     python, legacy = random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
-    ik.initialize(model, scheme, (X, Y), seed=1)
+    ik.initialize(model, scheme, X, Y, seed=1)
     assert random.getstate() == python
     assert (np.random.get_state()[1] == legacy).all()  # noqa: NPY002
     changed = {path for path, values in state_of(model) if (values != before[path]).any()}
@@ -130,7 +131,7 @@ class Subclassed(keras.Model):
 
 def test_an_unbuilt_model_is_built_by_the_data():
     for model in (Subclassed(), keras.Sequential([L.Dense(16, "relu", name="one"), L.Dense(2, name="two")])):
-        with pytest.raises(ValueError, match=r"model: .* is not built, .* Give data, start the model with keras.Input"):
+        with pytest.raises(ValueError, match=r"model: .* is not built, .* Pass x, start the model with keras.Input"):
             ik.initialize(model, "he_normal")
         report = ik.initialize(model, "he_normal", X, seed=0)
         assert [change.layer for change in report.kernels] == ["one", "two"]
@@ -211,8 +212,8 @@ def test_integers_and_weights_that_are_no_kernels_are_listed():
         ({"scheme": "he_norml"}, "scheme: got 'he_norml', expected one of .*'auto'.* Did you mean 'he_normal'"),
         ({"scheme": "lsvu"}, "Did you mean 'lsuv'"),
         ({"scheme": "keras_initkit>ActivationScalin"}, "Did you mean 'keras_initkit>ActivationScaling'"),
-        ({"scheme": None}, "scheme: got None, expected the name of a scheme or an initializer"),
-        ({"scheme": 3}, "scheme: got 3, expected an initializer by name"),
+        ({"scheme": None}, "scheme: got None, expected an initializer, its name"),
+        ({"scheme": 3}, "scheme: got 3, expected an initializer, its name"),
         ({"scheme": "he_normal", "gain": 2}, "gain: got an option, but 'he_normal' is an initializer, which has none"),
         (
             {"scheme": "auto", "distributon": "uniform"},
@@ -220,14 +221,22 @@ def test_integers_and_weights_that_are_no_kernels_are_listed():
         ),
         ({"scheme": "fixup", "depth": 3}, "depth: 'fixup' has no such option; it has none"),
         ({"scheme": "auto", "distribution": "cauchy"}, "distribution: got 'cauchy', expected one of"),
-        ({"scheme": "he_normal", "seed": 1.5}, "seed: got 1.5, expected an integer from 0, or None"),
+        ({"scheme": "he_normal", "seed": 1.5}, "seed: got 1.5, expected an integer of 0 or more"),
         ({"scheme": "he_normal", "seed": -1}, "seed: got -1"),
         ({"scheme": "he_normal", "layers": "hed"}, "layers: 'hed' fits no layer with weights; near names: head"),
-        ({"scheme": "he_normal", "data": X[:, :5]}, r"got shape \(16, 5\), expected \(None, 8\)"),
-        ({"scheme": "he_normal", "data": (X, Y[:4])}, "y: got 4 examples, expected 16, as in x"),
-        ({"scheme": "he_normal", "data": (X, Y + 5)}, "y: got numbers from 5 to 7, expected classes 0 to 2"),
-        ({"scheme": "he_normal", "data": (X, Y, Y, Y)}, r"data: got a tuple of 4, expected x or \(x, y\)"),
-        ({"scheme": "he_normal", "data": (None, Y)}, "data: got labels without examples"),
+        ({"scheme": "he_normal", "x": X[:, :5]}, r"got shape \(16, 5\), expected \(None, 8\)"),
+        ({"scheme": "he_normal", "x": X, "y": Y[:4]}, "y: got 4 examples, expected 16, as in x"),
+        ({"scheme": "he_normal", "x": X, "y": Y + 5}, "y: got numbers from 5 to 7, expected classes 0 to 2"),
+        (
+            {"scheme": "he_normal", "x": (X, Y, Y, Y)},
+            "x: got a tuple of 4, expected examples. Pass several inputs as a",
+        ),
+        ({"scheme": "he_normal", "data": (X, Y, Y, Y)}, "data: got a tuple of 4"),
+        (
+            {"scheme": "he_normal", "data": X, "x": X},
+            r"data: got data= beside x or y, expected initialize\(model, scheme",
+        ),
+        ({"scheme": "he_normal", "y": Y}, "y: got labels without examples, expected x and y"),
     ],
 )
 def test_errors_before_anything_has_changed(arguments, message):
@@ -236,6 +245,69 @@ def test_errors_before_anything_has_changed(arguments, message):
     with pytest.raises(ValueError, match=message):
         ik.initialize(model, **arguments)
     assert equal(before, state_of(model))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "written"),
+    [
+        ({"data": (X, Y)}, (X, Y), "x, y"),
+        ({"data": X}, (X,), "x"),
+        ({"x": (X, Y)}, (X, Y), "x, y"),
+        ({"x": (X,)}, (X,), "x"),
+        ({"data": (X, None)}, (X,), "x"),
+    ],
+)
+def test_data_and_pairs_warn_and_work(old, new, written):
+    model, twin = compiled_model(), compiled_model()
+    twin.set_weights(model.get_weights())
+    with pytest.warns(DeprecationWarning, match=rf"write initialize\(model, scheme, {written}\)\.$") as seen:
+        report = ik.initialize(model, "he_normal", seed=1, **old)
+    assert seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Passing data=")
+        expected = ik.initialize(twin, "he_normal", *new, seed=1)
+    assert [change.backward_after for change in report.kernels] == [c.backward_after for c in expected.kernels]
+    assert (report.kernels[0].backward_after is None) == (written == "x")
+
+
+def test_arguments_in_another_order_are_named():
+    model = compiled_model()
+    for arguments in (("auto", model), (X, model), ("auto", model, X), (X, "auto")):
+        with pytest.raises(
+            ValueError, match=r"model: got .* expected a keras.Model: initialize\(model, scheme, x, y\)"
+        ):
+            ik.initialize(*arguments)
+    with pytest.raises(ValueError, match=r"x\[.*: got"):
+        ik.initialize(model, X, "auto")
+
+
+NAMES = [
+    "activation_scaling",
+    "ActivationScaling",
+    "keras_initkit>ActivationScaling",
+    ik.initializers.ActivationScaling,
+]
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        *NAMES,
+        ik.initializers.ActivationScaling(),
+        keras.initializers.serialize(ik.initializers.ActivationScaling()),
+        lambda layer: "activation_scaling",
+    ],
+)
+def test_an_initializer_may_be_given_in_every_form(scheme):
+    model, twin = compiled_model(), compiled_model()
+    ik.initialize(model, scheme, seed=1)
+    ik.initialize(twin, ik.initializers.ActivationScaling(), seed=1)
+    assert (values(model.get_layer("one").kernel) == values(twin.get_layer("one").kernel)).all()
+
+
+def test_seeds_may_be_numpy_integers():
+    report = ik.initialize(compiled_model(), "he_normal", seed=np.int64(4))
+    assert (report.seed, type(report.seed)) == (4, int)
 
 
 def test_models_that_are_none():
@@ -254,9 +326,9 @@ def test_schemes_of_ones_own():
     model = compiled_model()
     ik.initialize(model, "test_constant", value=2.0, anything=1)
     assert (values(model.get_layer("one").kernel) == 2).all()
-    with pytest.raises(ValueError, match="value: 'test_constant' cannot do without this option"):
+    with pytest.raises(ValueError, match="value: 'test_constant' requires this option"):
         ik.initialize(model, "test_constant")
-    with pytest.raises(ValueError, match="name: got 'he_normal', expected a text that is not the name"):
+    with pytest.raises(ValueError, match="name: got 'he_normal', expected a string that is not the name"):
         register_scheme("he_normal")
 
 

@@ -214,7 +214,7 @@ def test_options_and_divergence_leave_the_weights(options, message):
 
 def test_no_data_bad_data_and_nothing_to_pretrain():
     model = keras.Sequential([keras.Input((5,)), glorot(4, 0, name="first"), glorot(3, 1, name="head")])
-    with pytest.raises(ValueError, match="pretraining: got no data, expected data=x"):
+    with pytest.raises(ValueError, match="pretraining: got no data, expected x:"):
         pretraining(plan_of(model))
     x = np.full((4, 5), np.nan, "float32")
     with pytest.raises(ValueError, match=r"what layer 'first' is given is not finite\. Look for NaN"):

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_initkit.capture._random_state import python_random
+from keras_initkit.initializers._lookup import get
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes._registry import register_scheme
 from keras_initkit.schemes.draw._fresh import fresh_weights
@@ -18,15 +19,15 @@ from keras_initkit.structure._layer_paths import own_weights
 
 
 def draw_all(plan: Plan, initializer: Any) -> None:
-    """Every kernel by `initializer`, with the fans that its layer gives it; biases by their own initializers.
+    """Draws every kernel from `initializer` with the fans of its layer, and the biases from their own initializers.
 
     Args:
-        plan: what may be set.
-        initializer: a Keras initializer by name, configuration, class or instance, or a function from a layer to one
-            (or to `None`, for a layer to leave alone). The layer is the one that owns the kernel: of an LSTM its
-            cell, of a MultiHeadAttention each projection.
+        plan: The plan.
+        initializer: Whatever `keras_initkit.initializers.get` takes, or a function that takes a layer and returns
+            one, or `None` to leave the layer alone. The layer is the one that owns the kernel: the cell of an LSTM,
+            each projection of a MultiHeadAttention.
     """
-    choose = _chooser(initializer)
+    choose = initializer_chooser(initializer)
     drawn = []
     for kernel in plan.kernels:
         chosen = choose(kernel.layer)
@@ -39,7 +40,7 @@ def draw_all(plan: Plan, initializer: Any) -> None:
 
 
 def draw_biases(plan: Plan, kernels: list[Kernel]) -> None:
-    """The biases beside these kernels by their layers' own initializers: of an LSTM the forget gate's is 1."""
+    """Draws the biases of these kernels' layers from their own initializers; the forget gate of an LSTM gets 1."""
     for owner in {id(kernel.layer): kernel.layer for kernel in kernels}.values():
         holders: list[Any] = [owner, getattr(owner, "cell", None)]
         for holder in holders:
@@ -54,25 +55,16 @@ def draw_biases(plan: Plan, kernels: list[Kernel]) -> None:
             plan.assign(bias, values)
 
 
-def _chooser(initializer: Any) -> Callable[[keras.layers.Layer | None], Any]:
+def initializer_chooser(initializer: Any) -> Callable[[keras.layers.Layer | None], Any]:
+    """Returns a function from a layer to its initializer, or to `None`.
+
+    Raises:
+        ValueError: If there is no such initializer.
+    """
     if callable(initializer) and not isinstance(initializer, keras.initializers.Initializer | type):
-        return lambda layer: _instance(initializer(layer))
-    instance = _instance(initializer)
-    if instance is None:
-        raise ValueError("scheme: got None, expected the name of a scheme or an initializer.")
+        return lambda layer: None if (chosen := initializer(layer)) is None else get(chosen)
+    instance = get(initializer)
     return lambda layer: instance
-
-
-def _instance(initializer: Any) -> Any:
-    if initializer is None:
-        return None
-    try:
-        return keras.initializers.get(initializer)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"scheme: got {initializer!r}, expected an initializer by name, configuration, class or instance, "
-            f"or a function from a layer to one ({error})."
-        ) from error
 
 
 @register_scheme("reset")

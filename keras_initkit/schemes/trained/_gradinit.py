@@ -61,7 +61,7 @@ def gradinit(
     """
     if plan.x is None or plan.y is None:
         missing = "data" if plan.x is None else "labels"
-        raise ValueError(f"gradinit: got no {missing}, expected data=(x, y): it minimises the loss of the labels.")
+        raise ValueError(f"gradinit: got no {missing}, expected x and y: it minimizes the loss of the labels.")
     if optimizer not in ("sgd", "adam"):
         raise ValueError(f"optimizer: got {optimizer!r}, expected 'sgd' or 'adam'.")
     adam = optimizer == "adam"

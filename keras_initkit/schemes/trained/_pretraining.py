@@ -58,7 +58,7 @@ def pretraining(
     Source: Bengio et al. 2007; Vincent et al. 2008 (denoising, tied weights).
     """
     if plan.x is None:
-        raise ValueError("pretraining: got no data, expected data=x: the layers learn to keep what they are given.")
+        raise ValueError("pretraining: got no data, expected x: the layers learn to keep what they are given.")
     for name, value in {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}.items():
         if not value > 0:
             raise ValueError(f"{name}: got {value!r}, expected a positive number.")

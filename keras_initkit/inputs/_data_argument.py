@@ -1,0 +1,41 @@
+"""The older ways to pass data, `data=` and a pair `(x, y)`, which warn and are to go after one release."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+
+def unpack_data(call: str, x: Any, y: Any, data: Any = None) -> tuple[Any, Any]:
+    """Returns examples and labels, however they were passed.
+
+    Args:
+        call: String. The call to recommend, up to the examples, such as `"initialize(model, scheme"`.
+        x: Examples, or a pair of examples and labels where `y` is `None`.
+        y: Labels, or `None`.
+        data: What was passed as `data=`: examples, or a pair of examples and labels.
+
+    Raises:
+        ValueError: If `data` comes together with `x` or `y`, a tuple has another length than 1 or 2, or there are
+            labels without examples.
+    """
+    old = data is not None
+    if old:
+        if x is not None or y is not None:
+            raise ValueError(f"data: got data= beside x or y, expected {call}, x, y).")
+        x = data
+    if y is None and isinstance(x, tuple):
+        if len(x) not in (1, 2):
+            name = "data" if old else "x"
+            raise ValueError(
+                f"{name}: got a tuple of {len(x)}, expected examples. Pass several inputs as a list, and labels as y."
+            )
+        old, x, y = True, x[0], x[1] if len(x) == 2 else None
+    if old:
+        written = f"{call}, x)" if y is None else f"{call}, x, y)"
+        warnings.warn(
+            f"Passing data= or a tuple of data is deprecated; write {written}.", DeprecationWarning, stacklevel=3
+        )
+    if x is None and y is not None:
+        raise ValueError("y: got labels without examples, expected x and y. Pass x too.")
+    return x, y
