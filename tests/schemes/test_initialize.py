@@ -221,7 +221,7 @@ def test_integers_and_weights_that_are_no_kernels_are_listed():
         ),
         ({"scheme": "fixup", "depth": 3}, "depth: 'fixup' has no such option; it has none"),
         ({"scheme": "auto", "distribution": "cauchy"}, "distribution: got 'cauchy', expected one of"),
-        ({"scheme": "he_normal", "seed": 1.5}, "seed: got 1.5, expected an integer of 0 or more"),
+        ({"scheme": "he_normal", "seed": 1.5}, "seed: got 1.5, expected an integer of at least 0"),
         ({"scheme": "he_normal", "seed": -1}, "seed: got -1"),
         ({"scheme": "he_normal", "layers": "hed"}, "layers: 'hed' fits no layer with weights; near names: head"),
         ({"scheme": "he_normal", "x": X[:, :5]}, r"got shape \(16, 5\), expected \(None, 8\)"),
