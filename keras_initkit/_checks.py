@@ -30,11 +30,12 @@ def checked_number(
     return float(value)
 
 
-def checked_count(name: str, value: Any, least: int = 1) -> int:
-    """Returns `value` as an integer, if it is not below `least`. NumPy's integers are integers, booleans are not."""
+def checked_count(name: str, value: Any, least: int = 1, most: float = math.inf) -> int:
+    """Returns `value` as an integer from `least` to `most`. NumPy's integers are integers, booleans are not."""
     count = as_integer(value)
-    if count is None or count < least:
+    if count is None or not least <= count <= most:
         expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        expected = expected if most == math.inf else f"an integer from {least} to {most}"
         raise ValueError(f"{name}: got {value!r}, expected {expected}.")
     return count
 

@@ -1,15 +1,16 @@
-"""The initializations to compare, by the names that users give them."""
+"""The initializers to compare, and the names that they have in tables, figures and logs."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 
-from keras_initkit import initializers
+from keras_initkit.initializers._lookup import get
 
 DEFAULT = (
     "zeros",
@@ -24,72 +25,110 @@ DEFAULT = (
     "standard_uniform",
     "activation_scaling",
 )
-_CLASSES = [name for name in initializers.__all__ if inspect.isclass(getattr(initializers, name))]
-_OURS = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower(): name for name in _CLASSES}
 
 
-def known_names() -> list[str]:
-    """Names of initializers, ours and Keras' own, in snake case."""
-    theirs = [n for n, value in vars(keras.initializers).items() if n.islower() and inspect.isclass(value)]
-    return sorted({*theirs, *_OURS})
-
-
-def scheme(name: str, activation: str) -> keras.initializers.Initializer:
-    """The initializer of that name, for a kernel that `activation` follows.
+@dataclass(frozen=True)
+class Contestant:
+    """An initializer in a comparison.
 
     Args:
-        name: as Keras takes it (`"he_normal"`, `"HeNormal"`, `"keras_initkit>StandardUniform"`), or one of ours
-            in snake case (`"activation_scaling"`).
-        activation: given to those of ours that ask for one.
-
-    Raises:
-        ValueError: for a name that nobody knows (the message lists near names), one of a bias, or one that does
-            not go with this activation.
+        name: String. Its name in tables, figures and logs.
+        initializer: A Keras initializer or a function. Copies of it draw the kernels.
+        follows_activation: Boolean. Whether a copy's `activation` is that of its layer: of what the user gave by
+            name or class, not of an instance or a configuration, which have one already.
     """
-    ours = _OURS.get(name, name.removeprefix("keras_initkit>"))
-    if ours in _CLASSES:
-        if ours.endswith("Bias"):
-            raise _unfit(name, "it is for biases")
-        made = getattr(initializers, ours)
-        if "activation" not in inspect.signature(made).parameters:
-            return made()
+
+    name: str
+    initializer: Any
+    follows_activation: bool
+
+    def copy(self, activation: str) -> Any:
+        """Returns a copy for a layer with this activation; its seed is its own, so no two layers draw the same.
+
+        Raises:
+            ValueError: If the initializer cannot be copied, or refuses the activation.
+        """
+        if not isinstance(self.initializer, keras.initializers.Initializer):
+            return self.initializer  # a function
+        config = self.initializer.get_config()
+        config = {**config, "seed": None} if "seed" in config else config
+        if self.follows_activation:
+            config["activation"] = activation
         try:
-            return made(activation=activation)
-        except ValueError as error:
-            raise ValueError(
-                f"initializers: {name} does not go with the activation {activation!r} ({error}) "
-                "Leave it out, or give another activation."
-            ) from error
-    try:
-        return keras.initializers.get(name)
-    except KeyError as error:
-        raise ValueError(
-            f"initializers: {name!r} cannot be made from its name, it needs a {error}; leave it out."
-        ) from error
-    except (ValueError, TypeError) as error:
-        near = difflib.get_close_matches(name.lower(), known_names(), n=3)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(known_names())}."
-        raise ValueError(f"initializers: got {name!r}, which is neither ours nor Keras'. {hint}") from error
+            return type(self.initializer).from_config(config)
+        except Exception as error:  # a user's own class may raise anything
+            if self.follows_activation:
+                problem, remedy = f"does not go with the activation {activation!r}", ", or give another activation"
+            else:
+                problem, remedy = "cannot be copied from its get_config()", ""
+            raise ValueError(f"initializers: {self.name} {problem} ({error}) Leave it out{remedy}.") from error
 
 
-def schemes(
-    names: Sequence[str], activation: str, shapes: Sequence[tuple[int, int]] = ((3, 5),)
-) -> dict[str, keras.initializers.Initializer]:
-    """Each by its name, in order; each has drawn a kernel of every shape, so that no training begins in vain.
+def find_contestants(initializers: Iterable[Any]) -> list[Contestant]:
+    """Returns a contestant for each initializer, in order; a name that is given twice counts once.
+
+    Args:
+        initializers: Names, configurations, classes or instances, as `initializers.get` takes them.
 
     Raises:
-        ValueError: for an empty list, an unknown name, or one that cannot draw a Dense kernel of these shapes.
+        ValueError: If there is none, or if one is unknown.
     """
-    if isinstance(names, str) or not names:
-        raise ValueError(f"initializers: got {names!r}, expected a list of names such as {list(DEFAULT[3:6])}.")
-    made = {name: scheme(name, activation) for name in names}
-    for name, initializer in made.items():
+    listed = isinstance(initializers, Iterable) and not isinstance(initializers, (str, dict))
+    given = list(initializers) if listed else []
+    if not given:
+        raise ValueError(
+            f"initializers: got {initializers!r}, expected a list of initializers such as {list(DEFAULT[3:6])}."
+        )
+    found: dict[str, Contestant] = {}
+    for identifier in given:
+        if isinstance(identifier, str) and identifier in found:
+            continue
+        try:
+            made = get(identifier)
+        except ValueError as error:
+            raise ValueError(f"initializers: {str(error).removeprefix('initializer: ')}") from error
+        name = identifier if isinstance(identifier, str) else _unique(_describe(made), found)
+        by_default = isinstance(identifier, (str, type)) and "activation" in inspect.signature(type(made)).parameters
+        found[name] = Contestant(name, made, by_default)
+    return list(found.values())
+
+
+def check_contestants(
+    contestants: Iterable[Contestant], activation: str, shapes: Sequence[tuple[int, int]] = ((3, 5),)
+) -> None:
+    """Has each draw a kernel of every shape `(inputs, units)`, since an error after hours of training is too late.
+
+    Raises:
+        ValueError: If one cannot draw the kernel of a Dense layer of these shapes with this activation.
+    """
+    for contestant in contestants:
+        if type(contestant.initializer).__name__.endswith("Bias"):  # they would draw, of any shape
+            raise _unfit(contestant.name, "it is for biases")
+        copy = contestant.copy(activation)
         for shape in shapes:
             try:
-                initializer(shape)
-            except Exception as error:  # of whatever kind: some are the user's own, and Keras' raise several
-                raise _unfit(name, f"{shape}: {str(error).rstrip('.')}") from error
-    return made
+                copy(shape)
+            except Exception as error:  # a user's own class may raise anything
+                raise _unfit(contestant.name, f"{shape}: {str(error).rstrip('.')}") from error
+
+
+def _describe(initializer: Any) -> str:
+    """A class name with the arguments that are not the default ones; it can name a directory."""
+    if not isinstance(initializer, keras.initializers.Initializer):
+        text = getattr(initializer, "__name__", type(initializer).__name__)
+    else:
+        defaults = {name: each.default for name, each in inspect.signature(type(initializer)).parameters.items()}
+        config = {name: value for name, value in initializer.get_config().items() if name != "seed"}
+        given = [f"{name}={value}" for name, value in config.items() if repr(value) != repr(defaults.get(name))]
+        text = type(initializer).__name__ + (f"({', '.join(given)})" if given else "")
+    return re.sub(r"[^\w.,=()+ -]+", "_", text)[:60]
+
+
+def _unique(name: str, taken: Iterable[str]) -> str:
+    number, unique = 1, name
+    while unique in taken:
+        number, unique = number + 1, f"{name} {number + 1}"
+    return unique
 
 
 def _unfit(name: str, why: str) -> ValueError:

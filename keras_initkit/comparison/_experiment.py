@@ -2,54 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_initkit.callbacks._layer_stats import LayerStatsCallback
+from keras_initkit.capture._probe import probe
 from keras_initkit.capture._random_state import python_random
-from keras_initkit.comparison._contestants import scheme
+from keras_initkit.comparison._contestants import Contestant
 from keras_initkit.comparison._data import Dataset, ShuffledBatches
 from keras_initkit.comparison._hparams import session
 from keras_initkit.comparison._result import Run
-from keras_initkit.statistics._unit_activity import dead_units, saturated_units
 from keras_initkit.theory import activation_range
 
-BINS = 41
 PROBED = 512  # examples whose activations are drawn as histograms
-
-
-def build(shape: Sequence[int], classes: int, depth: int, units: int, activation: str, name: str) -> keras.Model:
-    """The sources' model: Flatten, `depth` Dense layers under the initializer of that name, a classifier.
-
-    Every layer has an initializer of its own, so that no two draw from one stream.
-    """
-    hidden = [
-        keras.layers.Dense(
-            units,
-            activation,
-            kernel_initializer=scheme(name, activation),
-            bias_initializer="zeros",
-            name=f"hidden_{index:02d}",
-        )
-        for index in range(1, depth + 1)
-    ]
-    output = keras.layers.Dense(classes, "softmax", kernel_initializer=scheme(name, "linear"), name="classifier")
-    return keras.Sequential([keras.Input(shape), keras.layers.Flatten(), *hidden, output])
-
-
-def histogram(values: np.ndarray) -> tuple[list[int], list[float]]:
-    """Counts and bin edges of the finite values."""
-    # In float64: bins between values near overflow, near underflow or near each other have no edges in float32.
-    finite = values[np.isfinite(values)].astype("float64")
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-    if low == high:
-        margin = max(0.5, abs(low) / 2)
-        low, high = low - margin, high + margin
-    counts, edges = np.histogram(finite, BINS, (low, high))
-    return counts.tolist(), edges.tolist()
+NO_HISTOGRAM = (0, 0), (0.0, 0.5, 1.0)  # of a layer without a finite value
 
 
 class Experiment:
@@ -57,34 +26,41 @@ class Experiment:
 
     def __init__(self, data: Dataset, settings: dict[str, Any]):
         self.data, self.settings = data, settings
-        self._shape = data.x_train.shape[1:]
-        self.model = self._fresh("zeros")
+        self.model = self._build(Contestant("zeros", keras.initializers.Zeros(), False))
         optimizer = keras.optimizers.SGD(settings["learning_rate"], momentum=0.9)
         self.model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
         optimizer.build(self.model.trainable_variables)
         self._unused_optimizer = [variable.numpy() for variable in optimizer.variables]
-        self.hidden = [layer for layer in self.model.layers if layer.name.startswith("hidden_")]
-        self._activations = keras.Model(self.model.inputs, [layer.output for layer in self.hidden])
-        self._range = activation_range(settings["activation"])
+        self._hidden = [layer.name for layer in self.model.layers if layer.name.startswith("hidden_")]
         self._stats = LayerStatsCallback(None, update_freq="epoch", on_finding="ignore")
 
-    def _fresh(self, name: str) -> keras.Model:
-        s = self.settings
-        return build(self._shape, self.data.classes, s["depth"], s["units"], s["activation"], name)
+    def _build(self, contestant: Contestant) -> keras.Model:
+        """The model, each layer with a copy of the initializer, since one instance draws the same for all."""
+        depth, units, activation = (self.settings[name] for name in ("depth", "units", "activation"))
+        layers = [keras.Input(self.data.x_train.shape[1:]), keras.layers.Flatten()]
+        for index in range(1, depth + 1):
+            kernel = contestant.copy(activation)
+            layers.append(keras.layers.Dense(units, activation, kernel_initializer=kernel, name=f"hidden_{index:02d}"))
+        kernel = contestant.copy("linear")
+        layers.append(keras.layers.Dense(self.data.classes, "softmax", kernel_initializer=kernel, name="classifier"))
+        return keras.Sequential(layers)
 
-    def run(self, name: str, seed: int, log_dir: str | None, on_epoch: Callable[[], None]) -> Run:
-        """Trains from the initializer of that name and says what came of it."""
+    def run(self, contestant: Contestant, seed: int, log_dir: str | None, on_epoch: Callable[[int], None]) -> Run:
+        """Trains from this initializer and returns what was measured before, while and after training."""
         with python_random(seed):
-            self.model.set_weights(self._fresh(name).get_weights())
+            self.model.set_weights(self._build(contestant).get_weights())
         for variable, value in zip(self.model.optimizer.variables, self._unused_optimizer, strict=True):
             variable.assign(value)
         before = self._before_training()
         self._stats.start_run(log_dir)
-        callbacks: list[Any] = [self._stats, keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: on_epoch())]
+        callbacks: list[Any] = [
+            self._stats,
+            keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch(epoch)),
+        ]
         if log_dir is not None:
             callbacks.append(keras.callbacks.TensorBoard(log_dir, write_graph=False))
         data = self.data
-        with session(log_dir, {"initializer": name, "seed": seed, **self.settings}):
+        with session(log_dir, {"initializer": contestant.name, "seed": seed, **self.settings}):
             history = self.model.fit(
                 ShuffledBatches(data.x_train, data.y_train, self.settings["batch_size"], seed),
                 epochs=self.settings["epochs"],
@@ -94,13 +70,12 @@ class Experiment:
                 verbose=0,
             ).history
         train_loss, train_accuracy = self.model.evaluate(data.x_train, data.y_train, batch_size=512, verbose=0)
-        at_start = self._stats.reports[0]
-        paths = [layer.name for layer in self.hidden]
+        first_step = self._stats.reports[0]
         return Run(
-            initializer=name,
+            initializer=contestant.name,
             seed=seed,
-            forward=[at_start.statistic("activation_variance")[path] for path in paths],
-            backward=[at_start.statistic("activation_gradient_variance")[path] for path in paths],
+            forward=[first_step.statistic("activation_variance")[path] for path in self._hidden],
+            backward=[first_step.statistic("activation_gradient_variance")[path] for path in self._hidden],
             train_loss=train_loss,
             train_accuracy=train_accuracy,
             test_loss=history["val_loss"][-1],
@@ -110,13 +85,17 @@ class Experiment:
         )
 
     def _before_training(self) -> dict[str, Any]:
-        """Shares of units that carry nothing, over all hidden layers, and the activations' histograms."""
-        outputs = self._activations.predict(self.data.x_train[:PROBED], batch_size=PROBED, verbose=0)
-        outputs = outputs if isinstance(outputs, list) else [outputs]
-        dead = np.concatenate([dead_units(layer) for layer in outputs])
-        saturated = np.concatenate([saturated_units(layer, self._range) for layer in outputs]) & ~dead
+        """Fractions of units that carry nothing, over all hidden layers, and the activations' histograms."""
+        with np.errstate(over="ignore", invalid="ignore"):  # a deep network may overflow, and so does its prediction
+            report = probe(self.model, self.data.x_train[:PROBED], gradients=False, training=False)
+        rows = {row.tap.layer: row for row in report.rows if row.tap.kind == "output"}
+        hidden = [rows[path] for path in self._hidden]
+        dead = np.array([row.dead_units for row in hidden])
+        saturated = np.array([row.saturated_units or 0.0 for row in hidden])  # `None` if nothing bounds the activation
+        if 0 in activation_range(self.settings["activation"]):  # where a dead unit is a saturated one too
+            saturated = np.maximum(saturated - dead, 0.0)
         return {
             "dead": float(dead.mean()),
             "saturated": float(saturated.mean()),
-            "histograms": [histogram(layer) for layer in outputs],
+            "histograms": [row.histogram or NO_HISTOGRAM for row in hidden],
         }

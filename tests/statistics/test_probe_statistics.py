@@ -70,3 +70,21 @@ def test_histogram_of_what_is_not_finite_or_all_the_same():
         assert sum(counts) == 7
         assert edges[0] < constant < edges[-1]
     assert make_histogram(np.full(3, np.nan), Moments.of(np.full(3, np.nan))) is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [-3e38, 3e38],
+        [0.0, 1e-44],
+        [0.5, float(np.nextafter(np.float32(0.5), np.float32(1)))],
+        [2.0, 2.0],
+        [2.0**127, 2.0**127],
+    ],
+)
+def test_histogram_of_values_that_float32_cannot_part(values):
+    array = np.array(values, "float32")
+    counts, edges = make_histogram(array, Moments.of(array))
+    assert (len(counts), len(edges)) == (50, 51)
+    assert sum(counts) == 2
+    assert edges[0] <= np.float32(min(values)) <= np.float32(max(values)) <= edges[-1]
