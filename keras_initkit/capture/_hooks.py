@@ -16,14 +16,14 @@ from keras_initkit.capture._random_state import replaced
 from keras_initkit.capture.backends import probe_backend
 from keras_initkit.statistics._tap import Tap
 from keras_initkit.structure._layer_kinds import is_opaque, own_activation
-from keras_initkit.structure._layer_paths import parts
+from keras_initkit.structure._sublayers import sublayers
 
 Read = Callable[[Tap, np.ndarray | None], None]
 
 
 def is_composite(layer: keras.layers.Layer) -> bool:
     """Whether a layer only joins others, that are read by themselves. One whose activation is a layer does not."""
-    return any(part is not own_activation(layer) for part in parts(layer))
+    return any(part is not own_activation(layer) for part in sublayers(layer, into_loops=False))
 
 
 class CaptureHooks:

@@ -15,7 +15,7 @@ from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._moments import Moments
 from keras_initkit.statistics._tap import KINDS, SIGNALS, Tap
 from keras_initkit.structure._layer_kinds import output_limits
-from keras_initkit.structure._layer_paths import own_weights, weighted_layers
+from keras_initkit.structure._layer_paths import held_weights
 
 
 class Readings:
@@ -139,17 +139,13 @@ class Readings:
 
 
 def _weights(model: keras.Model) -> Iterator[tuple[Tap, keras.Variable]]:
-    """Every float weight, with the innermost layer that holds it; one that several share, once."""
-    seen: set[int] = set()
-    for path, layer in weighted_layers(model).items():
-        names: set[str] = set()
-        for weight in own_weights(layer):
-            if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(weight.dtype)):
-                continue
-            name, number = weight.name, 1
-            while name in names:
-                name, number = f"{weight.name}_{number}", number + 1
-            names.add(name)
-            if id(weight) not in seen:
-                seen.add(id(weight))
-                yield Tap("weight", path, None, name), weight
+    """Every float weight, named after the innermost layer that holds it."""
+    names: set[tuple[str, str]] = set()
+    for path, _, weight in held_weights(model):
+        if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(weight.dtype)):
+            continue
+        name, number = weight.name, 1
+        while (path, name) in names:
+            name, number = f"{weight.name}_{number}", number + 1
+        names.add((path, name))
+        yield Tap("weight", path, None, name), weight

@@ -12,10 +12,11 @@ import numpy as np
 
 from keras_initkit.structure._calls import Call, calls
 from keras_initkit.structure._following import Following, following_activations
-from keras_initkit.structure._kernels import Kernel, as_tuple, kernels
+from keras_initkit.structure._kernels import Kernel, as_tuple, kernels_by_layer
 from keras_initkit.structure._layer_kinds import is_attention, is_nonlinear, is_normalization
-from keras_initkit.structure._layer_paths import named_layers, own_weights, weighted_layers
+from keras_initkit.structure._layer_paths import named_layers
 from keras_initkit.structure._residual import residual_branches
+from keras_initkit.structure._sublayers import walk_layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +84,6 @@ class ModelContext:
             self.graph = []
 
     @functools.cached_property
-    def paths(self) -> dict[int, str]:
-        """The path of the layer that holds each weight, by the weight's identity."""
-        return {id(w): path for path, layer in weighted_layers(self.model).items() for w in own_weights(layer)}
-
-    @functools.cached_property
     def kernels(self) -> list[KernelContext]:
         """Every kernel that has an element, in the order of the layers.
 
@@ -108,8 +104,9 @@ class ModelContext:
                 path in self.normalized,
                 id(kernel.variable) in branched or id(kernel.layer) in attention,
             )
-            for kernel in kernels(self.model)
-            if 0 not in kernel.shape and (path := self.paths.get(id(kernel.variable))) is not None
+            for path, held in kernels_by_layer(self.model).items()
+            for kernel in held
+            if 0 not in kernel.shape
         ]
 
     @functools.cached_property
@@ -202,5 +199,5 @@ class ModelContext:
 
 
 def _attention_parts(model: keras.Model) -> set[int]:
-    attentions = [layer for layer in named_layers(model).values() if is_attention(layer)]
-    return {id(part) for layer in attentions for part in named_layers(layer).values()}
+    attentions = [layer for _, layer in walk_layers(model) if is_attention(layer)]
+    return {id(part) for layer in attentions for _, part in walk_layers(layer)}

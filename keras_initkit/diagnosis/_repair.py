@@ -15,10 +15,11 @@ from keras_initkit.diagnosis._diagnose import diagnose
 from keras_initkit.diagnosis._finding import Finding
 from keras_initkit.report._report import SignalReport
 from keras_initkit.schemes import initialize
-from keras_initkit.structure import kernels, weighted_layers
+from keras_initkit.structure import weighted_layers
 from keras_initkit.structure._calls import calls
 from keras_initkit.structure._following import following_activations
-from keras_initkit.structure._layer_paths import own_weights
+from keras_initkit.structure._kernels import kernels_by_layer
+from keras_initkit.structure._weights import own_weights
 
 # What a layer's own weights are to blame for. The rest asks for other data, another architecture or another rate.
 MENDED = (
@@ -168,8 +169,8 @@ def _equal(model: keras.Model, beside: str) -> list[str]:
     Zeros may be meant, at the end of a residual branch or in a head, but not in a head behind layers of zeros.
     """
     constants: dict[str, float] = {}
-    for path, layer in weighted_layers(model).items():
-        for values in (keras.ops.convert_to_numpy(kernel) for kernel in _kernels_of(model, layer)):
+    for path, held in kernels_by_layer(model).items():
+        for values in (keras.ops.convert_to_numpy(kernel.variable) for kernel in held):
             if values.size > 1 and (values == values.flat[0]).all():
                 constants[path] = max(constants.get(path, 0.0), abs(float(values.flat[0])))
     following = following_activations(model)
@@ -198,7 +199,7 @@ def _weighted(model: keras.Model, finding: Finding) -> list[str]:
             f"findings: {finding.kind} names layer {finding.layer!r}, which {model.name!r} does not have. Repair the "
             "model that was diagnosed."
         )
-    with_kernel = {path for path, layer in known.items() if _kernels_of(model, layer)}
+    with_kernel = kernels_by_layer(model)
     makers = {tensor.number: call for call in graph for tensor in call.outputs if call.path != "model"}
     ahead = [tensor.number for call in graph if call.path == finding.layer for tensor in call.inputs]
     found: dict[str, None] = {}
@@ -213,11 +214,6 @@ def _weighted(model: keras.Model, finding: Finding) -> list[str]:
     return list(found)
 
 
-def _kernels_of(model: keras.Model, layer: keras.layers.Layer) -> list[keras.Variable]:
-    own = {id(weight) for weight in own_weights(layer)}
-    return [kernel.variable for kernel in kernels(model) if id(kernel.variable) in own]
-
-
 def _draw(
     model: keras.Model,
     known: dict[str, keras.layers.Layer],
@@ -228,7 +224,7 @@ def _draw(
 ) -> list[str]:
     """Sets the layers, the biases of those in `flat` to zero; returns what a reader has to know."""
     notes = []
-    with_kernel = [path for path in wanted if _kernels_of(model, known[path])]
+    with_kernel = [path for path in wanted if path in kernels_by_layer(model)]
     if with_kernel:
         report = initialize(model, scheme, x, layers=lambda layer: any(layer is known[path] for path in with_kernel))
         verb = "drawn anew" if scheme == "auto" else "scaled on the data"

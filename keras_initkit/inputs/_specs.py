@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_initkit.structure._calls import calls
 from keras_initkit.structure._layer_kinds import is_embedding
-from keras_initkit.structure._layer_paths import named_layers
+from keras_initkit.structure._sublayers import walk_layers
 
 FREE_DIMENSION = 16
 
@@ -48,8 +48,7 @@ def input_specs(model: keras.Model) -> list[InputSpec] | None:
                 if len(inner) == len(shape):
                     shape = tuple(theirs if ours is None else ours for ours, theirs in zip(shape, inner, strict=True))
             elif isinstance(call.layer, keras.Layer):
-                parts = [call.layer, *named_layers(call.layer).values()]
-                rows += [part.input_dim for part in parts if is_embedding(part)]
+                rows += [part.input_dim for _, part in walk_layers(call.layer) if is_embedding(part)]
         specs.append(InputSpec(name, tuple(shape), tensor.dtype, min(rows, default=None)))
     return specs
 

@@ -9,9 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.structure import Kernel, kernels, sublayers, weighted_layers
+from keras_initkit.structure import Kernel, kernels
 from keras_initkit.structure._layer_kinds import is_opaque
-from keras_initkit.structure._layer_paths import own_weights
+from keras_initkit.structure._layer_paths import held_weights
+from keras_initkit.structure._sublayers import walk_layers
 from keras_initkit.structure._variables import VariableMap
 from keras_initkit.theory._fans import Fans
 
@@ -79,18 +80,17 @@ class Plan:
         roles = VariableMap((kernel.variable, kernel) for kernel in kernels(model))
         self._changes: dict[int, WeightChange] = {}
         self._variables: dict[int, keras.Variable] = {}
-        for path, layer in weighted_layers(model).items():
-            for weight in own_weights(layer):
-                kernel = roles.get(weight)
-                reason = closed.get(path, "") if path in layers else "left out by `layers`"
-                if kernel is not None and not _is_float(weight):
-                    reason = reason or f"its elements are {weight.dtype}"
-                change = WeightChange(path, _name(layer, weight), tuple(weight.shape), skipped=reason)
-                if kernel is not None:
-                    change = replace(change, role=kernel.role, fans=kernel.fans)
-                stddev = _stddev(weight)
-                self._changes.setdefault(id(weight), replace(change, stddev_before=stddev, stddev_after=stddev))
-                self._variables.setdefault(id(weight), weight)
+        for path, layer, weight in held_weights(model):
+            kernel = roles.get(weight)
+            reason = closed.get(path, "") if path in layers else "left out by `layers`"
+            if kernel is not None and not _is_float(weight):
+                reason = reason or f"its elements are {weight.dtype}"
+            change = WeightChange(path, _name(layer, weight), tuple(weight.shape), skipped=reason)
+            if kernel is not None:
+                change = replace(change, role=kernel.role, fans=kernel.fans)
+            stddev = _stddev(weight)
+            self._changes[id(weight)] = replace(change, stddev_before=stddev, stddev_after=stddev)
+            self._variables[id(weight)] = weight
         self.kernels: list[Kernel] = [
             kernel
             for variable, kernel in roles.items()
@@ -166,10 +166,7 @@ def _closed(layer: keras.layers.Layer) -> str:
 
 def _as_one(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """A layer, and whatever is in it without a path of its own."""
-    found = [layer]
-    for part in found if is_opaque(layer) else []:
-        found.extend(inner for inner in sublayers(part) if not any(inner is known for known in found))
-    return found
+    return [part for _, part in walk_layers(layer)] if is_opaque(layer) else [layer]
 
 
 def _name(layer: keras.layers.Layer, weight: keras.Variable) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_initkit._compat import producing_node
 from keras_initkit.structure._layer_paths import named_layers
 
 
@@ -119,18 +120,13 @@ def _check_has_graph(model: keras.Model) -> None:
 def _nodes(model: keras.Model) -> list[Any]:
     """The calls on the way from a model's inputs to its outputs, in the order in which Keras runs them.
 
-    Keras shows the layers of a graph, but not their calls: `_keras_history` of a symbolic tensor tells which
-    operation made it, in which of its calls, and the operation's `_inbound_nodes` are these calls. Both have had
-    these names since Keras 2; tests/structure/test_calls.py guards them. Keras runs the calls by falling distance
-    from the outputs (all calls of an operation wait for its first), which is repeated here.
+    Keras runs them by falling distance from the outputs (all calls of an operation wait for its first), which is
+    repeated here.
     """
     inputs = {id(symbol) for symbol in model.inputs}
 
     def maker(symbol: Any) -> Any:
-        if id(symbol) in inputs:
-            return None
-        operation, index, _ = symbol._keras_history
-        return operation._inbound_nodes[index]
+        return None if id(symbol) in inputs else producing_node(symbol)
 
     ordered: list[Any] = []  # every call after the calls that it reads from
     done: set[int] = set()

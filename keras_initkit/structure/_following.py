@@ -19,6 +19,7 @@ from keras_initkit.structure._layer_kinds import (
     passes_through,
 )
 from keras_initkit.structure._layer_paths import named_layers
+from keras_initkit.structure._sublayers import walk_layers
 from keras_initkit.theory._gains import gain
 
 
@@ -76,10 +77,7 @@ class _Graph:
             for tensor in call.inputs:
                 self._readers.setdefault(tensor.number, []).append(call)
         self._inside_attention = {
-            id(part)
-            for layer in named_layers(model).values()
-            if is_attention(layer)
-            for part in named_layers(layer).values()
+            id(part) for _, layer in walk_layers(model) if is_attention(layer) for _, part in walk_layers(layer)
         }
 
     def following(self, path: str, layer: Any) -> Following:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
 
 import keras
 
-from keras_initkit.structure._sublayers import sublayers
+from keras_initkit.structure._layer_paths import held_weights
+from keras_initkit.structure._sublayers import walk_layers
 from keras_initkit.structure._variables import VariableMap
+from keras_initkit.structure._weights import own_weights
 from keras_initkit.theory._fans import Axes, Fans, compute_fans
 
 ROLES = ("dense", "conv", "conv_transpose", "depthwise", "recurrent", "embedding", "unknown")
@@ -161,19 +163,24 @@ def kernels(layer: keras.Layer) -> list[Kernel]:
     if not layer.built:
         raise ValueError(f"layer: {layer.name} is not built, so it has no kernels yet. Call it on data, or build() it.")
     found: dict[int, Kernel] = {}
-    visited: set[int] = set()
-
-    def visit(part: keras.Layer) -> None:
-        if id(part) in visited:
-            return
-        visited.add(id(part))
+    for _, part in walk_layers(layer):
         for kernel in _own_kernels(part, found):
             found.setdefault(id(kernel.variable), replace(kernel, layer=part))
-        for sublayer in sublayers(part):
-            visit(sublayer)
-
-    visit(layer)
     return list(found.values())
+
+
+def kernels_by_layer(model: keras.Model) -> dict[str, list[Kernel]]:
+    """Return the kernels of a built model by the path of the layer that holds them, an LSTM's cell's under the LSTM's.
+
+    Args:
+        model: A built model.
+    """
+    paths = {id(weight): path for path, _, weight in held_weights(model)}
+    found: dict[str, list[Kernel]] = {}
+    for kernel in kernels(model):
+        if (path := paths.get(id(kernel.variable))) is not None:
+            found.setdefault(path, []).append(kernel)
+    return found
 
 
 def layer_fans(layer: keras.Layer) -> VariableMap[Fans]:
@@ -197,7 +204,7 @@ def layer_fans(layer: keras.Layer) -> VariableMap[Fans]:
     return VariableMap((kernel.variable, kernel.fans) for kernel in kernels(layer))
 
 
-def _own_kernels(layer: keras.Layer, found: Iterable[int]) -> list[Kernel]:
+def _own_kernels(layer: keras.Layer, found: Container[int]) -> list[Kernel]:
     """The kernels of `layer` itself, without those of its sublayers."""
     if getattr(layer, "quantization_mode", None) not in (None, "float8"):
         return []
@@ -216,13 +223,12 @@ def _own_kernels(layer: keras.Layer, found: Iterable[int]) -> list[Kernel]:
     return list(described)
 
 
-def _read_by_default(layer: keras.Layer, found: Iterable[int]) -> list[Kernel]:
+def _read_by_default(layer: keras.Layer, found: Container[int]) -> list[Kernel]:
     """Kernels of a layer that nobody described: its own weights of rank 2 or more."""
-    known = {id(variable) for sublayer in sublayers(layer) for variable in sublayer.weights}.union(found)
     variables = [
         variable
-        for variable in layer.weights
-        if id(variable) not in known
+        for variable in own_weights(layer, into_loops=True)
+        if id(variable) not in found
         and len(variable.shape) >= 2
         and keras.backend.is_float_dtype(variable.dtype)
         and (variable.trainable or not layer.trainable)  # state is no kernel; in a frozen layer they look alike

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 
 from keras_initkit.structure._calls import Call, calls
 from keras_initkit.structure._kernels import Kernel, kernels
 from keras_initkit.structure._layer_kinds import is_nonlinear
-from keras_initkit.structure._sublayers import sublayers
+from keras_initkit.structure._sublayers import walk_layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,15 +98,6 @@ def _is_sum(call: Call) -> bool:
 
 def _kernels_of(call: Call, owned: dict[int, list[Kernel]]) -> list[Kernel]:
     """Kernels of a layer and its parts; a nested model's layers have calls of their own."""
-    if isinstance(call.layer, keras.Model):
+    if isinstance(call.layer, keras.Model) or not isinstance(call.layer, keras.Layer):
         return []
-    return [kernel for layer in _flat(call.layer) for kernel in owned.get(id(layer), [])]
-
-
-def _flat(layer: Any) -> list[Any]:
-    if not isinstance(layer, keras.layers.Layer):
-        return []
-    found = [layer]
-    for part in found:
-        found.extend(inner for inner in sublayers(part) if not any(inner is known for known in found))
-    return found
+    return [kernel for _, layer in walk_layers(call.layer) for kernel in owned.get(id(layer), [])]

@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import keras
 
+from keras_initkit._compat import tracked_layers
+from keras_initkit.structure._layer_kinds import is_opaque
 
-def sublayers(layer: keras.Layer) -> list[keras.Layer]:
-    """The direct sublayers of `layer`, each once, in the order in which Keras tracks them.
+
+def sublayers(layer: keras.Layer, into_loops: bool = True) -> list[keras.Layer]:
+    """Return the direct sublayers of a layer, each once, in the order in which Keras tracks them.
 
     Whatever Keras itself finds: attributes and lists of layers, a wrapper's layer, an RNN's cell, the
     projections inside an attention layer, the layers of a model.
 
+    Args:
+        layer: A layer or model.
+        into_loops: Boolean. If False, recurrent and time-distributed layers, which run their parts inside a loop,
+            have no sublayers.
+
     >>> [sublayer.name for sublayer in sublayers(keras.Sequential([keras.layers.Dense(2, name="head")]))]
     ['head']
     """
-    # Keras shows the sublayers of a model (`Model.layers`) but not those of a layer, a MultiHeadAttention's
-    # say. This private list is what `Model.layers` and `Layer.weights` read; test_sublayers.py guards it.
-    tracked = layer._layers
-    return list({id(sublayer): sublayer for sublayer in tracked}.values())
+    if not into_loops and is_opaque(layer):
+        return []
+    return list({id(sublayer): sublayer for sublayer in tracked_layers(layer)}.values())
+
+
+def walk_layers(layer: keras.Layer, into_loops: bool = True) -> Iterator[tuple[str, keras.Layer]]:
+    """Yield a layer and every layer inside it, each once and before its own parts, with its path inside `layer`.
+
+    The path joins the layers' names by slashes; that of `layer` itself is empty.
+
+    Args:
+        layer: A layer or model.
+        into_loops: As in `sublayers`.
+    """
+    seen: set[int] = set()
+    waiting = [("", layer)]
+    while waiting:
+        path, part = waiting.pop()
+        if id(part) not in seen:
+            seen.add(id(part))
+            yield path, part
+            inside = [(f"{path}/{inner.name}" if path else inner.name, inner) for inner in sublayers(part, into_loops)]
+            waiting.extend(reversed(inside))

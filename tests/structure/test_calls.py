@@ -14,18 +14,6 @@ def summary(model):
     return [(call.path, call.index) for call in calls(model)]
 
 
-def test_the_two_private_names_that_hold_the_graph():
-    inputs = keras.Input((3,))
-    layer = L.Dense(3)
-    output = layer(layer(inputs))
-    operation, index, place = output._keras_history
-    assert (operation, index, place) == (layer, 1, 0)
-    node = layer._inbound_nodes[1]
-    assert node.operation is layer
-    assert node.output_tensors[0] is output
-    assert node.input_tensors[0]._keras_history[:2] == (layer, 0)
-
-
 def test_chain_and_shapes():
     model = keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(4, 3, name="conv"), L.Flatten(name="flat")])
     conv, flat, whole = calls(model)

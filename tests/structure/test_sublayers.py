@@ -1,9 +1,8 @@
-"""The one private name of Keras that `sublayers` reads still holds what it should."""
-
 import keras
 from keras import layers
 
 from keras_initkit.structure import sublayers
+from keras_initkit.structure._sublayers import walk_layers
 
 
 def names(layer):
@@ -39,10 +38,12 @@ def test_wrappers_and_cells():
     assert names(stacked) == ["a", "b"]
 
 
-def test_models_agree_with_their_public_list():
-    inputs = keras.Input((2,))
-    shared = layers.Dense(2, name="shared")
-    functional = keras.Model(inputs, shared(shared(inputs)))
-    assert sublayers(functional) == functional.layers
-    sequential = keras.Sequential([keras.Input((2,)), functional, layers.ReLU()])
-    assert [layer for layer in sublayers(sequential) if not isinstance(layer, layers.InputLayer)] == sequential.layers
+def test_a_walk_meets_each_layer_once_and_before_its_parts():
+    block = Block()
+    inner = layers.TimeDistributed(block, name="each")
+    model = keras.Sequential([inner, layers.LSTM(2, name="lstm"), inner], name="outer")
+    parts = ["each/block/first", "each/block/second", "each/block/third"]
+    block.name = "block"
+    assert [path for path, _ in walk_layers(model)] == ["", "each", "each/block", *parts, "lstm", "lstm/lstm_cell"]
+    assert [path for path, _ in walk_layers(model, into_loops=False)] == ["", "each", "lstm"]
+    assert sublayers(inner, into_loops=False) == []

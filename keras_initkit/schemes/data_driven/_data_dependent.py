@@ -15,11 +15,12 @@ from keras_initkit.capture.backends import probe_backend
 from keras_initkit.inputs._batches import batches_of
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes._registry import register_scheme
-from keras_initkit.schemes.data_driven._forward import LayerCall, Pass, all_layers
+from keras_initkit.schemes.data_driven._forward import LayerCall, Pass
 from keras_initkit.schemes.data_driven._unit_means import bias_of, unit_means, unit_variances
 from keras_initkit.schemes.draw._draw_all import draw_all
 from keras_initkit.structure import Kernel
 from keras_initkit.structure._layer_kinds import is_attention, is_embedding, is_recurrent
+from keras_initkit.structure._sublayers import walk_layers
 
 _DIRECTIONS = 8  # random losses; one alone shows the rates to some 10 %
 _ROUNDING = 1e-12  # a variance below this part of the largest square is what rounding makes of a constant
@@ -99,8 +100,8 @@ def data_dependent(
 
 
 def _cells(model: keras.Model) -> set[int]:
-    recurrent = [layer for layer in all_layers(model) if is_recurrent(layer)]
-    return {id(part) for layer in recurrent for part in all_layers(layer)}
+    recurrent = [layer for _, layer in walk_layers(model) if is_recurrent(layer)]
+    return {id(part) for layer in recurrent for _, part in walk_layers(layer)}
 
 
 class _Units:

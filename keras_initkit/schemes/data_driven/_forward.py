@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ import numpy as np
 from keras_initkit.capture._random_state import random_state_kept, replaced
 from keras_initkit.capture.backends import probe_backend
 from keras_initkit.schemes._plan import Plan
-from keras_initkit.structure import Kernel, sublayers
+from keras_initkit.structure import Kernel
 from keras_initkit.structure._layer_kinds import is_attention, is_embedding, is_recurrent, own_activation
+from keras_initkit.structure._sublayers import sublayers, walk_layers
 
 
 class Unreadable(Exception):
@@ -108,7 +109,7 @@ class Pass:
             stack.enter_context(random_state_kept())
             stack.enter_context(probe_backend().undisturbed(model))
             stack.enter_context(keras.StatelessScope())
-            for layer in all_layers(model):
+            for _, layer in walk_layers(model):
                 if isinstance(layer, keras.layers.TimeDistributed):
                     stack.enter_context(replaced(layer, "call", _all_steps_first(layer)))
             for layer, kernels in self._owners.values():
@@ -168,7 +169,7 @@ def _all_steps_first(layer: keras.layers.TimeDistributed) -> Callable:
 def _owners(plan: Plan) -> dict[int, tuple[keras.layers.Layer, tuple[Kernel, ...]]]:
     """The layers that are visited, by identity, each with its kernels; the others' kernels are noted."""
     recurrent = {
-        id(part): layer for layer in all_layers(plan.model) if is_recurrent(layer) for part in all_layers(layer)
+        id(part): layer for _, layer in walk_layers(plan.model) if is_recurrent(layer) for _, part in walk_layers(layer)
     }
     found: dict[int, tuple[keras.layers.Layer, tuple[Kernel, ...]]] = {}
     for kernel in plan.kernels:
@@ -182,15 +183,3 @@ def _owners(plan: Plan) -> dict[int, tuple[keras.layers.Layer, tuple[Kernel, ...
         else:
             found[id(layer)] = (layer, (*found.get(id(layer), (layer, ()))[1], kernel))
     return found
-
-
-def all_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
-    """A layer and whatever is in it, each once."""
-    seen: set[int] = set()
-    waiting = [layer]
-    while waiting:
-        part = waiting.pop()
-        if id(part) not in seen:
-            seen.add(id(part))
-            yield part
-            waiting.extend(sublayers(part))

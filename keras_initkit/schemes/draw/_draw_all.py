@@ -15,7 +15,7 @@ from keras_initkit.schemes._registry import register_scheme
 from keras_initkit.schemes.draw._fresh import fresh_weights
 from keras_initkit.schemes.draw._kernel_draw import draw_kernel, draw_plain
 from keras_initkit.structure import Kernel
-from keras_initkit.structure._layer_paths import own_weights
+from keras_initkit.structure._weights import own_weights
 
 
 def draw_all(plan: Plan, initializer: Any) -> None:

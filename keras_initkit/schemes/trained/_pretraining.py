@@ -14,7 +14,8 @@ from keras_initkit.capture._random_state import random_state_kept, replaced
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes._registry import register_scheme
 from keras_initkit.schemes.trained._auto_encoder import AutoEncoder
-from keras_initkit.structure import kernels, weighted_layers
+from keras_initkit.structure._kernels import kernels_by_layer
+from keras_initkit.structure._layer_paths import named_layers
 
 ENCODERS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
@@ -100,8 +101,8 @@ def _order_of_flow(plan: Plan, x: Any) -> list[str]:
 
         return call
 
-    holding = {plan.path_of(kernel.variable) for kernel in kernels(plan.model)}
-    layers = {path: layer for path, layer in weighted_layers(plan.model).items() if path in holding}
+    named = named_layers(plan.model)
+    layers = {path: named[path] for path in kernels_by_layer(plan.model)}
     with keras.StatelessScope(), contextlib.ExitStack() as wrapped:
         for path, layer in layers.items():
             wrapped.enter_context(replaced(layer, "call", noting(path, layer)))

@@ -15,7 +15,8 @@ import keras
 from keras_initkit.capture._random_state import replaced
 from keras_initkit.capture.backends.jax.probe import is_tensor, tapped
 from keras_initkit.statistics._tap import Tap
-from keras_initkit.structure._layer_paths import named_layers, parts
+from keras_initkit.structure._layer_paths import named_layers
+from keras_initkit.structure._sublayers import sublayers
 
 State = tuple[list[jax.Array], list[jax.Array], list[jax.Array], list[jax.Array]]
 Unscale = Callable[[jax.Array], jax.Array]
@@ -97,7 +98,7 @@ def parts_in_sight(model: keras.Model) -> Iterator[None]:
     """
     with contextlib.ExitStack() as wrapped:
         for layer in named_layers(model).values():
-            if parts(layer):
+            if sublayers(layer, into_loops=False):
                 wrapped.enter_context(replaced(layer, "rematerialized_call", lambda call, *_, **__: call))
         yield
 
@@ -133,7 +134,8 @@ def tapped_layer(layer: keras.layers.Layer, path: str, readings: Readings, unsca
     wrapped = contextlib.ExitStack()
     wrapped.enter_context(replaced(layer, "call", watched(original)))
     recomputed = getattr(layer, "rematerialized_call", None)  # in later versions of Keras, under its `RematScope`
-    if recomputed is not None and not parts(layer):  # read from outside of what is computed anew in the backward pass
+    # Read from outside of what is computed anew in the backward pass.
+    if recomputed is not None and not sublayers(layer, into_loops=False):
 
         def outside(_: Any, *args: Any, **kwargs: Any) -> Callable:
             return watched(recomputed(original, *args, **kwargs))

@@ -30,9 +30,10 @@ from keras_initkit.capture.backends.jax._taps import (
 )
 from keras_initkit.capture.step._meter import StepMeter, optimizers_of
 from keras_initkit.capture.step._reduction import Update, reduce_taps
-from keras_initkit.capture.step._targets import kernels_of, units_last
+from keras_initkit.capture.step._targets import units_last
 from keras_initkit.statistics._sampling import take_sample
 from keras_initkit.statistics._tap import Tap
+from keras_initkit.structure._weights import main_weights
 
 
 class JaxStepMeter(StepMeter):
@@ -100,7 +101,7 @@ class JaxStepMeter(StepMeter):
         """What `train_step` returns, and the matrix of what it was seen to do."""
         model, readings = self._model, Readings(level_of((state, data)))
         before = _values(model, state)
-        owners = {id(weight): path for path, layer in self._layers.items() for weight in kernels_of(layer)}
+        owners = {id(weight): path for path, layer in self._layers.items() for weight in main_weights(layer)}
         unscale = loss_unscaling(model.optimizer, model, state)
         with contextlib.ExitStack() as wrapped:
             for path, layer in self._layers.items():
@@ -113,7 +114,7 @@ class JaxStepMeter(StepMeter):
             logs, state = train_step(state, data)
         after = _values(model, state)
         for path, layer in self._layers.items():
-            for weight in map(id, kernels_of(layer)):
+            for weight in map(id, main_weights(layer)):
                 readings.add(Tap("weight", path), before[weight])
                 change = Update(take_sample(before[weight], self._sample_size), after[weight])
                 readings.seen[Tap("weight_update", path)].append(change)

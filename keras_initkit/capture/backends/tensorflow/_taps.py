@@ -12,8 +12,8 @@ import keras
 import tensorflow as tf
 
 from keras_initkit.capture.backends.tensorflow._graph import beside, beside_joined, is_decided_later, is_inside
-from keras_initkit.capture.step._targets import kernels_of
 from keras_initkit.statistics._tap import Tap
+from keras_initkit.structure._weights import main_weights
 
 
 class CapturedTensors(threading.local):
@@ -141,7 +141,7 @@ def tapped_apply(
 ) -> Callable:
     """The optimizer's `apply`, listened to."""
     original = optimizer.apply
-    owners = {id(weight): path for path, layer in layers.items() for weight in kernels_of(layer)}
+    owners = {id(weight): path for path, layer in layers.items() for weight in main_weights(layer)}
 
     @functools.wraps(original)
     def apply(grads: Any, trainable_variables: Any = None) -> Any:

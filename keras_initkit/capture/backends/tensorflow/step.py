@@ -27,10 +27,11 @@ from keras_initkit.capture.backends.tensorflow._taps import (
 )
 from keras_initkit.capture.step._meter import FindLayers, StepMeter, optimizers_of
 from keras_initkit.capture.step._reduction import MeasurementSpec, Update, reduce_taps
-from keras_initkit.capture.step._targets import kernels_of, units_last
+from keras_initkit.capture.step._targets import units_last
 from keras_initkit.statistics._ops import under_xla
 from keras_initkit.statistics._sampling import take_sample
 from keras_initkit.statistics._tap import Tap
+from keras_initkit.structure._weights import main_weights
 
 
 class TensorFlowStepMeter(StepMeter):
@@ -152,7 +153,7 @@ class TensorFlowStepMeter(StepMeter):
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         step.begin(graph, optimizers_of(self._model), self._model.optimizer)
         readings = step.readings
-        weights = [(path, weight) for path, layer in self._layers.items() for weight in kernels_of(layer)]
+        weights = [(path, weight) for path, layer in self._layers.items() for weight in main_weights(layer)]
         # Read now: after the step they are others.
         before = [_value(weight) for _, weight in weights] if kinds & {"weight", "weight_update"} else []
         for (path, _), value in zip(weights, before, strict=False):

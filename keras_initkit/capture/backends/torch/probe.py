@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import torch
 
-from keras_initkit.structure._sublayers import sublayers
+from keras_initkit.structure._sublayers import walk_layers
 
 
 def is_tensor(x: Any) -> bool:
@@ -64,7 +64,7 @@ def no_gradients() -> contextlib.AbstractContextManager:
 @contextlib.contextmanager
 def undisturbed(model: keras.Model) -> Iterator[None]:
     """Keeps PyTorch's random numbers, and the modes and buffers of modules."""
-    modules = {id(each): each for layer in _all_layers(model) for each in layer.modules()}.values()
+    modules = {id(each): each for _, layer in walk_layers(model) for each in layer.modules()}.values()
     modes = [(module, module.training) for module in modules]
     buffers = [(buffer, buffer.detach().clone()) for module in modules for buffer in module.buffers(recurse=False)]
     with torch.random.fork_rng():
@@ -76,8 +76,3 @@ def undisturbed(model: keras.Model) -> Iterator[None]:
             with torch.no_grad():
                 for buffer, before in buffers:
                     buffer.copy_(before)
-
-
-def _all_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """A layer and all that it is made of: not every part is one of its modules for PyTorch."""
-    return [layer, *(inner for part in sublayers(layer) for inner in _all_layers(part))]

@@ -24,9 +24,10 @@ import torch
 from keras_initkit.capture._random_state import global_seed, random_state_kept, replaced
 from keras_initkit.capture.step._meter import StepMeter, optimizers_of
 from keras_initkit.capture.step._reduction import Update, reduce_taps
-from keras_initkit.capture.step._targets import kernels_of, units_last
+from keras_initkit.capture.step._targets import units_last
 from keras_initkit.statistics._sampling import take_sample
 from keras_initkit.statistics._tap import Tap
+from keras_initkit.structure._weights import main_weights
 
 Readings = defaultdict[Tap, list[Any]]
 Unscale = Callable[[torch.Tensor], torch.Tensor]
@@ -38,7 +39,7 @@ class TorchStepMeter(StepMeter):
     def _measured(self, plain: Any, data: Any) -> Any:
         model, readings = self._model, defaultdict(list)
         self._find()  # at every measured step: the step before may have built a layer
-        weights = [(path, each.value) for path, layer in self._layers.items() for each in kernels_of(layer)]
+        weights = [(path, each.value) for path, layer in self._layers.items() for each in main_weights(layer)]
         with torch.no_grad():
             for path, weight in weights:
                 readings[Tap("weight", path)].append(weight.detach())
@@ -68,7 +69,7 @@ class TorchStepMeter(StepMeter):
     def _listening(self, readings: Readings, train: bool) -> Iterator[None]:
         """Layers and optimizers are listened to; `train` says whether the latter do their work."""
         model = self._model
-        owners = {id(each.value): path for path, layer in self._layers.items() for each in kernels_of(layer)}
+        owners = {id(each.value): path for path, layer in self._layers.items() for each in main_weights(layer)}
         unscale = _loss_unscaling(model.optimizer)
         with contextlib.ExitStack() as wrapped:
             for path, layer in self._layers.items():

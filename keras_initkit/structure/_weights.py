@@ -1,0 +1,30 @@
+"""The weights that belong to a layer itself."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_initkit.structure._sublayers import sublayers
+
+
+def own_weights(layer: keras.Layer, into_loops: bool = False) -> list[keras.Variable]:
+    """Return a layer's weights without those of its sublayers, which have paths themselves.
+
+    Args:
+        layer: A layer or model.
+        into_loops: Boolean. If False, recurrent and time-distributed layers are seen as a whole and own all their
+            parts' weights.
+    """
+    inside = {id(weight) for part in sublayers(layer, into_loops) for weight in part.weights}
+    return [weight for weight in layer.weights if id(weight) not in inside]
+
+
+def main_weights(layer: keras.Layer) -> list[keras.Variable]:
+    """Return the weights that stand for a layer where one figure is given for all of them.
+
+    Those of two axes or more (kernels, recurrent kernels, embeddings), for a bias of zeros beside them would only
+    blur the figure; of a layer that has none, such as BatchNormalization, all that it trains.
+    """
+    trained = {id(weight) for weight in layer.trainable_weights}
+    own = own_weights(layer)
+    return [weight for weight in own if len(weight.shape) > 1] or [weight for weight in own if id(weight) in trained]

@@ -1,0 +1,33 @@
+"""Private names of Keras still hold what `keras_initkit._compat` reads in them."""
+
+import keras
+
+from keras_initkit import _compat
+
+L = keras.layers
+
+
+def test_tracked_layers_are_those_of_the_public_list_of_a_model():
+    inputs = keras.Input((2,))
+    shared = L.Dense(2, name="shared")
+    functional = keras.Model(inputs, shared(shared(inputs)))
+    assert _compat.tracked_layers(functional) == functional.layers
+    sequential = keras.Sequential([keras.Input((2,)), functional, L.ReLU()])
+    tracked = [layer for layer in _compat.tracked_layers(sequential) if not isinstance(layer, L.InputLayer)]
+    assert tracked == sequential.layers
+    attention = L.MultiHeadAttention(2, 3)
+    attention.build((None, 4, 6), (None, 4, 6))
+    assert {"_query_dense", "_output_dense"} <= set(vars(attention))
+    assert all(part in _compat.tracked_layers(attention) for part in (attention._query_dense, attention._output_dense))
+
+
+def test_the_node_that_made_a_tensor_tells_the_call():
+    inputs = keras.Input((3,))
+    layer = L.Dense(3)
+    between = layer(inputs)
+    output = layer(between)
+    first, second = _compat.producing_node(between), _compat.producing_node(output)
+    assert first.operation is second.operation is layer
+    assert second.output_tensors[0] is output
+    assert second.input_tensors[0] is between
+    assert first.input_tensors[0] is inputs
