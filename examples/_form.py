@@ -18,14 +18,13 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from rich import box
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from keras_initkit.comparison._data import Dataset, load
 from keras_initkit.examples._names import NAMES
 from keras_initkit.report._io import json_safe
+from keras_initkit.report._tables import Column, make_table
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
@@ -76,18 +75,17 @@ class Example:
 
     def table(self, rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
         """Prints rows under the keys of the first; numbers to three digits."""
-        console = Console() if sys.stdout.isatty() else Console(width=96, color_system=None)
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        columns = []
         for heading, value in rows[0].items():
             # What does not fit is the headings, which wrap between words; a name cut short says nothing.
-            narrowest = max(map(len, heading.split()), default=0)
             if isinstance(value, str):
-                table.add_column(heading, no_wrap=True, min_width=max(len(str(row[heading])) for row in rows))
+                columns.append(Column(heading, min_width=max(len(str(row[heading])) for row in rows)))
             else:
-                table.add_column(heading, justify="right", min_width=max(narrowest, 8))
-        for row in rows:
-            table.add_row(*(value if isinstance(value, str) else f"{value:.3g}" for value in row.values()))
-        console.print(table)
+                narrowest = max(map(len, heading.split()), default=0)
+                columns.append(Column(heading, "right", "fold", min_width=max(narrowest, 8)))
+        cells = [[value if isinstance(value, str) else f"{value:.3g}" for value in row.values()] for row in rows]
+        console = Console() if sys.stdout.isatty() else Console(width=96, color_system=None)
+        console.print(make_table(columns, cells, title), end="\n\n")
 
     def figure(self, figure: Figure, caption: str, part: str = "") -> None:
         """Saves a figure as `<out>/<example>.png`, with a caption below it that says what to see.

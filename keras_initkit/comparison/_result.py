@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from keras_initkit import plots
 from keras_initkit.comparison._verdict import verdict
 from keras_initkit.report._io import json_safe
+from keras_initkit.report._tables import Column, make_table, render_text
 
 
 @dataclass(frozen=True)
@@ -110,57 +108,56 @@ class Comparison:
         return rows
 
     def table(self) -> Table:
-        """The rows for a terminal of 80 columns: two lines each, first and last layer, training and test set."""
-        s = self.settings
-        several = s["seeds"] > 1
+        """Returns the rows for a terminal of 80 columns: two lines each, first and last layer, training and test."""
+        settings = self.settings
+        several = settings["seeds"] > 1
         rows = self.rows()
-        table = Table(
-            title=f"{escape(self._caption())}, {s['epochs']} epoch{'s' * (s['epochs'] > 1)}, seed {s['seed']}"
-            + f" to {s['seed'] + s['seeds'] - 1}" * several,
-            caption=f"Variance and units: before training. Accuracy by chance: {self.chance:.0%}."
-            + " Mean ± standard deviation over seeds." * several,
-            box=box.SIMPLE_HEAD,
-            padding=0,  # the box itself keeps columns apart
-            pad_edge=False,
-            leading=1,
-        )
+
+        def lines(row: dict[str, Any], form: str, *names: str, spread: bool = several) -> str:
+            values = [_short(row[name], form) for name in names]
+            if spread:
+                spreads = [_short(row[f"{name}_spread"], form) for name in names]
+                values = [f"{v.removesuffix('%')}±{d}" for v, d in zip(values, spreads, strict=True)]
+            return "\n".join(values)
+
+        cells = [
+            [
+                row["initializer"],
+                lines(row, ".1e", "activation_variance_first", "activation_variance_last", spread=False),
+                lines(row, ".1e", "gradient_variance_first", "gradient_variance_last", spread=False),
+                lines(row, ".0%", "dead", "saturated", spread=False),
+                lines(row, ".2f", "train_loss", "test_loss"),
+                lines(row, ".0%", "train_accuracy", "test_accuracy"),
+                row["verdict"],
+            ]
+            for row in rows
+        ]
         # Folded if it must be: where a longer name takes all the room, rich leaves the verdict out.
-        longest = max(len(row["initializer"]) for row in rows)
-        table.add_column("initializer", overflow="fold", width=max(11, min(longest, 18)))
-        for heading in (
+        width = max(11, min(max(len(row["initializer"]) for row in rows), 18))
+        headings = (
             "activation\nvariance\nfirst\nlast",
             "gradient\nvariance\nfirst\nlast",
             "units\n\ndead\nsatur.",
             "loss\n\ntrain\ntest",
             "accuracy\n\ntrain\ntest",
-        ):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("verdict", min_width=9)
-        for row in rows:
-
-            def lines(form: str, *columns: str, row: dict[str, Any] = row, spread: bool = several) -> str:
-                values = [_short(row[name], form) for name in columns]
-                if spread:
-                    spreads = [_short(row[f"{name}_spread"], form) for name in columns]
-                    values = [f"{v.removesuffix('%')}±{d}" for v, d in zip(values, spreads, strict=True)]
-                return "\n".join(values)
-
-            table.add_row(
-                row["initializer"],
-                lines(".1e", "activation_variance_first", "activation_variance_last", spread=False),
-                lines(".1e", "gradient_variance_first", "gradient_variance_last", spread=False),
-                lines(".0%", "dead", "saturated", spread=False),
-                lines(".2f", "train_loss", "test_loss"),
-                lines(".0%", "train_accuracy", "test_accuracy"),
-                row["verdict"],
-            )
-        return table
+        )
+        return make_table(
+            [
+                Column("initializer", overflow="fold", width=width),
+                *(Column(heading, "right") for heading in headings),
+                Column("verdict", overflow="fold", min_width=9),
+            ],
+            cells,
+            title=f"{self._caption()}, {settings['epochs']} epoch{'s' * (settings['epochs'] > 1)}, "
+            + f"seed {settings['seed']}"
+            + f" to {settings['seed'] + settings['seeds'] - 1}" * several,
+            caption=f"Variance and units: before training. Accuracy by chance: {self.chance:.0%}."
+            + " Mean ± standard deviation over seeds." * several,
+            leading=1,
+        )
 
     def __str__(self) -> str:
-        console = Console(width=80, color_system=None)
-        with console.capture() as capture:
-            console.print(self.table())
-        return capture.get()
+        return render_text(self.table(), width=80)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: settings, rows and every run."""

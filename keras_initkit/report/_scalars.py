@@ -52,6 +52,7 @@ def register_statistic(
 
     Example:
 
+    >>> from keras_initkit.signal import Moments, Tap, TensorStats
     >>> def peak_to_stddev(rows):
     ...     moments = Moments.merged(row.moments for row in rows.get("output", ()))
     ...     return moments.maximum / moments.stddev if moments.count and moments.stddev > 0 else None

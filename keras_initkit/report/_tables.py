@@ -18,16 +18,17 @@ class Column(NamedTuple):
     Args:
         heading: String, with line breaks where it has several lines.
         justify: `"left"` or `"right"`.
-        overflow: what becomes of text that does not fit: `"keep"` never breaks it, `"wrap"` breaks it between
-            words, `"fold"` anywhere, `"ellipsis"` cuts it.
-        min_width, max_width: Integers, or `None` for no limit.
+        overflow: what becomes of text that does not fit: `"fold"` goes on in the next line, with words whole where
+            they fit, `"ellipsis"` cuts it; `"keep"` is for text that must be given its room.
+        min_width, max_width, width: Integers, or `None` where the text decides.
     """
 
     heading: str
     justify: Literal["left", "right"] = "left"
-    overflow: Literal["keep", "wrap", "fold", "ellipsis"] = "keep"
+    overflow: Literal["keep", "fold", "ellipsis"] = "keep"
     min_width: int | None = None
     max_width: int | None = None
+    width: int | None = None
 
 
 def make_table(
@@ -66,10 +67,11 @@ def make_table(
         table.add_column(
             Text(column.heading),
             justify=column.justify,
-            no_wrap=column.overflow in ("keep", "ellipsis"),
+            no_wrap=column.overflow != "fold",
             overflow="fold" if column.overflow == "fold" else "ellipsis",
             min_width=column.min_width,
             max_width=column.max_width,
+            width=column.width,
         )
     for row in rows:
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from keras_initkit.report._render_text import WIDTH, short
+from keras_initkit.report._render_text import short
+from keras_initkit.report._tables import Column, make_table, render_text
 from keras_initkit.schemes._plan import UNTOUCHED, WeightChange
 
 if TYPE_CHECKING:
@@ -93,52 +93,34 @@ class InitializationReport:
         return _table(self)
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
-        console.print(_table(self))
-        return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
+        return render_text(_table(self))
 
 
 def _table(report: InitializationReport) -> Table:
-    """A line for each kernel, in 100 columns; under it what was left as it was, and why."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
+    """Returns a row for each kernel, in 100 columns; below the table, what was left unchanged and why."""
     kernels = report.kernels
     changed = sum(not change.skipped for change in kernels)
     title = f"{report.model}: {report.scheme!r} set {changed} of {len(kernels)} kernels (seed {report.seed})"
-    table = Table(
-        title=Text(title),
-        caption=Text("\n".join(_captions(report))),
-        title_justify="left",
-        caption_justify="left",
-        caption_style="none",
-        box=box.SIMPLE_HEAD,
-        padding=0,
-        pad_edge=False,
-        show_edge=False,
-    )
-    headings = ["kernel", "role", "fan\nin", "fan\nout", "scale", "sd\nbefore", "\nafter"]
+    headings = ["fan\nin", "fan\nout", "scale", "sd\nbefore", "\nafter"]
     measured = [d for d in ("forward", "backward") if any(getattr(c, f"{d}_after") is not None for c in kernels)]
     for direction in measured:
         headings += [f"{direction.removesuffix('ward')}.\nbefore", "var.\nafter"]
-    for i, heading in enumerate([*headings, "note"]):
-        if i in (0, len(headings)):
-            table.add_column(heading, overflow="fold", ratio=None, min_width=12)
-        else:
-            table.add_column(heading, justify="left" if i == 1 else "right", no_wrap=True)
+    columns = [
+        Column("kernel", overflow="fold", min_width=12),
+        Column("role"),
+        *(Column(heading, "right") for heading in headings),
+        Column("note", overflow="fold", min_width=12),
+    ]
+    rows: list[list[str]] = []
     for change in _folded(kernels):
         if change is None:
-            table.add_row(f"... {len(kernels) - 2 * _ENDS} more")
+            rows.append([f"... {len(kernels) - 2 * _ENDS} more"])
             continue
-        cells = [f"{change.layer}/{change.name}", change.role, *(_count(fan) for fan in change.fans or (None, None))]
-        cells += [short(change.scale), short(change.stddev_before), short(change.stddev_after)]
-        for direction in measured:
-            cells += [short(getattr(change, f"{direction}_{when}")) for when in ("before", "after")]
-        table.add_row(*map(Text, cells), Text("skipped" if change.skipped else change.note))
-    return table
+        numbers = [change.scale, change.stddev_before, change.stddev_after]
+        numbers += [getattr(change, f"{direction}_{when}") for direction in measured for when in ("before", "after")]
+        about = [f"{change.layer}/{change.name}", change.role, *map(_count, change.fans or (None, None))]
+        rows.append([*about, *map(short, numbers), "skipped" if change.skipped else change.note])
+    return make_table(columns, rows, title, "\n".join(_captions(report)))
 
 
 def _folded(kernels: Sequence[WeightChange]) -> list[WeightChange | None]:

@@ -99,7 +99,7 @@ def test_the_table_fits_80_columns(seeds, loss):
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     for name in DEFAULT:
-        assert f" {name} " in text
+        assert f"\n{name} " in text
     for word in ("signal", "explodes,", "gradient", "does", "learn", "verdict", "accuracy"):
         assert word in text
     assert "images.npz" in text
