@@ -20,10 +20,10 @@ from keras_initkit.inputs._data_argument import unpack_data
 from keras_initkit.inputs._labels import prepared_labels
 from keras_initkit.inputs._specs import prepared
 from keras_initkit.schemes._initialization_report import InitializationReport
+from keras_initkit.schemes._layer_variances import Variances, measure_variances
 from keras_initkit.schemes._plan import Plan, WeightChange
 from keras_initkit.schemes._registry import find_scheme
 from keras_initkit.schemes._undo import only_what_is_set
-from keras_initkit.schemes.data_driven._measure import Variances, measured, measured_on_drawn
 from keras_initkit.schemes.draw._draw_all import draw_all, initializer_chooser
 from keras_initkit.structure import weighted_layers
 from keras_initkit.structure._layer_paths import named_layers
@@ -87,21 +87,19 @@ def initialize(
     seed = random.randint(0, 2**31 - 1) if seed is None else checked_count("seed", seed, least=0)
     x, y = _prepared(model, x, y)
     _build(model, x)
-    weighted = weighted_layers(model)
-    plan = Plan(model, select(weighted, layers), x, y, seed)
-    shown = {path: weighted[path] for path in plan.paths_of_kernels()}
-    measure = functools.partial(measured if x is not None else measured_on_drawn, model, shown)
-    before = measure(x, y)
+    plan = Plan(model, select(weighted_layers(model), layers), x, y, seed)
+    measure = functools.partial(measure_variances, model, plan.paths_of_kernels(), x, y)
+    before = measure()
     with random_state_kept(), only_what_is_set(model, plan.was_set):
         function(plan)
-    after = measure(x, y)
+    after = measure()
     changes = [_with_variances(change, before, after) for change in plan.changes()]
     notes = [*plan.notes]
     if x is None:
         notes.append(
-            "Variances are those on inputs drawn from the model's specification, for want of data."
+            "Variances were measured on inputs drawn from the model's specification, because no data was given."
             if after
-            else "No variances: there are no data, and inputs could not be drawn."
+            else "No variances were measured: no data was given, and inputs could not be drawn."
         )
     return InitializationReport(_name(scheme), seed, tuple(changes), model.name, tuple(notes))
 
@@ -144,14 +142,17 @@ def _prepared(model: keras.Model, x: Any, y: Any) -> tuple[Any, Any]:
 
 
 def _build(model: keras.Model, x: Any) -> None:
-    if not model.built or not all(layer.built for layer in named_layers(model).values()):
-        if x is not None:
+    """Builds the model, and layers that a built one has not called yet."""
+    if not model.built and x is None:
+        raise ValueError(
+            f"model: {model.name} is not built, so it has no weights yet. Pass x, start the model with "
+            "keras.Input, or call it once."
+        )
+    if x is not None and not (model.built and all(layer.built for layer in named_layers(model).values())):
+        try:  # by a batch of any size, for a Sequential model takes no other size ever after
+            model(keras.tree.map_structure(lambda each: keras.KerasTensor((None, *each.shape[1:]), each.dtype), x))
+        except Exception:  # of any kind: the model's own code needs numbers
             model(keras.tree.map_structure(lambda each: keras.ops.convert_to_tensor(each[:1]), x), training=False)
-        elif not model.built:
-            raise ValueError(
-                f"model: {model.name} is not built, so it has no weights yet. Pass x, start the model with "
-                "keras.Input, or call it once."
-            )
     if not model.weights:
         raise ValueError(f"model: {model.name} has no weights, so there is nothing to initialize.")
 

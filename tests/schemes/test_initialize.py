@@ -135,6 +135,8 @@ def test_an_unbuilt_model_is_built_by_the_data():
             ik.initialize(model, "he_normal")
         report = ik.initialize(model, "he_normal", X, seed=0)
         assert [change.layer for change in report.kernels] == ["one", "two"]
+        assert all(change.forward_after is not None for change in report.kernels)
+        ik.initialize(model, "lsuv", X[:5])  # a batch of any size fits
         # He's rule for 8 inputs: mean square 2 / 8, of which 128 and 32 elements tell the rest.
         assert report.kernels[0].scale == pytest.approx(2, rel=5 * np.sqrt(1.37 / 128))
 
