@@ -1,4 +1,4 @@
-"""Where measurements are written: TensorBoard event files, without TensorFlow."""
+"""TensorBoard event files, written without TensorFlow."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from typing import Any
 
 import numpy as np
 
-Histogram = tuple[tuple[int, ...], tuple[float, ...]]  # counts and bin edges
+from keras_initkit.statistics._host import Histogram
 
 
 class EventLog:
     """An event file in a run's directory.
 
-    Each write is one event, on disk when the call returns: written at once, not by a thread, so an error
-    reaches the caller and a crash loses nothing that was measured before it. The file is opened for each
-    write alone (half a microsecond more), so none stays open after an exception that nobody reports here, and
-    one that was removed is noticed: the system would write on to a file without a name. A write that fails
-    leaves whole events behind.
+    Each write is one event, and it is on disk when the call returns: no thread writes it later, so an error reaches
+    the caller, and a crash loses nothing that was measured before it. The file is opened for each write (half a
+    microsecond more). Therefore no file stays open after an exception elsewhere, and a file that was removed is
+    noticed; the system would go on writing to a file without a name. A write that fails leaves whole events behind.
 
     Args:
-        directory: the run's directory; made if missing.
+        directory: String or path. The run's directory; made if missing.
 
     Raises:
-        OSError: if the directory or the file cannot be made or written.
+        OSError: If the directory or the file cannot be made or written.
     """
 
     def __init__(self, directory: str | os.PathLike):
@@ -69,7 +68,7 @@ class EventLog:
         self._tensors(step, metadata, {tag: buckets(*histogram) for tag, histogram in values.items()})
 
     def image(self, step: int, tag: str, png: bytes) -> None:
-        """Writes a picture for the images tab."""
+        """Writes a PNG picture for the images tab."""
         from tensorboard.plugins.image import metadata
 
         size = [b"%d" % pixels for pixels in struct.unpack(">II", png[16:24])]  # where every PNG has it
@@ -82,13 +81,13 @@ class EventLog:
         self._tensors(step, metadata, {tag: np.array(markdown.encode(), dtype=object)})
 
     def resumed_at(self, step: int) -> None:
-        """Tells readers to drop what earlier files of the run have of this step and later ones."""
+        """Has readers drop what earlier files of the run hold from this step on."""
         event = self._event(wall_time=time.time(), step=step)
         event.session_log.status = event.session_log.START
         self._write(event)
 
     def _tensors(self, step: int, metadata: Any, values: Mapping[str, np.ndarray]) -> None:
-        """Writes tensors for the plugin that reads such metadata, as one event."""
+        """Writes tensors as one event, for the plugin with this metadata."""
         from tensorboard.util.tensor_util import make_tensor_proto
 
         event, description = self._event(wall_time=time.time(), step=step), metadata.create_summary_metadata("", "")
@@ -97,7 +96,7 @@ class EventLog:
         self._write(event)
 
     def _new_file(self) -> str:
-        """Makes the file, empty, under a name of its own, later than the others': readers take files by name."""
+        """Makes an empty file whose name sorts after the others', since readers go by name; returns its path."""
         second = int(time.time())
         while True:
             prefix = f"events.out.tfevents.{second}."
@@ -107,7 +106,7 @@ class EventLog:
             path = os.path.join(self.directory, f"{prefix}{socket.gethostname()}.{os.getpid()}.keras_initkit")
             try:
                 open(path, "xb").close()
-            except FileExistsError:  # another process came first, in another container under the same number
+            except FileExistsError:  # a process with the same number, in another container, came first
                 continue
             return path
 
@@ -122,7 +121,7 @@ class EventLog:
 
 
 def _append(file: int, data: bytes) -> None:
-    """Writes all of it or nothing: a disk that fills up takes the beginning and refuses the rest."""
+    """Writes all data or nothing, since a disk that fills up takes the beginning and refuses the rest."""
     size = os.fstat(file).st_size
     try:
         while data:
@@ -133,11 +132,11 @@ def _append(file: int, data: bytes) -> None:
         raise
 
 
-def one_chart_each(statistics: Mapping[str, str]) -> Any:
-    """A custom-scalars layout with one chart for each statistic, a line for each layer.
+def make_chart_layout(statistics: Mapping[str, str]) -> Any:
+    """Returns a custom-scalars layout: a chart for each statistic, with a line for each layer.
 
     Args:
-        statistics: title of each chart, by the tag's prefix before the slash.
+        statistics: Dictionary from the prefix of the tags, before the slash, to the title of the chart.
     """
     from tensorboard.plugins.custom_scalar import layout_pb2, summary
 

@@ -1,4 +1,4 @@
-"""How far a model has been trained."""
+"""The number of steps that a model has been trained for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import keras
 
 
 def steps_done(model: keras.Model) -> int:
-    """Number of training steps that the model's optimizer has done, by its own count; 0 without an optimizer.
+    """Returns how many training steps the model's optimizer has counted; 0 without an optimizer.
 
     `optimizer.iterations` counts updates, fewer than the steps where gradients are accumulated over several; the
     variable behind it counts steps. It is saved and restored with the optimizer's state, so it goes on where a
-    restored training does. Under loss scaling, steps that were skipped for an overflow are not in it.
+    restored training does. Under loss scaling, steps that were skipped because of an overflow do not count.
     """
     optimizer = getattr(model, "optimizer", None)
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)

@@ -1,14 +1,14 @@
-"""The log of one run: opened with its charts, and the tags of its histograms."""
+"""The log of one run: how it is opened, and the tags of its histograms."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-from keras_initkit.callbacks._event_log import EventLog, one_chart_each
+from keras_initkit.callbacks._event_log import EventLog, make_chart_layout
 from keras_initkit.report._report import SignalReport
+from keras_initkit.statistics._host import Histogram
 
-# Tensors of which there are histograms, by the tag's prefix.
+# Tensors that have histograms, with the prefix of their tags.
 HISTOGRAMS = {
     "output": "activation",
     "output_gradient": "activation_gradient",
@@ -17,8 +17,8 @@ HISTOGRAMS = {
 }
 
 
-def histograms_of(report: SignalReport) -> dict[str, Any]:
-    """Histograms by tag; tensors without a finite element have none."""
+def collect_histograms(report: SignalReport) -> dict[str, Histogram]:
+    """Returns histograms by tag; a tensor without a finite element has none."""
     return {
         f"{HISTOGRAMS[row.tap.kind]}/{row.tap.layer}": row.histogram
         for row in report.rows
@@ -26,11 +26,15 @@ def histograms_of(report: SignalReport) -> dict[str, Any]:
     }
 
 
-def log_in(directory: str, statistics: Iterable[str]) -> EventLog:
-    """A log with the charts of every statistic, or an error that says what to do."""
+def open_log(directory: str, statistics: Iterable[str]) -> EventLog:
+    """Returns a log with a chart for every statistic.
+
+    Raises:
+        OSError: If the directory cannot be written.
+    """
     try:
         log = EventLog(directory)
-        log.summary(one_chart_each({name: name.replace("_", " ") for name in statistics}))
+        log.summary(make_chart_layout({name: name.replace("_", " ") for name in statistics}))
     except OSError as error:
         raise OSError(
             error.errno,

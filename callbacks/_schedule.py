@@ -1,64 +1,72 @@
-"""When to measure."""
+"""When a training step is measured."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Callable
+from typing import Literal
 
+from keras_initkit._checks import as_integer, checked_count
+
+UpdateFreq = Literal["epoch", "batch"] | int | Callable[[int], bool]
 # (steps done before this batch, index of the batch in its epoch, steps that Keras runs at once) -> measure?
 Schedule = Callable[[int, int, int], bool]
 
 
 def every(number: int, first: int = 10) -> Callable[[int], bool]:
-    """Every `number`-th step, and the `first` ones, in which initialization shows.
+    """Measures every `number`-th step, and the first ones, where initialization shows.
+
+    Args:
+        number: Integer. Steps from one measured step to the next.
+        first: Integer. How many steps at the beginning are all measured.
+
+    Returns:
+        A function of the number of steps done, for `LayerStatsCallback(update_freq=...)`.
+
+    Example:
 
     >>> [step for step in range(35) if every(10, first=3)(step)]
     [0, 1, 2, 10, 20, 30]
     """
-    return functools.partial(_is_multiple, _checked("number", number, 1), _checked("first", first, 0))
+    return functools.partial(_is_multiple, checked_count("number", number), checked_count("first", first, 0))
 
 
 def logarithmic(per_decade: int = 10) -> Callable[[int], bool]:
-    """About `per_decade` steps between 10 and 100, as many between 100 and 1,000, and so on; below 10 all.
+    """Measures the first ten steps, then about `per_decade` from 10 to 100, as many from 100 to 1,000, and so on.
+
+    Args:
+        per_decade: Integer. Measured steps in each decade.
+
+    Returns:
+        A function of the number of steps done, for `LayerStatsCallback(update_freq=...)`.
+
+    Example:
 
     >>> [step for step in range(200) if logarithmic(4)(step)]
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 18, 32, 56, 100, 178]
     """
-    return functools.partial(_is_round, _checked("per_decade", per_decade, 1))
+    return functools.partial(_is_round, checked_count("per_decade", per_decade))
 
 
-def schedule(update_freq: str | int | Callable[[int], bool]) -> Schedule:
-    """The schedule behind an `update_freq`, which `keras.callbacks.TensorBoard` has too, but for functions.
-
-    Args:
-        update_freq: `"epoch"` (the first batch of every epoch, so the first measurement shows the model as
-            initialized), `"batch"`, a number of batches, or a function of the number of steps done before.
+def make_schedule(update_freq: UpdateFreq) -> Schedule:
+    """Returns the schedule that an `update_freq` of `LayerStatsCallback` means.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: For anything that is none.
     """
-    if update_freq == "epoch":
-        return _first_of_epoch
     if callable(update_freq):
         return functools.partial(_any_of_them, update_freq)
-    if update_freq == "batch":
-        update_freq = 1
-    if isinstance(update_freq, bool) or not isinstance(update_freq, int) or update_freq < 1:
+    number = 1 if update_freq == "batch" else as_integer(update_freq)
+    if update_freq != "epoch" and (number is None or number < 1):
         raise ValueError(
-            f"update_freq: got {update_freq!r}, expected 'epoch', 'batch', a number of batches of 1 or more, or a "
+            f"update_freq: got {update_freq!r}, expected 'epoch', 'batch', a positive number of batches, or a "
             "function of the step, such as every(100) or logarithmic()."
         )
-    return functools.partial(_every, update_freq)
+    return _first_of_epoch if number is None else functools.partial(_every, number)
 
 
-def _checked(name: str, value: int, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}: got {value!r}, expected a whole number of {least} or more.")
-    return value
-
-
-# Functions of the module, so that a callback can be copied and pickled.
+# Functions of the module, not local ones: a callback can then be copied and pickled.
 def _first_of_epoch(step: int, batch: int, steps: int) -> bool:
     return batch == 0
 

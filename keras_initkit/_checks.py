@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 
-def checked_option(name: str, value: Any, allowed: Sequence[str]) -> Any:
-    """Returns `value` if it is among those allowed."""
+def checked_option(name: str, value: Any, allowed: Sequence[str], otherwise: str = "") -> Any:
+    """Returns `value` if it is among those allowed; `otherwise` names what else the caller takes, for the error."""
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, allowed))}.")
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, allowed))}{otherwise}.")
     return value
 
 

@@ -1,7 +1,7 @@
 import pytest
 from helpers import events, run_python
 
-from keras_initkit.callbacks._event_log import EventLog, one_chart_each
+from keras_initkit.callbacks._event_log import EventLog, make_chart_layout
 
 
 def test_one_event_holds_all_values_of_a_step(tmp_path):
@@ -24,7 +24,7 @@ def test_a_layout_has_one_chart_for_each_statistic(tmp_path):
     from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
     log = EventLog(tmp_path)
-    log.summary(one_chart_each({"mean": "the mean", "variance": "the variance"}))
+    log.summary(make_chart_layout({"mean": "the mean", "variance": "the variance"}))
     (value,) = events(log.path)[1].summary.value
     assert value.tag == metadata.CONFIG_SUMMARY_TAG
     layout = layout_pb2.Layout.FromString(value.tensor.string_val[0])

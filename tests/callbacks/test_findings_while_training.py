@@ -147,12 +147,14 @@ def test_what_follows_is_told_in_one_line():
         return Finding(kind, layer, 3, severity, {"figure": 1.0}, "Change it.", consequence_of=cause)
 
     dead = [finding("dead_units", f"d{i}", "symmetric_units") for i in range(8)]
-    text = _run_diagnosis.told([finding("symmetric_units", "a"), *dead, finding("rank_collapse", "b", severity="info")])
+    text = _run_diagnosis.describe_findings(
+        [finding("symmetric_units", "a"), *dead, finding("rank_collapse", "b", severity="info")]
+    )
     first, *rest, last = text.split("\n")
     assert first.startswith("error: symmetric_units in a at step 3")
     assert [line.strip() for line in rest] == ["figure 1", "Change it."]
     assert last == "dead_units (follows from symmetric_units) in d0, d1, d2, d3, d4, 3 more"
-    assert _run_diagnosis.told([finding("rank_collapse", "b", severity="info")]) == ""
+    assert _run_diagnosis.describe_findings([finding("rank_collapse", "b", severity="info")]) == ""
 
 
 @pytest.mark.parametrize("number", [1, 11, 100])

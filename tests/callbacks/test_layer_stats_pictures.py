@@ -9,6 +9,7 @@ from helpers import read_events
 from tensorboard.util import tensor_util
 
 from keras_initkit.callbacks import LayerStatsCallback, _summary
+from keras_initkit.report import _scalars, register_statistic
 from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
 
 RNG = np.random.default_rng(0)
@@ -76,17 +77,40 @@ def test_chosen_statistics(tmp_path):
     [
         ({"statistics": "dead_units"}, "statistics: got 'dead_units', expected names among .*'dead_units'"),
         ({"statistics": ["loss"]}, "statistics: got 'loss'"),
-        ({"sample_size": 0}, "sample_size: got 0, expected a number of elements of 1 or more, or None"),
+        ({"sample_size": 0}, "sample_size: got 0, expected a positive integer"),
         ({"sample_size": 1e5}, r"sample_size: got 100000\.0"),
-        ({"histogram_freq": -1}, "histogram_freq: got -1, expected a number of epochs, or 0"),
+        ({"histogram_freq": -1}, "histogram_freq: got -1, expected an integer of at least 0"),
         ({"histogram_freq": True}, "histogram_freq: got True"),
+        ({"sample_size": np.int64(0)}, r"sample_size: got .*0.*, expected a positive integer"),
+        ({"log_dir": 3}, "log_dir: got 3, expected a path, or None to measure without a log"),
         ({"on_finding": "raise"}, "on_finding: got 'raise', expected one of 'warn', 'stop', 'ignore', or a function"),
     ],
-    ids=["a-name", "unknown", "zero", "float", "negative", "bool", "raise"],
+    ids=["a-name", "unknown", "zero", "float", "negative", "bool", "numpy", "log_dir", "raise"],
 )
 def test_arguments_are_checked_where_they_are_given(options, message):
     with pytest.raises(ValueError, match=message):
-        LayerStatsCallback(None, **options)
+        LayerStatsCallback(**{"log_dir": None, **options})
+
+
+def test_integers_of_numpy_are_integers():
+    plain = LayerStatsCallback(None, 2, histogram_freq=1, sample_size=50)
+    numpy = LayerStatsCallback(None, np.int64(2), histogram_freq=np.int32(1), sample_size=np.uint16(50))
+    assert type(numpy.histogram_freq) is type(numpy.sample_size) is int
+    fit(plain)
+    fit(numpy)
+    assert [report.step for report in numpy.reports] == [0, 2, 4]
+    assert numpy.reports == plain.reports
+
+
+def test_a_registered_statistic_is_logged(tmp_path, monkeypatch):
+    monkeypatch.setattr(_scalars, "STATISTICS", dict(_scalars.STATISTICS))
+    register_statistic("largest", lambda rows: rows["output"][0].moments.maximum, kinds="output")
+    callback = LayerStatsCallback(tmp_path, statistics=["largest"])
+    fit(callback)
+    assert set(read_events(tmp_path / "train").Tags()["scalars"]) == {"largest/hidden", "largest/out"}
+    assert {tap.kind for report in callback.reports for tap in report.moments} == {"output"}
+    (first,) = [row for row in callback.reports[0].rows if row.tap.layer == "hidden"]
+    assert read_events(tmp_path / "train").Scalars("largest/hidden")[0].value == np.float32(first.moments.maximum)
 
 
 def test_the_picture_and_the_summary_at_the_end(tmp_path):
@@ -111,12 +135,12 @@ def test_the_summary_names_the_first_value_that_is_not_finite():
         )
 
     fine, broken = report(3, [1, 2], [1, 2]), report(7, [1, 3], [1, np.nan])
-    text = _summary.text_of([fine, broken], "net", [])
-    assert "Not finite first at step 7 (epoch 1): the output gradient of `out` has a NaN or an infinity." in text
+    text = _summary.summarize([fine, broken], "net", [])
+    assert "NaN or infinity first appears at step 7 (epoch 1), in the output gradient of `out`." in text
     assert "| gradients at the outputs | 3 | 0.25 | `out` |" in text
     assert "| gradients at the outputs | 7 |" not in text
     assert text.count("`a¦'b' <i>`") == 4  # largest and smallest, twice; in one line, without a bar or a backtick
-    assert "All values that were read are finite." in _summary.text_of([fine], "net", [])
+    assert "All measured values are finite." in _summary.summarize([fine], "net", [])
 
 
 def test_plot_needs_a_measured_step():
@@ -128,7 +152,7 @@ def test_a_picture_that_cannot_be_drawn_costs_a_warning(tmp_path, monkeypatch):
     def fail(*args):
         raise RuntimeError("no fonts")
 
-    monkeypatch.setattr(_summary, "picture_of", fail)
+    monkeypatch.setattr(_summary, "draw_picture", fail)
     callback = LayerStatsCallback(tmp_path, on_finding="ignore")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

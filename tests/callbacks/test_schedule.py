@@ -2,14 +2,15 @@ import doctest
 import importlib
 import pickle
 
+import numpy as np
 import pytest
 
 from keras_initkit.callbacks import every, logarithmic
-from keras_initkit.callbacks._schedule import schedule
+from keras_initkit.callbacks._schedule import make_schedule
 
 
 def measured_steps(update_freq, epochs=2, batches=7, at_once=1):
-    due = schedule(update_freq)
+    due = make_schedule(update_freq)
     return [
         epoch * batches + batch
         for epoch in range(epochs)
@@ -22,7 +23,7 @@ def test_when_a_step_is_measured():
     assert measured_steps("epoch") == [0, 7]
     assert measured_steps("batch") == list(range(14))
     assert measured_steps(1) == list(range(14))
-    assert measured_steps(5) == [0, 5, 10]
+    assert measured_steps(5) == measured_steps(np.int64(5)) == [0, 5, 10]
 
 
 def test_steps_that_run_together_hold_a_multiple():
@@ -35,13 +36,14 @@ def test_functions_of_the_step():
     assert measured_steps(lambda step: step in (0, 3, 9)) == [0, 3, 9]
     assert measured_steps(lambda step: step in (1, 9), batches=8, at_once=4) == [0, 8]  # in 0..3 and 8..11
     assert measured_steps(every(6, first=2)) == [0, 1, 6, 12]
+    assert measured_steps(every(np.int64(6), first=np.uint8(2))) == [0, 1, 6, 12]
     assert measured_steps(every(100), batches=20) == list(range(10))
     assert measured_steps(every(5, first=0)) == [0, 5, 10]
 
 
 @pytest.mark.parametrize("per_decade", [1, 3, 10])
 def test_logarithmic_steps_are_evenly_spread(per_decade):
-    due = schedule(pickle.loads(pickle.dumps(logarithmic(per_decade))))
+    due = make_schedule(pickle.loads(pickle.dumps(logarithmic(per_decade))))
     steps = [step for step in range(10_000) if due(step, step, 1)]
     assert steps[:10] == list(range(10))
     exact = [10 ** (k / per_decade) for k in range(per_decade, 4 * per_decade)]
@@ -51,10 +53,10 @@ def test_logarithmic_steps_are_evenly_spread(per_decade):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: every(0), "number: got 0, expected a whole number of 1 or more"),
-        (lambda: every(2.5), "number: got 2.5, expected a whole number"),
-        (lambda: every(2, first=-1), "first: got -1, expected a whole number of 0 or more"),
-        (lambda: logarithmic(True), "per_decade: got True, expected a whole number of 1 or more"),
+        (lambda: every(0), "number: got 0, expected a positive integer"),
+        (lambda: every(2.5), "number: got 2.5, expected a positive integer"),
+        (lambda: every(2, first=-1), "first: got -1, expected an integer of at least 0"),
+        (lambda: logarithmic(True), "per_decade: got True, expected a positive integer"),
     ],
     ids=["zero", "fraction", "negative", "bool"],
 )
@@ -70,6 +72,6 @@ def test_examples():
 @pytest.mark.parametrize("update_freq", ["epochs", 0, -1, 1.5, None, True])
 def test_anything_else_is_refused(update_freq):
     with pytest.raises(
-        ValueError, match=r"update_freq: got .*, expected 'epoch', 'batch', a number of batches of 1 or more, or"
+        ValueError, match=r"update_freq: got .*, expected 'epoch', 'batch', a positive number of batches, or"
     ):
-        schedule(update_freq)
+        make_schedule(update_freq)
