@@ -28,3 +28,13 @@ def producing_node(symbol: Any) -> Any:
     """
     operation, index, _ = symbol._keras_history
     return operation._inbound_nodes[index]
+
+
+def attention_projections(layer: keras.layers.MultiHeadAttention) -> list[keras.Layer]:
+    """Return the query, value and key projections of a built attention layer.
+
+    Keras shows them as properties since 3.4; before that only the private attributes exist. When these move, the
+    properties are there.
+    """
+    names = ("query_dense", "value_dense", "key_dense")
+    return [getattr(layer, name, None) or getattr(layer, f"_{name}") for name in names]

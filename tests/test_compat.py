@@ -17,8 +17,9 @@ def test_tracked_layers_are_those_of_the_public_list_of_a_model():
     assert tracked == sequential.layers
     attention = L.MultiHeadAttention(2, 3)
     attention.build((None, 4, 6), (None, 4, 6))
-    assert {"_query_dense", "_output_dense"} <= set(vars(attention))
-    assert all(part in _compat.tracked_layers(attention) for part in (attention._query_dense, attention._output_dense))
+    query, value, key = _compat.attention_projections(attention)
+    assert [query.name, value.name, key.name] == ["query", "value", "key"]
+    assert all(part in _compat.tracked_layers(attention) for part in (query, value, key))
 
 
 def test_the_node_that_made_a_tensor_tells_the_call():

@@ -1,4 +1,4 @@
-"""Theory applied to a model's structure: what its signal should do at initialization."""
+"""Theory applied to a model: how signals and gradients should propagate at initialization."""
 
 from keras_initkit.prediction._input_moments import InputMoments
 from keras_initkit.prediction._prediction import Prediction

@@ -1,9 +1,11 @@
-r"""Activations: what a function does, element by element, to a Gaussian signal.
+r"""How an elementwise function changes a Gaussian signal and its gradient.
 
     E[f(z)], E[f(z)^2], E[f(u) f(v)] for z of the signal's own mean and variance, u and v of its correlation;
-    E[g_z^2] = E[g_y^2] E[f'(z)^2], the gradient g_y being taken as independent of z
+    E[g_z^2] = E[g_y^2] E[f'(z)^2], with the gradient g_y independent of z
 
-Source: Poole et al. 2016 (length and correlation maps); Schoenholz et al. 2017 (gradient independence).
+References:
+    - Poole et al. (2016), length and correlation maps, https://arxiv.org/abs/1606.05340
+    - Schoenholz et al. (2017), gradient independence, https://arxiv.org/abs/1611.01232
 """
 
 from __future__ import annotations
@@ -16,30 +18,30 @@ from typing import Any
 
 import numpy as np
 
-from keras_initkit.prediction._autocorrelation import Lags
+from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._geometry import Profile
-from keras_initkit.prediction._signals import Gradient, Passage, Signal, UnpredictableError, reweighted
+from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError, reweight_profile
 from keras_initkit.theory._activations import evaluate, resolve
 from keras_initkit.theory._gains import expectation
 from keras_initkit.theory._mean_field import covariance
 
 
-def through_activation(activation: Any, before: Passage) -> Passage:
-    """A layer's passage with its activation after it; `None` and linear add nothing."""
+def through_activation(activation: Any, before: LayerPropagation) -> LayerPropagation:
+    """Apply a layer's activation after its propagation; `None` and linear change nothing."""
     function = resolve(activation)
     if is_linear(function):
-        return replace(before, output=before.output)
+        return before
     try:
         after = activate(function, before.output)
     except UnpredictableError as error:  # a softmax at the end: what it is applied to is known all the same
         unknown = Signal.unknown(before.output.size)
-        return Passage(unknown, lambda gradient: [], before.output, reason=str(error))
+        return LayerPropagation(unknown, lambda gradient: [], before.output, reason=str(error))
     weights = before.weights
 
     def to_weights(gradient: Gradient, examples: int) -> dict[str, float]:
         return weights(after.backward(gradient)[0], examples) if weights else {}
 
-    return Passage(
+    return LayerPropagation(
         after.output,
         lambda gradient: before.backward(after.backward(gradient)[0]),
         before.output,
@@ -54,31 +56,31 @@ def is_linear(function: Callable) -> bool:
     return getattr(function, "__name__", "") == "linear"
 
 
-def activate(function: Callable, z: Signal) -> Passage:
+def activate(function: Callable, z: Signal) -> LayerPropagation:
     """y = f(z).
 
     Raises:
         UnpredictableError: if z is not Gaussian, or f does not act on each element by itself.
     """
     if is_linear(function):
-        return Passage(z, lambda gradient: [gradient])
+        return LayerPropagation(z, lambda gradient: [gradient])
     if not z.gaussian:
-        raise UnpredictableError("its activation reads a tensor that is not Gaussian, so the variance does not tell")
-    if not z.alike:
-        raise UnpredictableError("its activation reads units of different variances")
+        raise UnpredictableError("the input of its activation is not Gaussian, so the variance is not enough")
+    if not z.identically_distributed:
+        raise UnpredictableError("the input of its activation has units of different variances")
     if any(map(any, z.margin)):
-        raise UnpredictableError("its activation reads a border of zeros")
+        raise UnpredictableError("the input of its activation has zero padding")
     try:
         mean = moment(function, z, 1)
         second = moment(function, z, 2)
-        lags = z.map_lags(functools.partial(correlate, function, z))
+        lags = z.map_autocorrelations(functools.partial(correlate, function, z))
     except ValueError as error:  # softmax and its like
         name = getattr(function, "__name__", type(function).__name__)
         raise UnpredictableError(f"its activation, {name}, does not act on each element by itself") from error
     if not (math.isfinite(mean) and math.isfinite(second)):
         raise UnpredictableError("its activation has no finite mean square over this input")
     profile = _profile(function, z, second)
-    output = Signal(mean, second, z.size, **lags, roots=z.roots, source=z, function=function, profile=profile)
+    output = Signal(mean, second, z.size, **lags, sources=z.sources, argument=z, function=function, profile=profile)
 
     def backward(gradient: Gradient) -> list[Gradient]:
         if gradient.chosen is None:
@@ -87,23 +89,23 @@ def activate(function: Callable, z: Signal) -> Passage:
             slope = float(np.mean(derivative_at(function, gradient.chosen, z.variance) ** 2))
         return [gradient.scaled(slope)]
 
-    return Passage(output, backward)
+    return LayerPropagation(output, backward)
 
 
 def _profile(function: Callable, z: Signal, second: float) -> Profile:
-    """Where z is weaker, f(z) is by E[f(z)^2] at that variance: a power of it, to first order."""
+    """Return the profile of f(z): E[f(z)^2] is a power of the variance of z, to first order."""
     lows = [float(values.min()) for values in z.profile if values is not None and values.min() < 1 - 1e-9]
     low = max(min(lows, default=1.0), 0.05)
-    if low == 1.0 or _spread(z) == 0 or second <= 0:
+    if low == 1.0 or _variance_of_argument(z) == 0 or second <= 0:
         return ()
-    weaker = replace(z, second=z.mean**2 + low * z.variance)
+    weaker = replace(z, second_moment=z.mean**2 + low * z.variance)
     power = math.log(max(moment(function, weaker, 2), 1e-300) / second) / math.log(low)
-    return reweighted(z.profile, lambda values: values**power)
+    return reweight_profile(z.profile, lambda values: values**power)
 
 
 def moment(function: Callable, z: Signal, power: int, derivative: bool = False) -> float:
-    """E[f(z)^power], or of f'."""
-    return _moment(function, power, derivative, z.mean, _spread(z))
+    """Return E[f(z)^power], or E[f'(z)^power]."""
+    return _moment(function, power, derivative, z.mean, _variance_of_argument(z))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -111,9 +113,9 @@ def _moment(function: Callable, power: int, derivative: bool, mean: float, varia
     return expectation(function, power, derivative, mean, variance)
 
 
-def correlate(function: Callable, z: Signal, lags: Lags) -> Lags:
-    """E[f(z_a) f(z_b)] where `lags` holds E[z_a z_b]."""
-    variance = _spread(z)
+def correlate(function: Callable, z: Signal, lags: Autocorrelation) -> Autocorrelation:
+    """Return E[f(z_a) f(z_b)] where `lags` holds E[z_a z_b]."""
+    variance = _variance_of_argument(z)
     if variance == 0:
         return lags.map(lambda values: np.full_like(values, moment(function, z, 1) ** 2))
     values = np.concatenate([lags.near.ravel(), lags.far.ravel()])
@@ -121,19 +123,19 @@ def correlate(function: Callable, z: Signal, lags: Lags) -> Lags:
     shifted = function if z.mean == 0 else _shifted(function, z.mean)
     mapped = np.asarray(covariance(shifted, unique, variance), "float64")[places.ravel()]
     near, far = np.split(mapped, [lags.near.size])
-    return Lags(near.reshape(lags.near.shape), far.reshape(lags.far.shape))
+    return Autocorrelation(near.reshape(lags.near.shape), far.reshape(lags.far.shape))
 
 
 def _shifted(function: Callable, mean: float) -> Callable:
     return lambda values: function(values + mean)
 
 
-def _spread(z: Signal) -> float:
-    """The variance, 0 where it is no more than rounding of the mean."""
-    return z.variance if z.variance > 1e-12 * z.second else 0.0
+def _variance_of_argument(z: Signal) -> float:
+    """Return the variance, 0 where it is only rounding of the mean."""
+    return z.variance if z.variance > 1e-12 * z.second_moment else 0.0
 
 
 def derivative_at(function: Callable, z: np.ndarray, variance: float) -> np.ndarray:
-    """f' by central differences over a thousandth of a standard deviation."""
+    """Return f' by central differences over a thousandth of a standard deviation."""
     step = 1e-3 * math.sqrt(variance)
     return (evaluate(function, z + step) - evaluate(function, z - step)).astype("float64") / (2 * step)

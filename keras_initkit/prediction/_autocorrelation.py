@@ -11,7 +11,7 @@ import numpy as np
 _LONGEST = 64  # lags kept one by one along an axis; a convolution's own reach is its kernel
 
 
-class Lags:
+class Autocorrelation:
     """E[x_a x_{a+d}] as a function of the lag d between two positions, as a mean over positions a.
 
     Close by, each lag has its value; farther out the function repeats itself (a transposed convolution of stride s
@@ -26,7 +26,7 @@ class Lags:
         self.near, self.far = np.asarray(near, "float64"), np.asarray(far, "float64")
 
     @classmethod
-    def white(cls, second: float, far: float, axes: int) -> Lags:
+    def white(cls, second: float, far: float, axes: int) -> Autocorrelation:
         """`second` at lag 0 and `far` at all others."""
         return cls(np.full((1,) * axes, second), np.full((1,) * axes, far))
 
@@ -60,27 +60,27 @@ class Lags:
         folded = tuple(lag % size for lag, size in zip(lags, self.far.shape, strict=True))
         return np.where(inside, self.near[clipped], self.far[folded])
 
-    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Lags:
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Autocorrelation:
         """The function of every value."""
-        return Lags(function(self.near), function(self.far))
+        return Autocorrelation(function(self.near), function(self.far))
 
-    def __add__(self, other: Lags) -> Lags:
+    def __add__(self, other: Autocorrelation) -> Autocorrelation:
         reach = [max(pair) for pair in zip(self.reach, other.reach, strict=True)]
         period = [math.lcm(*pair) for pair in zip(self.far.shape, other.far.shape, strict=True)]
         return _tabulate(lambda lags: self.at(lags) + other.at(lags), reach, period)
 
-    def __mul__(self, other: Lags) -> Lags:
+    def __mul__(self, other: Autocorrelation) -> Autocorrelation:
         reach = [max(pair) for pair in zip(self.reach, other.reach, strict=True)]
         period = [math.lcm(*pair) for pair in zip(self.far.shape, other.far.shape, strict=True)]
         return _tabulate(lambda lags: self.at(lags) * other.at(lags), reach, period)
 
-    def strided(self, strides: Sequence[int]) -> Lags:
+    def strided(self, strides: Sequence[int]) -> Autocorrelation:
         """Of every s-th position."""
         reach = [r // s for r, s in zip(self.reach, strides, strict=True)]
         period = [size // math.gcd(size, s) for size, s in zip(self.far.shape, strides, strict=True)]
         return _tabulate(lambda lags: self.at([lag * s for lag, s in zip(lags, strides, strict=True)]), reach, period)
 
-    def spread(self, strides: Sequence[int]) -> Lags:
+    def dilated(self, strides: Sequence[int]) -> Autocorrelation:
         """Of positions s apart, with independent ones between: the correlation that a shared tap leaves."""
         reach = [r * s for r, s in zip(self.reach, strides, strict=True)]
         period = [size * s for size, s in zip(self.far.shape, strides, strict=True)]
@@ -91,7 +91,7 @@ class Lags:
 
         return _tabulate(value, reach, period)
 
-    def windowed(self, window: Sequence[int], strides: Sequence[int]) -> Lags:
+    def windowed(self, window: Sequence[int], strides: Sequence[int]) -> Autocorrelation:
         """Of means over windows: the mean over all pairs of positions in two windows."""
         reach = [(r + p - 1) // s for r, p, s in zip(self.reach, window, strides, strict=True)]
         period = [size // math.gcd(size, s) for size, s in zip(self.far.shape, strides, strict=True)]
@@ -106,7 +106,7 @@ class Lags:
 
         return _tabulate(value, reach, period)
 
-    def repeated(self, sizes: Sequence[int]) -> Lags:
+    def repeated(self, sizes: Sequence[int]) -> Autocorrelation:
         """Of positions that are each repeated, as a mean over where in its run of copies a position is."""
         reach = [(r + 1) * s for r, s in zip(self.reach, sizes, strict=True)]
         period = [size * s for size, s in zip(self.far.shape, sizes, strict=True)]
@@ -131,13 +131,13 @@ class Lags:
         return float((self.at(lags) * math.prod(weights)).sum())
 
 
-def _tabulate(value: Callable, reach: Sequence[int], period: Sequence[int]) -> Lags:
+def _tabulate(value: Callable, reach: Sequence[int], period: Sequence[int]) -> Autocorrelation:
     """The correlation function with these values, each lag up to `reach` and one period of the rest."""
     if not reach:
-        return Lags(value([]), value([]))
+        return Autocorrelation(value([]), value([]))
     reach = [min(r, _LONGEST) for r in reach]
     near = np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij")
     # One period that starts beyond the reach, in a place where the lag modulo the period is 0.
     start = [p * (_LONGEST * 1000 // p) for p in period]
     far = np.meshgrid(*(np.arange(s, s + p) for s, p in zip(start, period, strict=True)), indexing="ij")
-    return Lags(value(near), value(far))
+    return Autocorrelation(value(near), value(far))

@@ -13,7 +13,7 @@ Profile = tuple[np.ndarray | None, ...]
 
 
 @dataclass(frozen=True)
-class Taps:
+class WindowOffsets:
     """Pairs of an output position and a tap of its window that lies inside the input.
 
     Args:
@@ -36,12 +36,12 @@ class Taps:
     apart: float = 1.0
 
     @classmethod
-    def pointwise(cls, size: Sizes) -> Taps:
+    def pointwise(cls, size: Sizes) -> WindowOffsets:
         """One tap, at the position itself."""
         return cls(size, 1.0, 1.0, None if None in size else math.prod(size))  # type: ignore[arg-type]
 
 
-def window_taps(
+def window_offsets(
     size: Sizes,
     field: Sequence[int],
     strides: Sequence[int],
@@ -49,12 +49,12 @@ def window_taps(
     padding: str,
     margin: Sequence[tuple[int, int]] = (),
     profile: Profile = (),
-) -> Taps:
-    """Taps of a convolution's or pooling's windows, each counted by how strong the input is where it reads.
+) -> WindowOffsets:
+    """WindowOffsets of a convolution's or pooling's windows, each counted by how strong the input is where it reads.
 
     A window of k taps, d apart, at output o reads inputs o s + t d - p for t < k, where p zeros stand before the input.
 
-    >>> taps = window_taps((4,), (3,), (1,), (1,), "same")
+    >>> taps = window_offsets((4,), (3,), (1,), (1,), "same")
     >>> taps.per_output, taps.per_input, taps.profile[0].tolist()
     (2.5, 2.5, [0.8, 1.2, 1.2, 0.8])
     """
@@ -77,7 +77,7 @@ def window_taps(
         profiles.append(sums / sums.mean())
         per_output, per_input = per_output * float(sums.mean()), per_input * sum(inside) / n
     total = None if None in outer else math.prod(outer)  # type: ignore[arg-type]
-    return Taps(tuple(outer), per_output, per_input, total, math.prod(field), tuple(profiles), apart)
+    return WindowOffsets(tuple(outer), per_output, per_input, total, math.prod(field), tuple(profiles), apart)
 
 
 def window_counts(
@@ -96,10 +96,10 @@ def window_counts(
     return [sum(0 <= start + t * d < n for t in range(k)) for start in starts], starts
 
 
-def transposed_taps(
+def transposed_offsets(
     size: Sizes, outer: Sizes, field: Sequence[int], strides: Sequence[int], dilation: Sequence[int]
-) -> Taps:
-    """Taps of a transposed convolution: input i adds to outputs i s + t d - p, those of them that exist."""
+) -> WindowOffsets:
+    """WindowOffsets of a transposed convolution: input i adds to outputs i s + t d - p, those of them that exist."""
     per_output = per_input = 1.0
     for n, m, k, s, d in zip(size, outer, field, strides, dilation, strict=True):
         if n is None or m is None:
@@ -110,4 +110,4 @@ def transposed_taps(
         pairs = sum(0 <= i * s + t * d - cut < m for i in range(n) for t in range(k))
         per_output, per_input = per_output * pairs / m, per_input * pairs / n
     total = None if None in outer else math.prod(outer)  # type: ignore[arg-type]
-    return Taps(tuple(outer), per_output, per_input, total, math.prod(field))
+    return WindowOffsets(tuple(outer), per_output, per_input, total, math.prod(field))

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.prediction._autocorrelation import Lags
+from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._signals import Signal
 from keras_initkit.structure._calls import Tensor
 
@@ -37,8 +37,8 @@ class InputMoments:
     mean: float = 0.0
     variance: float = 1.0
     examples: int | None = None
-    same: Lags | None = None
-    other: Lags | None = None
+    same: Autocorrelation | None = None
+    other: Autocorrelation | None = None
     gaussian: bool = False
 
     def __post_init__(self):
@@ -72,16 +72,16 @@ class InputMoments:
         total = _products(x.sum(axis=0))
         pairs = max(examples * (examples - 1), 1)
         axes = x.ndim - 2
-        other = _lags((total - own) / pairs, x.shape[1:-1]) if examples > 1 else Lags.white(0.0, 0.0, axes)
+        other = _lags((total - own) / pairs, x.shape[1:-1]) if examples > 1 else Autocorrelation.white(0.0, 0.0, axes)
         return cls(float(x.mean()), float(x.var()), examples, _lags(own / examples, x.shape[1:-1]), other)
 
     def signal(self, tensor: Tensor) -> Signal:
         """The signal of an input that holds such data."""
         axes, square = len(tensor.shape) - 2, self.mean**2
-        same = self.same if self.same is not None else Lags.white(self.variance + square, square, axes)
-        other = self.other if self.other is not None else Lags.white(square, square, axes)
+        same = self.same if self.same is not None else Autocorrelation.white(self.variance + square, square, axes)
+        other = self.other if self.other is not None else Autocorrelation.white(square, square, axes)
         root = frozenset({("input", tensor.number)})
-        return Signal(self.mean, self.variance + square, tensor.shape[1:-1], same, other, self.gaussian, roots=root)
+        return Signal(self.mean, self.variance + square, tensor.shape[1:-1], same, other, self.gaussian, sources=root)
 
 
 def _products(x: np.ndarray) -> np.ndarray:
@@ -96,13 +96,13 @@ def _products(x: np.ndarray) -> np.ndarray:
     return sums / math.prod(n - np.abs(lag) for n, lag in zip(size, lags, strict=True))
 
 
-def _lags(products: np.ndarray, size: Sequence[int]) -> Lags:
+def _lags(products: np.ndarray, size: Sequence[int]) -> Autocorrelation:
     """All lags up to 64 positions, and the mean of the rest."""
     reach = [min(n - 1, 64) for n in size]
     near = products[tuple(slice(n - 1 - r, n + r) for n, r in zip(size, reach, strict=True))]
     rest = products.size - near.size
     far = (products.sum() - near.sum()) / rest if rest else float(products.mean())
-    return Lags(near, np.full((1,) * len(size), far))
+    return Autocorrelation(near, np.full((1,) * len(size), far))
 
 
 def _moments(given: Any) -> InputMoments:
@@ -118,7 +118,7 @@ def _moments(given: Any) -> InputMoments:
     )
 
 
-def input_moments_of(model: keras.Model, given: Any) -> list[InputMoments]:
+def resolve_moments(model: keras.Model, given: Any) -> list[InputMoments]:
     """What `predict` was given, one for each of the model's inputs."""
     names = [symbol.name for symbol in model.inputs]
     count = len(names)
@@ -138,7 +138,7 @@ def input_moments_of(model: keras.Model, given: Any) -> list[InputMoments]:
 def input_signals(model: keras.Model, tensors: Sequence[Tensor], given: Any) -> dict[int, Signal]:
     """The signals of a model's inputs, by the tensors' numbers."""
     found = {}
-    for tensor, moments in zip(tensors, input_moments_of(model, given), strict=True):
+    for tensor, moments in zip(tensors, resolve_moments(model, given), strict=True):
         axes = len(tensor.shape) - 2
         if moments.same is not None and moments.same.axes != axes:
             raise ValueError(
@@ -151,5 +151,5 @@ def input_signals(model: keras.Model, tensors: Sequence[Tensor], given: Any) -> 
 
 def number_of_examples(model: keras.Model, given: Any) -> int | None:
     """The batch size that the inputs' moments, or the model's own shapes, tell."""
-    told = [moments.examples for moments in input_moments_of(model, given)] + [s.shape[0] for s in model.inputs]
+    told = [moments.examples for moments in resolve_moments(model, given)] + [s.shape[0] for s in model.inputs]
     return next((int(number) for number in told if number), None)

@@ -1,4 +1,4 @@
-"""What theory expects of a model's tensors."""
+"""The result of a prediction."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from keras_initkit.statistics._tap import Tap
 
 
 class Prediction(Mapping[Tap, Expected]):
-    """A read-only dictionary of what is expected, by tap.
+    """A read-only dictionary from each tap to the mean and variance that theory expects there.
 
     Args:
-        expected: mean and variance by tap.
-        unpredicted: by the path of each layer that cannot be predicted, the reason.
+        expected: Mapping from `Tap` to `Expected`.
+        unpredicted: Mapping from the path of each layer that cannot be predicted to the reason.
     """
 
     def __init__(self, expected: Mapping[Tap, Expected], unpredicted: Mapping[str, str]):

@@ -1,4 +1,4 @@
-"""The table of rules: by class of layer, what theory says that it does to a signal and to its gradient."""
+"""The table of rules: how each class of layer changes a signal and the gradient that comes back."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from keras_initkit.prediction._signals import Passage, Signal, UnpredictableError
+from keras_initkit.prediction._signals import LayerPropagation, Signal, UnpredictableError
 from keras_initkit.structure._calls import Call
 from keras_initkit.structure._layer_kinds import is_embedding
 
-Rule = Callable[[Call, Sequence[Signal]], Passage]
+Rule = Callable[[Call, Sequence[Signal]], LayerPropagation]
 
 _RULES: dict[type, Rule] = {}
 _RESUMES: set[type] = set()
@@ -22,8 +22,8 @@ def rule(*names: str, resumes: bool = False) -> Callable[[Rule], Rule]:
     """Register a function as the rule of these classes of `keras.layers`, those that this Keras has.
 
     Args:
-        names: of the classes; a subclass that overrides nothing of `call` follows the same rule.
-        resumes: the output is known even where the input is not (normalisation).
+        names: Names of the classes. A subclass that does not override `call` follows the same rule.
+        resumes: Boolean. Whether the output is known even where the input is not (normalization).
     """
 
     def register(function: Rule) -> Rule:
@@ -43,8 +43,8 @@ def unpredicted(reason: str, *names: str) -> None:
             _REASONS[getattr(keras.layers, name)] = reason
 
 
-def passage(call: Call, inputs: Sequence[Signal]) -> Passage:
-    """What a call does to the signal, by the rule of its layer.
+def propagate(call: Call, inputs: Sequence[Signal]) -> LayerPropagation:
+    """Propagate signals through a call, by the rule of its layer.
 
     Raises:
         UnpredictableError: if there is no rule, or it does not hold here.
@@ -53,25 +53,25 @@ def passage(call: Call, inputs: Sequence[Signal]) -> Passage:
     if layer_class is None or layer_class not in _RULES:
         kind = type(call.layer).__name__
         reason = _REASONS.get(layer_class) if layer_class is not None else None
-        raise UnpredictableError(reason or f"{kind} is no layer that predict has a rule for")
+        raise UnpredictableError(reason or f"predict has no rule for {kind}")
     if layer_class not in _RESUMES and not all(signal.known for signal in inputs):
-        raise UnpredictableError("what it reads is not predicted")
+        raise UnpredictableError("its input is not predicted")
     if not inputs:
-        raise UnpredictableError("it reads no tensor")
+        raise UnpredictableError("it has no input")
     if not is_embedding(call.layer) and not all(tensor.is_float for tensor in call.inputs):
-        raise UnpredictableError("it reads integers")
+        raise UnpredictableError("its input holds integers")
     if getattr(call.layer, "data_format", None) == "channels_first":
         raise UnpredictableError("its data_format is channels_first; predict reads channels_last only")
     return _RULES[layer_class](call, inputs)
 
 
 def status(layer_class: type[keras.Layer]) -> str:
-    """`"predicted"`, the reason why not, or an empty string for a class that nobody looked at."""
+    """Return `"predicted"`, the reason why not, or an empty string for a class that this table does not know."""
     return "predicted" if layer_class in _RULES else _REASONS.get(layer_class, "")
 
 
 def _known_class(layer: object) -> type | None:
-    """The class of Keras whose `call` a layer runs; `None` where that is not one of its own layers."""
+    """Return the class in the table whose `call` a layer runs; `None` if there is none."""
     if not isinstance(layer, keras.Layer):  # an operation: x + y
         name = type(layer).__name__
         return getattr(keras.layers, _OPERATIONS[name]) if name in _OPERATIONS else None
@@ -84,21 +84,20 @@ def _known_class(layer: object) -> type | None:
 
 
 for _reason, _names in {
-    "a recurrent layer sums over time by one kernel": "RNN SimpleRNN LSTM GRU Bidirectional ConvLSTM1D ConvLSTM2D "
+    "a recurrent layer applies one kernel at every step": "RNN SimpleRNN LSTM GRU Bidirectional ConvLSTM1D ConvLSTM2D "
     "ConvLSTM3D SimpleRNNCell LSTMCell GRUCell StackedRNNCells",
-    "softmax attention mixes positions by weights that depend on them": "Attention AdditiveAttention "
-    "GroupQueryAttention",
-    "softmax joins the units of an example": "Softmax",
-    "which positions it joins differs from output to output": "AdaptiveAveragePooling1D AdaptiveAveragePooling2D "
+    "attention mixes positions by weights that depend on them": "Attention AdditiveAttention GroupQueryAttention",
+    "softmax normalizes over the units of an example": "Softmax",
+    "its windows differ from output to output": "AdaptiveAveragePooling1D AdaptiveAveragePooling2D "
     "AdaptiveAveragePooling3D AdaptiveMaxPooling1D AdaptiveMaxPooling2D AdaptiveMaxPooling3D",
     "the distribution of an extreme of several branches is not tracked": "Maximum Minimum",
     "products of one example's positions are not tracked": "Dot",
-    "it runs code of its own": "Lambda Layer Wrapper TimeDistributed Pipeline FlaxLayer JaxLayer TFSMLayer "
+    "it runs arbitrary code": "Lambda Layer Wrapper TimeDistributed Pipeline FlaxLayer JaxLayer TFSMLayer "
     "TorchModuleWrapper",
-    "it divides its kernel by a norm as it is called": "SpectralNormalization",
-    "it reads a table that it also writes with": "ReversibleEmbedding",
-    "it masks positions by what they hold": "Masking",
-    "it is preprocessing of data; predict starts from what it puts out": "AugMix AutoContrast CategoryEncoding "
+    "it divides its kernel by a norm at each call": "SpectralNormalization",
+    "it uses one table as embedding and as output kernel": "ReversibleEmbedding",
+    "it masks positions by their values": "Masking",
+    "it preprocesses data; predict starts from its output": "AugMix AutoContrast CategoryEncoding "
     "CenterCrop ContrastLimitedAdaptiveHistogramEqualization CutMix Discretization Equalization HashedCrossing Hashing "
     "IntegerLookup MaxNumBoundingBoxes MelSpectrogram MixUp Normalization RandAugment RandomBrightness "
     "RandomColorDegeneration RandomColorJitter RandomContrast RandomCrop RandomElasticTransform RandomErasing "

@@ -1,4 +1,4 @@
-"""Layers that act on each element by itself: activations, noise, dropout, scaling."""
+"""Rules for elementwise layers: activations, noise, dropout, scaling."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from dataclasses import replace
 import numpy as np
 
 from keras_initkit.prediction._activation import activate
-from keras_initkit.prediction._autocorrelation import Lags
+from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._rules import rule
-from keras_initkit.prediction._rules_kernels import values_of
-from keras_initkit.prediction._signals import Passage, Signal, UnpredictableError
+from keras_initkit.prediction._rules_linear import host_values
+from keras_initkit.prediction._signals import LayerPropagation, Signal, UnpredictableError
 from keras_initkit.theory._activations import resolve
 
 
 @rule("Activation")
 def activation(call, inputs):
     """y = f(x)."""
-    return activate(resolve(call.layer.activation), inputs[0].settled())
+    return activate(resolve(call.layer.activation), inputs[0].with_margin())
 
 
 @rule("ReLU", "LeakyReLU", "ELU")
 def parametrized_activation(call, inputs):
-    """y = f(x), f being the layer itself with its parameters."""
-    return activate(call.layer.call, inputs[0].settled())
+    """y = f(x), where f is the layer itself with its parameters."""
+    return activate(call.layer.call, inputs[0].with_margin())
 
 
 @rule("PReLU")
 def prelu(call, inputs):
-    """A leaky relu, while all its slopes are equal, as they are drawn."""
-    slopes = values_of(call.layer.alpha)
+    """Treats PReLU as a leaky relu while all its slopes are equal, as they are at initialization."""
+    slopes = host_values(call.layer.alpha)
     if np.ptp(slopes) > 0:
         raise UnpredictableError("its slopes differ")
     slope = float(slopes.flat[0])
-    return activate(lambda x: (x + abs(x)) / 2 + slope * (x - abs(x)) / 2, inputs[0].settled())
+    return activate(lambda x: (x + abs(x)) / 2 + slope * (x - abs(x)) / 2, inputs[0].with_margin())
 
 
 @rule("Identity", "ActivityRegularization")
 def identity(call, inputs):
     """y = x."""
-    return Passage(inputs[0], lambda gradient: [gradient])
+    return LayerPropagation(inputs[0], lambda gradient: [gradient])
 
 
 @rule("Rescaling")
@@ -49,11 +49,11 @@ def rescaling(call, inputs):
     """y = a x + b."""
     scale, offset = np.asarray(call.layer.scale, "float64"), np.asarray(call.layer.offset, "float64")
     if scale.ndim or offset.ndim:
-        raise UnpredictableError("it scales each unit by its own number")
-    return affine(inputs[0].settled(), float(scale), float(offset))
+        raise UnpredictableError("it scales each unit by a different number")
+    return affine(inputs[0].with_margin(), float(scale), float(offset))
 
 
-def affine(x: Signal, scale: float, offset: float) -> Passage:
+def affine(x: Signal, scale: float, offset: float) -> LayerPropagation:
     """y = a x + b."""
 
     def products(values: np.ndarray) -> np.ndarray:
@@ -62,27 +62,28 @@ def affine(x: Signal, scale: float, offset: float) -> Passage:
     output = replace(
         x,
         mean=scale * x.mean + offset,
-        second=float(products(np.asarray(x.second))),
-        **x.map_lags(lambda lags: lags.map(products)),
-        source=None,
+        second_moment=float(products(np.asarray(x.second_moment))),
+        **x.map_autocorrelations(lambda lags: lags.map(products)),
+        argument=None,
         function=None,
     )
-    return Passage(output, lambda gradient: [gradient.scaled(scale**2)])
+    return LayerPropagation(output, lambda gradient: [gradient.scaled(scale**2)])
 
 
-def noisy(
+def add_noise(
     x: Signal, mean: float, zero: Callable[[float], float], others: Callable[[np.ndarray], np.ndarray], whole: bool
 ) -> Signal:
-    """A signal under fresh noise.
+    """Add or multiply fresh noise to a signal.
 
     Args:
-        x: the signal.
-        mean: the new mean.
-        zero: what a product of an element with itself becomes; `others`: that of elements with noise of their own.
-        whole: whether all positions of a unit share their noise.
+        x: The signal.
+        mean: Float. The new mean.
+        zero: Maps the mean product of an element with itself to its new value.
+        others: Maps the mean product of two elements with independent noise to its new value.
+        whole: Boolean. Whether all positions of a unit share their noise.
     """
 
-    def same(lags: Lags) -> Lags:
+    def same(lags: Autocorrelation) -> Autocorrelation:
         changed = lags.map(zero if whole else others)  # type: ignore[arg-type]
         changed.near[lags.reach] = zero(lags.zero)
         return changed
@@ -90,21 +91,21 @@ def noisy(
     return replace(
         x,
         mean=mean,
-        second=zero(x.second),
-        same=None if x.same is None else same(x.same),
-        other=None if x.other is None else x.other.map(others),
-        source=None,
+        second_moment=zero(x.second_moment),
+        within_example=None if x.within_example is None else same(x.within_example),
+        between_examples=None if x.between_examples is None else x.between_examples.map(others),
+        argument=None,
         function=None,
     )
 
 
 @rule("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout")
 def dropout(call, inputs):
-    """E[y^2] = E[x^2] / (1 - rate), forward and backward, as in training; other products stay.
+    """E[y^2] = E[x^2] / (1 - rate), forward and backward, as in training; products of different elements stay.
 
     GaussianDropout's factors have the same mean and variance.
     """
-    x, rate = inputs[0].settled(), float(call.layer.rate)
+    x, rate = inputs[0].with_margin(), float(call.layer.rate)
     if rate == 0:
         return identity(call, [x])
     if rate == 1:
@@ -112,14 +113,14 @@ def dropout(call, inputs):
     if getattr(call.layer, "noise_shape", None) is not None:
         raise UnpredictableError("its noise_shape makes elements share their noise")
     spatial = type(call.layer).__name__.startswith("Spatial")
-    output = noisy(x, x.mean, lambda v: v / (1 - rate), lambda v: v, spatial)
-    return Passage(replace(output, gaussian=False), lambda gradient: [gradient.scaled(1 / (1 - rate))])
+    output = add_noise(x, x.mean, lambda v: v / (1 - rate), lambda v: v, spatial)
+    return LayerPropagation(replace(output, gaussian=False), lambda gradient: [gradient.scaled(1 / (1 - rate))])
 
 
 @rule("AlphaDropout")
 def alpha_dropout(call, inputs):
-    """y = a (x or alpha) + b, alpha being what selu tends to, a and b such that N(0, 1) keeps its moments."""
-    x, rate = inputs[0].settled(), float(call.layer.rate)
+    """y = a (x or alpha) + b, where alpha is the limit of selu, and a and b keep the moments of N(0, 1)."""
+    x, rate = inputs[0].with_margin(), float(call.layer.rate)
     if getattr(call.layer, "noise_shape", None) is not None:
         raise UnpredictableError("its noise_shape makes elements share their noise")
     keep, alpha = 1 - rate, -1.6732632423543772 * 1.0507009873554805
@@ -136,12 +137,14 @@ def alpha_dropout(call, inputs):
         before = keep**2 * product + 2 * keep * rate * alpha * x.mean + (rate * alpha) ** 2
         return a**2 * before + 2 * a * b * mean + b**2
 
-    output = noisy(x, a * mean + b, zero, others, whole=False)
-    return Passage(replace(output, gaussian=x.gaussian and rate == 0), lambda g: [g.scaled(a**2 * keep)])
+    output = add_noise(x, a * mean + b, zero, others, whole=False)
+    return LayerPropagation(replace(output, gaussian=x.gaussian and rate == 0), lambda g: [g.scaled(a**2 * keep)])
 
 
 @rule("GaussianNoise")
 def gaussian_noise(call, inputs):
-    """Adds to the variance."""
-    x, stddev = inputs[0].settled(), float(call.layer.stddev)
-    return Passage(noisy(x, x.mean, lambda v: v + stddev**2, lambda v: v, False), lambda gradient: [gradient])
+    """Adds the noise's variance."""
+    x, stddev = inputs[0].with_margin(), float(call.layer.stddev)
+    return LayerPropagation(
+        add_noise(x, x.mean, lambda v: v + stddev**2, lambda v: v, False), lambda gradient: [gradient]
+    )

@@ -1,10 +1,12 @@
-r"""Max pooling of a Gaussian signal, or of a function of one.
+r"""Rules for max pooling of a Gaussian signal, or of a function of one.
 
 The maximum over a window of correlated Gaussians has no closed form. It is averaged over a fixed quasi-random sample of
 windows (or of pairs of windows, for the correlations), accurate to about 1e-3. The gradient goes to the chosen element,
 whose activation passes it on more often than others: the largest of four is negative in 1 of 16 windows.
 
-Source: Owen 1995 (scrambled Sobol points).
+References:
+    - Owen (1995), Randomly permuted (t, m, s)-nets and (t, s)-sequences,
+      https://doi.org/10.1007/978-1-4612-2552-2_19
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from keras_initkit.prediction._autocorrelation import Lags
-from keras_initkit.prediction._geometry import window_counts, window_taps
+from keras_initkit.prediction._autocorrelation import Autocorrelation
+from keras_initkit.prediction._geometry import window_counts, window_offsets
 from keras_initkit.prediction._rules import rule
-from keras_initkit.prediction._rules_kernels import each
-from keras_initkit.prediction._signals import Gradient, Passage, Signal, UnpredictableError
+from keras_initkit.prediction._rules_linear import per_axis
+from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
 from keras_initkit.theory._activations import evaluate
 
 _SAMPLES = 2**13
@@ -30,7 +32,7 @@ _LARGEST = 64  # elements of a window
 
 @functools.lru_cache(maxsize=8)
 def _normals(count: int) -> np.ndarray:
-    """A quasi-random sample of `count` independent N(0, 1) variables."""
+    """Return a quasi-random sample of `count` independent N(0, 1) variables, shape (samples, count)."""
     from scipy.special import ndtri
     from scipy.stats.qmc import Sobol
 
@@ -49,24 +51,24 @@ class _Windows:
     """Samples of windows over the Gaussian signal z of which f is pooled."""
 
     def __init__(self, x: Signal):
-        z = x.source if x.source is not None else x
-        if not (z.gaussian and z.alike):
-            raise UnpredictableError("it takes maxima of a tensor that is no function of a Gaussian one")
-        if z.same is None:
-            raise UnpredictableError("how alike neighbouring positions are is not known")
-        self.z, self.same, self.function = z, z.same, x.function
+        z = x.argument if x.argument is not None else x
+        if not (z.gaussian and z.identically_distributed):
+            raise UnpredictableError("its input is no function of a Gaussian tensor")
+        if z.within_example is None:
+            raise UnpredictableError("the correlation between neighboring positions is not known")
+        self.z, self.within_example, self.function = z, z.within_example, x.function
 
     def apply(self, z: np.ndarray) -> np.ndarray:
         return z if self.function is None else evaluate(self.function, z.ravel()).reshape(z.shape).astype("float64")
 
     def covariance(self, sites: np.ndarray) -> np.ndarray:
         difference = np.moveaxis(sites[:, None] - sites[None], -1, 0)
-        return self.same.at(list(difference)) - self.z.mean**2
+        return self.within_example.at(list(difference)) - self.z.mean**2
 
     def maximum(self, window: Sequence[int], edge: bool, strength: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-        """Maxima over a window, and z where they are.
+        """Return maxima over a window, and z at the elements that were chosen.
 
-        `edge`: a zero of the border is in the window. `strength`: the variance there over the mean of all.
+        `edge` says that a zero of the border is in the window; `strength` is the variance there over the mean of all.
         """
         z = _draw(strength * self.covariance(_sites(window)), self.z.mean)
         values = self.apply(z)
@@ -75,7 +77,7 @@ class _Windows:
         return (np.maximum(largest, 0.0) if edge else largest), chosen
 
     def product(self, window: Sequence[int], shift: Sequence[int] | None, cross: float = 0.0) -> float:
-        """E[max max'] of two windows: shifted by so much, or, without a shift, of this covariance throughout."""
+        """Return E[max max'] of two windows `shift` positions apart; without it, of covariance `cross` throughout."""
         sites = _sites(window)
         count = len(sites)
         if shift is not None:
@@ -87,7 +89,7 @@ class _Windows:
         return float(np.mean(values[:, :count].max(axis=1) * values[:, count:].max(axis=1)))
 
     def products(self, window: Sequence[int], covariances: np.ndarray) -> np.ndarray:
-        """The same for many covariances between windows that do not overlap, interpolated."""
+        """Return the same for many covariances between windows that do not overlap, interpolated."""
         unique = np.unique(np.round(covariances, 12))
         if len(unique) > 9:
             unique = np.linspace(unique[0], unique[-1], 9)
@@ -100,12 +102,12 @@ def _sites(window: Sequence[int]) -> np.ndarray:
 
 
 def _pooled(x: Signal, window: Sequence[int], strides: Sequence[int], padding: str) -> tuple[Signal, np.ndarray]:
-    """The maxima over windows, and a sample of the elements that they are."""
+    """Return the signal of maxima over windows, and a sample of the chosen elements."""
     if math.prod(window) > _LARGEST:
         raise UnpredictableError(f"its windows have {math.prod(window)} elements, more than the {_LARGEST} predicted")
     windows = _Windows(x)
     z, axes = windows.z, len(window)
-    # Windows by what they hold: their size along each axis, whether zeros, how strong z is there; and their share.
+    # Kinds of windows: size along each axis, whether a zero is in it, strength of z there, fraction of all windows.
     kinds: list[tuple[tuple[int, ...], bool, float, float]] = [((), False, 1.0, 1.0)]
     for axis, (n, k, s) in enumerate(zip(x.size, window, strides, strict=True)):
         margin = x.margin[axis] if x.margin else (0, 0)
@@ -113,7 +115,7 @@ def _pooled(x: Signal, window: Sequence[int], strides: Sequence[int], padding: s
         if n is not None:
             inside, starts = window_counts(n, k, s, 1, padding, margin)
             if 0 in inside:
-                raise UnpredictableError("some of its windows hold nothing but the border")
+                raise UnpredictableError("some of its windows hold only padding")
             given = z.profile[axis] if z.profile else None
             strengths = np.ones(n) if given is None else given
             means = [float(strengths[max(start, 0) : start + k].mean()) for start in starts]
@@ -133,11 +135,11 @@ def _pooled(x: Signal, window: Sequence[int], strides: Sequence[int], padding: s
     # Windows at an edge hold fewer elements: what is common to full windows is scaled to the mean of all.
     within = (second - squared_mean) / max(float(full.var()), 1e-300)
 
-    def pool(lags: Lags, at_zero: float | None) -> Lags:
+    def pool(lags: Autocorrelation, at_zero: float | None) -> Autocorrelation:
         averaged = lags.windowed(window, strides)  # covariances between windows, as means over their pairs
         near = windows.products(window, averaged.near - z.mean**2)
         far = windows.products(window, averaged.far - z.mean**2)
-        pooled = Lags(near, far)
+        pooled = Autocorrelation(near, far)
         if at_zero is not None:
             reach = pooled.reach
             overlap = [min((p - 1) // s, r) for p, s, r in zip(window, strides, reach, strict=True)]
@@ -152,21 +154,30 @@ def _pooled(x: Signal, window: Sequence[int], strides: Sequence[int], padding: s
             pooled.near[pooled.reach] = at_zero
         return pooled
 
-    same = pool(windows.same, float(second))
-    other = None if z.other is None else pool(z.other, None)
+    same = pool(windows.within_example, float(second))
+    other = None if z.between_examples is None else pool(z.between_examples, None)
     edged = len({sizes for sizes, *_ in kinds}) > 1
-    taps = window_taps(x.size, window, strides, (1,) * axes, padding, x.margin, x.profile)
-    profile = () if edged else taps.profile
-    output = Signal(float(mean), float(second), taps.size, same, other, alike=not edged, roots=x.roots, profile=profile)
+    offsets = window_offsets(x.size, window, strides, (1,) * axes, padding, x.margin, x.profile)
+    profile = () if edged else offsets.profile
+    output = Signal(
+        float(mean),
+        float(second),
+        offsets.size,
+        same,
+        other,
+        identically_distributed=not edged,
+        sources=x.sources,
+        profile=profile,
+    )
     return output, chosen
 
 
 @rule("MaxPooling1D", "MaxPooling2D", "MaxPooling3D")
 def max_pooling(call, inputs):
-    """y = max of a window; the gradient goes to one element of it."""
+    """y = max over a window; the gradient goes to one element of it."""
     layer, x = call.layer, inputs[0]
     axes = len(x.size)
-    window, strides = each(layer.pool_size, axes), each(layer.strides, axes)
+    window, strides = per_axis(layer.pool_size, axes), per_axis(layer.strides, axes)
     output, chosen = _pooled(x, window, strides, layer.padding)
     outputs_per_input = 1.0
     for n, m, s in zip(x.size, output.size, strides, strict=True):
@@ -175,10 +186,12 @@ def max_pooling(call, inputs):
 
     def backward(gradient: Gradient) -> list[Gradient]:
         if not (apart or gradient.white):
-            raise UnpredictableError("gradients that are alike at neighbouring positions meet in overlapping windows")
+            raise UnpredictableError(
+                "gradients that are correlated between neighboring positions add up in overlapping windows"
+            )
         return [gradient.scaled(outputs_per_input, chosen=chosen)]
 
-    return Passage(output, backward)
+    return LayerPropagation(output, backward)
 
 
 @rule("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D")
@@ -186,10 +199,10 @@ def global_max_pooling(call, inputs):
     """One window over all positions."""
     x = inputs[0]
     if None in x.size or any(map(any, x.margin)):
-        raise UnpredictableError("its number of positions is not known, or a border of zeros is among them")
+        raise UnpredictableError("its number of positions is not known, or zero padding is among them")
     output, chosen = _pooled(x, x.size, x.size, "valid")
     axes = len(call.outputs[0].shape) - 2
-    lags = output.map_lags(lambda values: Lags.white(values.zero, values.zero, axes))
+    lags = output.map_autocorrelations(lambda values: Autocorrelation.white(values.zero, values.zero, axes))
     output = replace(output, size=(1,) * axes, **lags)
     positions = math.prod(x.size)
-    return Passage(output, lambda gradient: [gradient.scaled(1 / positions, chosen=chosen)])
+    return LayerPropagation(output, lambda gradient: [gradient.scaled(1 / positions, chosen=chosen)])

@@ -1,10 +1,13 @@
-r"""Normalisation: y = gamma (x - mu) / sqrt(v + epsilon) + beta, with mu and v over some of the axes.
+r"""Rules for normalization: y = gamma (x - mu) / sqrt(v + epsilon) + beta, with mu and v over some of the axes.
 
-    backward: g_x = gamma / sqrt(v + epsilon) (g - <g> - y <g y>), whose means <> are small where they go over much
+    backward: g_x = gamma / sqrt(v + epsilon) (g - <g> - y <g y>), with means <> that are small over many elements
 
-What v is follows from how alike elements are that share their mu: Var = E[x^2] - E[mu^2].
+The variance v follows from the correlation of the elements that share a mean mu: v = E[x^2] - E[mu^2].
 
-Source: Ioffe and Szegedy 2015; Ba et al. 2016; Yang et al. 2019 (batch normalisation at initialization).
+References:
+    - Ioffe and Szegedy (2015), Batch Normalization, https://arxiv.org/abs/1502.03167
+    - Ba et al. (2016), Layer Normalization, https://arxiv.org/abs/1607.06450
+    - Yang et al. (2019), A Mean Field Theory of Batch Normalization, https://arxiv.org/abs/1902.08129
 """
 
 from __future__ import annotations
@@ -12,53 +15,61 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from keras_initkit.prediction._autocorrelation import Lags
+from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._rules import rule
-from keras_initkit.prediction._rules_kernels import values_of
-from keras_initkit.prediction._signals import Gradient, Passage, Signal, UnpredictableError
+from keras_initkit.prediction._rules_linear import host_values
+from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
 
 
 @dataclass(frozen=True)
 class Affine:
-    """Mean squares of gamma, and mean and mean square of beta."""
+    """Mean square of gamma, mean and mean square of beta."""
 
     gamma: float
     beta_mean: float
     beta: float
 
     @classmethod
-    def of(cls, layer) -> Affine:
-        """Those of a layer as it stands; 1 and 0 where it has none."""
+    def from_layer(cls, layer) -> Affine:
+        """Measure a layer's gamma and beta; 1 and 0 where it has none."""
         gamma, beta = getattr(layer, "gamma", None), getattr(layer, "beta", None)
-        gamma = getattr(layer, "scale", None) if gamma is None and type(layer).__name__ == "RMSNormalization" else gamma
-        square = 1.0 if gamma is None else float((values_of(gamma) ** 2).mean())
+        if gamma is None and not isinstance(getattr(layer, "scale", True), bool):  # RMSNormalization calls it scale
+            gamma = layer.scale
+        square = 1.0 if gamma is None else float((host_values(gamma) ** 2).mean())
         if beta is None:
             return cls(square, 0.0, 0.0)
-        return cls(square, float(values_of(beta).mean()), float((values_of(beta) ** 2).mean()))
+        return cls(square, float(host_values(beta).mean()), float((host_values(beta) ** 2).mean()))
 
 
-def normalised(
-    layer, x: Signal, variance: float, epsilon: float, same: Lags | None, other: Lags | None, lost: float
-) -> Passage:
-    """The passage, from products of centred elements. `lost`: share of the gradient that the means take away."""
-    affine = Affine.of(layer)
+def normalize(layer, x: Signal, mean_square: float, mean_product: float, lost: float) -> LayerPropagation:
+    """Subtract means, divide by the standard deviation, apply gamma and beta.
+
+    Args:
+        layer: The layer.
+        x: Its input.
+        mean_square: Float. E[mu^2] of the means mu that are subtracted; NaN where it is not known.
+        mean_product: Float. The same for the means that two different examples subtract.
+        lost: Float. Fraction of the gradient that the means remove.
+    """
+    variance = x.second_moment - mean_square
+    affine = Affine.from_layer(layer)
     known = math.isfinite(variance)
     if known and variance <= 0:
-        raise UnpredictableError("what it reads has no variance")
+        raise UnpredictableError("its input has no variance")
     # Where the variance is not known, it is taken to be far above epsilon.
-    factor = affine.gamma / (variance + epsilon) if known else math.nan
+    factor = affine.gamma / (variance + layer.epsilon) if known else math.nan
 
-    def finish(lags: Lags | None) -> Lags | None:
-        return None if lags is None or not known else lags.map(lambda v: factor * v + affine.beta)
+    def finish(lags: Autocorrelation | None, shared: float) -> Autocorrelation | None:
+        return None if lags is None or not known else lags.map(lambda v: factor * (v - shared) + affine.beta)
 
-    second = affine.gamma * (variance / (variance + epsilon) if known else 1.0) + affine.beta
+    second = affine.gamma * (variance / (variance + layer.epsilon) if known else 1.0) + affine.beta
     output = replace(
         x,
         mean=affine.beta_mean,
-        second=second,
-        same=finish(same),
-        other=finish(other),
-        source=None,
+        second_moment=second,
+        within_example=finish(x.within_example, mean_square),
+        between_examples=finish(x.between_examples, mean_product),
+        argument=None,
         function=None,
     )
 
@@ -67,11 +78,7 @@ def normalised(
             raise UnpredictableError("the variance that it divides by is not known")
         return [gradient.scaled(factor * max(1 - lost, 0.0))]
 
-    return Passage(output, backward)
-
-
-def _minus(lags: Lags | None, value: float) -> Lags | None:
-    return None if lags is None else lags.map(lambda v: v - value)
+    return LayerPropagation(output, backward)
 
 
 def _last_axis(layer, x: Signal) -> bool:
@@ -82,103 +89,103 @@ def _last_axis(layer, x: Signal) -> bool:
 
 @rule("LayerNormalization", resumes=True)
 def layer_normalization(call, inputs):
-    """mu and v are those of one example's units at one position: of many units, so E[mu^2] = E[x]^2."""
-    layer, x = call.layer, inputs[0].settled()
+    """Averages over the units of one example at one position: many units, hence E[mu^2] = E[x]^2."""
+    layer, x = call.layer, inputs[0].with_margin()
     if not _last_axis(layer, x):
-        raise UnpredictableError("it normalises over other axes than the last")
+        raise UnpredictableError("it normalizes over axes other than the last")
     if getattr(layer, "rms_scaling", False):
         raise UnpredictableError("its rms_scaling is on")
     units = call.inputs[0].shape[-1]
     square = x.mean**2
     x = replace(x, profile=())  # each position is divided by its own
-    return normalised(layer, x, x.second - square, layer.epsilon, _minus(x.same, square), _minus(x.other, square),
-                      2 / units)  # fmt: skip
+    return normalize(layer, x, square, square, 2 / units)
 
 
 @rule("RMSNormalization", resumes=True)
 def rms_normalization(call, inputs):
     """y = gamma x / sqrt(E[x^2] + epsilon)."""
-    layer, x = call.layer, inputs[0].settled()
+    layer, x = call.layer, inputs[0].with_margin()
     if not _last_axis(layer, x):
-        raise UnpredictableError("it normalises over other axes than the last")
-    return _divided(call, x, x.second + layer.epsilon, Affine.of(layer).gamma, 1 / call.inputs[0].shape[-1])
+        raise UnpredictableError("it normalizes over axes other than the last")
+    return _divided(
+        call, x, x.second_moment + layer.epsilon, Affine.from_layer(layer).gamma, 1 / call.inputs[0].shape[-1]
+    )
 
 
 @rule("UnitNormalization", resumes=True)
 def unit_normalization(call, inputs):
     """y = x / |x|, so that E[y^2] = 1 / units."""
-    layer, x = call.layer, inputs[0].settled()
+    layer, x = call.layer, inputs[0].with_margin()
     if not _last_axis(layer, x):
-        raise UnpredictableError("it normalises over other axes than the last")
+        raise UnpredictableError("it normalizes over axes other than the last")
     units = call.inputs[0].shape[-1]
-    return _divided(call, x, x.second, 1 / units, 1 / units)
+    return _divided(call, x, x.second_moment, 1 / units, 1 / units)
 
 
-def _divided(call, x: Signal, square: float, gamma: float, lost: float) -> Passage:
-    """y = sqrt(gamma / square) x; where x is not known, its mean is not either, but its mean square is gamma."""
+def _divided(call, x: Signal, square: float, gamma: float, lost: float) -> LayerPropagation:
+    """y = sqrt(gamma / square) x."""
     if not x.known:
-        raise UnpredictableError("what it reads is not predicted, and its output keeps the mean of that")
+        raise UnpredictableError("its input is not predicted, and its output keeps the mean of the input")
     factor = gamma / square if square > 0 else math.nan
     if not math.isfinite(factor):
-        raise UnpredictableError("what it reads has no variance")
+        raise UnpredictableError("its input has no variance")
     output = replace(
         x,
         profile=(),
         mean=x.mean * math.sqrt(factor),
-        second=x.second * factor,
-        **x.map_lags(lambda lags: lags.map(lambda v: v * factor)),
-        source=None,
+        second_moment=x.second_moment * factor,
+        **x.map_autocorrelations(lambda lags: lags.map(lambda v: v * factor)),
+        argument=None,
         function=None,
     )
-    return Passage(output, lambda gradient: [gradient.scaled(factor * (1 - lost))])
+    return LayerPropagation(output, lambda gradient: [gradient.scaled(factor * (1 - lost))])
 
 
 @rule("BatchNormalization", resumes=True)
 def batch_normalization(call, inputs):
-    """As in training: mu and v are those of one unit over all examples and positions of the batch.
+    """Averages over all examples and positions of the batch, for each unit, as in training.
 
-    E[mu^2] is the mean product of two elements of a unit. Most such pairs are of different examples, so that a unit's
-    own mean after a relu, say, is taken out: E[x^2] (1 - 1/pi) is left of E[x^2], hence Yang's explosion of gradients.
+    E[mu^2] is the mean product of two elements of a unit. Most such pairs are of different examples, which removes a
+    unit's own mean after a relu, say: E[x^2] (1 - 1/pi) is left of E[x^2], hence Yang's explosion of gradients.
     """
-    layer, x, examples = call.layer, inputs[0].settled(), call.inputs[0].shape[0]
+    layer, x, examples = call.layer, inputs[0].with_margin(), call.inputs[0].shape[0]
     if layer.axis not in (-1, len(x.size) + 1):
-        raise UnpredictableError("it normalises another axis than the last")
+        raise UnpredictableError("its axis is not the last")
     if not layer.trainable:
-        raise UnpredictableError("it is frozen, and so divides by its moving averages")
+        raise UnpredictableError("it is frozen and divides by its moving averages")
     common = math.nan
     lost = 0.0
-    if x.other is not None:
-        common = x.other.mean(x.size)
+    if x.between_examples is not None:
+        common = x.between_examples.mean(x.size)
         if examples:
-            common += (x.same.mean(x.size) - common) / examples if x.same is not None else math.nan
+            common += (x.within_example.mean(x.size) - common) / examples if x.within_example is not None else math.nan
             total = math.nan if None in x.size else math.prod(x.size) * examples
             lost = 2 / total if math.isfinite(total) else 0.0
-    if math.isfinite(common) and not x.alike:  # parts of different variances: each divided by its own
+    if math.isfinite(common) and not x.identically_distributed:  # parts of different variances: each divided by its own
         common = math.nan
-    same, other = _minus(x.same, common), _minus(x.other, common)
-    passage = normalised(layer, x, x.second - common, layer.epsilon, same, other, lost)
+    propagation = normalize(layer, x, common, common, lost)
 
     def backward(gradient: Gradient) -> list[Gradient]:
-        return [replace(part, balanced=True) for part in passage.backward(gradient)]
+        return [replace(part, balanced=True) for part in propagation.backward(gradient)]
 
-    return replace(passage, output=replace(passage.output, alike=True), backward=backward)
+    return replace(propagation, output=replace(propagation.output, identically_distributed=True), backward=backward)
 
 
 @rule("GroupNormalization", resumes=True)
 def group_normalization(call, inputs):
-    """mu and v are those of one example over all positions of a group of units."""
-    layer, x = call.layer, inputs[0].settled()
+    """Averages over all positions of a group of units, for each example."""
+    layer, x = call.layer, inputs[0].with_margin()
     if layer.axis not in (-1, len(x.size) + 1):
-        raise UnpredictableError("it normalises another axis than the last")
+        raise UnpredictableError("its axis is not the last")
     units = call.inputs[0].shape[-1]
     groups = units if layer.groups == -1 else layer.groups
     together = units / groups
 
-    def shared(lags: Lags | None) -> float:
-        own = lags.mean(x.size) if lags is not None and x.alike else math.nan
+    def shared(lags: Autocorrelation | None) -> float:
+        own = lags.mean(x.size) if lags is not None and x.identically_distributed else math.nan
         return own / together + x.mean**2 * (1 - 1 / together)
 
     elements = math.inf if None in x.size else math.prod(x.size) * together
-    passage = normalised(layer, x, x.second - shared(x.same), layer.epsilon, _minus(x.same, shared(x.same)),
-                         _minus(x.other, shared(x.other)), min(2 / elements, 1.0))  # fmt: skip
-    return replace(passage, backward=lambda g: [replace(part, balanced=True) for part in passage.backward(g)])
+    shared_means = shared(x.within_example), shared(x.between_examples)
+    propagation = normalize(layer, x, *shared_means, min(2 / elements, 1.0))
+    return replace(propagation, backward=lambda g: [replace(part, balanced=True) for part in propagation.backward(g)])

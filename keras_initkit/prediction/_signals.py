@@ -1,4 +1,4 @@
-"""What is tracked of each tensor on its way through a model, forward and backward."""
+"""What prediction tracks of each tensor, forward (`Signal`) and backward (`Gradient`)."""
 
 from __future__ import annotations
 
@@ -9,122 +9,131 @@ from typing import Any
 
 import numpy as np
 
-from keras_initkit.prediction._autocorrelation import Lags
+from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._geometry import Profile, Sizes
 
 
 class UnpredictableError(Exception):
-    """Theory has nothing to say here; the message says why, as a clause."""
+    """Raised where no theory holds; the message says why, as a clause."""
 
 
 @dataclass(frozen=True, eq=False)
 class Signal:
-    """A tensor (examples, positions, units), as a wide random network's theory sees it.
+    """Statistics of a tensor of shape (examples, *positions, units), as theory sees it in a wide random network.
 
     Args:
-        mean: of all elements.
-        second: mean square of all elements.
-        size: sizes of the axes of positions; empty for (examples, units).
-        same: mean product of two elements of one unit and one example, by the lag between their positions;
-            `None` where it is not known.
-        other: the same for two different examples. It is what a unit's own mean contributes.
-        gaussian: whether each unit's elements are Gaussian, as those of a pre-activation are.
-        alike: whether all units share one distribution; parts that were joined need not.
-        roots: the random kernels (and inputs) that the elements depend on one by one. Elements of a pre-activation
-            depend on no other than their own kernel, given the scale of what it reads (central limit theorem).
-            Tensors without a common root are uncorrelated, given their means.
-        source: Gaussian signal of which this one is `function`, element by element, where that is so.
-        margin: zeros (before, after) around the positions, of which the other fields do not speak.
-        profile: along each axis, the mean square at each position over the mean of all; empty or `None`: even.
+        mean: Float. Mean of all elements.
+        second_moment: Float. Mean square of all elements.
+        size: Tuple. Sizes of the axes of positions; empty for (examples, units).
+        within_example: `Autocorrelation` of two elements of one unit in one example, by the lag between their
+            positions; `None` where it is not known.
+        between_examples: The same for two different examples, which is what a unit's own mean contributes.
+        gaussian: Boolean. Whether each unit's elements are Gaussian, as those of a pre-activation are.
+        identically_distributed: Boolean. Whether all units share one distribution; concatenated parts need not.
+        sources: The random kernels and inputs that the elements depend on one by one. Elements of a pre-activation
+            depend on their own kernel alone, given the scale of what it reads (central limit theorem). Tensors
+            without a common source are uncorrelated, given their means.
+        argument: Gaussian signal of which this one is `function`, element by element, where that is so.
+        function: Callable, see `argument`.
+        margin: Tuple of pairs. Zeros (before, after) around the positions, which the other fields leave out.
+        profile: Along each axis, the mean square at each position over the mean of all; empty or `None` if even.
             A convolution with a border of zeros leaves less near it, and the next one reads the middle more often.
     """
 
     mean: float
-    second: float
+    second_moment: float
     size: Sizes = ()
-    same: Lags | None = None
-    other: Lags | None = None
+    within_example: Autocorrelation | None = None
+    between_examples: Autocorrelation | None = None
     gaussian: bool = False
-    alike: bool = True
-    roots: frozenset[Hashable] = frozenset()
-    source: Signal | None = None
+    identically_distributed: bool = True
+    sources: frozenset[Hashable] = frozenset()
+    argument: Signal | None = None
     function: Callable | None = None
     margin: tuple[tuple[int, int], ...] = ()
     profile: Profile = ()
 
     @classmethod
     def unknown(cls, size: Sizes) -> Signal:
-        """A signal of which nothing is known but its size."""
+        """Return a signal of which only the size is known."""
         return cls(math.nan, math.nan, size)
 
     @property
     def known(self) -> bool:
-        """Whether its mean and variance are."""
-        return math.isfinite(self.second)
+        """Whether mean and variance are known."""
+        return math.isfinite(self.second_moment)
 
     @property
     def variance(self) -> float:
-        """Of all elements."""
-        return max(self.second - self.mean**2, 0.0)
+        """Variance of all elements."""
+        return max(self.second_moment - self.mean**2, 0.0)
 
-    def map_lags(self, function: Callable[[Lags], Lags]) -> dict[str, Any]:
-        """`same` and `other`, each changed by `function` where known."""
-        lags = {"same": self.same, "other": self.other}
-        return {name: None if values is None else function(values) for name, values in lags.items()}
+    def map_autocorrelations(self, function: Callable[[Autocorrelation], Autocorrelation]) -> dict[str, Any]:
+        """Apply `function` to `within_example` and `between_examples` where known; return them by name."""
+        both = {"within_example": self.within_example, "between_examples": self.between_examples}
+        return {name: None if values is None else function(values) for name, values in both.items()}
 
-    def settled(self) -> Signal:
-        """The same with its margin of zeros counted as elements."""
+    def with_margin(self) -> Signal:
+        """Return the signal with its margin of zeros counted as elements."""
         if not any(map(any, self.margin)):
             return replace(self, margin=()) if self.margin else self
-        outer = padded(self.size, self.margin)
+        outer = pad_sizes(self.size, self.margin)
         share = math.prod(1.0 if n is None else n / m for n, m in zip(self.size, outer, strict=True))  # type: ignore
-        lags = self.map_lags(lambda values: values.map(lambda v: v * share))
-        return Signal(self.mean * share, self.second * share, outer, **lags, alike=False, roots=self.roots)
+        correlations = self.map_autocorrelations(lambda values: values.map(lambda v: v * share))
+        return Signal(
+            self.mean * share,
+            self.second_moment * share,
+            outer,
+            **correlations,
+            identically_distributed=False,
+            sources=self.sources,
+        )
 
 
-def padded(size: Sizes, margin: Iterable[tuple[int, int]]) -> Sizes:
-    """Sizes with a margin around."""
+def pad_sizes(size: Sizes, margin: Iterable[tuple[int, int]]) -> Sizes:
+    """Return sizes with a margin around them."""
     return tuple(n if n is None else n + sum(pair) for n, pair in zip(size, margin, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
 class Gradient:
-    """The gradient of the loss with respect to a tensor. Its mean is 0: its signs come from random kernels.
+    """Statistics of the gradient of the loss with respect to a tensor; its mean is 0, for random kernels sign it.
 
     Args:
-        second: mean square of its elements.
-        white: whether its elements at different positions are uncorrelated.
-        roots: as of a `Signal`: the kernels that the gradient came back through last, or the model's output.
-        balanced: whether a normalisation has taken out what elements of a unit share, so that it adds up to less
-            over examples and positions than independent elements would (before a batch normalisation, to 0).
-        chosen: where it reaches only elements that a max pooling chose: a sample of the Gaussian source of these.
+        second_moment: Float. Mean square of its elements.
+        white: Boolean. Whether its elements at different positions are uncorrelated.
+        sources: As of a `Signal`: the kernels that the gradient came back through last, or the model's output.
+        balanced: Boolean. Whether a normalization has taken out what elements of a unit share. Then it adds up to less
+            over examples and positions than independent elements would (before a batch normalization, to 0).
+        chosen: Array. Where the gradient reaches only elements that a max pooling chose, a sample of their Gaussian
+            argument.
     """
 
-    second: float
+    second_moment: float
     white: bool = True
-    roots: frozenset[Hashable] = frozenset()
+    sources: frozenset[Hashable] = frozenset()
     balanced: bool = False
     chosen: np.ndarray | None = None
 
     def scaled(self, factor: float, **changes: Any) -> Gradient:
-        """Times a random factor of this mean square, which leaves neither sums of 0 nor a choice."""
+        """Multiply by independent random factors of mean square `factor`, which undo `balanced` and `chosen`."""
         changes = {"balanced": False, "chosen": None, **changes}
-        return replace(self, second=self.second * factor, **changes)
+        return replace(self, second_moment=self.second_moment * factor, **changes)
 
 
 @dataclass(frozen=True, eq=False)
-class Passage:
-    """What a layer's call does: to the signal, and to the gradient that comes back.
+class LayerPropagation:
+    """What a layer's call does to the signal, and to the gradient that comes back.
 
     Args:
-        output: the signal that it puts out.
-        backward: from the gradient of the output to those of the inputs.
-        pre_activation: what the layer's own activation is applied to.
-        through_activation: from the gradient of the output to that of the pre-activation.
-        weights: from the gradient of the output and the number of examples to the mean squares of the weights'
+        output: The signal that it puts out.
+        backward: Maps the gradient of the output to the list of gradients of the inputs.
+        pre_activation: The signal that the layer's own activation is applied to.
+        through_activation: Maps the gradient of the output to that of the pre-activation.
+        weights: Maps the gradient of the output and the number of examples to the mean squares of the weights'
             gradients, by the weight's name.
-        reason: why the output is not known, where that is so.
-        parts: signals that sublayers put out, and read: (layer, inputs, output).
+        reason: String. Why the output is not known, where that is so.
+        parts: Signals inside the layer, as tuples (sublayer, its input, its output).
     """
 
     output: Signal
@@ -136,18 +145,18 @@ class Passage:
     parts: list[tuple] = field(default_factory=list)
 
 
-def independent(parts: Iterable[frozenset[Hashable]]) -> bool:
-    """Whether no two share a root."""
+def are_independent(parts: Iterable[frozenset[Hashable]]) -> bool:
+    """Whether no two of the sets share a source."""
     seen: set[Hashable] = set()
-    for roots in parts:
-        if seen & roots:
+    for sources in parts:
+        if seen & sources:
             return False
-        seen |= roots
+        seen |= sources
     return True
 
 
-def meet(gradients: list[Gradient]) -> Gradient:
-    """The sum of gradients that come back to one tensor from all its consumers.
+def add_gradients(gradients: list[Gradient]) -> Gradient:
+    """Add the gradients that come back to one tensor from all its consumers.
 
     Raises:
         UnpredictableError: if they may be correlated.
@@ -155,19 +164,19 @@ def meet(gradients: list[Gradient]) -> Gradient:
     if len(gradients) == 1:
         return gradients[0]
     if any(gradient.chosen is not None for gradient in gradients):
-        raise UnpredictableError("a max pooling's gradient meets others, and reaches only some of its elements")
-    if not independent(gradient.roots for gradient in gradients):
-        raise UnpredictableError("the gradients that meet at its output came through the same kernels")
+        raise UnpredictableError("it reaches only the elements that a max pooling chose, and adds to other gradients")
+    if not are_independent(gradient.sources for gradient in gradients):
+        raise UnpredictableError("the gradients that add up at its output came through the same kernels")
     return Gradient(
-        sum(gradient.second for gradient in gradients),
+        sum(gradient.second_moment for gradient in gradients),
         all(gradient.white for gradient in gradients),
-        frozenset().union(*(gradient.roots for gradient in gradients)),
+        frozenset().union(*(gradient.sources for gradient in gradients)),
         balanced=any(gradient.balanced for gradient in gradients),
     )
 
 
-def reweighted(profile: Profile, function: Callable[[np.ndarray], np.ndarray]) -> Profile:
-    """A profile after something that acts on the mean square at each position, with mean 1 again."""
+def reweight_profile(profile: Profile, function: Callable[[np.ndarray], np.ndarray]) -> Profile:
+    """Apply `function` to the mean square at each position, and scale the profile to mean 1 again."""
 
     def along(values: np.ndarray | None) -> np.ndarray | None:
         if values is None or np.ptp(values) == 0:

@@ -1,4 +1,4 @@
-"""predict(): what theory expects of a model's tensors."""
+"""predict(): the mean and variance that theory expects of every tensor of a model."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import keras
 
 import keras_initkit.prediction._rules_elementwise
 import keras_initkit.prediction._rules_extremes
-import keras_initkit.prediction._rules_kernels
+import keras_initkit.prediction._rules_linear
 import keras_initkit.prediction._rules_merging
 import keras_initkit.prediction._rules_normalization
 import keras_initkit.prediction._rules_positions  # noqa: F401
 from keras_initkit.prediction._input_moments import input_signals, number_of_examples
 from keras_initkit.prediction._prediction import Prediction
-from keras_initkit.prediction._rules import passage
-from keras_initkit.prediction._signals import Gradient, Passage, Signal, UnpredictableError, meet
+from keras_initkit.prediction._rules import propagate
+from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError, add_gradients
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._tap import Tap
 from keras_initkit.structure._calls import Call, Tensor, calls
@@ -32,36 +32,38 @@ def predict(
     output_gradient_variance: float | Sequence[float] | None = None,
     measured: Mapping[Tap, Any] | None = None,
 ) -> Prediction:
-    r"""What theory expects of every tensor of a wide model at initialization, forward and backward.
+    r"""Predicts mean and variance of every tensor of a wide model at initialization, forward and backward.
 
     Signals are followed from the inputs through every layer's call, and gradients from the outputs back:
 
         dense or convolution:  E[z^2] = sigma_w^2 fan_in E[x^2] + E[b^2],   E[g_x^2] = sigma_w^2 fan_out E[g_z^2]
         activation:            E[y^2] = E[f(z)^2],                          E[g_z^2] = E[f'(z)^2] E[g_y^2]
 
-    with z Gaussian (a sum of many independent terms), and gradients independent of the signal that they meet. Layers
+    Here z is Gaussian (a sum of many independent terms), and gradients are independent of the activations. Layers
     act as in training. Variances are over all elements: examples, positions and units. sigma_w^2 is the mean square
-    of the kernel as it stands, which is its initializer's variance but for the draw; so a kernel that is no random
-    draw of mean 0, such as the identity, is not predicted.
+    of the kernel's present values, close to its initializer's variance. A kernel that is no random draw of mean 0,
+    such as the identity, is not predicted.
 
     Args:
-        model: a Functional or built Sequential model; nested ones are opened.
-        input_moments: what the inputs hold. `None`: independent N(0, 1). A pair (mean,
-            variance): independent elements of these. `InputMoments`: also how alike positions and examples are, and
-            how many examples a batch has, which the weights' gradients need. For several inputs a list, or a
-            dictionary by input name, of these.
-        output_gradient_variance: variance of the gradient of the loss with respect to the model's output, whose
-            elements are taken to be independent; a list for several outputs. `None`: 1.
-        measured: moments (`.mean`, `.variance`) by `Tap`. Where a layer cannot be predicted, prediction goes on
-            from the measured output, and backward from the measured gradient of an output.
+        model: A Functional or built Sequential model. Nested models are opened.
+        input_moments: Statistics of the inputs. `None` stands for independent N(0, 1) elements, a pair
+            `(mean, variance)` for independent elements with these moments. `InputMoments` adds the correlations
+            between positions and examples, and the batch size, which the weights' gradients need. For several
+            inputs, a list of these or a dictionary by input name.
+        output_gradient_variance: Float, or list of floats for several outputs. Variance of the gradient of the loss
+            with respect to the model's output, whose elements are taken as independent. `None` stands for 1.
+        measured: Mapping from `Tap` to moments (`.mean`, `.variance`). Where a layer cannot be predicted, prediction
+            resumes from its measured output, and backward from the measured gradient of an output.
 
     Returns:
-        A `Prediction`: `Expected(mean, variance)` by `Tap`; `.unpredicted` holds the reason for each layer that
-        cannot be predicted, or whose gradient cannot. What follows such a layer is predicted again after the next
-        normalisation that fixes mean and variance.
+        A `Prediction`, which maps each `Tap` to `Expected(mean, variance)`. Its `.unpredicted` holds the reason for
+        each layer that cannot be predicted, or whose gradient cannot. After such a layer, prediction resumes at the
+        next normalization that fixes mean and variance.
 
     Raises:
-        ValueError: for a model without a graph (subclassed, or not built), or arguments that do not fit it.
+        ValueError: If the model has no graph (subclassed, or not built), or arguments do not fit it.
+
+    Example:
 
     >>> model = keras.Sequential([keras.Input((512,)), keras.layers.Dense(512, "relu", name="dense",
     ...     kernel_initializer=keras.initializers.HeNormal(seed=0))])
@@ -72,8 +74,15 @@ def predict(
     >>> round(prediction[Tap("input_gradient", "dense", 0)].variance, 1)
     1.0
 
-    Source: Glorot and Bengio 2010; He et al. 2015; Poole et al. 2016; Schoenholz et al. 2017; Xiao et al. 2018; Yang
-    et al. 2019.
+    References:
+        - Glorot and Bengio (2010), Understanding the difficulty of training deep feedforward neural networks,
+          https://proceedings.mlr.press/v9/glorot10a.html
+        - He et al. (2015), Delving Deep into Rectifiers, https://arxiv.org/abs/1502.01852
+        - Poole et al. (2016), Exponential expressivity in deep neural networks through transient chaos,
+          https://arxiv.org/abs/1606.05340
+        - Schoenholz et al. (2017), Deep Information Propagation, https://arxiv.org/abs/1611.01232
+        - Xiao et al. (2018), Dynamical Isometry and a Mean Field Theory of CNNs, https://arxiv.org/abs/1806.05393
+        - Yang et al. (2019), A Mean Field Theory of Batch Normalization, https://arxiv.org/abs/1902.08129
     """
     if measured is not None and not isinstance(measured, Mapping):
         raise ValueError(f"measured: got {type(measured).__name__}, expected a mapping from Tap to moments.")
@@ -81,37 +90,37 @@ def predict(
     whole = graph[-1]
     examples = number_of_examples(model, input_moments)
     signals = input_signals(model, whole.inputs, input_moments)
-    walk = _Pass(model, graph, measured or {}, examples)
+    walk = _Propagation(model, graph, measured or {}, examples)
     walk.forward(signals)
-    walk.backward(_cotangents(model, whole, output_gradient_variance))
+    walk.backward(_output_gradients(model, whole, output_gradient_variance))
     return Prediction(walk.expected, walk.unpredicted)
 
 
-def _cotangents(model: keras.Model, whole: Call, variance: Any) -> dict[int, list[Gradient]]:
+def _output_gradients(model: keras.Model, whole: Call, variance: Any) -> dict[int, list[Gradient]]:
     count = len(whole.outputs)
     given = 1.0 if variance is None else variance
     values = list(given) if isinstance(given, Sequence) else [given] * count
     fine = all(isinstance(v, (int, float)) and 0 <= v < math.inf for v in values)
     if len(values) != count or not fine:
         raise ValueError(
-            f"output_gradient_variance: got {variance!r}, expected a variance, or a list of them, one for each of the "
-            f"{count} outputs of {model.name}."
+            f"output_gradient_variance: got {variance!r}, expected a non-negative number, or a list of one for each of "
+            f"the {count} outputs of {model.name}."
         )
     found: dict[int, list[Gradient]] = {}
     for place, (tensor, value) in enumerate(zip(whole.outputs, values, strict=True)):
-        found.setdefault(tensor.number, []).append(Gradient(float(value), roots=frozenset({("output", place)})))
+        found.setdefault(tensor.number, []).append(Gradient(float(value), sources=frozenset({("output", place)})))
     return found
 
 
-class _Pass:
-    """One walk forward and backward over a model's calls."""
+class _Propagation:
+    """Propagates signals forward and gradients backward over a model's calls."""
 
     def __init__(self, model: keras.Model, graph: list[Call], measured: Mapping[Tap, Any], examples: int | None):
         self.expected: dict[Tap, Expected] = {}
         self.unpredicted: dict[str, str] = {}
         self.graph, self.measured, self.examples = graph, measured, examples
         self.paths = {id(layer): path for path, layer in named_layers(model).items()}
-        self.passages: dict[int, Passage] = {}
+        self.propagations: dict[int, LayerPropagation] = {}
         self.signals: dict[int, Signal] = {}
         self.resumed: set[int] = set()  # tensors whose signal is the measured one
         self.gradients: dict[int, list[Gradient | None]] = {}  # None: a part that is not known
@@ -126,16 +135,16 @@ class _Pass:
         self.signals.update(signals)
         for place, call in enumerate(self.graph):
             if place not in self.opened:
-                self._go_through(place, call)
+                self._propagate_forward(place, call)
             for kind, tensors in (("input", call.inputs), ("output", call.outputs)):
-                for tap, tensor in _taps(kind, call, tensors):
+                for tap, tensor in _tapped(kind, call, tensors):
                     if tensor.number not in self.resumed:
                         self._expect(tap, self.signals.get(tensor.number))
 
-    def _go_through(self, place: int, call: Call) -> None:
+    def _propagate_forward(self, place: int, call: Call) -> None:
         inputs = [self.signals.get(tensor.number) or Signal.unknown(tensor.shape[1:-1]) for tensor in call.inputs]
         try:
-            found = passage(_with_examples(call, self.examples), inputs)
+            found = propagate(_with_examples(call, self.examples), inputs)
             for layer, read, written in found.parts:
                 path = self.paths.get(id(layer), f"{call.path}/{layer.name}")
                 self._expect(Tap("input", path, call.index), read)
@@ -149,18 +158,18 @@ class _Pass:
                 )
         except UnpredictableError as error:
             self.unpredicted.setdefault(call.path, str(error))
-            for tap, tensor in _taps("output", call, call.outputs):
-                seen = self._seen(tap)
+            for tap, tensor in _tapped("output", call, call.outputs):
+                seen = self._measured_at(tap)
                 if seen is not None:
-                    roots = frozenset({("measured", tensor.number)})
+                    sources = frozenset({("measured", tensor.number)})
                     self.resumed.add(tensor.number)
-                    self.signals[tensor.number] = Signal(*seen, tensor.shape[1:-1], roots=roots)
+                    self.signals[tensor.number] = Signal(*seen, tensor.shape[1:-1], sources=sources)
             return
-        self.passages[place] = found
+        self.propagations[place] = found
         self.signals[call.outputs[0].number] = found.output
 
-    def _seen(self, tap: Tap) -> tuple[float, float] | None:
-        """Mean and mean square of what was measured there."""
+    def _measured_at(self, tap: Tap) -> tuple[float, float] | None:
+        """Return mean and mean square of what was measured at a tap."""
         if tap not in self.measured:
             return None
         mean, variance = float(self.measured[tap].mean), float(self.measured[tap].variance)
@@ -169,60 +178,60 @@ class _Pass:
 
     def _expect(self, tap: Tap, signal: Signal | None) -> None:
         if signal is not None and signal.known:
-            seen = signal.settled()
+            seen = signal.with_margin()
             self.expected[tap] = Expected(seen.mean, seen.variance)
 
     def _expect_gradient(self, tap: Tap, gradient: Gradient | None) -> None:
         if gradient is not None:
-            self.expected[tap] = Expected(0.0, gradient.second)
+            self.expected[tap] = Expected(0.0, gradient.second_moment)
 
     def backward(self, cotangents: Mapping[int, list[Gradient]]) -> None:
         self.gradients.update({number: list(gradients) for number, gradients in cotangents.items()})
         for place in reversed(range(len(self.graph))):
             call = self.graph[place]
-            arrived = {tensor.number: self._meet(call, tensor) for tensor in call.outputs}
-            for tap, tensor in _taps("output_gradient", call, call.outputs):
+            arrived = {tensor.number: self._arriving(call, tensor) for tensor in call.outputs}
+            for tap, tensor in _tapped("output_gradient", call, call.outputs):
                 if not self._has_margin(tensor):
                     self._expect_gradient(tap, arrived[tensor.number])
             if place not in self.opened:
-                self._come_back(place, call, arrived[call.outputs[0].number])
+                self._propagate_backward(place, call, arrived[call.outputs[0].number])
 
     def _has_margin(self, tensor: Tensor) -> bool:
         """Whether a tensor has a border of zeros, whose gradients are not followed."""
         return tensor.number in self.signals and bool(self.signals[tensor.number].margin)
 
-    def _meet(self, call: Call, tensor: Tensor) -> Gradient | None:
-        """The gradient with respect to a tensor, after all its consumers; the measured one if it is not known."""
+    def _arriving(self, call: Call, tensor: Tensor) -> Gradient | None:
+        """Return the gradient that arrives at a tensor from all its consumers, or else the measured one."""
         parts = self.gradients.get(tensor.number, [])
         known = [part for part in parts if part is not None]
         if known and len(known) == len(parts):
             try:
-                return meet(known)
+                return add_gradients(known)
             except UnpredictableError as error:
                 self.unpredicted.setdefault(call.path, str(error))
-        for tap, output in _taps("output_gradient", call, call.outputs):
-            seen = self._seen(tap) if output == tensor else None
+        for tap, output in _tapped("output_gradient", call, call.outputs):
+            seen = self._measured_at(tap) if output == tensor else None
             if seen is not None:
-                return Gradient(seen[1], white=False, roots=frozenset({("measured gradient", tensor.number)}))
+                return Gradient(seen[1], white=False, sources=frozenset({("measured gradient", tensor.number)}))
         return None
 
-    def _come_back(self, place: int, call: Call, gradient: Gradient | None) -> None:
-        found = self.passages.get(place)
+    def _propagate_backward(self, place: int, call: Call, gradient: Gradient | None) -> None:
+        found = self.propagations.get(place)
         back: list[Gradient | None] = [None] * len(call.inputs)
         if found is not None and gradient is not None:
             try:
                 back = [*found.backward(gradient), *back][: len(call.inputs)]
-                self._inside(call, found, gradient)
+                self._expect_inside(call, found, gradient)
             except UnpredictableError as error:
                 self.unpredicted.setdefault(call.path, f"backward: {error}")
         for tensor, part in zip(call.inputs, back, strict=True):
             self.gradients.setdefault(tensor.number, []).append(part)
-        for (tap, tensor), part in zip(_taps("input_gradient", call, call.inputs), back, strict=False):
+        for (tap, tensor), part in zip(_tapped("input_gradient", call, call.inputs), back, strict=False):
             if not self._has_margin(tensor):
                 self._expect_gradient(tap, part)
 
-    def _inside(self, call: Call, found: Passage, gradient: Gradient) -> None:
-        """Gradients of the pre-activation and of the weights."""
+    def _expect_inside(self, call: Call, found: LayerPropagation, gradient: Gradient) -> None:
+        """Record the gradients of the pre-activation and of the weights."""
         if found.through_activation is not None:
             tap = Tap("pre_activation_gradient", call.path, call.index)
             self._expect_gradient(tap, found.through_activation(gradient))
@@ -232,15 +241,15 @@ class _Pass:
                 self.expected[Tap("weight_gradient", call.path, None, name)] = Expected(0.0, second)
 
 
-def _taps(kind: str, call: Call, tensors: Sequence[Tensor]) -> list[tuple[Tap, Tensor]]:
-    """The taps on a call's floating tensors, numbered where there are several."""
+def _tapped(kind: str, call: Call, tensors: Sequence[Tensor]) -> list[tuple[Tap, Tensor]]:
+    """Pair a call's floating-point tensors with their taps, numbered where there are several."""
     floats = [tensor for tensor in tensors if tensor.is_float]
     names = [""] if len(floats) == 1 else [str(place) for place in range(len(floats))]
     return [(Tap(kind, call.path, call.index, name), tensor) for name, tensor in zip(names, floats, strict=True)]
 
 
 def _with_examples(call: Call, examples: int | None) -> Call:
-    """The call with a batch of this size in its shapes, where the model leaves it open."""
+    """Return the call with this batch size in its shapes, where the model leaves it open."""
 
     def sized(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(tensor._replace(shape=(tensor.shape[0] or examples, *tensor.shape[1:])) for tensor in tensors)

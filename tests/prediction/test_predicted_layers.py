@@ -17,8 +17,8 @@ WITHOUT_CALL = {"InputLayer"}  # what predict starts from
 @pytest.mark.parametrize("name", sorted(set(CLASSES) - WITHOUT_CALL))
 def test_has_a_rule_or_a_reason(name):
     assert status(CLASSES[name]), (
-        f"keras.layers.{name} is not known to predict. Write its rule (keras_initkit/prediction/rules_*.py), or "
-        "give the reason why it has none at the end of keras_initkit/prediction/rules.py."
+        f"keras.layers.{name} is not known to predict. Write its rule (keras_initkit/prediction/_rules_*.py), or "
+        "give the reason why it has none at the end of keras_initkit/prediction/_rules.py."
     )
 
 
@@ -34,4 +34,4 @@ def test_a_subclass_follows_its_base_unless_it_has_a_call_of_its_own():
         return predict(keras.Sequential([keras.Input((64,)), layer])).unpredicted
 
     assert reasons(Renamed(64, name="layer")) == {}
-    assert reasons(Doubled(64, name="layer")) == {"layer": "Doubled is no layer that predict has a rule for"}
+    assert reasons(Doubled(64, name="layer")) == {"layer": "predict has no rule for Doubled"}

@@ -29,7 +29,7 @@ def functional(build, shape=(128,)):
         lambda x: L.Multiply(name="join")([x, L.Dropout(0.5)(x)]),
         lambda x: L.Average(name="join")([x, L.LayerNormalization()(x), L.Dense(128)(x)]),
     ],
-    ids=["dropout", "product", "normalised"],
+    ids=["dropout", "product", "normalized"],
 )
 def test_dependent_branches_are_never_taken_as_independent(join):
     prediction = predict(functional(join), (0.0, 1.0))
@@ -69,7 +69,7 @@ def test_a_gaussian_plus_a_function_of_it_is_exact_forward():
     ("layer", "reason"),
     [
         (L.ReLU(name="layer"), "not Gaussian"),
-        (L.Lambda(lambda x: x, name="layer"), "code of its own"),
+        (L.Lambda(lambda x: x, name="layer"), "runs arbitrary code"),
         (L.Softmax(name="layer"), "softmax"),
         (L.Activation("softmax", name="layer"), "not Gaussian"),
         (L.Dense(128, kernel_initializer="ones", name="layer"), "no random draw of mean 0: its mean is 1"),
@@ -79,7 +79,7 @@ def test_a_gaussian_plus_a_function_of_it_is_exact_forward():
 def test_reasons(layer, reason):
     prediction = predict(chain(layer, L.Dense(64, name="after"), L.LayerNormalization(name="norm")), (0.0, 1.0))
     assert reason in prediction.unpredicted["layer"]
-    assert prediction.unpredicted["after"] == "what it reads is not predicted"
+    assert prediction.unpredicted["after"] == "its input is not predicted"
     assert prediction[Tap("output", "norm", 0)] == Expected(0.0, 1.0)
     assert Tap("output", "layer", 0) not in prediction
 
@@ -94,8 +94,8 @@ def test_softmax_at_the_end_of_a_dense_layer():
 def test_operations_that_are_no_layers():
     prediction = predict(functional(lambda x: keras.ops.sin(L.Dense(64, name="dense")(x)) * 2.0))
     (first, second) = prediction.unpredicted.values()
-    assert first == "Sin is no layer that predict has a rule for"
-    assert second == "what it reads is not predicted"
+    assert first == "predict has no rule for Sin"
+    assert second == "its input is not predicted"
 
 
 def test_prediction_resumes_from_what_was_measured():
@@ -132,7 +132,7 @@ def test_attention_is_named_and_its_projections_predicted():
         kernel = keras.ops.convert_to_numpy(getattr(model.get_layer("attention"), f"{name}_dense").kernel.value).astype(
             "float64"
         )
-        expected = 128 * np.mean(kernel**2) / 1.001  # the normalisation's epsilon
+        expected = 128 * np.mean(kernel**2) / 1.001  # the normalization's epsilon
         assert prediction[Tap("output", f"attention/{name}", 0)].variance == pytest.approx(expected, rel=1e-6)
     assert Tap("output", "down", 0) in prediction
     seen = SimpleNamespace(mean=0.0, variance=0.1)

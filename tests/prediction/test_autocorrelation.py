@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_initkit.prediction._autocorrelation import Lags
+from keras_initkit.prediction._autocorrelation import Autocorrelation
 
 SIZE = 24  # divisible by all strides and windows below
 
@@ -13,7 +13,7 @@ def field(axes, seed=0):
     near = np.zeros((5,) * axes)
     for index in np.ndindex(near.shape):
         near[index] = 0.3 + 2.0 * np.prod([1 - abs(i - 2) / 3 for i in index])
-    return Lags(near, np.full((1,) * axes, 0.3))
+    return Autocorrelation(near, np.full((1,) * axes, 0.3))
 
 
 def covariance(lags):
@@ -54,7 +54,7 @@ def test_strides_and_spreading_undo_each_other():
     lags = field(1)
     strided = lags.strided([2])
     np.testing.assert_allclose(strided.at([np.arange(5)]), lags.at([2 * np.arange(5)]))
-    spread = lags.spread([3])
+    spread = lags.dilated([3])
     assert spread.far.tolist() == [0.3, 0, 0]
     np.testing.assert_allclose(spread.at([np.array([0, 3, 6, -3, 1, 30, 31])]), [2.3, lags.at([[1]])[0],
                                lags.at([[2]])[0], lags.at([[1]])[0], 0, 0.3, 0])  # fmt: skip
@@ -71,16 +71,16 @@ def test_mean_over_all_pairs(size):
 
 
 def test_without_positions():
-    lags = Lags.white(2.0, 0.5, axes=0)
+    lags = Autocorrelation.white(2.0, 0.5, axes=0)
     assert lags.zero == 2.0
     assert lags.mean(()) == 2.0
     assert (lags + lags).zero == 4.0
     assert lags.map(np.sqrt).zero == pytest.approx(2**0.5)
-    assert lags.strided(()).zero == lags.spread(()).zero == 2.0
+    assert lags.strided(()).zero == lags.dilated(()).zero == 2.0
 
 
 def test_sums_and_products():
-    wide, narrow = field(1), Lags.white(1.0, 0.5, 1)
+    wide, narrow = field(1), Autocorrelation.white(1.0, 0.5, 1)
     lag = np.arange(-6, 7)
     np.testing.assert_allclose((wide + narrow).at([lag]), wide.at([lag]) + narrow.at([lag]))
     np.testing.assert_allclose((wide * narrow).at([lag]), wide.at([lag]) * narrow.at([lag]))

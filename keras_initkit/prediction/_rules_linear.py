@@ -1,0 +1,221 @@
+r"""Rules for layers that multiply by a random kernel: dense, convolutional, depthwise, separable, embedding.
+
+Each output sums fan_in products with weights of mean square sigma_w^2. Over the draw of the kernel
+
+    E[z_a z_b] = sigma_w^2 fan_in E[x_a x_b] + E[b^2],    E[g_x^2] = sigma_w^2 fan_out E[g_z^2]
+
+with fans as means over all positions, for near a border of zeros part of the kernel reads nothing.
+
+References:
+    - Glorot and Bengio (2010), eq. 5 and 6, https://proceedings.mlr.press/v9/glorot10a.html
+    - He et al. (2015), eq. 7 and 14, https://arxiv.org/abs/1502.01852
+    - Xiao et al. (2018), convolutions, https://arxiv.org/abs/1806.05393
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.prediction._activation import through_activation
+from keras_initkit.prediction._autocorrelation import Autocorrelation
+from keras_initkit.prediction._geometry import WindowOffsets, transposed_offsets, window_offsets
+from keras_initkit.prediction._rules import rule
+from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError, reweight_profile
+from keras_initkit.structure._kernels import Kernel, description
+
+_ERRORS = 6.0  # standard errors by which the mean of a random kernel may be off 0
+_KURTOSIS = 30.0  # normal 3, uniform 1.8; an identity or Dirac kernel of n inputs has about n
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Mean square of a layer's kernel, mean and mean square of its bias."""
+
+    square: float
+    bias_mean: float = 0.0
+    bias_square: float = 0.0
+
+
+def host_values(variable: keras.Variable) -> np.ndarray:
+    """Return a variable's values in float64."""
+    return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(variable.value, "float32")), "float64")
+
+
+def measure_scale(variable: keras.Variable, bias: keras.Variable | None = None) -> Scale:
+    """Measure the scale of a kernel and its bias as they are.
+
+    Raises:
+        UnpredictableError: If the kernel is no random draw of mean 0.
+    """
+    weights = host_values(variable).ravel()
+    square = float(np.mean(weights**2))
+    if not math.isfinite(square):
+        raise UnpredictableError(f"its {variable.name} holds NaN or infinity")
+    if square > 0:
+        mean, error = float(weights.mean()), float(weights.std()) / math.sqrt(weights.size)
+        if abs(mean) > _ERRORS * error:
+            raise UnpredictableError(f"its {variable.name} is no random draw of mean 0: its mean is {mean:.3g}")
+        if float(np.mean(weights**4)) > _KURTOSIS * square**2:
+            raise UnpredictableError(f"its {variable.name} is no dense random draw: nearly all its weights are zero")
+    offset = np.zeros(1) if bias is None else host_values(bias)
+    return Scale(square, float(offset.mean()), float(np.mean(offset**2)))
+
+
+def axis_size(kernel: Kernel, axes: Any) -> int:
+    """Return the product of a kernel's sizes along axes."""
+    return math.prod(kernel.shape[axis] for axis in axes)
+
+
+def linear(
+    kernel: Kernel,
+    bias: keras.Variable | None,
+    x: Signal,
+    offsets: WindowOffsets,
+    move: Callable[[Autocorrelation], Autocorrelation],
+) -> LayerPropagation:
+    """Multiply a signal by a kernel. `move` maps the input's autocorrelation to the output's positions."""
+    scale = measure_scale(kernel.variable, bias)
+    inputs, outputs = (axis_size(kernel, axes) for axes in (kernel.in_axes, kernel.out_axes))
+    forward = scale.square * inputs * offsets.per_output
+    back = scale.square * outputs * offsets.per_input
+    sources = frozenset({id(kernel.variable)})
+
+    def through(lags: Autocorrelation) -> Autocorrelation:
+        moved = move(lags)
+        return Autocorrelation(
+            forward * moved.near + scale.bias_square, forward * offsets.apart * moved.far + scale.bias_square
+        )
+
+    lags = x.map_autocorrelations(through)
+    output = Signal(
+        scale.bias_mean,
+        forward * x.second_moment + scale.bias_square,
+        offsets.size,
+        **lags,
+        gaussian=True,
+        sources=sources,
+        profile=reweight_profile(
+            offsets.profile or x.profile, lambda p: forward * x.second_moment * p + scale.bias_square
+        ),
+    )
+
+    def weights(gradient: Gradient, examples: int) -> dict[str, float]:
+        if not gradient.white or offsets.outputs is None:
+            return {}
+        # Each weight sums a product of input and gradient over all examples and over the positions that it meets.
+        met = offsets.per_output * offsets.outputs / offsets.field
+        squares = {kernel.variable.name: examples * met * x.second_moment * gradient.second_moment}
+        if bias is not None and not gradient.balanced:
+            squares[bias.name] = examples * offsets.outputs * gradient.second_moment
+        return squares
+
+    return LayerPropagation(output, lambda g: [g.scaled(back, sources=sources)], weights=weights)
+
+
+def _spatial(layer: keras.Layer, kernel: Kernel, x: Signal, bias: keras.Variable | None, name: str) -> LayerPropagation:
+    axes = len(x.size)
+    field = tuple(getattr(layer, name).shape[:axes])
+    dilation = per_axis(getattr(layer, "dilation_rate", 1), axes)
+    strides = per_axis(layer.strides, axes)
+    offsets = window_offsets(x.size, field, strides, dilation, layer.padding, x.margin, x.profile)
+    return linear(kernel, bias, x, offsets, lambda lags: lags.strided(strides))
+
+
+def per_axis(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
+    """Return a number for each axis."""
+    return (value,) * axes if isinstance(value, int) else tuple(value)
+
+
+def _own(layer: keras.Layer) -> list[Kernel]:
+    describe = description(type(layer))
+    return list(describe(layer)) if describe else []
+
+
+def _with_activation(layer: keras.Layer, before: LayerPropagation) -> LayerPropagation:
+    return through_activation(getattr(layer, "activation", None), before)
+
+
+@rule("Dense")
+def dense(call, inputs):
+    """z = x W + b at every position."""
+    (x,) = (signal.with_margin() for signal in inputs)
+    kernel = _own(call.layer)[0]
+    return _with_activation(
+        call.layer, linear(kernel, call.layer.bias, x, WindowOffsets.pointwise(x.size), lambda lags: lags)
+    )
+
+
+@rule("EinsumDense")
+def einsum_dense(call, inputs):
+    """Like Dense, over whichever axes the equation sums."""
+    (x,) = (signal.with_margin() for signal in inputs)
+    kernel = _own(call.layer)[0]
+    same_positions = len(kernel.in_axes) == 1 and len(kernel.out_axes) == 1 and not kernel.batch_axes
+    positions = x.size if same_positions else call.outputs[0].shape[1:-1]
+    if not same_positions:  # units and positions change places: lags between the new positions are not known
+        x = replace(x, within_example=None, between_examples=None, profile=())
+    outer = (*positions, call.outputs[0].shape[-1])
+    total = None if kernel.batch_axes or None in outer else math.prod(outer) / axis_size(kernel, kernel.out_axes)
+    offsets = replace(WindowOffsets.pointwise(x.size), size=positions, outputs=total)
+    return _with_activation(call.layer, linear(kernel, call.layer.bias, x, offsets, lambda lags: lags))
+
+
+@rule("Conv1D", "Conv2D", "Conv3D")
+def conv(call, inputs):
+    """Sums over the window of each position; offsets that read zeros beyond the border are counted exactly."""
+    layer = call.layer
+    return _with_activation(layer, _spatial(layer, _own(layer)[0], inputs[0], layer.bias, "kernel"))
+
+
+@rule("DepthwiseConv1D", "DepthwiseConv2D")
+def depthwise_conv(call, inputs):
+    """Like a convolution whose kernels read one channel each."""
+    return conv(call, inputs)
+
+
+@rule("SeparableConv1D", "SeparableConv2D")
+def separable_conv(call, inputs):
+    """Applies a depthwise convolution, then a dense layer at every position."""
+    layer = call.layer
+    depthwise, pointwise = _own(layer)
+    first = _spatial(layer, depthwise, inputs[0], None, "depthwise_kernel")
+    second = linear(pointwise, layer.bias, first.output, WindowOffsets.pointwise(first.output.size), lambda lags: lags)
+    assert second.weights is not None
+
+    def weights(gradient: Gradient, examples: int) -> dict[str, float]:
+        inner = first.weights(second.backward(gradient)[0], examples) if first.weights else {}
+        return {**inner, **second.weights(gradient, examples)}  # type: ignore[misc]
+
+    both = replace(second, backward=lambda g: first.backward(second.backward(g)[0]), weights=weights)
+    return _with_activation(layer, both)
+
+
+@rule("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
+def conv_transpose(call, inputs):
+    """Each input adds the whole kernel to the output, s positions apart: an output gets 1/s of it on average."""
+    layer, (x,) = call.layer, (signal.with_margin() for signal in inputs)
+    kernel = _own(layer)[0]
+    axes = len(x.size)
+    field = tuple(layer.kernel.shape[:axes])
+    strides, dilation = per_axis(layer.strides, axes), per_axis(layer.dilation_rate, axes)
+    offsets = transposed_offsets(x.size, call.outputs[0].shape[1:-1], field, strides, dilation)
+    x = replace(x, profile=())
+    return _with_activation(layer, linear(kernel, layer.bias, x, offsets, lambda lags: lags.dilated(strides)))
+
+
+@rule("Embedding")
+def embedding(call, inputs):
+    """Reads rows of random numbers; two examples or positions are assumed to read different rows."""
+    layer = call.layer
+    scale = measure_scale(layer.embeddings)
+    size = call.outputs[0].shape[1:-1]
+    other = Autocorrelation.white(0.0, 0.0, len(size))
+    same = Autocorrelation.white(scale.square, 0.0, len(size))
+    output = Signal(0.0, scale.square, size, same, other, sources=frozenset({id(layer.embeddings)}))
+    return LayerPropagation(output, lambda gradient: [])
