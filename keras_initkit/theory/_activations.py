@@ -26,6 +26,8 @@ def resolve(activation: Activation) -> Callable:
     Raises:
         ValueError: for a name that Keras does not know; the message lists near names.
     """
+    if inspect.isclass(activation):
+        raise ValueError(f"activation: got the class {activation!r}, expected an instance: {activation.__name__}().")
     if callable(activation):
         return activation
     if activation is not None and not isinstance(activation, str | dict):
@@ -61,11 +63,12 @@ def evaluate(function: Callable, z: np.ndarray) -> np.ndarray:
     def run() -> tuple[np.ndarray, np.ndarray]:
         def on(values):  # a batch of one: what softmax and its like take for one example
             tensor = keras.ops.convert_to_tensor(values[None, :])
-            result = np.asarray(keras.ops.convert_to_numpy(function(tensor)))
+            result = np.asarray(keras.ops.convert_to_numpy(call(tensor)))
             return result if result.dtype in ("float32", "float64") else result.astype("float32")
 
         return on(z), on(z[::2])
 
+    call = _unchanging(function) if isinstance(function, keras.Layer) else function
     name = getattr(function, "__name__", repr(function))
     try:
         with ThreadPoolExecutor(max_workers=1) as thread:
@@ -85,6 +88,16 @@ def evaluate(function: Callable, z: np.ndarray) -> np.ndarray:
             "Expected an elementwise function such as 'relu'; for an output layer under softmax use 'linear'."
         )
     return whole[0]
+
+
+def _unchanging(layer: keras.Layer) -> Callable:
+    """A layer as a function that neither builds nor changes it: a layer that is not built is copied for each call."""
+    if isinstance(layer, keras.layers.Activation):
+        inner = layer.activation
+        return _unchanging(inner) if isinstance(inner, keras.Layer) else inner
+    if layer.built:
+        return lambda x: layer.call(keras.ops.cast(x, layer.variable_dtype))
+    return lambda x: layer.from_config(layer.get_config())(x)
 
 
 def activation_range(activation: Activation) -> tuple[float, float]:

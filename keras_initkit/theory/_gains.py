@@ -70,9 +70,10 @@ def gain(activation: Activation, direction: str = "forward") -> float:
     else:
         mean_square = expectation(function, derivative=direction == "backward")
     if not (math.isfinite(mean_square) and mean_square > 0):
+        what = "the mean square of its derivative" if direction == "backward" else "its mean square"
         raise ValueError(
-            f"activation: {known or function!r} has no {direction} gain, its mean square is {mean_square}. "
-            "Expected an activation that lets some signal through, and finite values of it."
+            f"activation: {known or function!r} has no {direction} gain, {what} is {mean_square}. "
+            "Expected an activation that lets some signal through, and whose mean square is finite."
         )
     return 1 / math.sqrt(mean_square)
 
