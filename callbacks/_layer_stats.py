@@ -77,7 +77,6 @@ class LayerStatsCallback(keras.callbacks.Callback):
 
     Attributes:
         reports: List of `SignalReport`, one for each measured step, in order.
-        findings: List of `Finding`.
 
     Raises:
         ValueError: If an argument is none of these. When training begins, if its steps cannot be measured, or if

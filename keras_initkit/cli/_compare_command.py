@@ -17,7 +17,8 @@ def run(options: argparse.Namespace) -> int:
 
     console = Console()
     with console.status("starting Keras"):
-        from keras_initkit.comparison import DEFAULT, compare
+        from keras_initkit.comparison import compare
+        from keras_initkit.comparison._contestants import DEFAULT
     log_dir = options.log_dir or os.path.join("logs", time.strftime("compare-%Y%m%d-%H%M%S"))
     make_writable(options.out)
     with Progress(console=console) as bar:

@@ -1,7 +1,6 @@
 """The same model under many initializers: a table, figures, and logs for TensorBoard."""
 
 from keras_initkit.comparison._compare import compare
-from keras_initkit.comparison._contestants import DEFAULT
 from keras_initkit.comparison._result import Comparison
 
-__all__ = ["DEFAULT", "Comparison", "compare"]
+__all__ = ["Comparison", "compare"]

@@ -48,12 +48,14 @@ def initialize(
 
     Args:
         model: A `keras.Model`. If it is not built, `x` builds it.
-        scheme: One of
+        scheme: One of:
+
             - the name of a scheme: `"auto"`, `"lsuv"`, `"reset"`, ... (`schemes.scheme_names()` lists them);
             - an initializer, by name (`"he_normal"`, `"keras_initkit>ActivationScaling"`), config, class or instance.
               It is applied to each kernel with the fans of its layer, gate by gate to recurrent kernels; biases get
               their layers' own initializers;
             - a function that takes a layer and returns an initializer, or `None` to leave the layer alone.
+
         x: Array, or list or dictionary of arrays, as the model takes them. Some schemes require examples. The report
             compares the variances of the layers' pre-activations before and after on the first 256 examples; without
             `x`, on 32 examples drawn from the model's input specification.

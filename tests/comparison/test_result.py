@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from keras_initkit.comparison import DEFAULT
+from keras_initkit.comparison._contestants import DEFAULT
 from keras_initkit.comparison._result import Comparison, Run, geometric_mean
 
 SETTINGS = {
