@@ -87,12 +87,10 @@ class Hadamard(ShapedInitializer):
         *field, inputs, outputs = shape
         matrix = np.eye(inputs, outputs)
         if inputs < outputs:
+            from scipy.linalg import hadamard  # slow to import, and only this needs it
+
             order = math.ceil(math.log2(outputs))
-            # Sylvester's matrix, whose element (i, j) is -1 to the number of ones that i and j share in binary.
-            signs = np.ones((1, 1))
-            for _ in range(order):
-                signs = np.block([[signs, signs], [signs, -signs]])
-            matrix = signs[:inputs, :outputs] * 2 ** (-order / 2)
+            matrix = hadamard(2**order)[:inputs, :outputs] * 2 ** (-order / 2)
         return at_centre(keras.ops.convert_to_tensor(matrix, dtype), field)
 
 

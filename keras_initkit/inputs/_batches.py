@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._checks import checked_count
 from keras_initkit.inputs._specs import draw_inputs, prepared
 from keras_initkit.schemes._plan import Plan
 
@@ -26,11 +27,8 @@ def batches_of(plan: Plan, batches: int, batch_size: int | None) -> Iterator[Any
     Raises:
         ValueError: if the data hold too few examples, do not fit the model, or are not finite.
     """
-    for name, value in (("batches", batches), ("batch_size", batch_size)):
-        if not (isinstance(value, int) and not isinstance(value, bool) and value > 0):
-            if name == "batch_size" and value is None:
-                continue
-            raise ValueError(f"{name}: got {value!r}, expected a positive integer.")
+    batches = checked_count("batches", batches)
+    batch_size = None if batch_size is None else checked_count("batch_size", batch_size)
     if plan.x is None:
         for number in range(batches):
             seed = int(np.random.SeedSequence([plan.seed, number]).generate_state(1)[0])

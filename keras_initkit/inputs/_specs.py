@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_initkit._checks import checked_count
 from keras_initkit.structure._calls import calls
 from keras_initkit.structure._layer_kinds import is_embedding
 from keras_initkit.structure._sublayers import walk_layers
@@ -82,8 +83,7 @@ def draw_inputs(model: keras.Model, batch_size: int = 32, seed: int = 0) -> Any:
     >>> x.shape, x.dtype, int(x.max()) < 5
     ((4, 16), dtype('int32'), True)
     """
-    if not (isinstance(batch_size, int) and batch_size > 0):
-        raise ValueError(f"batch_size: got {batch_size!r}, expected a positive integer.")
+    batch_size = checked_count("batch_size", batch_size)
     specs = input_specs(model)
     if specs is None:
         state = "does not say what inputs it takes" if model.built else "is not built"

@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 # Chance of a false alarm that each statistical check may spend on one run, divided over its shapes. There are
 # five such checks, so a whole run stays below 5e-6 (docs/conformance.md has the derivation).
@@ -22,7 +22,7 @@ SAMPLE_SIZE = 2**17
 
 def two_sided(z: float) -> float:
     """The chance that a standard normal variable is farther from 0 than `z`."""
-    return math.erfc(abs(z) / math.sqrt(2))
+    return float(2 * special.ndtr(-abs(z)))
 
 
 def mean_p_value(values: np.ndarray, distribution: Any) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy.special import ndtr
 
 from keras_initkit._checks import checked_option
 from keras_initkit.theory._activations import Activation, activation_range, evaluate, keras_name, resolve
@@ -20,19 +21,15 @@ from keras_initkit.theory._quadrature import sample
 DIRECTIONS = ("forward", "backward")
 
 
-def _normal_cdf(x: float) -> float:
-    return math.erfc(-x / math.sqrt(2)) / 2
-
-
 _GELU = 1 / (2 * math.pi * math.sqrt(3))  # the integral of the cubed normal density
 # E[f(z)^2] and E[f'(z)^2] where they have a closed form.
-_SECOND_MOMENTS = {
+_SECOND_MOMENTS: dict[str | None, tuple[float, float]] = {
     "linear": (1, 1),
     "relu": (1 / 2, 1 / 2),
     "leaky_relu": ((1 + 0.2**2) / 2, (1 + 0.2**2) / 2),  # Keras' default slope
     "elu": (
-        1 + math.e**2 * _normal_cdf(-2) - 2 * math.sqrt(math.e) * _normal_cdf(-1),
-        1 / 2 + math.e**2 * _normal_cdf(-2),
+        1 + math.e**2 * ndtr(-2) - 2 * math.sqrt(math.e) * ndtr(-1),
+        1 / 2 + math.e**2 * ndtr(-2),
     ),
     "exponential": (math.e**2, math.e**2),
     "gelu": (1 / 3 + _GELU, 1 / 3 + 4 / 3 * _GELU),  # z times the normal distribution function

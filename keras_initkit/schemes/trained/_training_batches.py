@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._checks import checked_count
 from keras_initkit.inputs._specs import draw_inputs
 from keras_initkit.schemes._plan import Plan
 
@@ -22,8 +23,7 @@ class Batches:
     """
 
     def __init__(self, plan: Plan, batch_size: int, loss: Any, scheme: str):
-        if not (isinstance(batch_size, int) and batch_size > 0):
-            raise ValueError(f"batch_size: got {batch_size!r}, expected a positive integer.")
+        batch_size = checked_count("batch_size", batch_size)
         self._model, self._loss, self._scheme = plan.model, loss, scheme
         self._generator = np.random.default_rng([plan.seed, 1])
         self._x, self._y = (
