@@ -53,4 +53,4 @@ def test_a_finding_that_is_no_error_leaves_the_status_at_zero(place, capsys, mon
 
 def test_bad_input_keeps_its_own_status(place, capsys):
     assert cli.main(["probe", str(place / "missing.keras"), "--diagnose"]) == 2
-    assert "is not there" in capsys.readouterr().err
+    assert "does not exist" in capsys.readouterr().err

@@ -136,14 +136,14 @@ def test_labels_without_a_loss_are_left_out_and_it_says_so(ran):
 
 
 REFUSED = {
-    "no model": (["nothing.keras"], "'nothing.keras' is not there"),
-    "a directory": (["."], "'.' is not there, or no file"),
+    "no model": (["nothing.keras"], "'nothing.keras' does not exist"),
+    "a directory": (["."], "'.' does not exist or is not a file"),
     "no zip": (["text.keras"], "'text.keras' cannot be read as a Keras model.*expected a file that model.save"),
     "another zip": (["zip.keras"], "'zip.keras' cannot be read as a Keras model.*config.json"),
     "another ending": (["text.txt"], "'text.txt' cannot be read as a Keras model"),
     "unsafe": (["lambda.keras"], "holds a Lambda layer.*If you trust the file.*safe_mode=False.*keras_initkit.probe"),
     "unknown layer": (["unknown.keras"], "needs 'Own', which only your own code defines. Import that code"),
-    "no data": (["plain.keras", "--data", "nothing.npz"], "'nothing.npz' is not there"),
+    "no data": (["plain.keras", "--data", "nothing.npz"], "'nothing.npz' does not exist"),
     "text data": (["plain.keras", "--data", "text.npz"], "'text.npz' cannot be read as arrays.*expected an .npz"),
     "one array": (["plain.keras", "--data", "array.npy"], "'array.npy' cannot be read as arrays"),
     "objects": (["plain.keras", "--data", "objects.npz"], "'objects.npz' cannot be read as arrays"),
@@ -157,9 +157,9 @@ REFUSED = {
     "a shape": (["plain.keras", "--data", "wide.npz"], r"got shape \(20, 5\), expected \(None, 6\)"),
     "lengths": (["plain.keras", "--data", "short.npz"], r"x: \(20, 6\), y: \(19,\); expected the same number"),
     "labels": (["compiled.keras", "--data", "labels.npz"], "y"),
-    "batch 0": (["plain.keras", "--batch", "0"], "--batch: got 0, expected a whole number from 1 on"),
-    "batch of text": (["plain.keras", "--batch", "many"], "--batch: got 'many', expected a whole number"),
-    "a seed": (["plain.keras", "--seed", "-1"], "--seed: got -1, expected a whole number from 0 on"),
+    "batch 0": (["plain.keras", "--batch", "0"], "--batch: got 0, expected a positive integer"),
+    "batch of text": (["plain.keras", "--batch", "many"], "--batch: got 'many', expected a positive integer"),
+    "a seed": (["plain.keras", "--seed", "-1"], "--seed: got -1, expected an integer of at least 0"),
     "out": (
         ["plain.keras", "--out", "text.txt/out"],
         "--out: 'text.txt/out' cannot be written.*give another directory",

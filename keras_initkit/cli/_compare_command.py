@@ -11,7 +11,7 @@ from keras_initkit.cli._output import make_writable
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compares, prints the table and writes the files."""
+    """Runs the comparison, prints its table and writes its files; returns the exit status."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
             seed=options.seed,
             data=options.data,
             log_dir=log_dir,
-            progress=lambda title, share: bar.update(task, description=title, completed=share),
+            progress=lambda title, done: bar.update(task, description=title, completed=done),
         )
     console.print(comparison.table())
     for path in comparison.save(options.out):

@@ -6,7 +6,7 @@ import argparse
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the catalogue of initializers."""
+    """Prints the catalogue of initializers; returns the exit status."""
     from rich.console import Console
     from rich.text import Text
 

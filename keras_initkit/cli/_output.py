@@ -1,4 +1,4 @@
-"""Where a command writes."""
+"""The directory that a command writes to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def make_writable(out: str) -> None:
-    """Fails before the work, not after it."""
+    """Makes a directory, or raises an `OSError` before any work is done."""
     try:
         os.makedirs(out, exist_ok=True)
         if not os.access(out, os.W_OK):

@@ -8,21 +8,20 @@ import re
 import zipfile
 from typing import Any
 
+from keras_initkit._checks import checked_count
 from keras_initkit.cli._output import make_writable
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measures a saved model, prints the report and writes the files; 1 if `--diagnose` finds an error."""
+    """Measures a saved model, prints the report and writes the files; returns 1 if `--diagnose` finds an error."""
     from rich.console import Console
 
-    for name, least in (("batch", 1), ("seed", 0)):
-        value = getattr(options, name)
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"--{name}: got {value!r}, expected a whole number from {least} on.")
+    checked_count("--batch", options.batch)
+    checked_count("--seed", options.seed, 0)
     for name in ("model", "data"):
         path = getattr(options, name)
         if path is not None and not os.path.isfile(path):
-            raise FileNotFoundError(f"{path!r} is not there, or no file; give the path of an existing one.")
+            raise FileNotFoundError(f"{path!r} does not exist or is not a file; give the path of an existing file.")
     if options.out is not None:
         make_writable(options.out)
     console = Console()
@@ -30,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
         from keras_initkit.capture._objective import is_compiled_with_loss
         from keras_initkit.capture._probe import probe
         from keras_initkit.report._render_text import WIDTH
-    if not console.is_terminal:  # a pipe has no width of its own
+    if not console.is_terminal:  # a pipe has no width
         console = Console(width=WIDTH)
     model = load_model(options.model)
     x, y = (None, None) if options.data is None else load_data(options.data, model, options.batch)
@@ -51,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def print_findings(report: Any, model: Any, console: Any) -> int:
-    """Prints what is wrong, the first to fix at the top; 1 if something is an error, else 0."""
+    """Prints the findings, the first to fix on top; returns 1 if one is an error, else 0."""
     from keras_initkit.diagnosis import diagnose
 
     findings = diagnose(report, model=model)
@@ -63,10 +62,10 @@ def print_findings(report: Any, model: Any, console: Any) -> int:
 
 
 def load_model(path: str) -> Any:
-    """A saved model, without running code that it may carry.
+    """Loads a saved model, without running code that it may carry.
 
     Raises:
-        ValueError: if the file holds no Keras model, one that Keras holds unsafe, or one with unknown objects.
+        ValueError: If the file holds no Keras model, one that Keras considers unsafe, or one with unknown objects.
     """
     import keras
 
@@ -94,10 +93,10 @@ def load_model(path: str) -> Any:
 
 
 def load_data(path: str, model: Any, count: int) -> tuple[Any, Any]:
-    """The first examples of an `.npz` file: inputs, and labels or `None`.
+    """Returns the first examples of an `.npz` file: inputs, and labels or `None`.
 
     Raises:
-        ValueError: if the file is none, or its arrays do not name the model's inputs or differ in length.
+        ValueError: If it is no such file, or its arrays do not name the model's inputs or differ in length.
     """
     import numpy as np
 

@@ -7,16 +7,16 @@ import glob
 import os
 import shlex
 
+from keras_initkit._checks import checked_count
 from keras_initkit.cli._output import make_writable
 from keras_initkit.examples import NAMES
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs an example, or all, and says which files it wrote."""
+    """Runs an example, or all, and prints the paths of the written files; returns the exit status."""
     if options.name != "all" and options.name not in NAMES:
         raise ValueError(f"name: got {options.name!r}, expected all or one of {', '.join(NAMES)}.")
-    if not isinstance(options.seed, int) or not 0 <= options.seed < 2**31:
-        raise ValueError(f"--seed: got {options.seed!r}, expected a whole number from 0 to 2**31 - 1.")
+    checked_count("--seed", options.seed, 0, 2**31 - 1)
     make_writable(options.out)
 
     from rich.console import Console

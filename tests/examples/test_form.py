@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from keras_initkit import examples
-from keras_initkit.cli import main
+from keras_initkit.cli import _reproduce_command, main
 from keras_initkit.examples import _form
 
 SCRIPTS = sorted(pathlib.Path(examples.__file__).parent.glob("plot_*.py"))
@@ -38,9 +38,8 @@ def gallery(tmp_path, monkeypatch):
         'example.found(drawn=float(keras.random.normal(())), nan=float("nan"), **vars(example.options))\n'
     )
     monkeypatch.setattr(_form, "__file__", str(tmp_path / "form.py"))
-    for module in (_form, examples):
+    for module in (_form, examples, _reproduce_command):
         monkeypatch.setattr(module, "NAMES", ("small",))
-    monkeypatch.setattr("keras_initkit.cli._reproduce_command.NAMES", ("small",))
     return tmp_path
 
 
@@ -70,8 +69,8 @@ def test_the_command_runs_all_and_names_the_files(gallery, capsys):
     ("arguments", "message"),
     [
         (["nothing"], "name: got 'nothing', expected all or one of six_layers, "),
-        (["all", "--seed", "-1"], "--seed: got -1, expected a whole number from 0"),
-        (["all", "--seed", "x"], "--seed: got 'x', expected a whole number from 0"),
+        (["all", "--seed", "-1"], "--seed: got -1, expected an integer from 0"),
+        (["all", "--seed", "x"], "--seed: got 'x', expected an integer from 0"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, capsys, tmp_path):
