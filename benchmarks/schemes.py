@@ -27,7 +27,7 @@ import numpy as np
 from scheme_models import MODELS, mlp
 from scheme_training import training
 
-from keras_initkit.capture._random_state import replaced
+from keras_initkit.capture._hooks import replaced
 from keras_initkit.schemes import Plan, initialize
 from keras_initkit.schemes.data_driven._forward import LayerCall, Pass
 from keras_initkit.schemes.data_driven._lsuv import lsuv

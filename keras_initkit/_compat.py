@@ -1,30 +1,35 @@
-"""Private names of Keras and its backends, one function each: what it reads, why, and what to do when it moves.
+"""Private names of Keras, TensorFlow, JAX and PyTorch: a function for each, which says why, and what else would do.
 
-tests/test_compat.py guards them.
+Nobody promises these names, so tests/test_compat.py fails when one of them moves. Frameworks are imported inside the
+functions: only the active one may be loaded.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
+# Keras
+
 
 def tracked_layers(layer: keras.Layer) -> list[keras.Layer]:
-    """Return the layers that Keras tracks in `layer`, in order, with repetitions.
+    """Returns the direct sublayers of a layer, as Keras tracks them.
 
-    Keras shows the sublayers of a model (`Model.layers`) but not those of a layer, a MultiHeadAttention's say.
-    `Layer._layers` is what `Model.layers` and `Layer.weights` read. When it moves: follow these two.
+    Keras shows the sublayers of a model (`Model.layers`) but not those of a layer, a MultiHeadAttention's say. This
+    list is what `Model.layers` and `Layer.weights` read. If it moves: walk over `vars(layer)`.
     """
     return layer._layers
 
 
 def producing_node(symbol: Any) -> Any:
-    """Return the node that made a symbolic tensor: its `operation`, `input_tensors` and `output_tensors`.
+    """Returns the call that made a symbolic tensor: a node with `operation`, `input_tensors`, `output_tensors`.
 
-    Keras shows the layers of a graph, but not their calls. `KerasTensor._keras_history` holds the operation that made
-    the tensor and in which of its calls, and `Operation._inbound_nodes` lists these calls; both have had these names
-    since Keras 2. When they move: follow `keras.src.ops.function.map_graph`, which walks the same graph.
+    Keras shows the layers of a graph, but not their calls. Both names have been these since Keras 2. If they move:
+    look for the node in `model._nodes`.
     """
     operation, index, _ = symbol._keras_history
     return operation._inbound_nodes[index]
@@ -38,3 +43,145 @@ def attention_projections(layer: keras.layers.MultiHeadAttention) -> list[keras.
     """
     names = ("query_dense", "value_dense", "key_dense")
     return [getattr(layer, name, None) or getattr(layer, f"_{name}") for name in names]
+
+
+def seed_generator() -> keras.random.SeedGenerator | None:
+    """Returns Keras' global generator of seeds; `None` where nothing has needed it yet.
+
+    `keras.random` makes it when it is first used, so no public name tells whether there is one. If it moves: a probe
+    in a process that has drawn nothing would leave a generator behind; draw from one before the first probe.
+    """
+    from keras.src.backend.common import global_state
+
+    return global_state.get_global_attribute("global_seed_generator")
+
+
+def set_seed_generator(generator: keras.random.SeedGenerator | None) -> None:
+    """Makes `generator` Keras' global generator of seeds; see `seed_generator`."""
+    from keras.src.backend.common import global_state
+
+    global_state.set_global_attribute("global_seed_generator", generator)
+
+
+def is_compiled_with_loss(model: keras.Model) -> bool:
+    """Returns whether training has a loss of its labels. If the name moves: ask `model.loss`."""
+    return getattr(model, "_compile_loss", None) is not None
+
+
+def fresh_compile_loss(model: keras.Model, loss: Any) -> tuple[str, Any]:
+    """Returns the attribute that holds a model's compiled loss, and a new one for it that nobody has built yet.
+
+    `CompileLoss` matches losses with outputs as `fit` does; it is built by its first call, so the model's own must not
+    be called. No public name runs the loss of `compile`. If it moves: match losses and outputs by hand.
+
+    Args:
+        loss: Loss, or a structure of losses, as `compile` takes them; `None` is the one the model is compiled with.
+    """
+    from keras.src.trainers.compile_utils import CompileLoss
+
+    if loss is not None:
+        return "_compile_loss", CompileLoss(loss, output_names=getattr(model, "output_names", None))
+    like = model._compile_loss
+    return "_compile_loss", CompileLoss(like._user_loss, like._user_loss_weights, output_names=like.output_names)
+
+
+def copy_keras_mask(source: Any, target: Any) -> None:
+    """Gives a tensor the mask that Keras has set on another tensor of the same values.
+
+    Keras' layers and losses look there for the mask. From 3.7 on Keras has functions for it: on JAX, whose arrays take
+    no attributes, it keeps masks in a table of its own. If it moves: masked models would lose their mask under a
+    probe; wrap `keras.Layer.compute_mask` instead.
+    """
+    try:
+        from keras.src.backend import get_keras_mask, set_keras_mask
+    except ImportError:
+        mask = getattr(source, "_keras_mask", None)
+        if mask is not None:
+            with contextlib.suppress(AttributeError):
+                target._keras_mask = mask
+        return
+    mask = get_keras_mask(source)
+    if mask is not None:
+        set_keras_mask(target, mask)
+
+
+def keras_logits(tensor: Any) -> Any:
+    """Returns the logits that Keras' softmax or sigmoid has left on its output for the loss; `None` without any.
+
+    If it moves: gradients of such outputs would no longer be read at the logits.
+    """
+    return getattr(tensor, "_keras_logits", None)
+
+
+def set_keras_logits(tensor: Any, logits: Any) -> None:
+    """Sets what `keras_logits` returns."""
+    tensor._keras_logits = logits
+
+
+# TensorFlow
+
+
+@contextlib.contextmanager
+def tensorflow_memory_optimizer_off() -> Iterator[None]:
+    """Has functions that are called here run as graphs that TensorFlow's memory optimizer has left alone.
+
+    No public name leads to the options of a function's call. If it moves: `tf.config.optimizer` switches the
+    optimizer for the whole process, which the steps that are not measured would see.
+    """
+    import tensorflow as tf
+    from tensorflow.python.eager import context
+
+    here = context.context()
+    usual = here.function_call_options
+    config = tf.compat.v1.ConfigProto.FromString(usual.config_proto_serialized)
+    rewriting = config.graph_options.rewrite_options
+    rewriting.memory_optimization = rewriting.NO_MEM_OPT
+    here.function_call_options = copy.copy(usual)
+    here.function_call_options.config_proto_serialized = config
+    try:
+        yield
+    finally:
+        here.function_call_options = usual
+
+
+def tensorflow_identity(tensor: Any, backward: Callable[[Any], list[Any]]) -> Any:
+    """Returns a tensor of the same values, whose gradient goes through `backward`.
+
+    This is what `tf.custom_gradient` is made of. That one keeps its argument until the backward pass, which would hold
+    every pre-activation, and double the memory of a pass. If it moves: take `tf.custom_gradient`.
+    """
+    import tensorflow as tf
+    from tensorflow.python.eager import record
+
+    with record.stop_recording():
+        result = tf.identity(tensor)
+    record.record_operation("Observed", [result], [tensor], backward)
+    return result
+
+
+# JAX
+
+
+def jax_trace(tensors: Any) -> Any:
+    """Returns the trace that tensors belong to; `None` for arrays.
+
+    JAX notices a tensor that left its trace only when the program is complete. If it moves: ask
+    `jax.core.get_opaque_trace_state` when a tensor is made.
+    """
+    import jax
+
+    tracers = (x for x in jax.tree_util.tree_leaves(tensors) if isinstance(x, jax.core.Tracer))
+    return next((x._trace for x in tracers), None)
+
+
+# PyTorch
+
+
+def torch_is_in_backward_pass() -> bool:
+    """Returns whether a backward pass is running, in which checkpointing computes layers once more.
+
+    PyTorch's own checkpointing asks it too. If it moves: a layer under `keras.RematScope` would be read twice.
+    """
+    import torch
+
+    return torch._C._current_graph_task_id() != -1

@@ -8,8 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.capture._hooks import is_signal
-from keras_initkit.capture.backends import probe_backend
+from keras_initkit.capture.backends import is_signal, probe_backend
 from keras_initkit.prediction import InputMoments, predict
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._moments import Moments

@@ -1,121 +1,83 @@
-"""Layers whose calls are listened to."""
+"""Methods of layers and optimizers that are wrapped for a while, on the instance alone."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 
-from keras_initkit.capture._random_state import replaced
-from keras_initkit.capture.backends import probe_backend
-from keras_initkit.statistics._tap import Tap
-from keras_initkit.structure._layer_kinds import is_opaque, own_activation
-from keras_initkit.structure._sublayers import sublayers
-
-Read = Callable[[Tap, np.ndarray | None], None]
+_MISSING = object()
+Wrapper = Callable[..., Any]  # called in place of a method, with that method before the arguments
 
 
-def is_composite(layer: keras.layers.Layer) -> bool:
-    """Whether a layer only joins others, that are read by themselves. One whose activation is a layer does not."""
-    return any(part is not own_activation(layer) for part in sublayers(layer, into_loops=False))
+@dataclass(eq=False)
+class _Entry:
+    """An attribute that is replaced, and what it was before."""
+
+    owner: Any
+    name: str
+    value: Any
+    before: Any
 
 
-class CaptureHooks:
-    """Reads inputs, pre-activations and outputs of layers as they are called, and the gradients that come back.
+_entries: list[_Entry] = []  # those in force, in the order in which they were made
 
-    Args:
-        layers: the layers, by path.
-        read: is called with each tap and its tensor, an array on the host; with `None` where the tensor belongs
-            to a traced function, a loop or a scan, and cannot be read.
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Replaces `owner.name` by `value` for a while: on the instance alone, past the attribute tracking of Keras.
+
+    At the end only this entry goes. Several may end in any order; a value that somebody else has put over the
+    attribute in the meantime stays.
     """
-
-    def __init__(self, layers: dict[str, keras.layers.Layer], read: Read):
-        self._layers, self._read, self._backend = layers, read, probe_backend()
-        self._calls: Counter[str] = Counter()
-        self._inside_opaque = False
-        self._seen: dict[int, weakref.ref] = {}  # tensors that have a row
-
-    @contextlib.contextmanager
-    def connected(self) -> Iterator[None]:
-        """The layers are listened to for a while."""
-        with contextlib.ExitStack() as wrapped:
-            for path, layer in self._layers.items():
-                wrapped.enter_context(replaced(layer, "call", self._listening(layer, path)))
-            yield
-
-    def observe(self, tensor: Any, tap: Tap) -> Any:
-        """`tensor`, read as `tap` in the forward pass, its gradient in the backward pass."""
-        result = self._backend.observed(
-            tensor,
-            lambda value: self._read(tap, value),
-            lambda gradient: self._read(tap._replace(kind=f"{tap.kind}_gradient"), gradient),
-        )
-        self._seen[id(result)] = weakref.ref(result)
-        return result
-
-    def _has_row(self, tensor: Any) -> bool:
-        known = self._seen.get(id(tensor))
-        return known is not None and known() is tensor
-
-    def _observe_all(self, tensors: Any, tap: Tap, only_new: bool = False) -> Any:
-        """The structure with its float tensors observed, numbered if there are several."""
-        flat = keras.tree.flatten(tensors)
-        chosen = [i for i, x in enumerate(flat) if is_signal(x)]
-        for number, i in enumerate(chosen):
-            if not (only_new and self._has_row(flat[i])):
-                flat[i] = self.observe(flat[i], tap._replace(name=str(number) if len(chosen) > 1 else ""))
-        return keras.tree.pack_sequence_as(tensors, flat) if chosen else tensors
-
-    def _listening(self, layer: keras.layers.Layer, path: str) -> Callable:
-        original, composite, opaque = layer.call, is_composite(layer), is_opaque(layer)
-
-        @functools.wraps(original)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if self._inside_opaque:
-                return original(*args, **kwargs)
-            number = self._calls[path]
-            self._calls[path] += 1
-            if composite:
-                return self._observe_all(original(*args, **kwargs), Tap("output", path, number), only_new=True)
-            # A mask of numbers is no signal.
-            masks = {name: kwargs.pop(name) for name in list(kwargs) if name.endswith("mask")}
-            args, kwargs = self._observe_all((args, kwargs), Tap("input", path, number))
-            self._inside_opaque = opaque
-            try:
-                with self._activation(layer, Tap("pre_activation", path, number)):
-                    outputs = original(*args, **kwargs, **masks)
-            finally:
-                self._inside_opaque = False
-            return self._observe_all(outputs, Tap("output", path, number))
-
-        return call
-
-    @contextlib.contextmanager
-    def _activation(self, layer: keras.layers.Layer, tap: Tap) -> Iterator[None]:
-        """What a layer applies its activation to is read too, unless it is the layer's input itself."""
-        activation = own_activation(layer)
-        if is_opaque(layer) or activation is None or activation is keras.activations.linear:
-            yield
-            return
-        uses: Counter[Tap] = Counter()
-
-        @functools.wraps(activation)
-        def listening(x: Any, *args: Any, **kwargs: Any) -> Any:
-            if is_signal(x) and not self._has_row(x):
-                x = self.observe(x, tap._replace(name=str(uses[tap]) if uses[tap] else ""))
-                uses[tap] += 1
-            return activation(x, *args, **kwargs)
-
-        with replaced(layer, "activation", listening):
-            yield
+    attributes = vars(owner)
+    entry = _Entry(owner, name, value, attributes.get(name, _MISSING))
+    _entries.append(entry)
+    attributes[name] = value
+    try:
+        yield
+    finally:
+        later = _entries[_entries.index(entry) + 1 :]
+        _entries.remove(entry)
+        above = next((e for e in later if e.owner is owner and e.name == name and e.before is value), None)
+        if above is not None:
+            above.before = entry.before
+        elif attributes.get(name, _MISSING) is value:
+            if entry.before is _MISSING:
+                del attributes[name]
+            else:
+                attributes[name] = entry.before
 
 
-def is_signal(x: Any) -> bool:
-    """Whether `x` is a tensor of floating-point numbers."""
-    return probe_backend().is_tensor(x) and keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype))
+def wrap_call(layer: keras.Layer, wrapper: Wrapper) -> contextlib.AbstractContextManager[None]:
+    """Has `wrapper(call, *args, **kwargs)` run in place of `layer.call(*args, **kwargs)` for a while."""
+    return _wrapped(layer, "call", wrapper)
+
+
+def wrap_activation(layer: Any, wrapper: Wrapper) -> contextlib.AbstractContextManager[None]:
+    """Has `wrapper(activation, x)` run in place of `layer.activation(x)` for a while."""
+    return _wrapped(layer, "activation", wrapper)
+
+
+def wrap_optimizer(optimizer: Any, wrapper: Wrapper) -> contextlib.AbstractContextManager[None]:
+    """Has `wrapper(method, *args, **kwargs)` run for a while in place of the method that is given the gradients.
+
+    That is `apply(grads, trainable_variables)` of a Keras optimizer; on JAX `stateless_apply(optimizer_variables,
+    grads, trainable_variables)`; of an optimizer of PyTorch `step()`.
+    """
+    method = "stateless_apply" if keras.backend.backend() == "jax" else "apply"
+    return _wrapped(optimizer, method if isinstance(optimizer, keras.optimizers.Optimizer) else "step", wrapper)
+
+
+def _wrapped(owner: Any, name: str, wrapper: Wrapper) -> contextlib.AbstractContextManager[None]:
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def method(*args: Any, **kwargs: Any) -> Any:
+        return wrapper(original, *args, **kwargs)
+
+    return replaced(owner, name, method)

@@ -10,12 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._compat import is_compiled_with_loss
 from keras_initkit.capture._expectations import NO_GRAPH, OutputGradients, expectations
-from keras_initkit.capture._hooks import CaptureHooks, is_signal
-from keras_initkit.capture._objective import is_compiled_with_loss, loss_scale, random_projection, training_loss
+from keras_initkit.capture._layer_hooks import CaptureHooks
+from keras_initkit.capture._objective import loss_scale, random_projection, training_loss
 from keras_initkit.capture._random_state import random_state_kept
 from keras_initkit.capture._readings import Readings
-from keras_initkit.capture.backends import probe_backend
+from keras_initkit.capture.backends import is_signal, probe_backend
 from keras_initkit.inputs._labels import check_labels, prepared_labels
 from keras_initkit.inputs._specs import draw_inputs, input_specs, prepared
 from keras_initkit.report._report import SignalReport

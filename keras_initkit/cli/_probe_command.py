@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
         make_writable(options.out)
     console = Console()
     with console.status("starting Keras"):
-        from keras_initkit.capture._objective import is_compiled_with_loss
+        from keras_initkit._compat import is_compiled_with_loss
         from keras_initkit.capture._probe import probe
         from keras_initkit.report._render_text import WIDTH
     if not console.is_terminal:  # a pipe has no width

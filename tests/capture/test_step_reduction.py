@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_initkit.capture.step._reduction import DEFAULT_SAMPLE, LOG_EDGES, Update, reduce_taps, rows_of
+from keras_initkit.capture.step._reduction import DEFAULT_SAMPLE, LOG_EDGES, Update, read_rows, reduce_taps
 from keras_initkit.signal import Moments, Tap
 from keras_initkit.statistics import _device_units
 from keras_initkit.statistics._ops import take_rows
@@ -56,7 +56,7 @@ def rows(tensors, sample_size=None, limits=None, histograms=False):
     taps = tuple(taps_of(tensors))
     reduce = reducer(taps, sample_size, tuple((limits or {}).items()), histograms)
     matrix = keras.ops.convert_to_numpy(reduce(list(tensors.values())))
-    return {row.tap.layer: row for row in rows_of(taps, matrix, {})}
+    return {row.tap.layer: row for row in read_rows(taps, matrix, {})}
 
 
 def test_every_moment_of_every_element():
@@ -203,8 +203,8 @@ def test_replicas_merge_to_the_whole():
     taps = [Tap("output", "a"), Tap("weight", "a")]
     parts = [{taps[0]: [tensor(part)], taps[1]: [tensor(x)]} for part in (x[:40], x[40:])]
     matrices = [keras.ops.convert_to_numpy(reduce_taps(part, {}, None, True)) for part in parts]
-    merged = rows_of(taps, np.stack(matrices), {})
-    whole = rows_of(taps, keras.ops.convert_to_numpy(reduce_taps({t: [tensor(x)] for t in taps}, {}, None, True)), {})
+    merged = read_rows(taps, np.stack(matrices), {})
+    whole = read_rows(taps, keras.ops.convert_to_numpy(reduce_taps({t: [tensor(x)] for t in taps}, {}, None, True)), {})
     for one, other in zip(merged, whole, strict=True):
         assert one.moments.to_dict() == pytest.approx(other.moments.to_dict(), rel=TOLERANCE, abs=1e-6)
         assert one.histogram == other.histogram

@@ -18,19 +18,23 @@ from keras_initkit.statistics._ops import concatenate, widest_float
 from keras_initkit.statistics._sampling import take_blocks, take_sample
 from keras_initkit.statistics._tap import Tap
 
-__all__ = ["DEFAULT_SAMPLE", "LOG_EDGES", "MeasurementSpec", "Update", "reduce_taps", "rows_of"]
+__all__ = ["DEFAULT_SAMPLE", "LOG_EDGES", "MeasurementSpec", "Update", "read_rows", "reduce_taps"]
 
+# The columns of the matrix of `reduce_taps`: those of `MomentRow`, those of `UNITS`, counts between `LOG_EDGES`.
+_MOMENTS = slice(0, len(MomentRow._fields))
+_UNITS = slice(_MOMENTS.stop, _MOMENTS.stop + len(UNITS))
+_COUNTS = slice(_UNITS.stop, _UNITS.stop + BINS)
 DEFAULT_SAMPLE = 20480  # a Gaussian's variance to 0.99 %: sqrt(2 / 20480)
 
 
 @dataclass(frozen=True)
 class MeasurementSpec:
-    """What of each layer a measured step reads.
+    """What a measured step reads of each layer.
 
     Args:
-        kinds: of taps, see `KINDS`.
-        sample_size: number of elements of each tensor that moments are taken of, spread over the batch; `None`
-            reads all. NaN and infinities are found wherever they are.
+        kinds: Tuple of kinds of taps, see `KINDS`.
+        sample_size: Integer. Number of elements of each tensor that moments are computed from, spread over the batch;
+            `None` reads all. NaN and infinities are found wherever they are.
     """
 
     kinds: tuple[str, ...] = ("output", "output_gradient", "weight", "weight_gradient", "weight_update")
@@ -38,11 +42,11 @@ class MeasurementSpec:
 
 
 class Update(NamedTuple):
-    """A weight's update, for `reduce_taps`: so that only a sample of the weight is kept through the step.
+    """A weight's update, for `reduce_taps`. Only a sample of the weight is kept through the step.
 
     Args:
-        before: `take_sample(weight, sample_size)` before the step.
-        after: the weight after it.
+        before: Vector. `take_sample(weight, sample_size)` before the step.
+        after: Tensor. The weight after the step.
     """
 
     before: Any
@@ -56,25 +60,25 @@ def reduce_taps(
     histograms: bool = False,
     over_replicas: Callable[[Any], Any] = lambda sums: sums,
 ) -> Any:
-    """Statistics of all that the taps saw, computed where the tensors are: a matrix with a row for each tap.
+    """Returns statistics of all that the taps saw, computed where the tensors are: a matrix with a row for each tap.
 
     Its columns are those of `MomentRow`, then `UNITS` (NaN where a tap has no such fraction), then, with
     `histograms`, the counts of elements between neighbors in `LOG_EDGES`.
 
     Args:
-        tensors: what each tap saw, in one or more calls, units last; an empty row where that is nothing. For a
-            `"weight_update"` tap an `Update` for each weight.
-        limits: range of each layer's activation (`theory.activation_range`), by the layer's path.
-        sample_size: see `MeasurementSpec`.
-        histograms: whether rows end with counts of `LOG_EDGES`.
-        over_replicas: sums a vector over the replicas that share the batch.
+        tensors: Dictionary of what each tap saw in one or more calls, units last; empty lists give rows without
+            elements. For a `"weight_update"` tap an `Update` for each weight.
+        limits: Dictionary of the range of each layer's activation (`theory.activation_range`), by path.
+        sample_size: Integer or `None`; see `MeasurementSpec`.
+        histograms: Boolean. Whether rows end with counts between `LOG_EDGES`.
+        over_replicas: Function that sums a vector over the replicas that share the batch.
     """
     ops, number = keras.ops, len(tensors)
     sampled = sample_size is not None
     blocks = [(place, _blocks(seen, sample_size)) for place, seen in enumerate(tensors.values()) if seen]
     blocks = [(place, each) for place, each in blocks if 0 not in each.shape]  # PyTorch has no extremes of nothing
     if not blocks:
-        width = len(MomentRow._fields) + len(UNITS) + BINS * histograms
+        width = _COUNTS.stop if histograms else _UNITS.stop
         return ops.zeros((number, width), widest_float())
     moments = reduce_blocks(blocks, number, together=sampled)
     # A weight that is finite after the step had a finite update, and the other way round.
@@ -89,35 +93,32 @@ def reduce_taps(
     return matrix
 
 
-def rows_of(taps: Sequence[Tap], matrix: Any, layer_types: Mapping[str, str]) -> list[TensorStats]:
-    """The matrix of `reduce_taps`, once it is on the host; taps that saw nothing are left out.
+def read_rows(taps: Sequence[Tap], matrix: Any, layer_types: Mapping[str, str]) -> list[TensorStats]:
+    """Returns the rows of the matrix of `reduce_taps`, once it is on the host, without taps that saw nothing.
 
     Args:
-        taps: those of the matrix's rows.
-        matrix: or one of each replica: signals are merged, weights are the same in all.
-        layer_types: class of each layer, by its path.
+        taps: Taps of the matrix's rows.
+        matrix: Matrix, or one of each replica: signals are merged, weights are the same in all.
+        layer_types: Dictionary of the layers' class names, by path.
     """
     rows = []
     matrix = np.asarray(matrix, "float64")
-    matrices = (
-        matrix[None] if matrix.ndim == 2 else matrix
-    ).tolist()  # plain numbers, which are much faster one by one
-    first, last = len(MomentRow._fields), len(MomentRow._fields) + len(UNITS)
+    matrices = matrix.reshape(-1, *matrix.shape[-2:]).tolist()  # plain numbers, which are much faster one by one
     for tap, *values in zip(taps, *matrices, strict=True):
         if tap.kind.startswith("weight"):
             values = values[:1]
         if any(row[0] for row in values):
-            units = [None if math.isnan(x) else x for x in values[0][first:last]]
+            units = [None if math.isnan(x) else x for x in values[0][_UNITS]]
             fields = dict(zip(UNITS, units, strict=True))
-            parts = [Moments.from_row(row[:first]) for row in values]
+            parts = [Moments.from_row(row[_MOMENTS]) for row in values]
             moments = parts[0] if len(parts) == 1 else Moments.merged(parts)
-            histogram = trim_histogram(np.sum([row[last:] for row in values], axis=0))
+            histogram = trim_histogram(np.sum([row[_COUNTS] for row in values], axis=0))
             rows.append(TensorStats(tap, moments, layer_types.get(tap.layer, ""), **fields, histogram=histogram))
     return rows
 
 
 def _blocks(seen: Sequence[Any], sample_size: int | None) -> Any:
-    """Blocks of the elements that moments are taken of."""
+    """Returns the blocks of elements that moments are computed from."""
     ops = keras.ops
     if isinstance(seen[0], Update):
         seen = [ops.cast(take_sample(x.after, sample_size), "float32") - ops.cast(x.before, "float32") for x in seen]

@@ -12,8 +12,8 @@ from keras_initkit.statistics._tap import KINDS, Tap
 from keras_initkit.structure._layer_kinds import is_opaque, own_activation
 
 
-def taps_of(layers: Iterable[str], kinds: Iterable[str]) -> list[Tap]:
-    """The taps of these kinds on the layers of these paths, in an order that is the same for everybody.
+def list_taps(layers: Iterable[str], kinds: Iterable[str]) -> list[Tap]:
+    """Returns the taps of these kinds on the layers of these paths, in an order that is the same for everybody.
 
     A layer's output is the first, where it returns several, in all its calls together; its weight is all its
     kernels together (see `structure._weights.main_weights`).
@@ -23,17 +23,17 @@ def taps_of(layers: Iterable[str], kinds: Iterable[str]) -> list[Tap]:
 
 
 def units_last(tap: Tap, layer: keras.layers.Layer, tensors: Sequence[Any]) -> list[Any]:
-    """What a tap saw, with the units of a channels-first layer's output on the last axis."""
+    """Returns what a tap saw, with the units of a channels-first layer's output on the last axis."""
     if tap.kind != "output" or getattr(layer, "data_format", None) != "channels_first":
         return list(tensors)
     return [keras.ops.moveaxis(x, 1, -1) if len(x.shape) > 2 else x for x in tensors]
 
 
-def with_activation(layers: Mapping[str, keras.layers.Layer], taps: Iterable[Tap]) -> dict[str, keras.layers.Layer]:
-    """The layers whose pre-activations these taps ask for, but for those that apply their activation in a loop.
+def select_activated(layers: Mapping[str, keras.layers.Layer], taps: Iterable[Tap]) -> dict[str, keras.layers.Layer]:
+    """Returns the layers whose pre-activations these taps ask for, without those that apply it in a loop.
 
     Warns:
-        UserWarning: naming the latter.
+        UserWarning: Names the latter.
     """
     asked = {tap.layer for tap in taps if tap.kind.startswith("pre_activation")}
     found = {path: layers[path] for path in layers if path in asked and own_activation(layers[path]) is not None}

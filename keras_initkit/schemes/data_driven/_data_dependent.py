@@ -8,10 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.capture._hooks import is_signal
 from keras_initkit.capture._objective import random_projection
 from keras_initkit.capture._random_state import random_state_kept
-from keras_initkit.capture.backends import probe_backend
+from keras_initkit.capture.backends import is_signal, probe_backend
 from keras_initkit.inputs._batches import batches_of
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes._registry import register_scheme

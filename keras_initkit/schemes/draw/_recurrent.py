@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.capture._random_state import replaced
+from keras_initkit.capture._hooks import replaced
 from keras_initkit.schemes.data_driven._forward import LayerCall, host
 from keras_initkit.structure import Kernel
 

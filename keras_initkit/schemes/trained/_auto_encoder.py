@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.capture._random_state import replaced
+from keras_initkit.capture._hooks import replaced
 from keras_initkit.capture.backends import derivatives_backend
 
 

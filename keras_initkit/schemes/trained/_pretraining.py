@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.capture._random_state import random_state_kept, replaced
+from keras_initkit.capture._hooks import replaced
+from keras_initkit.capture._random_state import random_state_kept
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes._registry import register_scheme
 from keras_initkit.schemes.trained._auto_encoder import AutoEncoder

@@ -10,6 +10,8 @@ import jax
 import keras
 import numpy as np
 
+from keras_initkit._compat import copy_keras_mask
+
 
 def is_tensor(x: Any) -> bool:
     """Whether `x` is a dense array, or stands for one."""
@@ -46,28 +48,9 @@ def tapped(tensor: jax.Array, on_value: Callable, on_gradient: Callable) -> jax.
 
     identity.defvjp(forward, backward)
     result = identity(tensor)
-    mask = _mask_of(tensor)
-    if mask is not None and result is not tensor:
-        _set_mask(result, mask)
+    if result is not tensor:
+        copy_keras_mask(tensor, result)
     return result
-
-
-def _mask_of(tensor: jax.Array) -> Any:
-    try:  # Keras from 3.7 keeps the masks of arrays, which take no attributes, in a table of its own
-        from keras.src.backend import get_keras_mask
-    except ImportError:
-        return getattr(tensor, "_keras_mask", None)
-    return get_keras_mask(tensor)
-
-
-def _set_mask(tensor: jax.Array, mask: Any) -> None:
-    try:
-        from keras.src.backend import set_keras_mask
-    except ImportError:
-        with contextlib.suppress(AttributeError):
-            setattr(tensor, "_keras_mask", mask)  # noqa: B010 (no attribute that JAX knows)
-        return
-    set_keras_mask(tensor, mask)
 
 
 def differentiate(

@@ -11,29 +11,24 @@ compiled (`run_eagerly`, `jit_compile=False`) runs operation by operation, and i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import keras
 
-from keras_initkit.capture._random_state import random_state_kept, replaced
-from keras_initkit.capture.backends.jax._taps import (
-    Readings,
-    State,
-    level_of,
-    loss_unscaling,
-    parts_in_sight,
-    tapped_activation,
-    tapped_layer,
-    tapped_optimizer,
-)
-from keras_initkit.capture.step._meter import StepMeter, optimizers_of
-from keras_initkit.capture.step._reduction import Update, reduce_taps
-from keras_initkit.capture.step._targets import units_last
-from keras_initkit.statistics._sampling import take_sample
+from keras_initkit._compat import jax_trace
+from keras_initkit.capture._hooks import replaced, wrap_optimizer
+from keras_initkit.capture._random_state import random_state_kept
+from keras_initkit.capture.backends.jax.probe import tapped
+from keras_initkit.capture.step._meter import StepMeter, Unscale
+from keras_initkit.capture.step._reduction import reduce_taps
 from keras_initkit.statistics._tap import Tap
-from keras_initkit.structure._weights import main_weights
+from keras_initkit.structure._layer_paths import named_layers
+from keras_initkit.structure._sublayers import sublayers
+
+State = tuple[list[jax.Array], list[jax.Array], list[jax.Array], list[jax.Array]]
 
 
 class JaxStepMeter(StepMeter):
@@ -42,39 +37,39 @@ class JaxStepMeter(StepMeter):
     _plain: Any = None
     _readers: dict[bool, Callable]  # with histograms, and without
     _reducers: dict[bool, Callable]
+    _state: State  # from which the step that is traced or run begins
 
-    def _forget(self) -> None:
+    def _invalidate(self) -> None:
         self._plain = None
 
-    def _measured(self, plain: Any, state: State, batches: Any) -> Any:
+    def _run_measured(self, plain: Any, state: State, batches: Any) -> Any:
         """Runs one step; `batches` is Keras' iterator over an epoch, or in older versions a list of batches."""
         model = self._model
         if plain is not self._plain:
-            self._find()
+            self._resolve_taps()
             self._plain, self._readers, self._reducers = plain, {}, {}
         if model.run_eagerly or not model.jit_compile:
             return self._measured_inside(plain, state, batches)
         if isinstance(batches, list):
-            self._matrix = self._read(state, batches)
+            self._matrix = self._read_step(state, batches)
             return plain(state, batches)
         taken = _taken(batches, model.steps_per_execution or 1)
         if len(taken) > 1:
             _, state = plain(state, iter(taken[:-1]))  # Keras' own loop over compiled steps ends with the iterator
-        self._matrix = self._read(state, taken[-1:])
+        self._matrix = self._read_step(state, taken[-1:])
         return plain(state, iter(taken[-1:]))
 
-    def _read(self, state: State, batches: Sequence[Any]) -> jax.Array:
-        """The statistics of the last of these steps, from a program of its own; the state is left as it is."""
+    def _read_step(self, state: State, batches: Sequence[Any]) -> jax.Array:
+        """Returns the statistics of the last of these steps, from a program of its own; the state is left as it is."""
         if self._histograms not in self._readers:
-            histograms = self._histograms
 
             def read(state: State, batches: Sequence[Any]) -> jax.Array:
                 for batch in batches[:-1]:
                     _, state = self._model.train_step(state, batch)
-                return self._read_step(self._model.train_step, state, batches[-1], histograms)[2]
+                return self._measure(self._model.train_step, state, batches[-1])[1]
 
-            self._readers[histograms] = jax.jit(read, out_shardings=_everywhere(state))
-        with random_state_kept(), parts_in_sight(self._model):  # the trace may draw random numbers
+            self._readers[self._histograms] = jax.jit(read, out_shardings=_everywhere(state))
+        with random_state_kept(), _parts_in_sight(self._model):  # the trace may draw random numbers
             matrix = self._readers[self._histograms](state, batches)
         return jax.block_until_ready(matrix)  # or both programs would hold their tensors at the same time
 
@@ -83,8 +78,8 @@ class JaxStepMeter(StepMeter):
         model, train_step = self._model, self._model.train_step
 
         def measured_step(state: State, data: Any) -> tuple[Any, State]:
-            logs, state, self._matrix = self._read_step(train_step, state, data, self._histograms)
-            return logs, state
+            result, self._matrix = self._measure(train_step, state, data)
+            return result
 
         # Later versions of Keras look `train_step` up when they make the function, earlier ones when they call it.
         with replaced(model, "train_step", measured_step):
@@ -95,50 +90,99 @@ class JaxStepMeter(StepMeter):
                 model.train_function = plain
             return measured(state, batches)
 
-    def _read_step(
-        self, train_step: Callable, state: State, data: Any, histograms: bool
-    ) -> tuple[Any, State, jax.Array]:
-        """What `train_step` returns, and the matrix of what it was seen to do."""
-        model, readings = self._model, Readings(level_of((state, data)))
-        before = _values(model, state)
-        owners = {id(weight): path for path, layer in self._layers.items() for weight in main_weights(layer)}
-        unscale = loss_unscaling(model.optimizer, model, state)
-        with contextlib.ExitStack() as wrapped:
-            for path, layer in self._layers.items():
-                wrapped.enter_context(tapped_layer(layer, path, readings, unscale))
-            for path, layer in self._activated.items():
-                wrapped.enter_context(tapped_activation(layer, path, readings, unscale))
-            for optimizer in optimizers_of(model):
-                scaled = loss_unscaling(optimizer, model, state)
-                wrapped.enter_context(tapped_optimizer(optimizer, model, state, owners, readings, scaled))
-            logs, state = train_step(state, data)
-        after = _values(model, state)
-        for path, layer in self._layers.items():
-            for weight in map(id, main_weights(layer)):
-                readings.add(Tap("weight", path), before[weight])
-                change = Update(take_sample(before[weight], self._sample_size), after[weight])
-                readings.seen[Tap("weight_update", path)].append(change)
-        readings.warn(self._taps)
-        seen = [units_last(tap, self._layers[tap.layer], readings.seen[tap]) for tap in self._taps]
-        if histograms not in self._reducers:
+    def _measure(self, train_step: Callable, state: State, data: Any) -> tuple[tuple[Any, State], jax.Array]:
+        """Returns what `train_step` returns, and the matrix of what it was seen to do."""
+        self._state = state
+        values = _values(self._model, state)
 
-            def reduce(seen: list[list[Any]]) -> jax.Array:
+        def train() -> tuple[Any, State]:
+            nonlocal values
+            with self._tapped():
+                logs, after = train_step(state, data)
+            values = _values(self._model, after)
+            return logs, after
+
+        return self._measure_step(jax_trace((state, data)), train, lambda weight: values[id(weight)])
+
+    def _is_readable(self, tensor: jax.Array, scope: Any) -> bool:
+        return not isinstance(tensor, jax.core.Tracer) or jax_trace(tensor) is scope
+
+    def _has_whole_gradient(self, output: jax.Array, outputs: list[Any], inputs: Any, added_loss: bool) -> bool:
+        return not (added_loss or any(x is output for x in keras.tree.flatten(inputs)))
+
+    def _read(self, tensor: jax.Array, tap: Tap, on_value: Unscale, on_gradient: Unscale | None) -> jax.Array:
+        captured = self._captured
+        if captured is None or self._is_readable(tensor, captured.scope):  # nothing that is differentiated leads here
+            on_value(tensor)
+            return tensor
+        return tapped(tensor, on_value, on_gradient or (lambda _: None))
+
+    def _reduce(self, seen: Mapping[Tap, Sequence[jax.Array]]) -> jax.Array:
+        if self._histograms not in self._reducers:
+            histograms = self._histograms
+
+            def reduce(seen: list[Any]) -> jax.Array:
                 by_tap = dict(zip(self._taps, seen, strict=True))
                 return reduce_taps(by_tap, self._limits, self._sample_size, histograms)
 
             # One program, where the step itself is none.
             self._reducers[histograms] = jax.jit(reduce)
-        return logs, state, self._reducers[histograms](seen)
+        return self._reducers[self._histograms](list(seen.values()))
+
+    def _loss_unscaling(self, optimizer: Any) -> Unscale:
+        main = self._model.optimizer
+        state = [] if main is None else list(zip(main.variables, self._state[2], strict=True))
+        with keras.StatelessScope(state):
+            return super()._loss_unscaling(optimizer)
+
+    @contextlib.contextmanager
+    def _tapped_layer(self, layer: keras.layers.Layer, path: str) -> Iterator[None]:
+        original = layer.call
+        recomputed = getattr(layer, "rematerialized_call", None)  # in later versions of Keras, under its `RematScope`
+        with super()._tapped_layer(layer, path), contextlib.ExitStack() as wrapped:
+            if recomputed is not None and not sublayers(layer, into_loops=False):
+
+                def outside(_: Any, *args: Any, **kwargs: Any) -> Callable:
+                    # Read from outside of what is computed anew in the backward pass.
+                    return functools.partial(self._read_call, path, recomputed(original, *args, **kwargs))
+
+                wrapped.enter_context(replaced(layer, "rematerialized_call", outside))
+            yield
+
+    def _tapped_optimizer(self, optimizer: Any, owners: Mapping[int, str]) -> contextlib.AbstractContextManager[None]:
+        # A step of the user's own may give it some of the trainable variables' values; which, is told by identity.
+        variables = dict(zip(map(id, self._state[0]), self._model.trainable_variables, strict=True))
+        paths = {value: owners.get(id(variable)) for value, variable in variables.items()}
+
+        def stateless_apply(original: Callable, optimizer_variables: Any, grads: Any, trainable_variables: Any) -> Any:
+            grads, trainable_variables = list(grads), list(trainable_variables)
+            self._read_update(optimizer, zip((paths.get(id(x)) for x in trainable_variables), grads, strict=False))
+            return original(optimizer_variables, grads, trainable_variables)
+
+        return wrap_optimizer(optimizer, stateless_apply)
+
+
+@contextlib.contextmanager
+def _parts_in_sight(model: keras.Model) -> Iterator[None]:
+    """Has only the innermost layers computed anew in the backward pass, not what is made of layers as a whole.
+
+    Under `keras.RematScope` a model and its blocks are so too, and what is inside could not be read.
+    """
+    with contextlib.ExitStack() as wrapped:
+        for layer in named_layers(model).values():
+            if sublayers(layer, into_loops=False):
+                wrapped.enter_context(replaced(layer, "rematerialized_call", lambda call, *_, **__: call))
+        yield
 
 
 def _values(model: keras.Model, state: State) -> dict[int, jax.Array]:
-    """The value of each of the model's variables in this state, by the variable's identity."""
+    """Returns the value of each of the model's variables in this state, by the variable's identity."""
     pairs = [(model.trainable_variables, state[0]), (model.non_trainable_variables, state[1])]
     return {id(variable): value for each in pairs for variable, value in zip(*each, strict=True)}
 
 
 def _taken(iterator: Iterator, number: int) -> list[Any]:
-    """The next batches of an epoch, up to `number`; its end is raised only where there is none."""
+    """Returns the next batches of an epoch, up to `number`; its end is raised only where there is none."""
     batches = [next(iterator)]
     with contextlib.suppress(StopIteration):
         while len(batches) < number:
@@ -147,7 +191,7 @@ def _taken(iterator: Iterator, number: int) -> list[Any]:
 
 
 def _everywhere(state: State) -> Any:
-    """Where the result goes under a `keras.distribution`: to every device, so that each process can read it."""
+    """Returns where the result goes under a `keras.distribution`: every device, for each process to read it."""
     for value in jax.tree_util.tree_leaves(state):
         if isinstance(value.sharding, jax.sharding.NamedSharding):
             return jax.sharding.NamedSharding(value.sharding.mesh, jax.sharding.PartitionSpec())

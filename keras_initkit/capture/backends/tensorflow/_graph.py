@@ -2,35 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.eager import context  # no public name leads to the options of a function's call
-
-
-@contextlib.contextmanager
-def sums_kept() -> Iterator[None]:
-    """Functions that are called here keep the order of their sums, whatever memory they take.
-
-    Where TensorFlow expects a graph to fill a processor's memory, which it takes for 256 MB, its memory optimizer
-    (memory_optimizer.cc) has sums of three tensors and more added up one by one, as they come. A step that is
-    measured takes a little more memory than the plain one, which may be just enough.
-    """
-    here = context.context()
-    usual = here.function_call_options
-    config = tf.compat.v1.ConfigProto.FromString(usual.config_proto_serialized)
-    rewriting = config.graph_options.rewrite_options
-    rewriting.memory_optimization = rewriting.NO_MEM_OPT
-    here.function_call_options = copy.copy(usual)
-    here.function_call_options.config_proto_serialized = config
-    try:
-        yield
-    finally:
-        here.function_call_options = usual
 
 
 def is_inside(tensor: tf.Tensor, graph: Any) -> bool:
@@ -46,7 +22,7 @@ _FUSED_PRODUCTS = {"MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv3D", "Dep
 _FUSED_BIASES = {"BiasAdd", "AddV2"}
 
 
-def beside(output: tf.Tensor) -> tf.Tensor:
+def unfused_copy(output: tf.Tensor) -> tf.Tensor:
     """`output` for reading: itself, or computed once more where reading it would undo a fusion.
 
     A product or convolution runs as one kernel with the bias and the activation after it, as long as nothing
@@ -58,7 +34,7 @@ def beside(output: tf.Tensor) -> tf.Tensor:
     with_bias = output.op.type in _FUSED_BIASES
     linear = output.op.inputs[0] if with_bias else output
     if linear.op.type not in _FUSED_PRODUCTS:
-        return beside_joined(output, beside)
+        return unfused_copy_of_joined(output, unfused_copy)
     inputs = [_hidden(x) for x in linear.op.inputs]
     again = _replayed(linear.op, inputs)
     return _replayed(output.op, [again, output.op.inputs[1]]) if with_bias else again
@@ -76,15 +52,15 @@ def is_decided_later(output: tf.Tensor) -> bool:
     return bare or (output.op.type == "AddV2" and not any(_is_product(x) for x in output.op.inputs))
 
 
-def beside_readers(output: tf.Tensor) -> tf.Tensor:
-    """`beside` for such an output once the step is traced: itself where its readers leave it as it is.
+def unfused_copy_by_readers(output: tf.Tensor) -> tf.Tensor:
+    """`unfused_copy` for such an output once the step is traced: itself where its readers leave it as it is.
 
     The mean and the squared deviations that a normalization takes of a convolution are two readers, so nothing is
     fused with it, and it is not computed twice. Nor is a sum that no other sum reads.
     """
     readers = {op.type for op in _readers(output)}
     apart = readers <= _APART if output.op.type == "AddV2" else {"Mean", "SquaredDifference"} <= readers
-    return output if apart else beside(output)
+    return output if apart else unfused_copy(output)
 
 
 def _is_product(tensor: tf.Tensor) -> bool:
@@ -113,14 +89,14 @@ def _is_joined(op: tf.Operation) -> bool:
     return op.type == "AddV2" or (op.type in ("Mul", "RealDiv", "Sub") and constant)
 
 
-def beside_joined(tensor: tf.Tensor, reader: Callable | None = None) -> tf.Tensor:
+def unfused_copy_of_joined(tensor: tf.Tensor, reader: Callable | None = None) -> tf.Tensor:
     """`tensor` for reading; computed once more where its operation may be joined with the next one."""
     if not tf.is_symbolic_tensor(tensor) or not _is_joined(tensor.op):
         return tensor
 
     def again(x: tf.Tensor) -> tf.Tensor:
         # With another reader of its own, `x` stays apart anyway: a residual stream ends here.
-        return _hidden((reader or beside_joined)(x) if len(x.consumers()) == 1 else x)
+        return _hidden((reader or unfused_copy_of_joined)(x) if len(x.consumers()) == 1 else x)
 
     return _replayed(tensor.op, [x if x.op.type == "Const" else again(x) for x in tensor.op.inputs])
 

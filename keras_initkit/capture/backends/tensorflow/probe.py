@@ -10,9 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Private, and what `tf.custom_gradient` is made of: that one keeps its argument until the backward pass, which
-# would hold every pre-activation, and double the memory of a pass.
-from tensorflow.python.eager import record
+from keras_initkit._compat import copy_keras_mask, keras_logits, set_keras_logits, tensorflow_identity
 
 
 def is_tensor(x: Any) -> bool:
@@ -32,13 +30,10 @@ def observed(tensor: tf.Tensor, on_value: Callable, on_gradient: Callable) -> tf
         return [gradient]
 
     on_value(tensor.numpy())
-    with record.stop_recording():
-        result = tf.identity(tensor)
-    record.record_operation("Observed", [result], [tensor], backward)
-    # Keras sets these on tensors of its own: a loss looks there for the mask, and for the logits before a softmax.
-    for mark in ("_keras_mask", "_keras_logits"):
-        if hasattr(tensor, mark):
-            setattr(result, mark, getattr(tensor, mark))
+    result = tensorflow_identity(tensor, backward)
+    copy_keras_mask(tensor, result)
+    if keras_logits(tensor) is not None:  # those before a softmax, from which a loss is computed
+        set_keras_logits(result, keras_logits(tensor))
     return result
 
 

@@ -10,28 +10,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_initkit.capture._random_state import replaced
-from keras_initkit.capture.backends.tensorflow._graph import beside_readers, is_decided_later, is_inside, sums_kept
-from keras_initkit.capture.backends.tensorflow._taps import (
-    CapturedTensors,
-    tapped_activation,
-    tapped_apply,
-    tapped_layer,
+from keras_initkit._compat import copy_keras_mask, keras_logits, set_keras_logits, tensorflow_memory_optimizer_off
+from keras_initkit.capture._hooks import replaced
+from keras_initkit.capture.backends import is_signal
+from keras_initkit.capture.backends.tensorflow._graph import (
+    is_decided_later,
+    is_inside,
+    unfused_copy,
+    unfused_copy_by_readers,
+    unfused_copy_of_joined,
 )
-from keras_initkit.capture.step._meter import FindLayers, StepMeter, optimizers_of
-from keras_initkit.capture.step._reduction import MeasurementSpec, Update, reduce_taps
-from keras_initkit.capture.step._targets import units_last
+from keras_initkit.capture.step._meter import FindLayers, StepMeter, Unscale
+from keras_initkit.capture.step._reduction import MeasurementSpec, reduce_taps
 from keras_initkit.statistics._ops import under_xla
-from keras_initkit.statistics._sampling import take_sample
 from keras_initkit.statistics._tap import Tap
-from keras_initkit.structure._weights import main_weights
 
 
 class TensorFlowStepMeter(StepMeter):
@@ -43,7 +41,7 @@ class TensorFlowStepMeter(StepMeter):
         ValueError: under a distribution strategy of several replicas that is another.
     """
 
-    def __init__(self, model: keras.Model, find_layers: FindLayers, reading: MeasurementSpec):
+    def __init__(self, model: keras.Model, find_layers: FindLayers, spec: MeasurementSpec):
         strategy = model.distribute_strategy
         self._replicas = strategy.num_replicas_in_sync
         multi_worker = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
@@ -56,16 +54,15 @@ class TensorFlowStepMeter(StepMeter):
                 f"{_MULTI_WORKER if multi_worker else ''}. Train under one of these to measure layers, or leave "
                 "the callback out."
             )
-        super().__init__(model, find_layers, reading)
+        super().__init__(model, find_layers, spec)
         self._waited = False
-        self._step = CapturedTensors()
         self._plain: Any = None
         self._instrumented: dict[bool, Callable] = {}  # with histograms, and without
 
-    def _forget(self) -> None:
+    def _invalidate(self) -> None:
         self._instrumented = {}
 
-    def _measured(self, plain: Any, iterator: Any) -> Any:
+    def _run_measured(self, plain: Any, iterator: Any) -> Any:
         if plain is not self._plain:
             self._plain, self._instrumented = plain, {}
         if self._histograms not in self._instrumented:
@@ -76,12 +73,16 @@ class TensorFlowStepMeter(StepMeter):
         # Keras up to 3.6 looks `train_step` up when it traces, later versions when they make the function.
         # Replicas trace in threads by turns, so their layers are wrapped once for all.
         tapped = self._tapped() if self._replicas > 1 else contextlib.nullcontext()
-        with replaced(self._model, "train_step", self._measured_step), tapped, sums_kept():
+        # Where TensorFlow expects a graph to fill a processor's memory, which it takes for 256 MB, its memory optimizer
+        # (memory_optimizer.cc) has sums of three tensors and more added up one by one, as they come. A step that is
+        # measured takes a little more memory than the plain one, which may be just enough.
+        sums_kept = tensorflow_memory_optimizer_off()
+        with replaced(self._model, "train_step", self._measured_step), tapped, sums_kept:
             logs, self._matrix = self._instrumented[self._histograms](iterator)
         return logs
 
     def _build(self, iterator: Any) -> Callable | None:
-        """The training function of Keras, around a `train_step` that also returns the statistics.
+        """Returns the training function of Keras, around a `train_step` that also returns the statistics.
 
         The layers of a subclassed model are built, and then known, once its step has been traced; where it
         cannot be traced without being run (eagerly, or on a Python iterator), the step is not measured.
@@ -99,7 +100,7 @@ class TensorFlowStepMeter(StepMeter):
                 self._waited = True  # for a step in which all layers are built, but those that are never called
                 return None
         if not self._instrumented:
-            self._find()
+            self._resolve_taps()
         with replaced(model, "train_step", self._measured_step):
             try:
                 model.make_train_function(force=True)
@@ -108,7 +109,7 @@ class TensorFlowStepMeter(StepMeter):
                 model.train_function = self._plain
 
     def _make_variables(self, iterator: Any) -> None:
-        """What Keras would make while it traces the step. TensorFlow traces a step that makes variables twice.
+        """Makes what Keras would make while it traces the step. TensorFlow traces a step that makes variables twice.
 
         Of replicas it also runs such a step under a condition, in which TensorFlow 2.16 loses what they pass to
         conditions of their own; later versions of Keras do the same as this then.
@@ -129,57 +130,59 @@ class TensorFlowStepMeter(StepMeter):
         data = tf.nest.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, data)
         return self._model.distribute_strategy.run(self._train_step, args=(data,))
 
-    @contextlib.contextmanager
-    def _tapped(self) -> Iterator[None]:
-        """Layers and optimizers give away what passes through them."""
-        with contextlib.ExitStack() as wrapped:
-            for path, layer in self._layers.items():
-                for name, function in tapped_layer(layer, path, self._step).items():
-                    wrapped.enter_context(replaced(layer, name, function))
-            for path, layer in self._activated.items():
-                activation = tapped_activation(layer, path, self._step)
-                wrapped.enter_context(replaced(layer, "activation", activation))
-            for optimizer in optimizers_of(self._model):
-                apply = tapped_apply(optimizer, self._model, self._layers, self._step)
-                wrapped.enter_context(replaced(optimizer, "apply", apply))
-            yield
-
     def _measured_step(self, data: Any) -> tuple[Any, tf.Tensor]:
-        with under_xla(self._model.jit_compile and not self._model.run_eagerly):
-            return self._measure(data)
-
-    def _measure(self, data: Any) -> tuple[Any, tf.Tensor]:
-        kinds, step = {tap.kind for tap in self._taps}, self._step
-        graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-        step.begin(graph, optimizers_of(self._model), self._model.optimizer)
-        readings = step.readings
-        weights = [(path, weight) for path, layer in self._layers.items() for weight in main_weights(layer)]
-        # Read now: after the step they are others.
-        before = [_value(weight) for _, weight in weights] if kinds & {"weight", "weight_update"} else []
-        for (path, _), value in zip(weights, before, strict=False):
-            readings[Tap("weight", path)].append(value)
-        before = [take_sample(value, self._sample_size) for value in before] if "weight_update" in kinds else []
-        try:
+        def train() -> Any:
             with self._tapped() if self._replicas == 1 else contextlib.nullcontext():
-                logs = self._train_step(data)
-        finally:
-            step.readings = None
-        for (path, weight), value in zip(weights, before, strict=False):
-            readings[Tap("weight_update", path)].append(Update(value, _value(weight)))
-        seen = {
-            tap: units_last(tap, self._layers[tap.layer], _readable(tap, readings[tap], graph)) for tap in self._taps
-        }
+                return self._train_step(data)
+
+        graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        with under_xla(self._model.jit_compile and not self._model.run_eagerly):
+            return self._measure_step(graph, train, lambda weight: tf.convert_to_tensor(weight.value))
+
+    def _is_readable(self, tensor: tf.Tensor, scope: Any) -> bool:
+        return not is_inside(tensor, scope)
+
+    def _has_whole_gradient(self, output: tf.Tensor, outputs: list[Any], inputs: Any, added_loss: bool) -> bool:
+        several = len({id(x) for x in outputs if is_signal(x)}) > 1
+        return not (added_loss or (several and tf.is_symbolic_tensor(output) and output.consumers()))
+
+    def _read(self, tensor: tf.Tensor, tap: Tap, on_value: Unscale, on_gradient: Unscale | None) -> tf.Tensor:
+        captured = self._captured
+        if captured is None or is_inside(tensor, captured.scope):
+            return tensor
+        is_output = tap.kind == "output"
+        on_value(tensor if is_output and is_decided_later(tensor) else unfused_copy(tensor))
+        if on_gradient is None:
+            return tensor
+        observed = functools.partial(_observed, on_gradient=on_gradient)
+        # An identity, which TensorFlow removes before it fuses.
+        return _with_keras_marks(tensor, observed) if is_output else observed(tensor)
+
+    def _dense(self, gradient: Any) -> tf.Tensor:
+        # An embedding's gradient is sparse; rows that no example used have a gradient of zero.
+        return tf.convert_to_tensor(gradient)
+
+    def _loss_unscaling(self, optimizer: Any) -> Unscale:
+        unscale = super()._loss_unscaling(optimizer)
+        return lambda gradient: unscale(unfused_copy_of_joined(gradient))
+
+    def _finished(self, tap: Tap, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        if tap.kind != "output":  # of the others, copies have been taken when they were made
+            return tensors
+        return [unfused_copy_by_readers(x) if is_decided_later(x) else x for x in tensors]
+
+    def _reduce(self, seen: Mapping[Tap, Sequence[Any]]) -> tf.Tensor:
         if self._replicas == 1:
-            return logs, reduce_taps(seen, self._limits, self._sample_size, self._histograms)
+            return super()._reduce(seen)
         replica = tf.distribute.get_replica_context()
-        seen |= {
+        summed = {
             tap: [replica.all_reduce("SUM", x) for x in tensors]
             for tap, tensors in seen.items()
             if tap.kind == "weight_gradient"
         }
         over_replicas = functools.partial(replica.all_reduce, "SUM")
-        rows = reduce_taps(seen, self._limits, self._sample_size, self._histograms, over_replicas)
-        return logs, replica.all_gather(rows[None], axis=0)
+        rows = reduce_taps({**seen, **summed}, self._limits, self._sample_size, self._histograms, over_replicas)
+        return replica.all_gather(rows[None], axis=0)
 
 
 def _is_built(metric: keras.Metric) -> bool:
@@ -197,26 +200,40 @@ def _make_metrics(model: keras.Model, element_spec: Any) -> None:
         update.get_concrete_function(x, y, prediction, sample_weight)
 
 
-def _value(weight: keras.Variable) -> tf.Tensor:
-    return tf.convert_to_tensor(weight.value)
-
-
 # What becomes of the training itself there, with or without a callback.
 _MULTI_WORKER = " (Keras 3 does not train under MultiWorkerMirroredStrategy: keras issue 20585)"
 
 
-def _readable(tap: Tap, tensors: list[tf.Tensor], graph: Any) -> list[tf.Tensor]:
-    """What a tap saw and can be read here."""
-    readable = [x for x in tensors if not is_inside(x[0] if isinstance(x, Update) else x, graph)]
-    if len(readable) < len(tensors):
-        warnings.warn(
-            f"{tap.kind} of layer {tap.layer!r} is made inside a loop or a branch, where it cannot be read from "
-            "outside; it is left out of the statistics.",
-            stacklevel=2,
-        )
-    if tap.kind == "output":  # of the others, `beside` has been taken when they were made
-        return [beside_readers(x) if is_decided_later(x) else x for x in readable]
-    return readable
+def _observed(tensor: tf.Tensor, on_gradient: Unscale) -> tf.Tensor:
+    """Returns the same values; the gradient that comes back through them is read."""
+
+    @tf.custom_gradient
+    def identity(tensor: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        def backward(gradient: tf.Tensor) -> tf.Tensor:
+            on_gradient(tf.convert_to_tensor(gradient))
+            return gradient
+
+        return tf.identity(tensor), backward
+
+    return identity(tensor)
+
+
+def _with_keras_marks(output: tf.Tensor, observed: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """Returns `observed(output)`, which Keras takes for the same tensor.
+
+    Keras' losses look for the logits behind a softmax or sigmoid output: in an attribute that its own
+    activations set, or, in a graph, as the input of an op of that type. The first is carried over, and the
+    gradient that comes back through the logits is the layer's. The second has no place on another tensor,
+    so an output of `tf.nn.softmax` or `tf.nn.sigmoid` stays as it is, and its gradient is not read.
+    """
+    logits = keras_logits(output)
+    if logits is None and tf.is_symbolic_tensor(output) and output.op.type in ("Softmax", "Sigmoid"):
+        return output
+    result = observed(output)
+    if logits is not None:
+        set_keras_logits(result, observed(logits))
+    copy_keras_mask(output, result)  # of a layer that sets its mask by itself
+    return result
 
 
 STEP_METER = TensorFlowStepMeter

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import torch
 
+from keras_initkit._compat import copy_keras_mask
 from keras_initkit.structure._sublayers import walk_layers
 
 
@@ -29,8 +30,7 @@ def observed(tensor: torch.Tensor, on_value: Callable, on_gradient: Callable) ->
     result = tensor.view_as(tensor)
     if result.requires_grad:
         result.register_hook(lambda gradient: on_gradient(_host(gradient)))
-    if hasattr(tensor, "_keras_mask"):  # which Keras sets on tensors of its own, and looks for in the loss
-        setattr(result, "_keras_mask", tensor._keras_mask)  # noqa: B010 (no attribute that PyTorch knows)
+    copy_keras_mask(tensor, result)
     return result
 
 
