@@ -1,10 +1,13 @@
-"""Private names of Keras still hold what `keras_initkit._compat` reads in them."""
+"""Private names of Keras and the frameworks still hold what `keras_initkit._compat` reads in them."""
 
 import keras
+import numpy as np
+import pytest
 
 from keras_initkit import _compat
 
 L = keras.layers
+BACKEND = keras.backend.backend()
 
 
 def test_tracked_layers_are_those_of_the_public_list_of_a_model():
@@ -32,3 +35,136 @@ def test_the_node_that_made_a_tensor_tells_the_call():
     assert second.output_tensors[0] is output
     assert second.input_tensors[0] is between
     assert first.input_tensors[0] is inputs
+
+
+def test_the_generator_of_seeds_is_found_once_it_is_needed():
+    keras.backend.clear_session()
+    assert _compat.seed_generator() is None
+    keras.utils.set_random_seed(1)
+    keras.random.normal(())
+    generator = _compat.seed_generator()
+    assert isinstance(generator, keras.random.SeedGenerator)
+    state = keras.ops.convert_to_numpy(generator.state.value).copy()
+    keras.random.normal(())
+    assert not np.array_equal(state, keras.ops.convert_to_numpy(generator.state.value))  # the one that is drawn from
+    _compat.set_seed_generator(None)
+    assert _compat.seed_generator() is None
+    _compat.set_seed_generator(generator)
+    assert _compat.seed_generator() is generator
+
+
+def compiled_model(**options):
+    model = keras.Sequential([keras.Input((2,)), L.Dense(3, "softmax")])
+    model.compile("sgd", **options)
+    return model
+
+
+def test_a_fresh_loss_is_like_that_of_compile_and_not_built():
+    model = compiled_model(loss="sparse_categorical_crossentropy", loss_weights=[2.0])
+    assert _compat.is_compiled_with_loss(model)
+    assert not _compat.is_compiled_with_loss(compiled_model())
+    name, fresh = _compat.fresh_compile_loss(model, None)
+    compiled = getattr(model, name)
+    assert type(fresh) is type(compiled)
+    assert fresh is not compiled
+    assert (compiled._user_loss, compiled._user_loss_weights) == ("sparse_categorical_crossentropy", [2.0])
+    assert (fresh._user_loss, fresh._user_loss_weights) == (compiled._user_loss, compiled._user_loss_weights)
+    assert fresh.output_names == compiled.output_names
+    assert not fresh.built
+    x, y = keras.ops.ones((4, 2)), keras.ops.zeros((4,), "int32")
+    assert float(fresh(y, model(x))) == pytest.approx(float(model.compute_loss(x, y, model(x))))
+    assert _compat.fresh_compile_loss(model, "mse")[1]._user_loss == "mse"
+
+
+def test_losses_look_for_the_mask_where_it_is_copied_to():
+    masked = L.Masking()(keras.ops.ones((1, 2, 3)))
+    other = keras.ops.copy(masked)
+    _compat.copy_keras_mask(masked, other)
+    third = keras.ops.copy(other)  # a layer of Keras passes on what it finds
+    _compat.copy_keras_mask(other, third)
+    seen = []
+
+    class Masked(L.Layer):
+        def call(self, x, mask=None):
+            seen.append(mask)
+            return x
+
+    Masked()(third)
+    assert keras.ops.convert_to_numpy(seen[0]).shape == (1, 2)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras keeps logits on tensors of TensorFlow alone")
+def test_activations_leave_their_logits_where_losses_look():
+    logits = keras.ops.convert_to_tensor([[1.0, 2.0]])
+    for activation in (keras.activations.softmax, keras.activations.sigmoid):
+        output = activation(logits)
+        assert _compat.keras_logits(output) is logits
+        copied = keras.ops.copy(output)
+        assert _compat.keras_logits(copied) is None
+        _compat.set_keras_logits(copied, logits)
+        assert _compat.keras_logits(copied) is logits
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="names of TensorFlow")
+def test_the_memory_optimizer_is_off_within_its_context_alone():
+    import tensorflow as tf
+    from tensorflow.python.eager import context
+
+    def serialized():
+        return context.context().function_call_options.config_proto_serialized
+
+    def optimization():
+        config = tf.compat.v1.ConfigProto.FromString(serialized())
+        return config.graph_options.rewrite_options.memory_optimization
+
+    before = serialized()
+    with _compat.tensorflow_memory_optimizer_off():
+        assert optimization() == 1  # NO_MEM_OPT
+        assert float(tf.function(lambda x: x + 1)(tf.ones(()))) == 2
+    assert serialized() == before
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="names of TensorFlow")
+def test_the_gradient_of_an_identity_goes_through_what_it_is_given():
+    import tensorflow as tf
+
+    x = tf.constant(3.0)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = tf.square(_compat.tensorflow_identity(x, lambda gradient: [10 * gradient]))
+    assert float(y) == 9
+    assert float(tape.gradient(y, x)) == 60
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="names of JAX")
+def test_the_trace_of_a_tensor_has_not_moved():
+    import jax
+
+    levels, level_of = [], _compat.jax_trace
+
+    def step(x):
+        outside = level_of([x])
+        inside, _ = jax.lax.scan(lambda carry, _: (levels.append(level_of(carry)) or carry, None), x, None, length=2)
+        levels.extend([outside, level_of(inside), level_of(x + 1)])
+        return inside
+
+    jax.jit(step)(np.ones(2))
+    in_loop, outside, after, sum_ = levels[-4:]
+    assert outside is not None
+    assert in_loop is not outside
+    assert after is outside
+    assert sum_ is outside
+    assert level_of([np.ones(2), jax.numpy.ones(2)]) is None
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="names of PyTorch")
+def test_a_backward_pass_is_known_from_inside():
+    import torch
+
+    seen = []
+    x = torch.ones((), requires_grad=True)
+    y = x * 2
+    y.register_hook(lambda gradient: seen.append(_compat.torch_is_in_backward_pass()))
+    assert not _compat.torch_is_in_backward_pass()
+    y.backward()
+    assert seen == [True]

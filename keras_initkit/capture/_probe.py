@@ -15,7 +15,7 @@ from keras_initkit.capture._expectations import NO_GRAPH, OutputGradients, expec
 from keras_initkit.capture._layer_hooks import CaptureHooks
 from keras_initkit.capture._objective import loss_scale, random_projection, training_loss
 from keras_initkit.capture._random_state import random_state_kept
-from keras_initkit.capture._readings import Readings
+from keras_initkit.capture._report_builder import ReportBuilder
 from keras_initkit.capture.backends import is_signal, probe_backend
 from keras_initkit.inputs._labels import check_labels, prepared_labels
 from keras_initkit.inputs._specs import draw_inputs, input_specs, prepared
@@ -127,7 +127,7 @@ def probe(
         return scale * model.compute_loss(x=inputs, y=y, y_pred=y_pred, sample_weight=sample_weight, **options)
 
     with random_state_kept(), probe_backend().undisturbed(model), contextlib.ExitStack() as stack:
-        readings = Readings(model, layers, scale)
+        readings = ReportBuilder(model, layers, scale)
         readings.read_data(x)
         readings.read_weights()
         if y is not None:

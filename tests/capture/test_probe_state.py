@@ -8,7 +8,6 @@ import pytest
 from keras import layers, ops
 
 from keras_initkit.capture._probe import probe
-from keras_initkit.capture._random_state import random_state_kept
 
 BACKEND = keras.backend.backend()
 rng = np.random.default_rng(0)
@@ -143,22 +142,6 @@ def test_a_generator_of_seeds_that_nobody_has_needed_is_not_left_behind():
         return draws()
 
     assert first_draw(True) == first_draw(False)
-
-
-def test_keras_still_has_the_private_names():
-    from keras.src.backend.common import global_state
-    from keras.src.trainers.compile_utils import CompileLoss
-
-    keras.utils.set_random_seed(1)
-    keras.random.normal(())
-    assert isinstance(global_state.get_global_attribute("global_seed_generator"), keras.random.SeedGenerator)
-    with random_state_kept():
-        pass
-    model = build(optimizer="sgd", loss_weights=[2.0])
-    assert isinstance(model._compile_loss, CompileLoss)
-    assert model._compile_loss._user_loss == "sparse_categorical_crossentropy"
-    assert model._compile_loss._user_loss_weights == [2.0]
-    assert hasattr(model._compile_loss, "output_names")
 
 
 def test_an_unbuilt_model_gets_the_weights_of_its_first_call():

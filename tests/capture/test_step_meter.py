@@ -251,17 +251,6 @@ def test_a_layer_inside_a_loop_is_left_out_with_a_warning():
     assert Tap("output", "out") in report.moments
 
 
-def test_the_names_that_keras_hides_have_not_moved():
-    """`_with_keras_marks` carries over what Keras' losses and masks look for on a tensor."""
-    import tensorflow as tf
-
-    logits = tf.constant([[1.0, 2.0]])
-    for activation in (keras.activations.softmax, keras.activations.sigmoid):
-        assert activation(logits)._keras_logits is logits
-    masked = keras.layers.Masking()(tf.ones((1, 2, 3)))
-    assert masked._keras_mask.shape == (1, 2)
-
-
 def test_replicas_of_another_strategy_are_refused():
     import tensorflow as tf
 

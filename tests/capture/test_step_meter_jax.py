@@ -356,26 +356,5 @@ def test_a_measured_step_reads_again_what_has_changed():
     assert rows == {Tap("output", "a"): 36, Tap("weight", "a"): 12}
 
 
-def test_the_trace_of_a_tensor_has_not_moved():
-    """`level_of` reads a private attribute of JAX."""
-    from keras_initkit.capture.backends.jax._taps import level_of
-
-    levels = []
-
-    def step(x):
-        outside = level_of([x])
-        inside, _ = jax.lax.scan(lambda carry, _: (levels.append(level_of(carry)) or carry, None), x, None, length=2)
-        levels.extend([outside, level_of(inside), level_of(x + 1)])
-        return inside
-
-    jax.jit(step)(np.ones(2))
-    in_loop, outside, after, sum_ = levels[-4:]
-    assert outside is not None
-    assert in_loop is not outside
-    assert after is outside
-    assert sum_ is outside
-    assert level_of([np.ones(2), jax.numpy.ones(2)]) is None
-
-
 def test_a_process_alone_writes():
     assert writes_logs()

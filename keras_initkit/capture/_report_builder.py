@@ -18,7 +18,7 @@ from keras_initkit.structure._layer_kinds import output_limits
 from keras_initkit.structure._layer_paths import held_weights
 
 
-class Readings:
+class ReportBuilder:
     """Rows of a report that is being made.
 
     Args:
