@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_initkit.capture._objective import is_compiled_with_loss
+from keras_initkit._compat import is_compiled_with_loss
 from keras_initkit.capture._probe import probe
 from keras_initkit.inputs._specs import input_specs
 
