@@ -44,7 +44,8 @@ def register_statistic(
         function: Called as `function(rows)` for each layer. `rows` has a list of `TensorStats` for each kind of
             tensor that was measured, one for each call, output or weight. Returns a number, or `None` where the
             statistic does not apply.
-        kinds: String or strings among `KINDS`. What a training step has to measure for this statistic.
+        kinds: String or strings among `KINDS`. What a training step has to measure for this statistic. It can
+            measure all but inputs and their gradients, which only `probe` does.
         replace: Boolean. Whether a statistic of this name may be replaced.
 
     Raises:

@@ -14,6 +14,7 @@ Histogram = tuple[tuple[int, ...], tuple[float, ...]]  # counts and bin edges
 CHUNK = 2**18  # elements; 2 MiB in float64
 RANK_ROWS, RANK_UNITS = 4096, 2048
 BINS = 50
+_LARGEST = np.finfo("float64").max / 4  # what is larger counts in the last bin
 
 
 def iterate_chunks(values: np.ndarray) -> Iterator[np.ndarray]:
@@ -32,15 +33,16 @@ def make_histogram(values: np.ndarray, moments: Moments) -> Histogram | None:
         high = max((chunk.max() for chunk in finite if chunk.size), default=-np.inf)
     if not low <= high:
         return None
-    # The extremes may be too close to each other, or too far apart, for bins between them.
-    if high - low <= 1e-12 * max(abs(low), abs(high)) or not np.isfinite(high - low):
+    # The extremes may be too far apart or too close to each other for bins between them.
+    low, high = max(low, -_LARGEST), min(high, _LARGEST)
+    if high - low <= 1e-12 * max(abs(low), abs(high)):
         middle = low / 2 + high / 2
         half = max(high / 2 - low / 2, 0.5e-6 * abs(middle), 1e-30)
         low, high = middle - half, middle + half
     edges = np.linspace(low, high, BINS + 1)
     counts = np.zeros(BINS, int)
     for chunk in iterate_chunks(values.reshape(-1)):
-        counts += np.histogram(chunk[np.isfinite(chunk)], BINS, (low, high))[0]
+        counts += np.histogram(np.clip(chunk[np.isfinite(chunk)], low, high), BINS, (low, high))[0]
     return tuple(counts.tolist()), tuple(edges.tolist())
 
 

@@ -92,9 +92,12 @@ class Moments:
             return self if self.count else other
         count = self.count + other.count
         delta = other.mean - self.mean
+        mean = self.mean + delta * other.count / count
+        if not math.isfinite(delta):  # an infinity less an infinity is NaN, where one pass has an infinity
+            mean = self.mean * (self.count / count) + other.mean * (other.count / count)
         return Moments(
             count,
-            self.mean + delta * other.count / count,
+            mean,
             self.m2 + other.m2 + delta * delta * self.count * other.count / count,
             float(np.minimum(self.minimum, other.minimum)),  # NaN if either is, as in one pass
             float(np.maximum(self.maximum, other.maximum)),

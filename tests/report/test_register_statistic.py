@@ -1,0 +1,104 @@
+"""Statistics that users add: checked when they are registered, computed by reports, logged by the callback."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import read_events
+
+from keras_initkit.callbacks import LayerStatsCallback
+from keras_initkit.report import _scalars
+from keras_initkit.signal import KINDS, STATISTICS, Moments, SignalReport, Tap, TensorStats, register_statistic
+
+
+@pytest.fixture(autouse=True)
+def built_in_statistics_afterwards():
+    before = dict(STATISTICS)
+    yield
+    STATISTICS.clear()
+    STATISTICS.update(before)
+
+
+def value_range(rows):
+    """Largest minus smallest output of a layer that has some."""
+    moments = Moments.merged(row.moments for row in rows.get("output", ()))
+    return moments.maximum - moments.minimum if moments.count else None
+
+
+def test_reports_compute_it_for_the_layers_to_which_it_applies():
+    register_statistic("value_range", value_range, "output")
+    values = ([0.0, 3.0], [-1.0, 2.0])
+    rows = [TensorStats(Tap("output", "a", call), Moments.of(each)) for call, each in enumerate(values)]
+    report = SignalReport((*rows, TensorStats(Tap("weight", "b", None, "kernel"), Moments.of([1.0, 5.0]))))
+    assert report.statistic("value_range") == {"a": 4.0}
+    assert report.scalars(["value_range"]) == {"value_range/a": 4.0}
+    assert report.scalars()["value_range/a"] == 4.0
+
+
+def test_fit_logs_it_under_its_tag(tmp_path):
+    register_statistic("value_range", value_range, "output")
+    register_statistic("kernel_peak", lambda rows: _scalars._merge(rows, "weight").maximum, ("weight", "output"))
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a"), keras.layers.Dense(2, name="b")])
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    outputs = keras.ops.convert_to_numpy(model.get_layer("a")(x))
+    kernel = keras.ops.convert_to_numpy(model.get_layer("a").kernel)
+    callback = LayerStatsCallback(str(tmp_path), statistics=["value_range", "kernel_peak"], on_finding="ignore")
+    model.fit(x, np.zeros((8, 2), "float32"), batch_size=8, epochs=2, shuffle=False, verbose=0, callbacks=[callback])
+    assert {row.tap.kind for row in callback.reports[0].rows} == {"output", "weight"}
+    log = read_events(tmp_path / "train")
+    tags = {f"{name}/{layer}" for name in ("value_range", "kernel_peak") for layer in "ab"}
+    assert set(log.Tags()["scalars"]) == tags
+    assert [event.step for event in log.Scalars("value_range/a")] == [0, 1]
+    assert log.Scalars("value_range/a")[0].value == pytest.approx(np.ptp(outputs), rel=1e-5)
+    assert log.Scalars("kernel_peak/a")[0].value == pytest.approx(kernel.max(), rel=1e-6)
+
+
+def test_the_default_statistics_stay_what_they_were():
+    default = _scalars.check_statistics(None)
+    register_statistic("value_range", value_range)
+    assert _scalars.check_statistics(None) == default
+    assert "value_range" in _scalars.check_statistics(STATISTICS)
+
+
+def test_a_name_is_taken_once():
+    register_statistic("value_range", value_range)
+    register_statistic("value_range", value_range)  # a module that is imported again
+    other = lambda rows: 1.0  # noqa: E731
+    with pytest.raises(ValueError, match=r"name: got 'value_range', .*expected a new name\. Pass replace=True"):
+        register_statistic("value_range", other)
+    with pytest.raises(ValueError, match=r"'activation_mean', which is registered"):
+        register_statistic("activation_mean", value_range)
+    register_statistic("value_range", other, replace=True)
+    assert STATISTICS["value_range"].function is other
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("", value_range), r"name: got '', expected a string of letters"),
+        (("a/b", value_range), r"name: got 'a/b', expected"),
+        ((3, value_range), r"name: got 3, expected"),
+        (("new", "mean"), r"function: got 'mean', expected a function"),
+        (("new", value_range, "outputs"), r"kinds: got \('outputs',\), expected one or more of 'input'"),
+        (("new", value_range, ["output", "loss"]), r"kinds: got \('output', 'loss'\)"),
+        (("new", value_range, []), r"kinds: got \(\), expected"),
+    ],
+)
+def test_arguments_are_checked(arguments, message):
+    before = dict(STATISTICS)
+    with pytest.raises(ValueError, match=message):
+        register_statistic(*arguments)
+    assert before == STATISTICS
+
+
+def test_an_unknown_name_is_told_its_neighbors():
+    report = SignalReport(())
+    several = (lambda name: report.scalars([name]), lambda name: LayerStatsCallback(statistics=[name]))
+    for ask in (report.statistic, *several):
+        with pytest.raises(ValueError, match=r"got 'activation_varianc', .*Did you mean 'activation_variance'"):
+            ask("activation_varianc")
+
+
+def test_kinds_come_in_the_order_of_taps():
+    register_statistic("all", value_range, reversed(KINDS))
+    assert _scalars.needed_kinds(["all"]) == KINDS
