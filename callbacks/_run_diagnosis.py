@@ -11,7 +11,7 @@ import keras
 
 from keras_initkit.callbacks._schedule import logarithmic
 from keras_initkit.diagnosis import Finding
-from keras_initkit.diagnosis._diagnose import findings_of
+from keras_initkit.diagnosis._diagnose import diagnose_reports
 from keras_initkit.diagnosis._model_context import ModelContext
 from keras_initkit.report._report import SignalReport
 
@@ -63,7 +63,7 @@ class RunDiagnosis:
         try:
             if self._context is None or not self._context.kernels:  # it may not have been built then
                 self._context = ModelContext(model)
-            found = findings_of(reports[self._skipped :], self._context)
+            found = diagnose_reports(reports[self._skipped :], self._context)
         except Exception as error:
             self._broken = True
             warnings.warn(

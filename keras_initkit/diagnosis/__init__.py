@@ -1,7 +1,22 @@
-"""What is wrong with a model or its training, why, and what to change."""
+"""Find what is wrong with a model or its training, why, and what to change."""
 
 from keras_initkit.diagnosis._diagnose import diagnose
-from keras_initkit.diagnosis._finding import Finding
+from keras_initkit.diagnosis._evidence import Evidence, LayerReading
+from keras_initkit.diagnosis._finding import KINDS, Finding, FindingKind, Severity
+from keras_initkit.diagnosis._model_context import KernelContext, ModelContext
+from keras_initkit.diagnosis._registry import register_rule
 from keras_initkit.diagnosis._repair import repair
 
-__all__ = ["Finding", "diagnose", "repair"]
+__all__ = [
+    "KINDS",
+    "Evidence",
+    "Finding",
+    "FindingKind",
+    "KernelContext",
+    "LayerReading",
+    "ModelContext",
+    "Severity",
+    "diagnose",
+    "register_rule",
+    "repair",
+]

@@ -1,4 +1,4 @@
-"""Reports as rules read them: one reading a layer and report, in the order of flow."""
+"""What rules read: for each report one reading of each layer, in the order of flow."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ from keras_initkit.report._report import SignalReport
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.statistics._moments import Moments
 from keras_initkit.structure._layer_kinds import is_activation, is_normalization, passes_through
+from keras_initkit.theory._thresholds import (
+    EQUAL_TOLERANCE,
+    GROWN_FRACTION,
+    GROWN_STDDEV,
+    LASTING_REPORTS,
+    SMALLEST_NORMAL,
+)
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What one report says of one layer, all its calls and kernels together.
+class LayerReading:
+    """The measurements of one layer in one report, with all its calls and kernels.
 
     Args:
-        layer: its path.
-        layer_type: its class.
-        has_kernel: whether it multiplies what it reads by a matrix; a normalization has weights and no kernel.
-        rows: the report's rows of this layer, by kind of tap.
+        layer: String. Path of the layer.
+        layer_type: String. Name of its class.
+        has_kernel: Boolean. Whether it multiplies what it reads by a matrix; a normalization has weights and no kernel.
+        rows: Dictionary of lists of `TensorStats`. The report's rows of this layer, by kind of tensor.
     """
 
     layer: str
@@ -31,7 +38,7 @@ class Reading:
     rows: dict[str, list[TensorStats]] = field(default_factory=dict)
 
     def moments(self, kind: str) -> Moments | None:
-        """Of all tensors of a kind; of kernels alone where weights have shapes and there are some."""
+        """Merges the moments of all tensors of a kind; of weights, those of the kernels if there are any."""
         rows = self.rows.get(kind, [])
         if kind.startswith("weight"):
             rows = [row for row in rows if row.shape is None or len(row.shape) > 1] or rows
@@ -40,42 +47,40 @@ class Reading:
 
     @functools.cached_property
     def output(self) -> Moments | None:
-        """Of all its outputs."""
+        """Moments of all outputs of the layer."""
         return self.moments("output")
 
     @functools.cached_property
     def gradient(self) -> Moments | None:
-        """At the output; at the pre-activation where the loss reads the logits."""
+        """Moments of the gradient at the output, or at the pre-activation if the loss reads the logits."""
         return self.moments("output_gradient") or self.moments("pre_activation_gradient")
 
     @functools.cached_property
     def weight(self) -> Moments | None:
-        """Of its kernels, or of all that it trains where it has none."""
+        """Moments of the kernels, or of all weights if there are no kernels."""
         return self.moments("weight")
 
     @functools.cached_property
     def weight_gradient(self) -> Moments | None:
-        """Of the gradient of these."""
+        """Moments of the gradient of these weights."""
         return self.moments("weight_gradient")
 
     @functools.cached_property
     def update(self) -> Moments | None:
-        """Of what the step added to them."""
+        """Moments of what the step added to these weights."""
         return self.moments("weight_update")
 
-    def share(self, name: str) -> float | None:
-        """A share of units, such as `"dead_units"`: the least of the layer's calls."""
-        shares = [getattr(row, name) for row in self.rows.get("output", []) if getattr(row, name) is not None]
-        return min(shares, default=None)
+    def statistics(self, name: str) -> list[float]:
+        """Collects a field of `TensorStats`, such as `"dead_units"`, from each output that has it."""
+        return [value for row in self.rows.get("output", []) if (value := getattr(row, name)) is not None]
 
-    def mean_share(self, name: str) -> float | None:
-        """A share of elements, such as `"saturated"`: the mean over the layer's calls."""
-        shares = [getattr(row, name) for row in self.rows.get("output", []) if getattr(row, name) is not None]
-        return sum(shares) / len(shares) if shares else None
+    def unit_fraction(self, name: str) -> float | None:
+        """Returns a fraction of units, such as `"dead_units"`: the smallest of the layer's calls."""
+        return min(self.statistics(name), default=None)
 
     @property
     def update_ratio(self) -> float | None:
-        """Standard deviation of the update over that of the kernel, where both are finite and the kernel is not 0."""
+        """Standard deviation of the update over that of the kernel; `None` of constant or non-finite kernels."""
         weight, update = self.weight, self.update
         if not self.has_kernel or weight is None or update is None or weight.nonfinite or update.nonfinite:
             return None
@@ -83,47 +88,47 @@ class Reading:
 
     @property
     def rank(self) -> float | None:
-        """The effective rank of the output; of several calls the least."""
-        return self.share("effective_rank")
+        """Effective rank of the output, the smallest of several calls."""
+        return self.unit_fraction("effective_rank")
 
     @property
     def units(self) -> int | None:
-        """Size of the output's last axis, where its shape is known."""
+        """Size of the last axis of the output, if its shape is known."""
         shapes = [row.shape for row in self.rows.get("output", []) if row.shape]
         return shapes[0][-1] if shapes else None
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What rules read.
+    """What `diagnose` knows and every rule reads.
 
     Args:
-        reports: in the order of training.
-        structure: what the model says of its layers; `None` without it.
+        reports: Tuple of `SignalReport`, in the order of training.
+        model: `ModelContext` with the model's kernels and what is around them; `None` if the model is not known.
     """
 
     reports: tuple[SignalReport, ...]
-    structure: ModelContext | None = None
+    model: ModelContext | None = None
 
     @functools.cached_property
-    def readings(self) -> list[dict[str, Reading]]:
-        """For each report the layers' readings, by path, in the order of flow."""
-        paths = None if self.structure is None else {placed.path for placed in self.structure.kernels}
-        return [readings_of(report, paths) for report in self.reports]
+    def readings(self) -> list[dict[str, LayerReading]]:
+        """For each report the readings of its layers, by path, in the order of flow."""
+        paths = None if self.model is None else {placed.path for placed in self.model.kernels}
+        return [collect_readings(report, paths) for report in self.reports]
 
     @property
     def is_run(self) -> bool:
-        """Whether these are steps of a training run."""
+        """Whether the reports are steps of a training run."""
         return len(self.reports) > 1 or any(row.tap.kind == "weight_update" for row in self.reports[0].rows)
 
     @property
-    def first(self) -> dict[str, Reading]:
-        """The first report's readings."""
+    def first(self) -> dict[str, LayerReading]:
+        """Readings of the first report."""
         return self.readings[0]
 
     @property
-    def last(self) -> dict[str, Reading]:
-        """The last report's readings."""
+    def last(self) -> dict[str, LayerReading]:
+        """Readings of the last report."""
         return self.readings[-1]
 
     @property
@@ -133,34 +138,36 @@ class Evidence:
 
     @functools.cached_property
     def outputs(self) -> set[str]:
-        """Layers that end in the model's output; of a bare report the last one."""
-        return {list(self.last)[-1]} if self.structure is None else self.structure.outputs
+        """Paths of the layers that end in the model's output; the last layer if the model is not known."""
+        return {list(self.last)[-1]} if self.model is None else self.model.outputs
 
     @functools.cached_property
     def scale_free(self) -> set[str]:
-        """Layers whose scale is of no consequence: before a normalization, or in a residual branch.
+        """Paths of layers whose scale does not matter: before a normalization, or in a residual branch.
 
-        A bare report shows only normalizations, each of which is taken to read the layer before it.
+        Without the model only normalizations are seen, and each is assumed to read the layer before it.
         """
-        if self.structure is not None:
-            return self.structure.normalized | self.structure.in_branches
+        if self.model is not None:
+            return self.model.normalized | self.model.in_branches
         layers = list(self.last.values())
         return {a.layer for a, b in itertools.pairwise(layers) if is_normalization(b.layer_type)}
 
     @functools.cached_property
     def trainable(self) -> set[str]:
-        """Layers whose weights train, where the model is known."""
-        return set() if self.structure is None else self.structure.trainable
+        """Paths of layers whose weights train; empty if the model is not known."""
+        return set() if self.model is None else self.model.trainable
 
-    def grown(self, layer: str, reading: Reading) -> bool:
-        """Whether a kernel has left the neighbourhood of 0 where some start, so that steps can be measured by it."""
-        if self.structure is None:
-            return reading.weight is not None and reading.weight.stddev > 1e-3
-        return reading.weight is not None and reading.weight.stddev > 0.1 * self.structure.usual_stddev.get(layer, 0.0)
+    def grown(self, layer: str, reading: LayerReading) -> bool:
+        """Whether a kernel is not near 0, where some start, so that updates can be measured relative to it."""
+        if self.model is None:
+            return reading.weight is not None and reading.weight.stddev > GROWN_STDDEV
+        return reading.weight is not None and reading.weight.stddev > GROWN_FRACTION * self.model.usual_stddev.get(
+            layer, 0.0
+        )
 
     @functools.cached_property
     def update_ratios(self) -> dict[str, list[float]]:
-        """The updates relative to the weights of each kernel layer, a figure for each report."""
+        """Update ratios of each layer with a kernel, one for each report."""
         found: dict[str, list[float]] = {}
         for readings in self.readings:
             for layer, reading in readings.items():
@@ -169,45 +176,45 @@ class Evidence:
                     found.setdefault(layer, []).append(ratio)
         return found
 
-    def predicted(self, step: int, layer: str) -> float | None:
-        """The variance that theory expects of a layer's output."""
+    def predicted_variance(self, step: int, layer: str) -> float | None:
+        """Returns the variance that theory expects of a layer's output."""
         for report in self.reports:
             for row in report.rows:
                 if report.step == step and (row.tap.kind, row.tap.layer) == ("output", layer) and row.predicted:
                     return row.predicted.variance
         return None
 
-    def lasting(self, name: str, number: int = 3) -> dict[str, float]:
-        """The least share of units (see `Reading.share`) in the last reports: what lasts over several batches."""
+    def lasting(self, name: str) -> dict[str, float]:
+        """Returns each layer's smallest fraction of units in the last reports: what lasts over several batches."""
         found: dict[str, float] = {}
-        for readings in self.readings[-number:]:
+        for readings in self.readings[-LASTING_REPORTS:]:
             for layer, reading in readings.items():
-                share = reading.share(name)
-                if share is not None:
-                    found[layer] = min(share, found.get(layer, 1.0))
+                fraction = reading.unit_fraction(name)
+                if fraction is not None:
+                    found[layer] = min(fraction, found.get(layer, 1.0))
         return found
 
 
-def readings_of(report: SignalReport, with_kernel: set[str] | None = None) -> dict[str, Reading]:
-    """The layers' readings, in the report's order.
+def collect_readings(report: SignalReport, with_kernel: set[str] | None = None) -> dict[str, LayerReading]:
+    """Groups a report's rows by layer, in the report's order.
 
     Args:
-        report: the report.
-        with_kernel: paths of layers that have kernels; `None` where only the report can tell.
+        report: `SignalReport`.
+        with_kernel: Set of paths of layers that have kernels; `None` guesses them from the report.
     """
-    found: dict[str, Reading] = {}
+    found: dict[str, LayerReading] = {}
     matrices = {row.tap.layer for row in report.rows if row.tap.kind == "weight" and len(row.shape or "--") > 1}
     for row in report.rows:
         path, kind = row.tap.layer, row.layer_type
         if path not in found:
             guess = path in matrices and not (passes_through(kind) or is_activation(kind))
-            found[path] = Reading(path, kind, guess if with_kernel is None else path in with_kernel)
+            found[path] = LayerReading(path, kind, guess if with_kernel is None else path in with_kernel)
         found[path].rows.setdefault(row.tap.kind, []).append(row)
     return found
 
 
-def suffix(layers: Sequence[str], chosen: Iterable[str]) -> list[str]:
-    """The chosen layers at the end of `layers` without a gap."""
+def take_suffix(layers: Sequence[str], chosen: Iterable[str]) -> list[str]:
+    """Returns the chosen layers at the end of `layers`, up to the first gap."""
     chosen = set(chosen)
     found: list[str] = []
     for layer in reversed(layers):
@@ -215,3 +222,14 @@ def suffix(layers: Sequence[str], chosen: Iterable[str]) -> list[str]:
             break
         found.insert(0, layer)
     return found
+
+
+def is_constant(moments: Moments) -> bool:
+    """Whether all elements have one value, up to rounding."""
+    size = max(abs(moments.minimum), abs(moments.maximum))
+    return moments.maximum - moments.minimum <= EQUAL_TOLERANCE * size
+
+
+def is_zero(moments: Moments) -> bool:
+    """Whether all elements are 0, or so small that some processors take them for 0."""
+    return not moments.nonfinite and max(abs(moments.minimum), abs(moments.maximum)) < SMALLEST_NORMAL

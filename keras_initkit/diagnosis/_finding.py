@@ -1,14 +1,15 @@
-"""A finding: what is wrong, where and since when, the figures, and what to do."""
+"""A finding: what is wrong, where and since when, the evidence, and what to do."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
-SEVERITIES = ("error", "warning", "info")
+Severity = Literal["error", "warning", "info"]
 # Root causes first: of two findings of one severity the one further up is the one to fix.
-KINDS = (
+FindingKind = Literal[
     "unscaled_input",
     "constant_output",
     "symmetric_units",
@@ -25,7 +26,9 @@ KINDS = (
     "update_too_small",
     "rank_collapse",
     "nonfinite",
-)
+]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+KINDS: list[str] = [*get_args(FindingKind)]  # `register_rule` adds the users' kinds
 
 
 @dataclass(frozen=True)
@@ -33,31 +36,41 @@ class Finding:
     """One thing that is wrong with a model or its training.
 
     Args:
-        kind: one of `KINDS`.
-        layer: path of the layer where it begins.
-        step: number of training steps done before it was seen.
-        severity: `"error"`: the model cannot train well as it is; `"warning"`: it may, and this costs something;
+        kind: String. One of `KINDS`.
+        layer: String. Path of the layer where it begins.
+        step: Integer. Number of training steps that were done before it was seen.
+        severity: `"error"`: the model cannot train well as it is; `"warning"`: it may, but this costs something;
             `"info"`: good to know, nothing needs to be done.
-        evidence: the figures that led to it, by name; `"healthy"` says what a sound layer shows instead.
-        remedy: what to change, with code to paste.
-        confidence: 0 to 1. Of a fact (NaN, a gradient of exactly 0) 1; of a test 1 - p; of a figure beyond a
-            threshold 0.5 at the threshold and 1 - 0.5 * 10^-d when it lies d powers of ten beyond.
-        consequence_of: kind of the finding that this one follows from, and will go away with; empty for a cause.
+        evidence: Mapping of the numbers that led to it, by name; `"healthy"` says what a healthy layer shows instead.
+        remedy: String. What to change, with code to paste.
+        confidence: Float from 0 to 1. It is 1 for a fact (NaN, a gradient of exactly 0), 1 - p for a statistical test,
+            and for a number beyond a threshold 0.5 at the threshold and $1 - 0.5 \\cdot 10^{-d}$ at $d$ powers of ten
+            beyond it.
+        consequence_of: String. Kind of the finding that causes this one, which goes away with it; empty for a root
+            cause.
+        message: String. What is wrong, in a sentence. Left out, the evidence is printed in its place.
 
-    >>> print(Finding("dead_units", "hidden", 0, "error", {"dead": 1.0, "healthy": "at most half"}, "Draw it anew."))
+    Raises:
+        ValueError: If `kind` or `severity` is unknown.
+
+    Example:
+
+    >>> evidence = {"dead": 1.0, "healthy": "at most half"}
+    >>> print(Finding("dead_units", "hidden", 0, "error", evidence, "Re-initialize it.", message="All units are dead."))
     error: dead_units in hidden at step 0 (confidence 1.00)
-      dead 1; healthy: at most half
-      Draw it anew.
+      All units are dead.
+      Re-initialize it.
     """
 
-    kind: str
+    kind: FindingKind | str
     layer: str
     step: int
-    severity: str
+    severity: Severity
     evidence: Mapping[str, float | str] = field(hash=False)
     remedy: str
     confidence: float = 1.0
-    consequence_of: str = ""
+    consequence_of: FindingKind | str = ""
+    message: str = ""
 
     def __post_init__(self):
         for name, value, expected in (("kind", self.kind, KINDS), ("severity", self.severity, SEVERITIES)):
@@ -65,26 +78,28 @@ class Finding:
                 raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, expected))}.")
 
     def __str__(self) -> str:
-        because = f", follows from {self.consequence_of}" if self.consequence_of else ""
+        because = f", caused by {self.consequence_of}" if self.consequence_of else ""
+        title = f"{self.severity}: {self.kind} in {self.layer} at step {self.step}"
+        text = f"{self.message or self._list_evidence()}\n{self.remedy}".replace("\n", "\n  ")
+        return f"{title} (confidence {self.confidence:.2f}{because})\n  {text}"
+
+    def _list_evidence(self) -> str:
         figures = [f"{name.replace('_', ' ')} {_short(v)}" for name, v in self.evidence.items() if name != "healthy"]
-        healthy = f"; healthy: {self.evidence['healthy']}" if "healthy" in self.evidence else ""
-        remedy = self.remedy.replace("\n", "\n  ")
-        return (
-            f"{self.severity}: {self.kind} in {self.layer} at step {self.step} "
-            f"(confidence {self.confidence:.2f}{because})\n  {', '.join(figures)}{healthy}\n  {remedy}"
-        )
+        return ", ".join(figures) + (f"; healthy: {self.evidence['healthy']}" if "healthy" in self.evidence else "")
 
 
 def _short(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.3g}"
 
 
-def beyond(figure: float, threshold: float) -> float:
-    """Confidence in a figure that lies beyond a threshold, on either side of it: see `Finding`.
+def confidence_beyond(value: float, threshold: float) -> float:
+    """Returns the confidence in a number that lies beyond a threshold, on either side of it: see `Finding`.
 
-    >>> beyond(1e-8, 1e-6), beyond(50.0, 5.0)
+    Example:
+
+    >>> confidence_beyond(1e-8, 1e-6), confidence_beyond(50.0, 5.0)
     (0.995, 0.95)
     """
-    if figure == threshold or figure <= 0 or not math.isfinite(figure):
-        return 0.5 if figure == threshold else 1.0
-    return 1 - 0.5 * 10 ** -abs(math.log10(figure / threshold))
+    if value <= 0 or not math.isfinite(value):
+        return 1.0
+    return 1 - 0.5 * 10 ** -abs(math.log10(value / threshold))

@@ -1,4 +1,4 @@
-"""What rules ask of a model's structure: what each kernel feeds, and whether its scale matters there."""
+"""What rules know of a model: what follows each kernel, and whether its scale matters there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._arrays import to_numpy
 from keras_initkit.structure._calls import Call, calls
 from keras_initkit.structure._following import Following, following_activations
 from keras_initkit.structure._kernels import Kernel, as_tuple, kernels_by_layer
@@ -21,14 +22,14 @@ from keras_initkit.structure._sublayers import walk_layers
 
 @dataclass(frozen=True, eq=False)
 class KernelContext:
-    """A kernel at its place in a model.
+    """A kernel and what is around it in its model.
 
     Args:
-        path: path of the layer that holds it (of an LSTM's cell, the LSTM's).
-        kernel: the kernel.
-        following: the activation after it.
-        normalized: whether what it puts out is normalized before anything else reads it.
-        in_branch: whether it is part of a residual branch, or of a layer that is one (attention).
+        path: String. Path of the layer that holds it (for an LSTM's cell, the path of the LSTM).
+        kernel: `Kernel`.
+        following: `Following`, the activation after it.
+        normalized: Boolean. Whether its output is normalized before anything else reads it.
+        in_branch: Boolean. Whether it is part of a residual branch, or of a layer that is one (attention).
     """
 
     path: str
@@ -44,7 +45,7 @@ class KernelContext:
 
     @property
     def initializer(self) -> Any:
-        """What it was drawn by, where the layer says so: `kernel_initializer` and its like, by the variable's name."""
+        """The layer's `kernel_initializer` or its like, by the variable's name; `None` if it has none."""
         name = self.kernel.variable.name
         names = (name, name.removesuffix("_kernel"), "depthwise")  # a depthwise kernel is called just "kernel"
         found = (getattr(self.kernel.layer, f"{each}_initializer", None) for each in names)
@@ -52,28 +53,29 @@ class KernelContext:
 
     @property
     def values(self) -> np.ndarray:
-        """In float64, in the kernel's own shape (each axis one role)."""
-        values = np.asarray(keras.ops.convert_to_numpy(self.kernel.variable.value), "float64")
+        """Float64 array of the weights, in the kernel's own shape (each axis one role)."""
+        values = to_numpy(self.kernel.variable.value).astype("float64")
         return values.reshape(self.kernel.shape)
 
     @property
     def columns(self) -> np.ndarray:
-        """The weights of each unit, shape (inputs and field, units)."""
+        """Float64 array of the weights of each unit, of shape `(inputs and field, units)`."""
         axes = as_tuple(self.kernel.out_axes)
         moved = np.moveaxis(self.values, axes, range(-len(axes), 0))
         return moved.reshape(-1, self.units)
 
     @property
     def units(self) -> int:
-        """How many it feeds."""
+        """Number of units that the kernel feeds."""
         return math.prod(self.kernel.shape[axis] for axis in as_tuple(self.kernel.out_axes))
 
 
 class ModelContext:
-    """The kernels of a built model, each with its circumstances.
+    """What is known of a built model: its kernels, and which layers begin, end, branch or normalize.
 
     Args:
-        model: the model. One without a graph has no known branches or normalizations: `graph` is empty.
+        model: Keras model. A subclassed one has no graph: `graph` is empty, and its residual branches and
+            normalizations are not known.
     """
 
     def __init__(self, model: keras.Model):
@@ -130,14 +132,14 @@ class ModelContext:
 
     @functools.cached_property
     def usual_stddev(self) -> dict[str, float]:
-        """What a kernel of each layer would have by LeCun's scheme; the least of several."""
+        """Standard deviation of each layer's kernel under LeCun's initializer; the smallest of several kernels."""
         found: dict[str, float] = {}
         for placed in self.kernels:
             usual = max(placed.kernel.fans.fan_in, 1.0) ** -0.5
             found[placed.path] = min(usual, found.get(placed.path, usual))
         return found
 
-    def bends(self, path: str) -> bool:
+    def is_nonlinear(self, path: str) -> bool:
         """Whether a layer applies an activation."""
         return is_nonlinear(self._layers[path])
 

@@ -1,4 +1,4 @@
-"""repair(): the remedies that are initialization, applied."""
+"""repair(): re-initializes the layers whose initialization is at fault."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._arrays import to_numpy
 from keras_initkit.capture._probe import probe
 from keras_initkit.diagnosis._diagnose import diagnose
+from keras_initkit.diagnosis._evidence import is_constant
 from keras_initkit.diagnosis._finding import Finding
 from keras_initkit.report._report import SignalReport
 from keras_initkit.schemes import initialize
+from keras_initkit.statistics._moments import Moments
 from keras_initkit.structure import weighted_layers
 from keras_initkit.structure._calls import calls
 from keras_initkit.structure._following import following_activations
 from keras_initkit.structure._kernels import kernels_by_layer
 from keras_initkit.structure._weights import own_weights
+from keras_initkit.theory._thresholds import SMALLEST_NORMAL
 
-# What a layer's own weights are to blame for. The rest asks for other data, another architecture or another rate.
-MENDED = (
+# Faults of a layer's own weights. The rest asks for other data, another architecture or another rate.
+REPAIRABLE = (
     "symmetric_units",
     "wrong_fans",
     "initializer_mismatch",
@@ -35,7 +39,7 @@ MENDED = (
     "rank_collapse",
     "nonfinite",
 )
-_BY_BIAS = ("dead_units", "saturated_units")  # what a bias can cause as well as a kernel
+_BY_BIAS = ("dead_units", "saturated_units")  # a bias can cause these as well as a kernel
 # Facts about a layer's own weights, whatever else explains what the layer does with its signal.
 _OWN = ("symmetric_units", "wrong_fans", "initializer_mismatch")
 
@@ -49,18 +53,18 @@ def repair(
     loss: Any = None,
     data: Any = None,
 ) -> SignalReport:
-    """Draws anew, in place, the layers whose initialization is at fault; sound layers keep their weights.
+    """Re-initializes the faulty layers in place; healthy layers keep their weights.
 
-    A layer that a finding names as a cause gets its kernels by `initialize(model, "auto", layers=...)`, its biases by
-    its own initializers, or zero where units are dead or saturated; a normalisation gets a scale of one and an
-    offset of zero. Where the finding names a layer without weights, those before it are meant. Then the model is
-    diagnosed again, since one fault can hide another; a layer that is still named is scaled on the data, by `"lsuv"`.
-    Of findings that are mere information, wrong fans alone are mended. A head of zeros is drawn anew only behind
-    layers of zeros.
+    A layer that a finding names as a root cause gets its kernels by `initialize(model, "auto", layers=...)` and its
+    biases by its own initializers, or zeros if its units are dead or saturated; a normalization gets a scale of one and
+    an offset of zero. If the finding names a layer without weights, the layers before it are re-initialized. Then the
+    model is diagnosed again, since one fault can hide another; a layer that is named again is scaled on the data, by
+    `"lsuv"`. Among findings that are mere information, only wrong fans are repaired. A head of zeros is re-initialized
+    only behind layers of zeros.
 
-    The architecture, the optimizer and the data stay as they are: findings that ask for one of these
-    (`unscaled_input`, `update_too_large`, ...) are listed in the report's notes with their remedies. What the layers
-    that are drawn anew had learned is lost.
+    The architecture, the optimizer and the data stay unchanged: findings that ask for one of these
+    (`unscaled_input`, `update_too_large`, ...) are listed in the report's notes with their remedies. Whatever the
+    re-initialized layers had learned is lost.
 
     Args:
         model: A built Keras model.
@@ -71,11 +75,13 @@ def repair(
         data: Deprecated. Inputs, or the pair of inputs and labels; write `x` and `y` instead.
 
     Returns:
-        The probe of the model afterwards; its notes begin with what was done.
+        `SignalReport`: the probe of the model afterwards; its notes begin with what was done.
 
     Raises:
         ValueError: If `model` is not a model, `findings` are not findings, a finding names a layer that the model
             does not have, or the data does not fit.
+
+    Example:
 
     >>> from keras import layers
     >>> keras.utils.set_random_seed(0)
@@ -83,11 +89,13 @@ def repair(
     ...     layers.Dense(2, name="b")])
     >>> report = repair(model, diagnose(model))
     >>> print(report.notes[0])
-    repair: a/kernel drawn anew for symmetric_units: own relu (standard deviation 0 -> 0.202)
+    repair: a/kernel re-initialized for symmetric_units: own relu (standard deviation 0 -> 0.202)
     >>> diagnose(report, model=model)
     []
 
-    Source: He et al. 2015; Mishkin and Matas 2016 (lsuv).
+    References:
+        - He, Zhang, Ren and Sun, 2015, Delving deep into rectifiers, https://arxiv.org/abs/1502.01852
+        - Mishkin and Matas, 2016, All you need is a good init, https://arxiv.org/abs/1511.06422
     """
     if not isinstance(model, keras.Model):
         raise ValueError(
@@ -103,16 +111,16 @@ def repair(
     drawn: set[str] = set()
     scaled: set[str] = set()
     current = findings
-    while True:  # what one fault had hidden shows when that is mended; each layer is drawn once and scaled once
-        wanted = _wanted(model, current)
+    while True:  # a fault that another had hidden shows now; each layer is re-initialized once and scaled once
+        wanted = _find_layers(model, current)
         # Whatever else is wrong with a layer, its bias may be to blame where units are dead or saturated.
-        flat = {path for each in current if each.kind in _BY_BIAS for path in _weighted(model, each)}
+        flat = {path for each in current if each.kind in _BY_BIAS for path in _find_weighted(model, each)}
         fresh = {path: kind for path, kind in wanted.items() if path not in drawn}
         again = {path: kind for path, kind in wanted.items() if path in drawn - scaled}
         if fresh:
-            notes += _draw(model, known, fresh, "auto", None, flat)
+            notes += _initialize(model, known, fresh, "auto", None, flat)
         elif again and x is not None:
-            notes += _draw(model, known, again, "lsuv", x, flat)
+            notes += _initialize(model, known, again, "lsuv", x, flat)
             scaled |= set(again)
         else:
             break
@@ -121,7 +129,7 @@ def repair(
     if not notes:
         notes.append("repair: nothing was changed; no finding is one of initialization.")
     for finding in findings:
-        if finding.kind not in MENDED and not finding.consequence_of:
+        if finding.kind not in REPAIRABLE and not finding.consequence_of:
             notes.append(f"repair: {finding.kind} in {finding.layer} is left to you. {finding.remedy}")
     report = probe(model, x, y, loss=loss)
     return replace(report, notes=(*notes, *report.notes))
@@ -142,54 +150,54 @@ def _split_data(model: keras.Model, x: Any, y: Any, data: Any) -> tuple[Any, Any
     return pair if is_pair else (pair, y)
 
 
-def _wanted(model: keras.Model, findings: Sequence[Finding]) -> dict[str, str]:
-    """The layers whose weights are to be drawn anew, each with the kind of finding that asks for it."""
+def _find_layers(model: keras.Model, findings: Sequence[Finding]) -> dict[str, str]:
+    """The layers to re-initialize, each with the kind of finding that asks for it."""
     wanted: dict[str, str] = {}
     for finding in findings:
         if finding.kind == "nonfinite":
-            for path in _spoiled(model):
+            for path in _find_nonfinite(model):
                 wanted.setdefault(path, finding.kind)
-        elif finding.kind in (MENDED if not finding.consequence_of else _OWN) and _asks(finding):
-            for path in _weighted(model, finding):
+        elif finding.kind in (REPAIRABLE if not finding.consequence_of else _OWN) and _asks_for_repair(finding):
+            for path in _find_weighted(model, finding):
                 wanted.setdefault(path, finding.kind)
             if finding.kind == "symmetric_units":
-                for path in _equal(model, finding.layer):
+                for path in _find_constant(model, finding.layer):
                     wanted.setdefault(path, finding.kind)
     return wanted
 
 
-def _asks(finding: Finding) -> bool:
-    """Information asks for nothing, but that fans are wrong is a fact at any factor."""
+def _asks_for_repair(finding: Finding) -> bool:
+    """Information asks for nothing, but wrong fans are a fact at any factor."""
     return finding.severity != "info" or finding.kind == "wrong_fans"
 
 
-def _equal(model: keras.Model, beside: str) -> list[str]:
-    """Layers with a kernel of one value, as the layer of path `beside` has one.
+def _find_constant(model: keras.Model, beside: str) -> list[str]:
+    """Layers with a constant kernel, like the layer at path `beside`.
 
-    Zeros may be meant, at the end of a residual branch or in a head, but not in a head behind layers of zeros.
+    Zeros may be intended at the end of a residual branch or in a head, but not in a head behind layers of zeros.
     """
     constants: dict[str, float] = {}
     for path, held in kernels_by_layer(model).items():
-        for values in (keras.ops.convert_to_numpy(kernel.variable) for kernel in held):
-            if values.size > 1 and (values == values.flat[0]).all():
-                constants[path] = max(constants.get(path, 0.0), abs(float(values.flat[0])))
+        for values in (to_numpy(kernel.variable) for kernel in held):
+            if values.size > 1 and is_constant(Moments.from_array(values)):
+                constants[path] = max(constants.get(path, 0.0), float(np.abs(values).max()))
     following = following_activations(model)
-    zeros = constants.get(beside) == 0
+    zeros = constants.get(beside, 1.0) < SMALLEST_NORMAL
     heads = {path for path in constants if path in following and following[path].where == "output"}
-    return [path for path, constant in constants.items() if constant or (zeros and path in heads)]
+    return [path for path, constant in constants.items() if constant >= SMALLEST_NORMAL or (zeros and path in heads)]
 
 
-def _spoiled(model: keras.Model) -> list[str]:
-    """Layers that hold a weight that is not finite."""
+def _find_nonfinite(model: keras.Model) -> list[str]:
+    """Layers with a weight that is not finite."""
     return [
         path
         for path, layer in weighted_layers(model).items()
-        if not all(np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in own_weights(layer))
+        if not all(np.isfinite(to_numpy(weight)).all() for weight in own_weights(layer))
     ]
 
 
-def _weighted(model: keras.Model, finding: Finding) -> list[str]:
-    """The finding's layer, or, of one without weights, those before it back to the nearest kernels."""
+def _find_weighted(model: keras.Model, finding: Finding) -> list[str]:
+    """The finding's layer, or, if it has no weights, those before it back to the nearest kernels."""
     known = weighted_layers(model)
     if finding.layer in known:
         return [finding.layer]
@@ -214,7 +222,7 @@ def _weighted(model: keras.Model, finding: Finding) -> list[str]:
     return list(found)
 
 
-def _draw(
+def _initialize(
     model: keras.Model,
     known: dict[str, keras.layers.Layer],
     wanted: dict[str, str],
@@ -222,15 +230,15 @@ def _draw(
     x: Any,
     flat: set[str],
 ) -> list[str]:
-    """Sets the layers, the biases of those in `flat` to zero; returns what a reader has to know."""
+    """Re-initializes the layers, sets the biases of those in `flat` to zero, and returns notes on what was done."""
     notes = []
     with_kernel = [path for path in wanted if path in kernels_by_layer(model)]
     if with_kernel:
         report = initialize(model, scheme, x, layers=lambda layer: any(layer is known[path] for path in with_kernel))
-        verb = "drawn anew" if scheme == "auto" else "scaled on the data"
+        verb = "re-initialized" if scheme == "auto" else "scaled on the data"
         for change in report.kernels:
             if change.layer in with_kernel:
-                done = f"left as it is ({change.skipped})" if change.skipped else f"{verb} for {wanted[change.layer]}"
+                done = f"unchanged ({change.skipped})" if change.skipped else f"{verb} for {wanted[change.layer]}"
                 about = f": {change.note}" if change.note else ""
                 sizes = f"standard deviation {change.stddev_before:.3g} -> {change.stddev_after:.3g}"
                 notes.append(f"repair: {change.layer}/{change.name} {done}{about} ({sizes})")
@@ -251,7 +259,7 @@ def _draw(
 
 
 def _plain_bias(holder: Any) -> np.ndarray:
-    """Zeros, but for the forget gate of an LSTM that has one: input, forget, cell, output."""
+    """Zeros, except for the forget gate of an LSTM with `unit_forget_bias`: input, forget, cell, output."""
     values = np.zeros(tuple(holder.bias.shape))
     if getattr(holder, "unit_forget_bias", False):
         units = values.shape[-1] // 4

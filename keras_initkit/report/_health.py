@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from keras_initkit.report._layer_rows import LayerRow
-
-HEALTHY_FACTOR = 10.0
+from keras_initkit.theory._thresholds import HEALTHY_FACTOR
 
 Band = tuple[float, float]
 Mark = Literal["", "outside", "alarm"]

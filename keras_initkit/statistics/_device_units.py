@@ -12,7 +12,7 @@ import numpy as np
 from keras_initkit.statistics._ops import as_float, concatenate, norm, replicated, take_rows, widest_float
 from keras_initkit.statistics._sampling import spread_rows
 from keras_initkit.statistics._tap import Tap
-from keras_initkit.statistics._unit_activity import SATURATED_FRACTION, SATURATION_DEPTH
+from keras_initkit.theory._thresholds import SATURATED_FRACTION, SATURATION_DEPTH
 
 Limits = tuple[float, float]
 TOGETHER = 2**23  # elements that are kept until they are checked: 32 MiB

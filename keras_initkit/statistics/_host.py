@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from keras_initkit.statistics._moments import Moments
-from keras_initkit.statistics._unit_activity import SATURATED_FRACTION, SATURATION_DEPTH
+from keras_initkit.theory._thresholds import SATURATED_FRACTION, SATURATION_DEPTH
 
 Histogram = tuple[tuple[int, ...], tuple[float, ...]]  # counts and bin edges
 

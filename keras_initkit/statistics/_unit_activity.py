@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-SATURATION_DEPTH, SATURATED_FRACTION = 0.99, 0.95  # see `saturated_units`
+from keras_initkit.theory._thresholds import SATURATED_FRACTION, SATURATION_DEPTH
 
 
 def dead_units(outputs: np.ndarray) -> np.ndarray:

@@ -112,7 +112,7 @@ def test_a_rule_that_fails_costs_a_warning(monkeypatch):
     def fail(reports, structure):
         raise ZeroDivisionError("in a rule")
 
-    monkeypatch.setattr(_run_diagnosis, "findings_of", fail)
+    monkeypatch.setattr(_run_diagnosis, "diagnose_reports", fail)
     callback = LayerStatsCallback(None, "batch", on_finding="stop")
     (message,) = fit(callback, "zeros")
     assert "the diagnosis failed (ZeroDivisionError: in a rule); training and measuring go on" in message

@@ -8,7 +8,7 @@ from scipy import stats
 
 from keras_initkit import diagnose, probe
 from keras_initkit.diagnosis._model_context import ModelContext
-from keras_initkit.diagnosis._rules_kernels import _surprise
+from keras_initkit.diagnosis.rules._kernel_scale import _p_value
 from keras_initkit.signal import SignalReport
 
 X = np.random.default_rng(0).standard_normal((64, 16)).astype("float32")
@@ -84,10 +84,10 @@ def test_the_test_of_a_variance_has_the_power_and_the_level_that_it_says():
     rng = np.random.default_rng(0)
     n, sigma = 40, 0.7
     ratios = np.square(rng.normal(0, sigma, (4000, n))).mean(axis=1) / sigma**2
-    p = [_surprise(ratio, n) for ratio in ratios]
+    p = [_p_value(ratio, n) for ratio in ratios]
     assert stats.kstest(p, "uniform").pvalue > 1e-3
     # An F-test against a variance that is known has infinitely many degrees of freedom below.
-    assert _surprise(1.5, n) == pytest.approx(2 * stats.f.sf(1.5, n, 1e9), rel=1e-5)
+    assert _p_value(1.5, n) == pytest.approx(2 * stats.f.sf(1.5, n, 1e9), rel=1e-5)
 
 
 def test_wrong_fans_of_a_depthwise_convolution():
@@ -226,8 +226,8 @@ def test_circumstances():
     assert found.in_branches == {"first", "second"}
     assert {placed.path for placed in found.kernels if placed.is_output} == {"head"}
     assert [call.path for call in found.heads] == ["head"]
-    assert found.bends("first")
-    assert not found.bends("second")
+    assert found.is_nonlinear("first")
+    assert not found.is_nonlinear("second")
     kernel = next(placed for placed in found.kernels if placed.path == "first")
     assert kernel.columns.shape == (36, 4)
     np.testing.assert_array_equal(kernel.columns, kernel.values.reshape(36, 4))

@@ -52,7 +52,7 @@ def test_a_dead_layer_is_drawn_anew_and_the_others_are_not_touched():
     # He's variance; five standard errors of a variance of n truncated normals (kurtosis 2.6 after rescaling).
     kernel = keras.ops.convert_to_numpy(model.get_layer("b").kernel)
     assert np.mean(kernel**2) == pytest.approx(2 / UNITS, rel=5 * np.sqrt(2 / kernel.size))
-    assert report.notes[0].startswith("repair: b/kernel drawn anew for dead_units: own relu")
+    assert report.notes[0].startswith("repair: b/kernel re-initialized for dead_units: own relu")
     assert "repair: b/bias set to zero: units are dead or saturated" in report.notes
     assert diagnose(report, model=model) == []
 
@@ -156,7 +156,7 @@ def test_a_layer_that_is_still_named_is_scaled_on_the_data_once(monkeypatch):
     report = repair(model, always, x)
     own = [note for note in report.notes if note.startswith("repair")]
     assert [note.split(" for ")[0] for note in own] == [
-        "repair: b/kernel drawn anew",
+        "repair: b/kernel re-initialized",
         "repair: b/kernel scaled on the data",
     ]
     (pre_activation,) = [row for row in report.rows if row.tap[:2] == ("pre_activation", "b")]

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_initkit.diagnosis import Finding, _rules_rank, diagnose
-from keras_initkit.diagnosis._diagnose import CAUSES, findings_of
-from keras_initkit.diagnosis._finding import KINDS, beyond
+from keras_initkit.diagnosis import KINDS, Finding, diagnose
+from keras_initkit.diagnosis._diagnose import diagnose_reports
+from keras_initkit.diagnosis._finding import confidence_beyond
+from keras_initkit.diagnosis._registry import RULES
+from keras_initkit.diagnosis.rules._signal_rank import _least_rank
 from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
 from keras_initkit.statistics._host import effective_rank
 
@@ -56,7 +58,7 @@ class Run:
 
 
 def found(*reports):
-    return {(finding.kind, finding.layer): finding for finding in findings_of(reports)}
+    return {(finding.kind, finding.layer): finding for finding in diagnose_reports(reports)}
 
 
 HEAD = layer("head")
@@ -97,7 +99,7 @@ def test_saturated_units_of_hidden_layers():
     assert ("saturated_units", "a") not in found(report(layer("a", saturated_units=0.5), HEAD))
     result = found(report(layer("a", saturated_units=0.6), HEAD))["saturated_units", "a"]
     assert result.severity == "warning"
-    assert result.confidence == pytest.approx(beyond(0.6, 0.5))
+    assert result.confidence == pytest.approx(confidence_beyond(0.6, 0.5))
     assert found(report(layer("a", saturated_units=0.96), HEAD))["saturated_units", "a"].severity == "error"
     assert not found(report(layer("a"), layer("head", saturated_units=1.0)))
 
@@ -140,7 +142,7 @@ def test_a_signal_that_a_later_layer_still_has_went_around():
     assert not found(report(layer("a", read=1.0), small, layer("c"), HEAD))
 
 
-def test_vanishing_names_the_layer_of_the_one_large_step_or_the_first_beyond():
+def test_vanishing_names_the_layer_of_the_one_large_step_or_the_first_confidence_beyond():
     step = report(layer("a", read=1.0), layer("b", output=0.5), layer("c", output=1e-3), layer("d", output=9e-4), HEAD)
     assert ("vanishing_activation", "c") in found(step)
     depth = [layer(f"l{i}", read=1.0 if i == 0 else None, output=0.6**i) for i in range(12)]
@@ -208,13 +210,13 @@ def test_what_is_no_more_than_the_effective_rank():
     rng = np.random.default_rng(0)
     one = rng.standard_normal((40, 1)) @ rng.standard_normal((1, 30))
     full = rng.standard_normal((40, 30))
-    assert _rules_rank._least_rank(np.zeros((4, 4))) == 0
-    assert _rules_rank._least_rank(np.eye(7) * 1e200) == pytest.approx(7)  # equal singular values: every entropy agrees
+    assert _least_rank(np.zeros((4, 4))) == 0
+    assert _least_rank(np.eye(7) * 1e200) == pytest.approx(7)  # equal singular values: every entropy agrees
     for noise in np.geomspace(1e-6, 10, 15):
         for matrix in (one + noise * full, (one + noise * full).T):
             singular = np.linalg.svd(matrix, compute_uv=False)
             bound = (singular**2).sum() ** 2 / (singular**4).sum()
-            assert _rules_rank._least_rank(matrix) == pytest.approx(bound, rel=1e-4)
+            assert _least_rank(matrix) == pytest.approx(bound, rel=1e-4)
             assert bound <= effective_rank(matrix) * (1 + 1e-6)
 
 
@@ -300,7 +302,7 @@ def test_nonfinite_names_the_first_step_and_the_first_layer_in_the_order_of_flow
 def test_a_long_run_is_read_at_its_ends_and_where_it_broke():
     reports = [report(layer("a"), HEAD, step=i) for i in range(40)]
     reports += [report(nan_in(layer("a"), "weight"), HEAD, step=40 + i) for i in range(60)]
-    assert findings_of(reports)[0].step == 40
+    assert diagnose_reports(reports)[0].step == 40
 
 
 # Findings
@@ -325,20 +327,21 @@ def test_a_cause_is_as_grave_as_what_follows_from_it():
 def test_no_kind_is_its_own_cause_by_way_of_others():
     def roots(kind, way=()):
         assert kind not in way, (*way, kind)
-        for cause in CAUSES.get(kind, ()):
+        for cause in RULES[kind].causes:
             roots(cause, (*way, kind))
 
     for kind in KINDS:
         roots(kind)
-    assert set(CAUSES) | {cause for causes in CAUSES.values() for cause in causes} <= set(KINDS)
+    assert set(RULES) == set(KINDS)
+    assert {cause for rule in RULES.values() for cause in rule.causes} <= set(KINDS)
 
 
 def test_confidence_beyond_a_threshold():
-    assert beyond(1.0, 1.0) == 0.5
-    assert beyond(1e3, 10.0) == pytest.approx(0.995)
-    assert beyond(1e-3, 0.1) == pytest.approx(0.995)
-    assert beyond(0.0, 1e-3) == 1.0
-    assert beyond(math.inf, 1.0) == 1.0
+    assert confidence_beyond(1.0, 1.0) == 0.5
+    assert confidence_beyond(1e3, 10.0) == pytest.approx(0.995)
+    assert confidence_beyond(1e-3, 0.1) == pytest.approx(0.995)
+    assert confidence_beyond(0.0, 1e-3) == 1.0
+    assert confidence_beyond(math.inf, 1.0) == 1.0
 
 
 def test_findings_print_and_compare():

@@ -1,0 +1,13 @@
+"""The built-in rules, each registered beside the kinds of findings that can cause its own."""
+
+from keras_initkit.diagnosis.rules import (  # noqa: F401  each module registers its rules
+    _backward_signal,
+    _equal_units,
+    _forward_signal,
+    _idle_units,
+    _input_scale,
+    _kernel_scale,
+    _nonfinite_values,
+    _signal_rank,
+    _update_sizes,
+)

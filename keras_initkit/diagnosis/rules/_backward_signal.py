@@ -1,0 +1,124 @@
+"""Rules for gradients that vanish or explode on their way back through depth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+from keras_initkit.diagnosis._evidence import Evidence, LayerReading, take_suffix
+from keras_initkit.diagnosis._finding import Finding, confidence_beyond
+from keras_initkit.diagnosis._registry import SCALE_CAUSES, register_rule
+from keras_initkit.structure._layer_kinds import is_embedding
+from keras_initkit.theory._thresholds import EXPLODED_GRADIENT, LASTING_REPORTS, VANISHED_GRADIENT
+
+
+@register_rule(
+    "vanishing_gradient",
+    causes=(
+        *SCALE_CAUSES,
+        "constant_output",
+        "symmetric_units",
+        "vanishing_activation",
+        "saturated_units",
+        "dead_units",
+    ),
+    direction="backward",
+)
+def find_vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
+    """Finds early layers that hardly learn, because the gradient is lost on its way back.
+
+    From the first kernel to some other, every gradient relative to its kernel (standard deviations) is below 1/1000 of
+    the last kernel's. Relative to the kernel, since that is what an optimizer's step is measured against; to the last
+    one, since all gradients fall as training converges. For a run, in the last three reports. A last kernel of 0
+    passes no gradient on at step 0, on purpose, and is no finding.
+    """
+    ratios = _lasting(evidence, max, _gradient_to_weight)
+    if len(ratios) < 2:
+        return
+    reference = list(ratios.values())[-1]
+    low = take_suffix(
+        list(ratios)[::-1], [layer for layer, value in ratios.items() if value < reference / VANISHED_GRADIENT]
+    )
+    if not low:
+        return
+    least = ratios[low[-1]]
+    layer = _after(list(ratios), low[0])
+    yield Finding(
+        "vanishing_gradient",
+        layer,
+        evidence.reports[-1].step,
+        "error" if least < reference / VANISHED_GRADIENT**2 else "warning",
+        {
+            "first_gradient_to_weight": least,
+            "last_gradient_to_weight": reference,
+            "layers_without_gradient": len(low),
+            "healthy": "within a factor of 100 of each other",
+        },
+        'Use an activation whose slope reaches 1 ("relu", "tanh" in place of "sigmoid") with its own initializer, '
+        'keras_initkit.initialize(model, "he_normal"); put keras.layers.LayerNormalization() between the layers, or '
+        "add skip connections: x = keras.layers.Add()([x, block(x)]).",
+        confidence_beyond(least, reference / VANISHED_GRADIENT),
+        message=f"The gradient is lost on its way back: relative to its kernel it is {reference:.3g} in the last layer "
+        f"and {least:.3g} in the first one, and too small in {len(low)} layers; healthy networks stay within 100x.",
+    )
+
+
+@register_rule("exploding_gradient", causes=(*SCALE_CAUSES, "exploding_activation"), direction="backward")
+def find_exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
+    """Finds gradients that grow on their way back.
+
+    The standard deviation of the gradient at the output of a layer with a kernel, and no normalization after it, is
+    more than 100 times that at the last such layer, in all of the last three reports. An error at 10,000. The kernels'
+    own gradients do not show it: where the signal explodes too, all of them are equally large.
+    """
+    gradients = _lasting(evidence, min, _gradient)
+    if len(gradients) < 2:
+        return
+    reference = list(gradients.values())[-1]
+    high = {layer: value for layer, value in gradients.items() if value > reference * EXPLODED_GRADIENT}
+    if not high or not reference > 0:
+        return
+    layer, worst = list(high)[-1], max(high.values())
+    yield Finding(
+        "exploding_gradient",
+        layer,
+        evidence.reports[-1].step,
+        "error" if worst > reference * EXPLODED_GRADIENT**2 else "warning",
+        {"gradient": worst, "last_gradient": reference, "healthy": "within a factor of 10 of the last layer's"},
+        'Initialize the kernels on the scale of their layers, keras_initkit.initialize(model, "he_normal"), and clip '
+        "gradients until they are found: keras.optimizers.Adam(1e-3, global_clipnorm=1.0).",
+        confidence_beyond(worst, reference * EXPLODED_GRADIENT),
+        message=f"The gradient grows {worst / reference:,.3g}-fold on its way back, from {reference:.3g} at the last "
+        f"layer to {worst:.3g}; healthy networks stay within 10x.",
+    )
+
+
+def _lasting(
+    evidence: Evidence, choose: Callable[[list[float]], float], measure: Callable[[LayerReading], float | None]
+) -> dict[str, float]:
+    """For each layer with a kernel whose scale matters, the largest (or smallest) value in the last three reports."""
+    found: dict[str, list[float]] = {}
+    for readings in evidence.readings[-LASTING_REPORTS:]:
+        for layer, reading in readings.items():
+            if not reading.has_kernel or is_embedding(reading.layer_type) or layer in evidence.scale_free:
+                continue
+            value = measure(reading)
+            if value is not None and math.isfinite(value):
+                found.setdefault(layer, []).append(value)
+    return {layer: choose(values) for layer, values in found.items()}
+
+
+def _gradient(reading: LayerReading) -> float | None:
+    return None if reading.gradient is None else reading.gradient.stddev
+
+
+def _gradient_to_weight(reading: LayerReading) -> float | None:
+    weight, gradient = reading.weight, reading.weight_gradient
+    if weight is None or gradient is None or not (weight.stddev > 0 and gradient.stddev > 0):
+        return None  # a gradient of exactly 0 did not vanish over depth: something blocks it (`frozen_weights`)
+    return gradient.stddev / weight.stddev
+
+
+def _after(layers: Sequence[str], layer: str) -> str:
+    """The next layer, whose kernel the gradient came through."""
+    return layers[min(layers.index(layer) + 1, len(layers) - 1)]

@@ -1,0 +1,113 @@
+"""Rules for units or outputs that are the same: equal units of a layer, an output that is constant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from keras_initkit.diagnosis._evidence import Evidence, LayerReading, is_constant, is_zero
+from keras_initkit.diagnosis._finding import Finding
+from keras_initkit.diagnosis._registry import register_rule
+from keras_initkit.structure._layer_kinds import activation_name, own_activation
+from keras_initkit.theory._thresholds import EQUAL_TOLERANCE
+
+
+@register_rule("symmetric_units")
+def find_symmetric_units(evidence: Evidence) -> Iterator[Finding]:
+    """Finds hidden layers whose units compute the same thing, because their weights are the same.
+
+    All columns of a kernel are equal up to 1e-4 of its largest element, as a zero or constant initializer leaves them.
+    Equal units get equal gradients, so they stay equal but for rounding: a processor that sums some units in other
+    lanes than the rest parts them by 1e-7 at first and, before relu, slowly more. Output layers, residual branches
+    (whose last kernel may start at 0 on purpose) and kernels that no known activation follows are left out. If the
+    model is not known, a kernel has to be constant.
+    """
+    for layer in _symmetric_layers(evidence):
+        yield Finding(
+            "symmetric_units",
+            layer,
+            evidence.reports[0].step,
+            "error",
+            {"distinct_units": 1, "healthy": "as many as units"},
+            'Initialize it at random: kernel_initializer="he_normal" (before relu) or "glorot_uniform" (before tanh); '
+            f'in place, keras_initkit.initialize(model, "he_normal", layers="{layer}").',
+            message=f"All units of {layer} have the same weights, so they compute the same thing, get the same "
+            "gradient and stay equal.",
+        )
+
+
+def _symmetric_layers(evidence: Evidence) -> Iterator[str]:
+    if evidence.model is None:
+        names = list(evidence.first)
+        for layer, reading in evidence.first.items():
+            kernels = [row.moments for row in reading.rows.get("weight", []) if row.shape and len(row.shape) > 1]
+            if layer != names[-1] and any(is_constant(moments) and moments.count > 1 for moments in kernels):
+                yield layer
+        return
+    found = set()
+    for context in evidence.model.kernels:
+        weight = evidence.first[context.path].weight if context.path in evidence.first else None
+        was_constant = evidence.is_run and weight is not None and is_constant(weight)
+        if evidence.is_run and weight is not None and not was_constant:  # weights of today are not those of then
+            continue
+        skipped = context.is_output or context.in_branch or context.kernel.role in ("embedding", "depthwise", "unknown")
+        if skipped or context.path in found or not context.following.certain:
+            continue
+        columns = context.columns
+        if was_constant or (columns.shape[1] > 1 and has_equal_columns(columns)):
+            found.add(context.path)
+            yield context.path
+
+
+def has_equal_columns(columns: np.ndarray) -> bool:
+    """Whether all columns of a matrix are the same, up to rounding."""
+    size = np.abs(columns).max(initial=0.0)
+    return bool(np.isfinite(size) and np.ptp(columns, axis=1).max(initial=0.0) <= EQUAL_TOLERANCE * size)
+
+
+@register_rule(
+    "constant_output",
+    causes=("symmetric_units", "update_too_large", "vanishing_activation", "saturated_units", "dead_units"),
+)
+def find_constant_output(evidence: Evidence) -> Iterator[Finding]:
+    """Finds outputs that do not depend on the data and never will.
+
+    That is a softmax over one unit, which is 1 whatever comes in, or an output of one value whose kernel gets a
+    gradient of 0. A zero kernel at the output makes it constant too, but gets a gradient, and is healthy.
+    """
+    last = evidence.last
+    heads = {call.path for call in evidence.model.heads} if evidence.model else {list(last)[-1]}
+    for layer in heads & set(last):
+        reading = last[layer]
+        output, gradient = reading.output, reading.weight_gradient
+        if output is None or output.nonfinite or output.count < 2:
+            continue
+        one_unit = _is_softmax_over_one_unit(evidence, reading)
+        if not one_unit and not (is_constant(output) and gradient is not None and is_zero(gradient)):
+            continue
+        yield Finding(
+            "constant_output",
+            layer,
+            evidence.reports[-1].step,
+            "error",
+            {"output": output.mean, "variance": 0.0, "healthy": "depends on the example"},
+            'For two classes: keras.layers.Dense(1, "sigmoid") with loss="binary_crossentropy"; for k classes '
+            'keras.layers.Dense(k, "softmax").'
+            if one_unit
+            else 'Give the output a linear activation (or "sigmoid", "softmax") and re-initialize it: '
+            f'keras_initkit.initialize(model, "reset", layers="{layer}").',
+            message=f"The output of {layer} is {output.mean:.3g} for every example, "
+            + ("as a softmax over one unit always is." if one_unit else "and no gradient reaches its kernel."),
+        )
+
+
+def _is_softmax_over_one_unit(evidence: Evidence, reading: LayerReading) -> bool:
+    """Whether an output is 1 for every input; if the model is not known, whether it is one unit that is always 1."""
+    if evidence.model is None:
+        output = reading.output
+        return reading.units in (1, None) and is_constant(output) and abs(output.maximum - 1) <= EQUAL_TOLERANCE
+    call = next(call for call in evidence.model.heads if call.path == reading.layer)
+    name = activation_name(own_activation(call.layer) or type(call.layer)).lower()
+    axis = getattr(call.layer, "axis", -1)
+    return name == "softmax" and isinstance(axis, int) and call.outputs[0].shape[axis] == 1

@@ -1,0 +1,112 @@
+"""The rule for the scale of the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from scipy import stats
+
+from keras_initkit.diagnosis._evidence import Evidence
+from keras_initkit.diagnosis._finding import Finding, Severity, confidence_beyond
+from keras_initkit.diagnosis._registry import register_rule
+from keras_initkit.structure._layer_kinds import activation_name, is_embedding, own_activation
+from keras_initkit.theory._gains import gain
+from keras_initkit.theory._thresholds import (
+    GRAVE_INPUT_FACTOR,
+    INPUT_MEAN_SQUARES,
+    SATURATION_DEPTH,
+    SPARSE_INPUT_FRACTION,
+)
+
+_LEAST, _LARGEST = INPUT_MEAN_SQUARES
+# Pre-activations from which on an output counts as saturated.
+_SATURATING = {
+    "tanh": math.atanh(SATURATION_DEPTH),
+    "sigmoid": math.log((1 + SATURATION_DEPTH) / (1 - SATURATION_DEPTH)),
+}
+
+
+@register_rule("unscaled_input")
+def find_unscaled_input(evidence: Evidence) -> Iterator[Finding]:
+    """Finds inputs far from mean square 1, which initializers assume.
+
+    The mean square of what a first kernel reads is above 100 or below 1e-4 (a factor of 10 or 100 in its standard
+    deviation). It is an error at ten times that, and information if a normalization follows, which takes the scale out
+    again. Data of which more than 90 % are zeros (one-hot vectors, bags of words) may be small. A training step does
+    not read inputs; there the mean square is computed back from the first layer's output: E[x^2] = E[z^2] / (E[w^2]
+    fan_in).
+    """
+    for layer, mean_square, mean in _read_inputs(evidence):
+        if _LEAST <= mean_square <= _LARGEST or not math.isfinite(mean_square):
+            continue
+        numbers: dict[str, float | str] = {"mean_square": mean_square}
+        known = "estimated from its output"
+        if mean is not None:
+            numbers |= {"mean": mean, "standard_deviation": math.sqrt(max(mean_square - mean * mean, 0.0))}
+            known = f"mean {mean:.3g}, standard deviation {numbers['standard_deviation']:.3g}"
+        yield Finding(
+            "unscaled_input",
+            layer,
+            evidence.reports[0].step,
+            _judge(evidence, layer, mean_square),
+            {**numbers, "healthy": "mean square near 1"},
+            "Standardize the data, x = (x - x.mean(0)) / x.std(0), or inside the model: normalization = "
+            "keras.layers.Normalization(); normalization.adapt(x) as its first layer; images of 0..255 by "
+            "keras.layers.Rescaling(1 / 127.5, offset=-1).",
+            confidence_beyond(mean_square, _LEAST if mean_square < _LEAST else _LARGEST),
+            message=f"The input of {layer} has mean square {mean_square:.3g} ({known}); initializers assume a mean "
+            "square near 1.",
+        )
+
+
+def _judge(evidence: Evidence, layer: str, mean_square: float) -> Severity:
+    if layer in evidence.scale_free:
+        return "info"
+    return "warning" if _LEAST / GRAVE_INPUT_FACTOR <= mean_square <= _LARGEST * GRAVE_INPUT_FACTOR else "error"
+
+
+def _read_inputs(evidence: Evidence) -> Iterator[tuple[str, float, float | None]]:
+    """Yields first layers with a kernel, and the mean square and mean of what they read."""
+    readings = evidence.first
+    if evidence.model is None:
+        layers = [layer for layer, reading in readings.items() if reading.has_kernel][:1]
+    else:
+        layers = evidence.model.first_layers
+    for layer in layers:
+        reading = readings.get(layer)
+        if reading is None or is_embedding(reading.layer_type):
+            continue
+        read = reading.moments("input")
+        if read is not None:
+            if read.nonfinite == 0 and (read.zero_fraction < SPARSE_INPUT_FRACTION or read.mean_square > 1):
+                yield layer, read.mean_square, read.mean
+        elif evidence.is_initial:
+            guess = _estimate_input(evidence, layer)
+            if guess is not None:
+                yield layer, guess, None
+
+
+def _estimate_input(evidence: Evidence, layer: str) -> float | None:
+    """Estimates the mean square of a first layer's input from its output's mean square or saturation."""
+    if evidence.model is None:
+        return None
+    contexts = [each for each in evidence.model.kernels if each.path == layer]
+    reading = evidence.first[layer]
+    weight, output = reading.weight, reading.output
+    if len(contexts) != 1 or weight is None or output is None or output.nonfinite or contexts[0].kernel.gates:
+        return None
+    per_input = contexts[0].kernel.fans.fan_in * weight.mean_square
+    activation = own_activation(contexts[0].kernel.layer)
+    if not per_input > 0 or activation is None:
+        return None
+    saturated = reading.statistics("saturated")
+    if not saturated:  # z of N(0, s^2) has E[f(z)^2] near s^2 / gain^2, as far as f is homogeneous
+        try:
+            return output.mean_square * gain(activation) ** 2 / per_input
+        except ValueError:
+            return None
+    fraction, reach = sum(saturated) / len(saturated), _SATURATING.get(activation_name(activation))
+    if reach is None or not fraction > 0.5:
+        return None
+    return (reach / stats.norm.isf(min(fraction, 0.9999) / 2)) ** 2 / per_input

@@ -1,0 +1,192 @@
+"""Rules for the scale of kernels: initializers and fans."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+from scipy import stats
+
+from keras_initkit.diagnosis._evidence import Evidence
+from keras_initkit.diagnosis._finding import Finding, confidence_beyond
+from keras_initkit.diagnosis._model_context import KernelContext
+from keras_initkit.diagnosis._registry import register_rule
+from keras_initkit.theory._fans import compute_fans
+from keras_initkit.theory._gains import direction_for, gain
+from keras_initkit.theory._thresholds import (
+    GRAVE_MISMATCH,
+    GRAVE_WRONG_FANS,
+    MISMATCH,
+    MISMATCH_NOTED,
+    MISMATCH_P_VALUE,
+    WRONG_FANS,
+)
+
+
+@register_rule("initializer_mismatch")
+def find_initializer_mismatch(evidence: Evidence) -> Iterator[Finding]:
+    """Finds kernels on a scale that no initializer for their place would have given.
+
+    The kernel's mean square is more than a factor of 30 from all healthy ones (LeCun's, He's with the gain of the
+    activation that follows, Glorot's; forward and backward), and a chi-squared test with its number of elements rejects
+    the nearest of them at 1e-6. Information from a factor of 10 on, which one layer bears; an error at 300. Only before
+    training, and only where the scale matters: not before a normalization, inside a residual branch or attention, in a
+    recurrent or embedding layer, or, if too small, at the output.
+    """
+    for context, mean_square, number in _judge_kernels(evidence):
+        healthy = _healthy_variances(context)
+        nearest = min(max(mean_square, min(healthy)), max(healthy))
+        ratio = mean_square / nearest
+        factor = max(ratio, 1 / ratio)
+        limit = GRAVE_MISMATCH if context.is_output else MISMATCH_NOTED
+        p_value = _p_value(ratio, number)
+        if factor <= limit or p_value > MISMATCH_P_VALUE or (context.is_output and ratio < 1):
+            continue
+        if _wrong_by_fans(context, mean_square) is not None:  # `wrong_fans` speaks of it
+            continue
+        initializer = _suggest_initializer(context)
+        place = f"fan_in {context.kernel.fans.fan_in:g}, then {context.following.where}"
+        band = f"stddev {math.sqrt(min(healthy)):.3g} to {math.sqrt(max(healthy)):.3g} ({place})"
+        yield Finding(
+            "initializer_mismatch",
+            context.path,
+            evidence.reports[0].step,
+            "error" if factor > GRAVE_MISMATCH else "warning" if factor > MISMATCH else "info",
+            {
+                "stddev": math.sqrt(mean_square),
+                "expected_stddev": math.sqrt(nearest),
+                "p_value": p_value,
+                "healthy": band,
+            },
+            f"kernel_initializer={initializer}; in place, "
+            f'keras_initkit.initialize(model, {initializer}, layers="{context.path}").',
+            1 - p_value,
+            message=f"The kernel of {context.path} has stddev {math.sqrt(mean_square):.3g}; initializers for its place "
+            f"give {band}.",
+        )
+
+
+@register_rule("wrong_fans")
+def find_wrong_fans(evidence: Evidence) -> Iterator[Finding]:
+    """Finds kernels that Keras scales by fans that are not theirs, as in depthwise and transposed convolutions.
+
+    The initializer scales by fans, Keras reads other fans from the kernel's shape than the layer has (see
+    `structure.layer_fans`) so that the variance comes out more than a factor of 2 wrong, and the kernel's is nearer to
+    the wrong one. Information up to a factor of 10 in variance, which a plain auto-encoder bears; a warning above. Only
+    where the scale matters, as for `initializer_mismatch`.
+    """
+    for context, mean_square, _ in _judge_kernels(evidence):
+        right = _wrong_by_fans(context, mean_square)
+        if right is None or context.is_output:
+            continue
+        factor = max(right / mean_square, mean_square / right)
+        initializer, fans = context.initializer, context.kernel.fans
+        read = compute_fans(tuple(context.kernel.variable.shape))
+        scale = _activation_scaling(_activation_name(context))
+        yield Finding(
+            "wrong_fans",
+            context.path,
+            evidence.reports[0].step,
+            "warning" if factor > GRAVE_WRONG_FANS else "info",
+            {
+                "stddev": math.sqrt(mean_square),
+                "expected_stddev": math.sqrt(right),
+                "fan_in": fans.fan_in,
+                "fan_out": fans.fan_out,
+                "healthy": f"{type(initializer).__name__} with these fans",
+            },
+            f'Initialize it with its own fans: keras_initkit.initialize(model, {scale}, layers="{context.path}").',
+            confidence_beyond(factor, 1.0),
+            message=f"The kernel of {context.path} has stddev {math.sqrt(mean_square):.3g}, since Keras reads "
+            f"fan_in {read.fan_in:g} and fan_out {read.fan_out:g} from its shape; its own fans, "
+            f"{fans.fan_in:g} and {fans.fan_out:g}, give {math.sqrt(right):.3g}.",
+        )
+
+
+def _judge_kernels(evidence: Evidence) -> Iterator[tuple[KernelContext, float, int]]:
+    """Yields freshly initialized kernels whose scale matters, with their mean square and number of elements."""
+    model = evidence.model
+    if model is None or not evidence.is_initial:
+        return
+    several = [each.path for each in model.kernels]
+    for context in model.kernels:
+        matters = not (context.normalized or context.in_branch or context.kernel.gates)
+        if (
+            not matters
+            or context.kernel.role in ("embedding", "recurrent", "unknown")
+            or context.path not in evidence.first
+        ):
+            continue
+        number = int(np.prod(context.kernel.shape))
+        if evidence.is_run:
+            weight = evidence.first[context.path].weight
+            if several.count(context.path) > 1 or weight is None:
+                continue
+            mean_square = weight.mean_square
+        else:
+            values = context.values
+            mean_square = float(np.square(values).mean())
+        if mean_square > 0 and math.isfinite(mean_square):
+            yield context, mean_square, number
+
+
+def _healthy_variances(context: KernelContext) -> list[float]:
+    fans = context.kernel.fans
+    gains = [1.0]
+    if context.following.activation != "linear":
+        for direction in ("forward", "backward"):
+            try:
+                gains.append(gain(context.following.activation, direction) ** 2)
+            except ValueError:
+                continue
+    fan_in, fan_out = max(fans.fan_in, 1.0), max(fans.fan_out, 1.0)
+    return [g / fan for g in gains for fan in (fan_in, fan_out, (fan_in + fan_out) / 2)]
+
+
+def _p_value(ratio: float, number: int) -> float:
+    """Returns the two-sided p-value of a mean square that is `ratio` times that of the distribution drawn from.
+
+    For normal elements the mean square is chi-squared / n. Uniform and truncated ones have less kurtosis, which makes
+    the test conservative.
+    """
+    return float(2 * min(stats.chi2.sf(ratio * number, number), stats.chi2.cdf(ratio * number, number)))
+
+
+def _wrong_by_fans(context: KernelContext, mean_square: float) -> float | None:
+    """Returns the variance that the initializer means, if it has used another because Keras misreads the fans."""
+    initializer = context.initializer
+    if not isinstance(initializer, keras.initializers.VarianceScaling):
+        return None
+    fans = {"fan_in": 0, "fan_out": 1}
+    shape = tuple(context.kernel.variable.shape)
+    keras_fans, own = compute_fans(shape), context.kernel.fans
+    keras_fan, own_fan = (
+        sum(pair) / 2 if initializer.mode == "fan_avg" else pair[fans[initializer.mode]] for pair in (keras_fans, own)
+    )
+    wrong, right = initializer.scale / max(keras_fan, 1.0), initializer.scale / max(own_fan, 1.0)
+    if max(wrong / right, right / wrong) <= WRONG_FANS:
+        return None
+    return right if abs(math.log(mean_square / wrong)) < abs(math.log(mean_square / right)) else None
+
+
+def _activation_name(context: KernelContext) -> str:
+    activation = context.following.activation
+    name = activation if isinstance(activation, str) else getattr(activation, "__name__", "")
+    try:
+        keras.activations.get(name)
+    except ValueError:
+        return "relu"
+    return name or "linear"
+
+
+def _suggest_initializer(context: KernelContext) -> str:
+    name = _activation_name(context)
+    known = {"relu": '"he_normal"', "linear": '"glorot_uniform"', "tanh": '"glorot_uniform"', "selu": '"lecun_normal"'}
+    return known.get(name) or _activation_scaling(name)
+
+
+def _activation_scaling(name: str) -> str:
+    backward = ', direction="backward"' * (direction_for(name) == "backward")
+    return f'keras_initkit.initializers.ActivationScaling("{name}"{backward})'

@@ -1,0 +1,60 @@
+"""The rule for NaN and infinity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from keras_initkit.diagnosis._evidence import Evidence
+from keras_initkit.diagnosis._finding import Finding
+from keras_initkit.diagnosis._registry import SCALE_CAUSES, register_rule
+from keras_initkit.report._report import SignalReport
+from keras_initkit.report._scalars import first_nonfinite
+from keras_initkit.theory._thresholds import LASTING_REPORTS
+
+_FORWARD = ("weight", "input", "pre_activation", "output")
+_REMEDIES = {
+    "weight": "The weights are not finite before the step: load or re-initialize them, "
+    'keras_initkit.initialize(model, "reset").',
+    "input": "The data has NaN or infinity: np.isfinite(x).all(axis=tuple(range(1, x.ndim))) finds the examples.",
+    "output": "Look for a log, a division or a root of 0 in this layer; otherwise lower the learning rate tenfold and "
+    "clip gradients: keras.optimizers.Adam(1e-4, global_clipnorm=1.0).",
+    "weight_update": "The optimizer's step overflows. Clip gradients: keras.optimizers.Adam(global_clipnorm=1.0).",
+}
+
+
+@register_rule("nonfinite", causes=(*SCALE_CAUSES, "exploding_activation", "exploding_gradient"))
+def find_nonfinite(evidence: Evidence) -> Iterator[Finding]:
+    """Finds NaN or infinity: the first step since which it is there, and in it the first tensor of the step.
+
+    Any element that is not finite in the last report counts: one is enough to end training. The first tensor is that
+    of `report.first_nonfinite`: weights, outputs forward, gradients backward, updates. Under loss scaling, which tries
+    scales until gradients overflow, gradients have to be so in three reports in a row.
+    """
+    begin = find_nonfinite_start(evidence.reports)
+    if begin == len(evidence.reports):
+        return
+    is_recent = begin + LASTING_REPORTS > len(evidence.reports)
+    forward_only = evidence.model is not None and evidence.model.scales_loss and is_recent
+    report = evidence.reports[begin]
+    first = first_nonfinite([row for row in report.rows if not forward_only or row.tap.kind in _FORWARD])
+    if first is None:
+        return
+    kind, layer = first.tap.kind, first.tap.layer
+    count = sum(row.moments.nonfinite for row in evidence.readings[begin][layer].rows[kind])
+    yield Finding(
+        "nonfinite",
+        layer,
+        report.step,
+        "error",
+        {"tensor": kind, "nonfinite": count, "healthy": "every element finite"},
+        _REMEDIES.get(kind, _REMEDIES["output"]),
+        message=f"{count} elements of the {kind.replace('_', ' ')} of {layer} are NaN or infinite.",
+    )
+
+
+def find_nonfinite_start(reports: Sequence[SignalReport]) -> int:
+    """Returns the index from which on all reports have NaN or infinity; their number if the last one has none."""
+    start = len(reports)
+    while start and reports[start - 1].first_nonfinite is not None:
+        start -= 1
+    return start

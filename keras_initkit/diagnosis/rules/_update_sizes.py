@@ -1,0 +1,125 @@
+"""Rules for how weights move: too little, too much, or not at all."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+
+from keras_initkit.diagnosis._evidence import Evidence, is_constant, is_zero
+from keras_initkit.diagnosis._finding import Finding, confidence_beyond
+from keras_initkit.diagnosis._registry import register_rule
+from keras_initkit.theory._thresholds import (
+    GRAVE_UPDATE,
+    LASTING_REPORTS,
+    UPDATE_HEALTHY,
+    UPDATE_TOO_LARGE,
+    UPDATE_TOO_SMALL,
+)
+
+_HEALTHY = "1e-4 to 1e-2"
+_NO_GRADIENT = ("constant_output", "symmetric_units", "saturated_units", "dead_units")
+
+
+@register_rule("update_too_small", causes=(*_NO_GRADIENT, "vanishing_gradient"), judges="run", direction="backward")
+def find_small_updates(evidence: Evidence) -> Iterator[Finding]:
+    """Finds steps so small that weights never get anywhere.
+
+    In every one of three reports or more, the standard deviation of a kernel's update is below a millionth of the
+    kernel's, from the first on: a million steps to move by its own size. Every report, since a learning rate may warm
+    up; from the first on, since updates of a trained network are small for a reason. Healthy runs lie near 1e-3.
+    """
+    largest = {layer: max(ratios) for layer, ratios in evidence.update_ratios.items()}
+    lasting = {layer for layer, ratios in evidence.update_ratios.items() if len(ratios) >= LASTING_REPORTS}
+    slow = {layer: ratio for layer, ratio in largest.items() if layer in lasting and 0 < ratio < UPDATE_TOO_SMALL}
+    if not slow or not evidence.is_initial:
+        return
+    layer = min(slow, key=slow.__getitem__)
+    typical = statistics.median(largest.values())
+    everywhere = typical < UPDATE_TOO_SMALL
+    factor = UPDATE_HEALTHY / typical if typical > 0 else 1e3
+    yield Finding(
+        "update_too_small",
+        layer,
+        evidence.reports[0].step,
+        "error" if everywhere else "warning",
+        {"update_to_weight": slow[layer], "layers": len(slow), "of": len(largest), "healthy": _HEALTHY},
+        f"Raise the learning rate by {factor:.0e}: model.optimizer.learning_rate = "
+        f"model.optimizer.learning_rate * {factor:.0e}."
+        if everywhere
+        else "Only some layers stand still, so the learning rate is not to blame: use an optimizer that scales each "
+        "weight's step, keras.optimizers.Adam(1e-3), and look for what weakens their gradient.",
+        confidence_beyond(slow[layer], UPDATE_TOO_SMALL),
+        message=f"No step changes the kernel of {layer} by more than {slow[layer]:.3g} of its size, in "
+        f"{len(slow)} of {len(largest)} layers by less than {UPDATE_TOO_SMALL:.0e}; healthy steps change {_HEALTHY}.",
+    )
+
+
+@register_rule("update_too_large", judges="run")
+def find_large_updates(evidence: Evidence) -> Iterator[Finding]:
+    """Finds steps of the size of the weights themselves.
+
+    The standard deviation of a kernel's update exceeds the kernel's own (one step replaces what was drawn), or, in the
+    median over three reports or more, a fifth of it. Healthy runs lie near 1e-3; the first steps of Adam, which are as
+    large as its learning rate whatever the gradient, at up to 0.1. Kernels that start near 0 are left out until they
+    have grown.
+    """
+    ratios = evidence.update_ratios
+    lasting = {layer: statistics.median(r) for layer, r in ratios.items() if len(r) >= LASTING_REPORTS}
+    large = {layer: ratio for layer, ratio in lasting.items() if ratio > UPDATE_TOO_LARGE}
+    large |= {layer: max(r) for layer, r in ratios.items() if max(r) > GRAVE_UPDATE}
+    if not large:
+        return
+    layer = max(large, key=large.__getitem__)
+    step = next(
+        report.step
+        for report, readings in zip(evidence.reports, evidence.readings, strict=True)
+        if layer in readings and (readings[layer].update_ratio or 0) > UPDATE_TOO_LARGE
+    )
+    factor = UPDATE_HEALTHY / large[layer]
+    yield Finding(
+        "update_too_large",
+        layer,
+        step,
+        "error" if large[layer] > GRAVE_UPDATE else "warning",
+        {"update_to_weight": large[layer], "layers": len(large), "of": len(ratios), "healthy": _HEALTHY},
+        f"Multiply the learning rate by {factor:.0e}: model.optimizer.learning_rate = model.optimizer.learning_rate * "
+        f"{factor:.0e}; or clip gradients: global_clipnorm=1.0.",
+        confidence_beyond(large[layer], UPDATE_TOO_LARGE),
+        message=f"One step changes the kernel of {layer} by {large[layer]:.3g} of its size, and {len(large)} of "
+        f"{len(ratios)} layers by too much; healthy steps change {_HEALTHY}.",
+    )
+
+
+@register_rule("frozen_weights", causes=_NO_GRADIENT, direction="backward")
+def find_frozen_weights(evidence: Evidence) -> Iterator[Finding]:
+    """Finds trainable weights that the loss does not depend on.
+
+    A trainable kernel has no gradient, or one of 0 in all its elements, in every report. 0 in a single probe is not
+    enough inside a residual branch, or below a kernel of 0, where the first step mends it. Weights that are not
+    trainable are frozen on purpose.
+    """
+    kernels = [reading.weight for reading in evidence.first.values()]
+    has_flat_kernel = any(weight is not None and is_constant(weight) for weight in kernels)
+    for layer, reading in evidence.last.items():
+        if not reading.has_kernel or reading.weight is None or layer not in evidence.trainable:
+            continue
+        gradients = [readings[layer].weight_gradient for readings in evidence.readings if layer in readings]
+        missing = all(gradient is None for gradient in gradients)
+        zero = all(gradient is not None and is_zero(gradient) for gradient in gradients)
+        excused = len(evidence.reports) == 1 and (has_flat_kernel or layer in evidence.scale_free)
+        if missing and any(other.weight_gradient for other in evidence.last.values()):
+            reason = "none"
+        elif zero and not excused:
+            reason = "0"
+        else:
+            continue
+        yield Finding(
+            "frozen_weights",
+            layer,
+            evidence.reports[0].step,
+            "warning",
+            {"gradient": reason, "reports": len(evidence.reports), "healthy": "not 0"},
+            "Connect it: nothing between it and the loss may be stop_gradient, an integer or a comparison, and its "
+            f'output has to be used. If it is to stay as it is: model.get_layer("{layer}").trainable = False.',
+            message=f"The kernel of {layer} trains, but its gradient is {reason}: the loss does not depend on it.",
+        )

@@ -1,0 +1,72 @@
+"""Every threshold of statistics, reports and diagnosis: what it means and where it comes from.
+
+"Measured" refers to the healthy and the broken training runs of `benchmarks/diagnosis.py`.
+
+References:
+    - Roy and Vetterli, 2007, The effective rank: A measure of effective dimensionality,
+      https://doi.org/10.5281/zenodo.40328
+"""
+
+# A variance is healthy within this factor of the variance where the signal enters. Measured.
+HEALTHY_FACTOR = 10.0
+
+# An element is saturated beyond this fraction of the way from the middle of its activation's range to an end, and a
+# unit if at least this fraction of its elements is: of N(0, s^2) before tanh, that takes s > 40.
+SATURATION_DEPTH, SATURATED_FRACTION = 0.99, 0.95
+
+# Numbers of one value differ by no more than this, relative to the largest of them. Rounding parts equal units: summed
+# in vector lanes of another number, 37 equal relu units differ by 4e-7 after an epoch and by 2e-6 after three. At 2e-2,
+# after ten, they are distinct. Measured with AVX2; with AVX-512 they stay equal to the last bit.
+EQUAL_TOLERANCE = 1e-4
+# What processors flush to 0 or keep as a subnormal number: below float32's smallest normal number.
+SMALLEST_NORMAL = 2.0**-126
+# Mean square of a signal whose products with weights of 0.01 are subnormal.
+FAINT_MEAN_SQUARE = 1e-72
+
+# Mean square of inputs. Images of 0..255 have 7,000 to 20,000, of 0..1 0.1 to 0.3; standardized data have 1, pixels
+# that were divided by 255 twice 1e-6. An error beyond another factor.
+INPUT_MEAN_SQUARES = (1e-4, 100.0)
+GRAVE_INPUT_FACTOR = 10.0
+# Data with more zeros than this (one-hot vectors, bags of words) may be small.
+SPARSE_INPUT_FRACTION = 0.9
+
+# Factor between a kernel's mean square and that of the nearest scheme: information, warning, error. Two layers at the
+# warning leave 1/1000 of the signal; RandomNormal(stddev=0.05) in layers of 13 to 10,000 units stays below it.
+MISMATCH_NOTED, MISMATCH, GRAVE_MISMATCH = 10.0, 30.0, 300.0
+# p-value at which a chi-squared test tells a kernel's mean square from a scheme's.
+MISMATCH_P_VALUE = 1e-6
+# Factor between the variance that Keras' fans give and that of the layer's own: information, warning. A plain
+# auto-encoder bears a factor of 4.
+WRONG_FANS, GRAVE_WRONG_FANS = 2.0, 10.0
+
+# Fraction of dead units. A unit whose weights are drawn around 0 is as likely negative as positive, so that half of the
+# units stay alive even if all examples look alike.
+DEAD_UNITS, DEAD_UNITS_P_VALUE = 0.5, 1e-3
+# Fraction of saturated units of a hidden layer. Measured: healthy layers have fewer than 0.1.
+SATURATED_UNITS = 0.5
+# Fraction of dead or saturated units that makes an error.
+GRAVE_UNITS = 0.95
+# Units of a layer whose width is not known: few, so that the test of dead units asks for more of them.
+ASSUMED_UNITS = 10
+
+# Factor between the variances of a signal where it enters and deeper; an error at its square. Ten relu layers of
+# Keras' default initializer stay just within, and train.
+SIGNAL_FACTOR = 1e3
+# Factors between the gradients (standard deviations) of two layers; errors at their squares. Healthy networks stay
+# within 100 relative to the kernels, and within 10 of the last layer's gradient. Measured.
+VANISHED_GRADIENT, EXPLODED_GRADIENT = 1e3, 1e2
+
+# Effective rank (Roy and Vetterli 2007) of a collapsed signal, in which examples differ by a few percent of what they
+# share, and of one that still had directions to lose.
+COLLAPSED_RANK, FULL_RANK = 1.2, 4.0
+# Layers and kernels with fewer units have no rank to lose.
+RANKED_UNITS = 4
+
+# Standard deviation of an update relative to the weight's. Healthy training lies near 1e-3, Adam's first steps at up
+# to 0.1. At 1e-6 a weight needs a million steps to move by its own size; at 1 one step replaces what was drawn.
+UPDATE_TOO_SMALL, UPDATE_HEALTHY, UPDATE_TOO_LARGE, GRAVE_UPDATE = 1e-6, 1e-3, 0.2, 1.0
+# A kernel that starts near 0 is judged by its updates from this fraction of its usual standard deviation on, or, if
+# that is not known, from this standard deviation on.
+GROWN_FRACTION, GROWN_STDDEV = 0.1, 1e-3
+# Reports over which a fault has to last.
+LASTING_REPORTS = 3
