@@ -37,6 +37,7 @@ print([repr(run) for run in ik.compare(names, depth=2, epochs=2, units=8, seed=3
 """
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers(flat):
     names = ["he_normal", "standard_uniform"]
     settings = {**SMALL, "epochs": 2, "data": flat}

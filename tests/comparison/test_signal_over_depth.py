@@ -17,9 +17,10 @@ from sklearn.datasets import load_digits
 
 import keras_initkit as ik
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="TensorFlow stands for all: trains many models"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow stands for all: trains many models"),
+]
 
 DEPTH, WIDTH, SEEDS = 10, 128, 10
 STEPS = DEPTH - 1

@@ -21,6 +21,7 @@ def slope(x):
 VARIANCE = gaussian_mean(lambda x: special.expit(x) ** 2) - 0.25  # of a sigmoid of N(0, 1), whose mean is 1/2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["digits", pytest.param(MNIST, marks=NEEDS_MNIST, id="mnist")])
 def test_gradients_fall_by_five_orders_of_magnitude_and_stay_with_batch_normalization(data, tmp_path):
     numbers = reproduce("batch_norm_gradients", str(tmp_path), seed=1, data=data)

@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 
 from keras_initkit.examples import reproduce
 
+pytestmark = pytest.mark.slow
 WIDTH = 64
 
 

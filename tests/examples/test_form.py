@@ -85,6 +85,7 @@ def test_an_unknown_name_is_refused():
         _form.reproduce("../x")
 
 
+@pytest.mark.slow
 def test_a_script_that_trains_gives_the_same_numbers_for_the_same_seed(tmp_path):
     def numbers(seed):
         return _form.reproduce("batch_norm_gamma_beta", str(tmp_path), seed=seed, epochs=1)

@@ -7,6 +7,7 @@ import pytest
 from keras_initkit.examples import reproduce
 
 
+@pytest.mark.slow
 def test_units_that_start_equal_stay_equal_and_logistic_regression_does_not_mind(tmp_path):
     numbers = reproduce("zero", str(tmp_path), epochs=3)
     for units in numbers["units"]:
@@ -22,6 +23,7 @@ def test_units_that_start_equal_stay_equal_and_logistic_regression_does_not_mind
     assert abs(zeros - glorot) < 4 * math.sqrt(2 * 0.1 * 0.9 / 360)
 
 
+@pytest.mark.slow
 def test_pre_training_starts_a_deep_sigmoid_network_that_random_weights_do_not(tmp_path):
     runs = {
         row["start"]: row
@@ -40,6 +42,7 @@ def test_pre_training_starts_a_deep_sigmoid_network_that_random_weights_do_not(t
         assert runs[start]["test accuracy"] > 0.5
 
 
+@pytest.mark.slow
 def test_dense_128_one_layer_forgives_what_four_do_not(tmp_path):
     rows = reproduce("dense_128", str(tmp_path), epochs=1, depth=4)["initializers"]
     of = {(row["depth"], row["activation"], row["initializer"]): row for row in rows}

@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 
 from keras_initkit.examples import reproduce
 
+pytestmark = pytest.mark.slow
 HYPERPLANES = 1000
 
 
