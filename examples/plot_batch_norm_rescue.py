@@ -21,7 +21,7 @@ from keras_initkit.examples import start
 
 example = start("batch_norm_rescue", epochs=10, width=128, activations="tanh,relu")
 activations = example.options.activations.split(",")
-images = example.images(examples=1408)
+images = example.images(examples=1500)
 
 
 def network(activation, sd, normalized):

@@ -19,7 +19,7 @@ from keras_initkit.examples import start
 
 example = start("pretraining", epochs=15, pretraining_epochs=10)
 options = example.options
-images = example.images(examples=1408)
+images = example.images(examples=1500)
 low, high = images.x_train.min(), images.x_train.max()
 x_train, x_test = ((x - low) / (high - low) for x in (images.x_train, images.x_test))
 starts = {

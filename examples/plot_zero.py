@@ -20,7 +20,7 @@ from keras_initkit.callbacks import LayerStatsCallback
 from keras_initkit.examples import start
 
 example = start("zero", epochs=15)
-images = example.images(examples=1400)
+images = example.images(examples=1500)
 starts = {
     "zeros": keras.initializers.Zeros(),
     "constant 0.1": keras.initializers.Constant(0.1),
