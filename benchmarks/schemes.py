@@ -27,7 +27,7 @@ import numpy as np
 from scheme_models import MODELS, mlp
 from scheme_training import training
 
-from keras_initkit.capture._hooks import replaced
+from keras_initkit.capture._hooks import wrap_activation
 from keras_initkit.schemes import Plan, initialize
 from keras_initkit.schemes.data_driven._forward import LayerCall, Pass
 from keras_initkit.schemes.data_driven._lsuv import lsuv
@@ -81,15 +81,14 @@ def rerunning(plan: Plan, tolerance: float = 0.01) -> None:
     for kernel in plan.kernels:
         layer: Any = kernel.layer
         seen: list[Any] = []
-        activation = layer.activation
 
-        def listening(z: Any, activation: Any = activation, seen: list[Any] = seen) -> Any:
+        def keep(activation: Callable[[Any], Any], z: Any, seen: list[Any] = seen) -> Any:
             seen.append(z)
             return activation(z)
 
         for _ in range(10):
             seen.clear()
-            with replaced(layer, "activation", listening):
+            with wrap_activation(layer, keep):
                 plan.model(keras.ops.convert_to_tensor(plan.x), training=True)
             variance = float(keras.ops.convert_to_numpy(seen[0]).astype("float64").var())
             if abs(variance - 1) <= tolerance:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.capture._hooks import replaced
+from keras_initkit.capture._hooks import wrap_activation, wrap_call
 from keras_initkit.capture._random_state import random_state_kept
 from keras_initkit.capture.backends import probe_backend
 from keras_initkit.schemes._plan import Plan
@@ -47,13 +46,13 @@ class LayerCall:
         """What the layer's activation is applied to, its output where it has none; in float64."""
         seen: list[Any] = []
 
-        def listening(x: Any) -> Any:
+        def keep(_: Callable, x: Any) -> Any:
             seen.append(x)
             return x
 
         with contextlib.ExitStack() as stack:
             if own_activation(self.layer) is not None:
-                stack.enter_context(replaced(self.layer, "activation", listening))
+                stack.enter_context(wrap_activation(self.layer, keep))
             output = self.run(*self.args, **self.kwargs)
         return host(seen[0] if seen else keras.tree.flatten(output)[0])
 
@@ -93,10 +92,9 @@ class Pass:
         model, waiting = self._plan.model, dict(self._owners)
 
         def visiting(layer: keras.layers.Layer, kernels: tuple[Kernel, ...]) -> Callable:
-            original, path = layer.call, self._plan.path_of(kernels[0].variable)
+            path = self._plan.path_of(kernels[0].variable)
 
-            @functools.wraps(original)
-            def call(*args: Any, **kwargs: Any) -> Any:
+            def call(original: Callable, *args: Any, **kwargs: Any) -> Any:
                 if waiting.pop(id(layer), None):
                     try:
                         visit(LayerCall(path, layer, kernels, original, args, kwargs))
@@ -112,9 +110,9 @@ class Pass:
             stack.enter_context(keras.StatelessScope())
             for _, layer in walk_layers(model):
                 if isinstance(layer, keras.layers.TimeDistributed):
-                    stack.enter_context(replaced(layer, "call", _all_steps_first(layer)))
+                    stack.enter_context(wrap_call(layer, _all_steps_first(layer)))
             for layer, kernels in self._owners.values():
-                stack.enter_context(replaced(layer, "call", visiting(layer, kernels)))
+                stack.enter_context(wrap_call(layer, visiting(layer, kernels)))
             model(x, training=True)
         for _, kernels in waiting.values():
             self._note(kernels, "the forward pass does not call its layer: not measured")
@@ -152,12 +150,10 @@ def _wide(variable: keras.Variable) -> str:
 
 
 def _all_steps_first(layer: keras.layers.TimeDistributed) -> Callable:
-    """A `call` that runs the inner layer on all steps at once, before it does so on one after the other."""
-    original = layer.call
+    """Returns a wrapper of `call` that first runs the inner layer on all steps at once."""
     once: list[bool] = []
 
-    @functools.wraps(original)
-    def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(original: Callable, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         if not once:
             once.append(True)
             shape = tuple(inputs.shape)

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.capture._hooks import replaced
+from keras_initkit.capture._hooks import wrap_call
 from keras_initkit.capture._random_state import random_state_kept
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes._registry import register_scheme
@@ -90,23 +90,17 @@ def _order_of_flow(plan: Plan, x: Any) -> list[str]:
     called: list[str] = []
     outputs: dict[str, Any] = {}
 
-    def noting(path: str, layer: keras.layers.Layer) -> Callable:
-        original = layer.call
-
-        @functools.wraps(original)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if path not in outputs:
-                called.append(path)
-            outputs[path] = original(*args, **kwargs)
-            return outputs[path]
-
-        return call
+    def note(path: str, call: Callable, *args: Any, **kwargs: Any) -> Any:
+        if path not in outputs:
+            called.append(path)
+        outputs[path] = call(*args, **kwargs)
+        return outputs[path]
 
     named = named_layers(plan.model)
     layers = {path: named[path] for path in kernels_by_layer(plan.model)}
     with keras.StatelessScope(), contextlib.ExitStack() as wrapped:
         for path, layer in layers.items():
-            wrapped.enter_context(replaced(layer, "call", noting(path, layer)))
+            wrapped.enter_context(wrap_call(layer, functools.partial(note, path)))
         last = keras.tree.flatten(plan.model(_rows(x, slice(0, 2)), training=True))
     heads = {path for path in called if any(outputs[path] is each for each in last)} | set(called[-1:])
     reasons = {}
@@ -135,16 +129,14 @@ def _given(
 ) -> np.ndarray:
     """What a layer gets in its first call, over all examples, where the layers before it have learned."""
     seen: list[np.ndarray] = []
-    original = layer.call
 
-    @functools.wraps(original)
-    def listening(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def keep(call: Callable, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         batch.append(_numpy(inputs))
-        return original(inputs, *args, **kwargs)
+        return call(inputs, *args, **kwargs)
 
     size = max(batch_size, 256)
     examples = len(keras.tree.flatten(x)[0])
-    with replaced(layer, "call", listening):
+    with wrap_call(layer, keep):
         for start in range(0, examples, size):
             batch: list[np.ndarray] = []
             with keras.StatelessScope(state_mapping=learned):
