@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from keras_initkit import diagnose, initialize, probe
 from keras_initkit.callbacks import LayerStatsCallback
+from keras_initkit.theory import _thresholds as thresholds
 
 X = np.random.default_rng(0).standard_normal((256, 64)).astype("float32")
 Y = np.argmax(X[:, :10], axis=1)
@@ -144,10 +145,10 @@ def panels() -> list[tuple[str, str, list[float], list[float], float | None]]:
             "weight variance x fan-in",
             weights,
             [v for v in off_weights if np.isfinite(v)],
-            2 / 30,
+            2 / thresholds.MISMATCH,
         ),
-        ("vanishing_activation", "variance of outputs", variances, outputs(shrinking), 1e-3),
-        ("exploding_activation", "variance of outputs", variances, outputs(growing), 1e3),
+        ("vanishing_activation", "variance of outputs", variances, outputs(shrinking), 1 / thresholds.SIGNAL_FACTOR),
+        ("exploding_activation", "variance of outputs", variances, outputs(growing), thresholds.SIGNAL_FACTOR),
         ("vanishing_gradient", "gradient to weight", relative(sound), relative(squashed), None),
         (
             "exploding_gradient",
@@ -156,15 +157,26 @@ def panels() -> list[tuple[str, str, list[float], list[float], float | None]]:
             by_layer(growing, "output_gradient", deviation),
             None,
         ),
-        ("dead_units", "dead units", *(by_layer(m, "output", lambda r: r.dead_units) for m in (sound, dead)), 0.5),
+        (
+            "dead_units",
+            "dead units",
+            *(by_layer(m, "output", lambda r: r.dead_units) for m in (sound, dead)),
+            thresholds.DEAD_UNITS,
+        ),
         (
             "saturated_units",
             "saturated units",
             *(by_layer(m, "output", lambda r: r.saturated_units) for m in (tanh, saturated)),
-            0.5,
+            thresholds.SATURATED_UNITS,
         ),
         ("symmetric_units", "different columns", [64.0] * DEPTH, distinct, None),
-        ("rank_collapse", "effective rank", ranks, by_layer(rank_one, "output", lambda r: r.effective_rank), 1.2),
+        (
+            "rank_collapse",
+            "effective rank",
+            ranks,
+            by_layer(rank_one, "output", lambda r: r.effective_rank),
+            thresholds.COLLAPSED_RANK,
+        ),
         ("wrong_fans", "weight variance x inputs of a unit", depthwise_scales(True), depthwise_scales(False), 1.0),
         ("constant_output", "sd of the output", *map(outputs_over_training, ("sigmoid", "softmax")), None),
         ("frozen_weights", "sd of weight gradients", gradients(None), gradients(3), None),
@@ -174,8 +186,8 @@ def panels() -> list[tuple[str, str, list[float], list[float], float | None]]:
             *(by_layer(m, "output", no_number) for m in (sound, spoiled)),
             None,
         ),
-        ("update_too_small", "update to weight", updates(0.05), updates(5e-6), 1e-6),
-        ("update_too_large", "update to weight", updates(0.05), updates(50.0), 0.2),
+        ("update_too_small", "update to weight", updates(0.05), updates(5e-6), thresholds.UPDATE_TOO_SMALL),
+        ("update_too_large", "update to weight", updates(0.05), updates(50.0), thresholds.UPDATE_TOO_LARGE),
     ]
 
 

@@ -113,7 +113,7 @@ class Evidence:
     @functools.cached_property
     def readings(self) -> list[dict[str, LayerReading]]:
         """For each report the readings of its layers, by path, in the order of flow."""
-        paths = None if self.model is None else {placed.path for placed in self.model.kernels}
+        paths = None if self.model is None else {context.path for context in self.model.kernels}
         return [collect_readings(report, paths) for report in self.reports]
 
     @property

@@ -123,20 +123,20 @@ class ModelContext:
     def in_branches(self) -> set[str]:
         """Paths of all layers inside residual branches."""
         inside = {call.path for branch in self._branches for call in branch.calls}
-        return inside | {placed.path for placed in self.kernels if placed.in_branch}
+        return inside | {context.path for context in self.kernels if context.in_branch}
 
     @property
     def trainable(self) -> set[str]:
         """Paths of layers with kernels that train."""
-        return {placed.path for placed in self.kernels if placed.kernel.variable.trainable}
+        return {context.path for context in self.kernels if context.kernel.variable.trainable}
 
     @functools.cached_property
     def usual_stddev(self) -> dict[str, float]:
         """Standard deviation of each layer's kernel under LeCun's initializer; the smallest of several kernels."""
         found: dict[str, float] = {}
-        for placed in self.kernels:
-            usual = max(placed.kernel.fans.fan_in, 1.0) ** -0.5
-            found[placed.path] = min(usual, found.get(placed.path, usual))
+        for context in self.kernels:
+            usual = max(context.kernel.fans.fan_in, 1.0) ** -0.5
+            found[context.path] = min(usual, found.get(context.path, usual))
         return found
 
     def is_nonlinear(self, path: str) -> bool:
@@ -148,7 +148,7 @@ class ModelContext:
         """Paths of layers with kernels that read the data, with nothing but layers without kernels before them."""
         if not self.graph:
             return []
-        with_kernel = {placed.path for placed in self.kernels}
+        with_kernel = {context.path for context in self.kernels}
         raw = {tensor.number for tensor in self.graph[-1].inputs}
         found = []
         for call in self.graph:
