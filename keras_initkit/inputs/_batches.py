@@ -1,4 +1,4 @@
-"""The data that a scheme's forward passes run on."""
+"""Batches of the user's data, or of data drawn from the model's input specification."""
 
 from __future__ import annotations
 
@@ -8,59 +8,134 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._arrays import to_numpy
 from keras_initkit._checks import checked_count
+from keras_initkit.inputs._labels import draw_labels
 from keras_initkit.inputs._specs import draw_inputs, prepared
-from keras_initkit.schemes._plan import Plan
 
 DRAWN_EXAMPLES = 256
 
 
-def batches_of(plan: Plan, batches: int, batch_size: int | None) -> Iterator[Any]:
-    """Batches as the model takes them: of the data, or drawn from the model's input specification.
+def shuffled_rows(
+    examples: int, batch_size: int, generator: np.random.Generator, partial: bool = False
+) -> Iterator[np.ndarray]:
+    """Yields the row numbers of one batch after another, endlessly, each epoch in another order.
 
     Args:
-        plan: holds the data, or none.
-        batches: how many.
-        batch_size: examples in each. `None` shares all data out among them, or draws 256 for each. Where the data
-            hold more examples than are asked for, they are taken at random, by the plan's seed.
+        examples: Integer. Number of examples.
+        batch_size: Integer. Rows in each batch, at most `examples` unless `partial`.
+        generator: NumPy generator of the orders.
+        partial: Boolean. Whether what is left over at the end of an epoch makes a smaller batch, or is not used.
+    """
+    while True:
+        order = generator.permutation(examples)
+        for start in range(0, examples if partial else examples - batch_size + 1, batch_size):
+            yield order[start : start + batch_size]
+
+
+def take_rows(data: Any, rows: Any) -> Any:
+    """Returns rows of the arrays in `data` as tensors."""
+    return keras.tree.map_structure(lambda each: keras.ops.convert_to_tensor(each[rows]), data)
+
+
+def disjoint_batches(model: keras.Model, x: Any, batches: int, batch_size: int | None, seed: int) -> Iterator[Any]:
+    """Yields batches of `x` that share no example, in random order where there are more examples than asked for.
+
+    Args:
+        model: A Keras model.
+        x: Examples; `None` draws inputs from the model's specification.
+        batches: Integer. Number of batches.
+        batch_size: Integer. Examples in each batch. `None` divides all examples among the batches, or draws 256 for
+            each.
+        seed: Integer. Seed of the order, or of the drawn inputs.
 
     Raises:
-        ValueError: if the data hold too few examples, do not fit the model, or are not finite.
+        ValueError: If there are too few examples, they do not fit the model, or are not finite.
     """
     batches = checked_count("batches", batches)
     batch_size = None if batch_size is None else checked_count("batch_size", batch_size)
-    if plan.x is None:
+    if x is None:
         for number in range(batches):
-            seed = int(np.random.SeedSequence([plan.seed, number]).generate_state(1)[0])
-            yield prepared(plan.model, draw_inputs(plan.model, batch_size or DRAWN_EXAMPLES, seed))
+            drawn = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+            yield prepared(model, draw_inputs(model, batch_size or DRAWN_EXAMPLES, drawn))
         return
-    data = prepared(plan.model, plan.x)
-    _check_finite(data)
-    examples = int(keras.tree.flatten(data)[0].shape[0])
+    x = prepared(model, x)
+    _check_finite(x)
+    examples = int(keras.tree.flatten(x)[0].shape[0])
     size = batch_size or examples // batches
     if size * batches > examples or not size:
         raise ValueError(
             f"batches, batch_size: got {batches} and {batch_size}, expected at most the data's {examples} examples."
         )
     if size == examples:
-        yield data
+        yield x
         return
-    order = np.random.default_rng(plan.seed).permutation(examples)
-    for number in range(batches):
-        rows = keras.ops.convert_to_tensor(np.sort(order[number * size : (number + 1) * size]), "int32")
-        yield keras.tree.map_structure(lambda each, rows=rows: keras.ops.take(each, rows, axis=0), data)
+    x, rows = keras.tree.map_structure(to_numpy, x), shuffled_rows(examples, size, np.random.default_rng(seed))
+    for _ in range(batches):
+        yield take_rows(x, np.sort(next(rows)))
 
 
-def _check_finite(data: Any) -> None:
-    leaves = keras.tree.flatten(data)
+class TrainingBatches:
+    """Batches of examples and labels, in an order that the seed alone decides.
+
+    Args:
+        model: A built Keras model.
+        x: Examples; `None` draws new inputs from the model's specification for each batch.
+        y: Labels; `None` draws labels for the loss.
+        batch_size: Integer. Examples in each batch; at most all.
+        seed: Integer or integers. Seed of the order and of what is drawn.
+        loss: The loss for which labels are drawn.
+    """
+
+    def __init__(self, model: keras.Model, x: Any, y: Any, batch_size: int, seed: Any, loss: Any = None):
+        self._model, self._loss = model, loss
+        self._generator = np.random.default_rng(seed)
+        self._x, self._y = (None if each is None else keras.tree.map_structure(to_numpy, each) for each in (x, y))
+        self._shape: tuple[int, ...] | None = None
+        self.size = checked_count("batch_size", batch_size)
+        if x is not None:
+            examples = len(keras.tree.flatten(self._x)[0])
+            self.size = min(self.size, examples)
+            self._rows = shuffled_rows(examples, self.size, self._generator)
+
+    def next_rows(self, overlap: Any = None) -> Any:
+        """Returns what `take` needs for the next batch; its first half is that of `overlap`, if given."""
+        if self._x is None:
+            return int(self._generator.integers(2**31))
+        rows = next(self._rows)
+        return rows if overlap is None else np.concatenate([overlap[: self.size // 2], rows])[: self.size]
+
+    def take(self, rows: Any) -> tuple[Any, Any]:
+        """Returns inputs and labels of a batch as tensors."""
+        if self._x is None:
+            x, generator = draw_inputs(self._model, self.size, seed=rows), np.random.default_rng(rows)
+            x = keras.tree.map_structure(keras.ops.convert_to_tensor, x)
+        else:
+            x, generator = take_rows(self._x, rows), self._generator
+        if self._y is not None:
+            return x, take_rows(self._y, rows)
+        return x, keras.ops.convert_to_tensor(draw_labels(self._output_shape(x), self._loss, generator))
+
+    def _output_shape(self, x: Any) -> tuple[int, ...]:
+        if self._shape is None:
+            with keras.StatelessScope():
+                outputs = keras.tree.flatten(self._model(x, training=False))
+            if len(outputs) > 1:
+                raise ValueError(f"y: got no labels for a model with {len(outputs)} outputs, expected labels.")
+            self._shape = tuple(outputs[0].shape)
+        return self._shape
+
+
+def _check_finite(x: Any) -> None:
+    leaves = keras.tree.flatten(x)
     for place, leaf in enumerate(leaves):
         if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(leaf.dtype)):
             continue
-        values = np.asarray(keras.ops.convert_to_numpy(leaf)).astype("float32")
+        values = to_numpy(leaf)
         finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
         if not finite.all():
-            name = f"data[{place}]" if len(leaves) > 1 else "data"
             raise ValueError(
-                f"{name}: got NaN or infinity in {int((~finite).sum())} of {len(finite)} examples, the first of them "
-                f"number {int(np.argmin(finite))}; expected finite numbers. Drop or fill them first."
+                f"{f'x[{place}]' if len(leaves) > 1 else 'x'}: got NaN or infinity in {int((~finite).sum())} of "
+                f"{len(finite)} examples, the first of them number {int(np.argmin(finite))}; expected finite numbers. "
+                "Drop or fill them first."
             )

@@ -100,3 +100,16 @@ def _check_one(labels: Any, output: tuple[int | None, ...], name: str, known: st
 
 def _fit(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     return len(shape) == len(expected) and all(b is None or a == b for a, b in zip(shape, expected, strict=True))
+
+
+def draw_labels(shape: tuple[int, ...], loss: Any, generator: np.random.Generator) -> np.ndarray:
+    """Returns random labels for an output: classes, 0 or 1, or else Gaussian numbers, as the loss takes them."""
+    name = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))
+    name = str(name).replace("_", "").lower()
+    if name.startswith("sparsecategorical"):
+        return generator.integers(0, shape[-1], shape[:-1])
+    if name.startswith("categorical"):
+        return np.eye(shape[-1], dtype="float32")[generator.integers(0, shape[-1], shape[:-1])]
+    if name.startswith("binary"):
+        return generator.integers(0, 2, shape).astype("float32")
+    return generator.standard_normal(shape).astype("float32")

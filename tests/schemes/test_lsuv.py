@@ -334,7 +334,7 @@ def test_data_that_are_not_finite(bad):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(8)])
     x = normal(16, 4)
     x[3, 1] = bad
-    with pytest.raises(ValueError, match=r"data: got NaN or infinity in 1 of 16 examples.*number 3"):
+    with pytest.raises(ValueError, match=r"x: got NaN or infinity in 1 of 16 examples.*number 3"):
         run(model, x)
 
 

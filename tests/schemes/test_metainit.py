@@ -137,7 +137,7 @@ def test_errors_say_what_to_do_and_leave_the_weights():
     inputs = keras.Input((3,))
     two = keras.Model(inputs, [glorot(2, 0)(inputs), glorot(1, 1)(inputs)])
     two.compile("sgd", "mse")
-    with pytest.raises(ValueError, match=r"metainit: got no labels for a model with 2 outputs, expected y"):
+    with pytest.raises(ValueError, match=r"y: got no labels for a model with 2 outputs, expected labels"):
         metainit(plan_of(two))
     with pytest.raises(ValueError, match=r"metainit: the model .* is not compiled with a loss"):
         metainit(plan_of(keras.Sequential([keras.Input((3,)), glorot(2, 0)])))

@@ -11,7 +11,7 @@ import numpy as np
 from keras_initkit.capture._objective import random_projection
 from keras_initkit.capture._random_state import random_state_kept
 from keras_initkit.capture.backends import is_signal, probe_backend
-from keras_initkit.inputs._batches import batches_of
+from keras_initkit.inputs._batches import disjoint_batches
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes._registry import register_scheme
 from keras_initkit.schemes.data_driven._forward import LayerCall, Pass
@@ -91,7 +91,7 @@ def data_dependent(
     for kernel in plan.kernels:
         if kernel not in chosen:
             plan.skip(kernel.variable, "data_dependent leaves embeddings, attention scores and recurrent cells alone")
-    x = next(batches_of(plan, 1, batch_size))
+    x = next(disjoint_batches(plan.model, plan.x, 1, batch_size, plan.seed))
     units = _Units(plan, {id(kernel.variable) for kernel in chosen}, beta)
     units.normalise(x)
     if between_layers and units.set:

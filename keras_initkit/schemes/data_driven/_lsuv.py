@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.inputs._batches import batches_of
+from keras_initkit.inputs._batches import disjoint_batches
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes._registry import register_scheme
 from keras_initkit.schemes.data_driven._forward import LayerCall, Pass
@@ -82,7 +82,7 @@ def lsuv(
             raise ValueError(f"{name}: got {value!r}, expected a positive number.")
     if initializer is not None:
         draw_all(plan, lambda layer: None if is_embedding(layer) else initializer)
-    for number, x in enumerate(batches_of(plan, batches, batch_size), start=1):
+    for number, x in enumerate(disjoint_batches(plan.model, plan.x, batches, batch_size, plan.seed), start=1):
         scaler = _Scaler(plan, target_variance, tolerance, center, number)
         scaler.forward.run(x, scaler.visit)
         scaler.forward.commit()

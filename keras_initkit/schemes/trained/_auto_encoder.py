@@ -7,8 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._arrays import to_numpy
 from keras_initkit.capture._hooks import replaced
 from keras_initkit.capture.backends import derivatives_backend
+from keras_initkit.inputs._batches import shuffled_rows
 
 
 class AutoEncoder:
@@ -65,10 +67,12 @@ class AutoEncoder:
         generator: np.random.Generator,
         verbose: int,
     ) -> list[float]:
-        """Adam's steps over all epochs; returns the mean loss of each."""
+        """Trains for so many epochs with Adam; returns the mean loss of each."""
         ops, backend = keras.ops, derivatives_backend()
         gradients_of = backend.value_and_gradients(self.loss)
 
+        # Adam's update is part of the compiled step: Keras' own optimizers have no `stateless_apply` on TensorFlow, and
+        # `apply`, called eagerly, takes three times as long there as the rest of the step.
         def step(values: list[Any], first: list[Any], second: list[Any], rates: Any, x: Any, target: Any) -> Any:
             loss, gradients = gradients_of(values, x, target)
             first = [0.9 * m + 0.1 * g for m, g in zip(first, gradients, strict=True)]
@@ -81,37 +85,26 @@ class AutoEncoder:
             return loss, values, first, second
 
         run = backend.compiled(step)
-        first = [ops.zeros_like(value) for value in self._values]
-        second = [ops.zeros_like(value) for value in self._values]
+        first, second = ([ops.zeros_like(value) for value in self._values] for _ in range(2))
         size = min(batch_size, len(given))
         batches = len(given) // size
         progress = keras.utils.Progbar(epochs * batches, verbose=verbose)
-        means, count = [], 0
-        for _ in range(epochs):
-            rows, losses = generator.permutation(len(given)), []
-            for start in range(0, batches * size, size):
-                count += 1
-                target = given[rows[start : start + size]]
-                kept = generator.random(target.shape) >= noise if noise else 1.0
-                rates = [learning_rate / (1 - 0.9**count), 1 / (1 - 0.999**count)]
-                tensors = (np.array(rates, "float32"), (target * kept).astype(target.dtype), target)
-                loss, self._values, first, second = run(
-                    self._values, first, second, *(ops.convert_to_tensor(each) for each in tensors)
+        rows, losses = shuffled_rows(len(given), size, generator), []
+        for count in range(1, epochs * batches + 1):
+            target = given[next(rows)]
+            kept = generator.random(target.shape) >= noise if noise else 1.0
+            rates = np.array([learning_rate / (1 - 0.9**count), 1 / (1 - 0.999**count)], "float32")
+            tensors = (ops.convert_to_tensor(each) for each in (rates, (target * kept).astype(target.dtype), target))
+            loss, self._values, first, second = run(self._values, first, second, *tensors)
+            losses.append(float(to_numpy(loss)))
+            if not np.isfinite(losses[-1]):
+                raise ValueError(
+                    f"pretraining: the auto-encoder of layer {path!r} diverged at step {count}. "
+                    f"Lower learning_rate (it is {learning_rate:g}), or scale the data."
                 )
-                losses.append(float(_numpy(loss)))
-                if not np.isfinite(losses[-1]):
-                    raise ValueError(
-                        f"pretraining: the auto-encoder of layer {path!r} diverged at step {count}. "
-                        f"Lower learning_rate (it is {learning_rate:g}), or scale the data."
-                    )
-                progress.update(count, [("loss", losses[-1])])
-            means.append(float(np.mean(losses)))
-        return means
+            progress.update(count, [("loss", losses[-1])])
+        return np.mean(np.reshape(losses, (epochs, batches)), axis=1).tolist()
 
 
 def _channel_axis(layer: keras.layers.Layer) -> int:
     return 1 if getattr(layer, "data_format", "channels_last") == "channels_first" else -1
-
-
-def _numpy(tensor: Any) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(tensor))

@@ -8,11 +8,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._arrays import to_numpy
 from keras_initkit.capture.backends import derivatives_backend
+from keras_initkit.inputs._batches import TrainingBatches
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes._registry import register_scheme
 from keras_initkit.schemes.trained._scaled_loss import ScaledLoss, loss_of, scalable
-from keras_initkit.schemes.trained._training_batches import Batches
 
 LOWER_BOUND = 0.01  # the paper's alpha, of scales of whatever is not a bias
 
@@ -74,30 +75,34 @@ def gradinit(
 
     scaled = scalable(plan, "gradinit")
     with loss_of(plan, loss, "gradinit") as used:
-        batches = Batches(plan, batch_size, used, "gradinit")
+        batches = TrainingBatches(plan.model, plan.x, plan.y, batch_size, [plan.seed, 1], used)
         model = ScaledLoss("gradinit", plan.model, scaled, plan.seed)
         norm_of, loss_after = objectives(model, eta, adam)
-        scales = np.ones(len(scaled))
         bounds = np.array([0.0 if is_bias(variable) else LOWER_BOUND for variable in scaled])
-        constraint, objective = (_Adam(learning_rate, len(scaled)) for _ in range(2))
+        scales = keras.Variable(np.ones(len(scaled)), dtype="float32", name="scales")
+        # Gradients are clipped, as the authors have it: one steep batch would slow Adam down for a thousand steps.
+        constraint, objective = (
+            keras.optimizers.Adam(learning_rate, epsilon=1e-8, clipnorm=1.0, name=name)
+            for name in ("constraint", "objective")
+        )
         progress = keras.utils.Progbar(steps, verbose=verbose, stateful_metrics=["gradient_norm", "loss_after_step"])
         for step in range(steps):
-            rows = batches.next()
+            rows = batches.next_rows()
             batch, seeds = batches.take(rows), model.draw_seeds()
-            norm, gradient = norm_of(scales, *batch, seeds)
+            norm, gradient = norm_of(to_numpy(scales), *batch, seeds)
             model.check_finite(step, norm, gradient)
             shown = [("gradient_norm", norm)]
             if norm > gamma:
-                scales = scales - constraint.step(_clipped(gradient))
+                constraint.apply([keras.ops.convert_to_tensor(gradient, "float32")], [scales])
             else:
-                after, gradient = loss_after(scales, *batch, *batches.take(batches.next(rows)), seeds)
+                after, gradient = loss_after(to_numpy(scales), *batch, *batches.take(batches.next_rows(rows)), seeds)
                 model.check_finite(step, after, gradient)
                 shown.append(("loss_after_step", after))
-                scales = scales - objective.step(_clipped(gradient))
-            scales = np.maximum(scales, bounds)
+                objective.apply([keras.ops.convert_to_tensor(gradient, "float32")], [scales])
+            scales.assign(np.maximum(to_numpy(scales), bounds))
             progress.update(step + 1, shown)
-    for variable, scale in zip(scaled, scales, strict=True):
-        plan.assign(variable, scale * keras.ops.convert_to_numpy(variable.value).astype("float64"))
+    for variable, scale in zip(scaled, to_numpy(scales), strict=True):
+        plan.assign(variable, scale * to_numpy(variable).astype("float64"))
 
 
 def objectives(model: ScaledLoss, eta: float, adam: bool) -> tuple[Any, Any]:
@@ -122,23 +127,3 @@ def objectives(model: ScaledLoss, eta: float, adam: bool) -> tuple[Any, Any]:
 def is_bias(variable: keras.Variable) -> bool:
     """Whether a weight is what a layer adds."""
     return variable.name.split("/")[-1] in ("bias", "beta")
-
-
-def _clipped(gradient: np.ndarray) -> np.ndarray:
-    """At most of norm 1, as the authors have it: one steep batch would slow Adam down for a thousand steps."""
-    return gradient / max(1.0, float(np.linalg.norm(gradient)))
-
-
-class _Adam:
-    """Adam's step (Kingma and Ba 2015) on a few numbers on the host."""
-
-    def __init__(self, learning_rate: float, size: int):
-        self._rate, self._first, self._second, self._count = learning_rate, np.zeros(size), np.zeros(size), 0
-
-    def step(self, gradient: np.ndarray) -> np.ndarray:
-        """What to subtract."""
-        self._count += 1
-        self._first = 0.9 * self._first + 0.1 * gradient
-        self._second = 0.999 * self._second + 0.001 * gradient**2
-        first, second = self._first / (1 - 0.9**self._count), self._second / (1 - 0.999**self._count)
-        return self._rate * first / (np.sqrt(second) + 1e-8)

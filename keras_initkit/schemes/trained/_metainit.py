@@ -9,10 +9,10 @@ import keras
 import numpy as np
 
 from keras_initkit.capture.backends import derivatives_backend
+from keras_initkit.inputs._batches import TrainingBatches
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes._registry import register_scheme
 from keras_initkit.schemes.trained._scaled_loss import ScaledLoss, loss_of, scalable
-from keras_initkit.schemes.trained._training_batches import Batches
 
 WINDOW = 10  # steps over which the logarithm of the quotient, which differs from batch to batch, is averaged
 SMALLEST = 0.01  # a norm stays above this share of what it was
@@ -66,7 +66,7 @@ def metainit(
     before = [keras.ops.convert_to_numpy(variable.value).astype("float64") for variable in scaled]
     norms = np.array([np.linalg.norm(values) for values in before])
     with loss_of(plan, loss, "metainit") as used:
-        batches = Batches(plan, batch_size, used, "metainit")
+        batches = TrainingBatches(plan.model, plan.x, plan.y, batch_size, [plan.seed, 1], used)
         model = ScaledLoss("metainit", plan.model, scaled, plan.seed)
         quotient_of = model.compiled(gradient_quotient(model, epsilon))
         scales, velocity = np.ones(len(scaled)), np.zeros(len(scaled))
@@ -74,7 +74,7 @@ def metainit(
         recent: deque[float] = deque(maxlen=WINDOW)
         progress = keras.utils.Progbar(steps, verbose=verbose, stateful_metrics=["gradient_quotient"])
         for step in range(steps):
-            quotient, gradient = quotient_of(scales, *batches.take(batches.next()), model.draw_seeds())
+            quotient, gradient = quotient_of(scales, *batches.take(batches.next_rows()), model.draw_seeds())
             model.check_finite(step, quotient, gradient)
             recent.append(np.log(max(quotient, 1e-30)))
             level = float(np.mean(recent))

@@ -10,8 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._arrays import to_numpy
 from keras_initkit.capture._hooks import wrap_call
 from keras_initkit.capture._random_state import random_state_kept
+from keras_initkit.inputs._batches import take_rows
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes._registry import register_scheme
 from keras_initkit.schemes.trained._auto_encoder import AutoEncoder
@@ -66,7 +68,7 @@ def pretraining(
             raise ValueError(f"{name}: got {value!r}, expected a positive number.")
     if not 0 <= noise < 1:
         raise ValueError(f"noise: got {noise!r}, expected a share from 0 to 1, 1 excluded.")
-    x = keras.tree.map_structure(_numpy, plan.x)
+    x = keras.tree.map_structure(to_numpy, plan.x)
     learned: dict[int, tuple[keras.Variable, Any]] = {}
     with random_state_kept():
         order = _order_of_flow(plan, x)
@@ -101,7 +103,7 @@ def _order_of_flow(plan: Plan, x: Any) -> list[str]:
     with keras.StatelessScope(), contextlib.ExitStack() as wrapped:
         for path, layer in layers.items():
             wrapped.enter_context(wrap_call(layer, functools.partial(note, path)))
-        last = keras.tree.flatten(plan.model(_rows(x, slice(0, 2)), training=True))
+        last = keras.tree.flatten(plan.model(take_rows(x, slice(0, 2)), training=True))
     heads = {path for path in called if any(outputs[path] is each for each in last)} | set(called[-1:])
     reasons = {}
     for path, layer in layers.items():
@@ -131,7 +133,7 @@ def _given(
     seen: list[np.ndarray] = []
 
     def keep(call: Callable, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        batch.append(_numpy(inputs))
+        batch.append(to_numpy(inputs))
         return call(inputs, *args, **kwargs)
 
     size = max(batch_size, 256)
@@ -140,14 +142,6 @@ def _given(
         for start in range(0, examples, size):
             batch: list[np.ndarray] = []
             with keras.StatelessScope(state_mapping=learned):
-                model(_rows(x, slice(start, start + size)), training=True)
+                model(take_rows(x, slice(start, start + size)), training=True)
             seen.append(batch[0])
     return np.concatenate(seen)
-
-
-def _rows(x: Any, rows: slice) -> Any:
-    return keras.tree.map_structure(lambda each: keras.ops.convert_to_tensor(each[rows]), x)
-
-
-def _numpy(tensor: Any) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(tensor))
