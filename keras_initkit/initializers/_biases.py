@@ -44,12 +44,15 @@ class CriticalBias(_Bias):
     Raises:
         ValueError: as `Critical`.
 
+    Example:
+
     >>> from keras_initkit.initializers import CriticalBias
     >>> bias = CriticalBias("tanh", q=1.0, seed=0)((10_000,))
     >>> round(float(keras.ops.std(bias)), 2)
     0.39
 
-    Source: Schoenholz et al. 2017.
+    References:
+        - Samuel S. Schoenholz et al. (2017), "Deep information propagation", https://arxiv.org/abs/1611.01232
     """
 
     def __init__(
@@ -83,6 +86,8 @@ class PriorProbabilityBias(_Bias):
         ValueError: for a probability outside (0, 1), a class under softmax without a positive one, or, when
             called, for a shape of another number of units.
 
+    Example:
+
     >>> from keras_initkit.initializers import PriorProbabilityBias
     >>> [round(float(b), 3) for b in PriorProbabilityBias(0.01)((2,))]
     [-4.595, -4.595]
@@ -90,7 +95,9 @@ class PriorProbabilityBias(_Bias):
     >>> [round(float(p), 3) for p in keras.ops.softmax(bias)]
     [0.9, 0.09, 0.01]
 
-    Source: Lin et al. 2017, section 3.3, for the sigmoid.
+    References:
+        - Tsung-Yi Lin et al. (2017), "Focal loss for dense object detection", section 3.3, for the sigmoid,
+          https://arxiv.org/abs/1708.02002
     """
 
     def __init__(self, probability: float | Sequence[float] = 0.01, activation: str = "sigmoid"):
@@ -134,12 +141,18 @@ class UnitForgetGateBias(_GatesBias):
     Raises:
         ValueError: for a value that is no finite number; when called, for a shape other than (4 * units,).
 
+    Example:
+
     >>> from keras_initkit.initializers import UnitForgetGateBias
     >>> layer = keras.layers.LSTM(8, bias_initializer=UnitForgetGateBias(2.0), unit_forget_bias=False)
     >>> [float(b) for b in UnitForgetGateBias()((8,))]
     [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
 
-    Source: Jozefowicz et al. 2015; Gers et al. 2000.
+    References:
+        - Rafal Jozefowicz et al. (2015), "An empirical exploration of recurrent network architectures",
+          https://proceedings.mlr.press/v37/jozefowicz15.html
+        - Felix A. Gers et al. (2000), "Learning to forget: Continual prediction with LSTM",
+          https://doi.org/10.1162/089976600300015015
     """
 
     def __init__(self, value: float = 1.0):
@@ -166,13 +179,17 @@ class ChronoBias(_GatesBias):
     Raises:
         ValueError: for max_steps of 2 or less; when called, for a shape other than (4 * units,).
 
+    Example:
+
     >>> from keras_initkit.initializers import ChronoBias
     >>> layer = keras.layers.LSTM(8, bias_initializer=ChronoBias(max_steps=784), unit_forget_bias=False)
     >>> bias = ChronoBias(max_steps=784, seed=0)((32,))
     >>> float(keras.ops.max(bias)) < 6.67, float(keras.ops.max(keras.ops.abs(bias[:8] + bias[8:16])))  # log(783)
     (True, 0.0)
 
-    Source: Tallec and Ollivier 2018.
+    References:
+        - Corentin Tallec and Yann Ollivier (2018), "Can recurrent neural networks warp time?",
+          https://arxiv.org/abs/1804.11188
     """
 
     def __init__(self, max_steps: float = 100, seed: Any = None):

@@ -111,6 +111,8 @@ _KERAS = (
 def catalogue() -> list[Entry]:
     """Every initializer of keras_initkit, then those of the installed Keras.
 
+    Example:
+
     >>> [(entry.name, entry.formula) for entry in catalogue() if entry.paper.startswith("Martens")]
     [('Sparse', '15 inputs a unit, N(0, stddev^2)')]
     """

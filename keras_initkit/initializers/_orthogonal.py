@@ -58,13 +58,19 @@ class ScaledOrthogonal(ShapedInitializer):
         ValueError: for an unknown activation or direction; when called, for a shape of rank 0 or 1 or
             axes that it does not have.
 
+    Example:
+
     >>> from keras_initkit.initializers import ScaledOrthogonal
     >>> kernel = ScaledOrthogonal("relu", seed=0)((64, 32))
     >>> gram = keras.ops.matmul(keras.ops.transpose(kernel), kernel)
     >>> round(float(gram[0, 0]), 3), abs(float(gram[0, 1])) < 1e-5  # the gain of relu is sqrt(2)
     (2.0, True)
 
-    Source: Saxe et al. 2014.
+    References:
+        - Andrew M. Saxe et al. (2014), "Exact solutions to the nonlinear dynamics of learning in deep linear neural
+          networks", https://arxiv.org/abs/1312.6120
+        - Francesco Mezzadri (2007), "How to generate random matrices from the classical compact groups",
+          https://arxiv.org/abs/math-ph/0609050
     """
 
     ranks = range(2, 17)
@@ -129,12 +135,16 @@ class DeltaOrthogonal(_OrthogonalConvolution):
     Raises:
         ValueError: for a gain that is not positive; when called, for a shape of rank other than 3, 4 or 5.
 
+    Example:
+
     >>> from keras_initkit.initializers import DeltaOrthogonal
     >>> kernel = DeltaOrthogonal(seed=0)((3, 3, 8, 16))
     >>> round(float(keras.ops.sum(kernel**2)), 3), round(float(keras.ops.sum(kernel[1, 1] ** 2)), 3)
     (8.0, 8.0)
 
-    Source: Xiao et al. 2018.
+    References:
+        - Lechao Xiao et al. (2018), "Dynamical isometry and a mean field theory of CNNs",
+          https://arxiv.org/abs/1806.05393
     """
 
     def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
@@ -159,12 +169,16 @@ class ConvOrthogonal(_OrthogonalConvolution):
     Raises:
         ValueError: as `DeltaOrthogonal`.
 
+    Example:
+
     >>> from keras_initkit.initializers import ConvOrthogonal
     >>> kernel = ConvOrthogonal(seed=0)((3, 3, 8, 16))
     >>> round(float(keras.ops.sum(kernel**2)), 3), round(float(keras.ops.sum(kernel[0, 0] ** 2)), 1) > 0
     (8.0, True)
 
-    Source: Xiao et al. 2018, algorithm 1, here for any field in one to three dimensions.
+    References:
+        - Lechao Xiao et al. (2018), "Dynamical isometry and a mean field theory of CNNs", algorithm 1, here for any
+          field in one to three dimensions, https://arxiv.org/abs/1806.05393
     """
 
     def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
@@ -214,13 +228,19 @@ class GatewiseOrthogonal(ShapedInitializer):
         ValueError: for a gain that is not positive or gates below 1; when called, for a shape of rank 0 or 1,
             or one whose last axis is no multiple of the gates.
 
+    Example:
+
     >>> from keras_initkit.initializers import GatewiseOrthogonal
     >>> kernel = GatewiseOrthogonal(gates=4, seed=0)((16, 64))
     >>> forget = kernel[:, 16:32]
     >>> round(float(keras.ops.norm(forget[0])), 3), round(float(keras.ops.norm(forget[:, 0])), 3)
     (1.0, 1.0)
 
-    Source: Saxe et al. 2014.
+    References:
+        - Andrew M. Saxe et al. (2014), "Exact solutions to the nonlinear dynamics of learning in deep linear neural
+          networks", https://arxiv.org/abs/1312.6120
+        - Francesco Mezzadri (2007), "How to generate random matrices from the classical compact groups",
+          https://arxiv.org/abs/math-ph/0609050
     """
 
     ranks = range(2, 6)

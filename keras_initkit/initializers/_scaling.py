@@ -40,12 +40,18 @@ class ActivationScaling(ScaledVariance):
     Raises:
         ValueError: for an argument out of range, an unknown activation, or one that has no gain (softmax).
 
+    Example:
+
     >>> from keras_initkit.initializers import ActivationScaling
     >>> kernel = ActivationScaling("tanh", seed=0)((2048, 128))
     >>> round(float(keras.ops.std(kernel)) * 2048**0.5, 1)  # the gain of tanh is 1.5925
     1.6
 
-    Source: He et al. 2015, eq. 10 and 14; Glorot and Bengio 2010, eq. 12 for the modes.
+    References:
+        - Kaiming He et al. (2015), "Delving deep into rectifiers", equations 10 and 14,
+          https://arxiv.org/abs/1502.01852
+        - Xavier Glorot and Yoshua Bengio (2010), "Understanding the difficulty of training deep feedforward neural
+          networks", equation 12 for the modes, https://proceedings.mlr.press/v9/glorot10a.html
     """
 
     def __init__(
@@ -79,10 +85,16 @@ class StandardUniform(ScaledVariance):
     Args:
         in_axes, out_axes, seed: as in `ActivationScaling`.
 
+    Example:
+
     >>> from keras_initkit.initializers import StandardUniform
     >>> kernel = StandardUniform(seed=0)((2500, 128))
     >>> round(float(keras.ops.max(kernel)), 4)  # 1 / sqrt(2500)
     0.02
+
+    References:
+        - Xavier Glorot and Yoshua Bengio (2010), "Understanding the difficulty of training deep feedforward neural
+          networks", equation 1, https://proceedings.mlr.press/v9/glorot10a.html
     """
 
     def __init__(self, in_axes: Axes | None = None, out_axes: Axes | None = None, seed: Any = None):
@@ -105,11 +117,15 @@ class RandomWalk(ScaledVariance):
     Raises:
         ValueError: for another activation.
 
+    Example:
+
     >>> from keras_initkit.initializers import RandomWalk
     >>> round(RandomWalk("relu").variance((100.0, 100.0)) * 100, 4)  # 2 exp(2.4 / 97.6)
     2.0498
 
-    Source: Sussillo and Abbott 2014.
+    References:
+        - David Sussillo and L. F. Abbott (2014), "Random walk initialization for training very deep feedforward
+          networks", https://arxiv.org/abs/1412.6558
     """
 
     def __init__(
@@ -146,12 +162,20 @@ class DepthScaling(ScaledVariance):
     Raises:
         ValueError: for an unknown rule, or a number of layers or width below 1.
 
+    Example:
+
     >>> from keras_initkit.initializers import DepthScaling
     >>> DepthScaling(n_layers=8, seed=0).variance((64.0, 64.0)) ** -0.5  # sqrt(2 * 8 * 64)
     32.0
 
-    Source: Radford et al. 2019, section 2.3 (residual); Black et al. 2022 (wang). `"small"` is LeCun's 1 / d of
-    the stream's width; the SmallInit of Nguyen and Salazar 2019 has 2 / (5 d) instead of 1 / d.
+    References:
+        - Alec Radford et al. (2019), "Language models are unsupervised multitask learners", section 2.3, for
+          `"residual"`,
+          https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
+        - Sid Black et al. (2022), "GPT-NeoX-20B: An open-source autoregressive language model", for `"wang"`,
+          https://arxiv.org/abs/2204.06745
+        - Toan Q. Nguyen and Julian Salazar (2019), "Transformers without tears", whose SmallInit has 2 / (5 d) where
+          `"small"` has LeCun's 1 / d, https://arxiv.org/abs/1910.05895
     """
 
     def __init__(
@@ -193,13 +217,20 @@ class Critical(ScaledVariance):
     Raises:
         ValueError: if both `sigma_b` and `q` are given, or the activation has no such critical point.
 
+    Example:
+
     >>> from keras_initkit.initializers import Critical, CriticalBias
     >>> layer = keras.layers.Dense(
     ...     100, "tanh", kernel_initializer=Critical("tanh", q=1.0), bias_initializer=CriticalBias("tanh", q=1.0))
     >>> round(Critical("tanh", q=1.0).variance((100.0, 100.0)) * 100, 4)  # sigma_w^2
     2.1533
 
-    Source: Poole et al. 2016; Schoenholz et al. 2017; Pennington et al. 2017.
+    References:
+        - Ben Poole et al. (2016), "Exponential expressivity in deep neural networks through transient chaos",
+          https://arxiv.org/abs/1606.05340
+        - Samuel S. Schoenholz et al. (2017), "Deep information propagation", https://arxiv.org/abs/1611.01232
+        - Jeffrey Pennington et al. (2017), "Resurrecting the sigmoid in deep learning through dynamical isometry",
+          https://arxiv.org/abs/1711.04735
     """
 
     def __init__(

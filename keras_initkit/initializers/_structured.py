@@ -30,13 +30,17 @@ class Dirac(ShapedInitializer):
         ValueError: for groups below 1; when called, for a shape of rank other than 3, 4 or 5, or a number of
             outputs that does not divide into groups.
 
+    Example:
+
     >>> from keras_initkit.initializers import Dirac
     >>> image = keras.random.normal((1, 5, 5, 3), seed=0)
     >>> layer = keras.layers.Conv2D(3, 3, padding="same", kernel_initializer=Dirac())
     >>> float(keras.ops.max(keras.ops.abs(layer(image) - image)))
     0.0
 
-    Source: Zagoruyko and Komodakis 2017; as in `torch.nn.init.dirac_`.
+    References:
+        - Sergey Zagoruyko and Nikos Komodakis (2017), "DiracNets: Training very deep neural networks without
+          skip-connections", as in `torch.nn.init.dirac_`, https://arxiv.org/abs/1706.00388
     """
 
     ranks = (3, 4, 5)
@@ -72,12 +76,16 @@ class Hadamard(ShapedInitializer):
     Raises:
         ValueError: when called, for a shape of rank other than 2 to 5.
 
+    Example:
+
     >>> from keras_initkit.initializers import Hadamard
     >>> keras.ops.convert_to_numpy(Hadamard()((2, 4)))
     array([[ 0.5,  0.5,  0.5,  0.5],
            [ 0.5, -0.5,  0.5, -0.5]], dtype=float32)
 
-    Source: Zhao et al. 2022, algorithms 1 and 2.
+    References:
+        - Jiawei Zhao et al. (2022), "ZerO initialization: Initializing neural networks with only zeros and ones",
+          algorithms 1 and 2, https://arxiv.org/abs/2110.12661
     """
 
     ranks = range(2, 6)
@@ -114,12 +122,16 @@ class Sparse(ShapedInitializer):
         ValueError: for nonzero below 1, a sparsity outside (0, 1), both of them, or a stddev that is not
             positive; when called, for a shape of rank 0 or 1.
 
+    Example:
+
     >>> from keras_initkit.initializers import Sparse
     >>> kernel = Sparse(nonzero=3, seed=0)((100, 4))
     >>> [int(count) for count in keras.ops.count_nonzero(kernel, axis=0)]
     [3, 3, 3, 3]
 
-    Source: Martens 2010; sparsity as in `torch.nn.init.sparse_`.
+    References:
+        - James Martens (2010), "Deep learning via Hessian-free optimization", with `sparsity` as in
+          `torch.nn.init.sparse_`, https://www.cs.toronto.edu/~jmartens/docs/Deep_HessianFree.pdf
     """
 
     ranks = range(2, 17)
@@ -168,11 +180,15 @@ class Siren(ScaledVariance):
     Raises:
         ValueError: if `first` is not a boolean or omega_0 is not positive.
 
+    Example:
+
     >>> from keras_initkit.initializers import Siren
     >>> round(float(keras.ops.max(Siren(seed=0)((600, 100)))) * 30, 3)  # sqrt(6 / 600)
     0.1
 
-    Source: Sitzmann et al. 2020, section 3.2 and theorem 1.8.
+    References:
+        - Vincent Sitzmann et al. (2020), "Implicit neural representations with periodic activation functions", section
+          3.2 and theorem 1.8, https://arxiv.org/abs/2006.09661
     """
 
     def __init__(

@@ -31,12 +31,16 @@ class ICNR(ShapedInitializer):
         ValueError: for a scale below 1 or an unknown initializer; when called, for a shape of rank other than
             3, 4 or 5, or a number of outputs that is no multiple of scale^d.
 
+    Example:
+
     >>> from keras_initkit.initializers import ICNR
     >>> kernel = ICNR(scale=2)((3, 3, 8, 12))
     >>> bool(keras.ops.all(kernel[..., 0:3] == kernel[..., 9:12]))  # 3 channels, 4 positions
     True
 
-    Source: Aitken et al. 2017.
+    References:
+        - Andrew Aitken et al. (2017), "Checkerboard artifact free sub-pixel convolution",
+          https://arxiv.org/abs/1707.02937
     """
 
     ranks = (3, 4, 5)
@@ -77,6 +81,8 @@ class BilinearUpsampling(ShapedInitializer):
     Raises:
         ValueError: when called, for a shape of rank other than 3, 4 or 5, or inputs other than outputs.
 
+    Example:
+
     >>> from keras_initkit.initializers import BilinearUpsampling
     >>> [float(w) for w in BilinearUpsampling()((4, 1, 1))[:, 0, 0]]
     [0.25, 0.75, 0.75, 0.25]
@@ -84,7 +90,9 @@ class BilinearUpsampling(ShapedInitializer):
     >>> [float(y) for y in layer(np.array([[[0.0], [0.0], [8.0], [0.0], [0.0]]]))[0, :, 0]]
     [0.0, 0.0, 0.0, 2.0, 6.0, 6.0, 2.0, 0.0, 0.0, 0.0]
 
-    Source: Long et al. 2015, section 3.3.
+    References:
+        - Jonathan Long et al. (2015), "Fully convolutional networks for semantic segmentation", section 3.3,
+          https://arxiv.org/abs/1411.4038
     """
 
     ranks = (3, 4, 5)

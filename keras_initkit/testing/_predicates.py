@@ -15,6 +15,8 @@ from keras_initkit.testing import _significance
 class Equals:
     """Predicate: the values are these (an array or one number), to a rounding of float32.
 
+    Example:
+
     >>> Equals(0.1)(np.full(3, np.float32(0.1)))
     >>> Equals(np.eye(2))(np.ones((2, 2)))
     Traceback (most recent call last):
@@ -48,6 +50,8 @@ class Orthogonal:
         gain: the singular values.
         blocks: how many such matrices stand side by side along the last axis (4 gates in an LSTM kernel).
         out_axes: the axes that make up the matrix' columns, if not the last one.
+
+    Example:
 
     >>> Orthogonal(gain=2.0)(2 * np.eye(3))
     >>> Orthogonal()(np.ones((3, 3)))

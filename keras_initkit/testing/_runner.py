@@ -79,6 +79,8 @@ def check_initializer(
         ConformanceError: at the first check that fails: what was received, what was expected, what to do.
         ValueError: if nothing is known about the class and `expected` is None; for an unknown check's name.
 
+    Example:
+
     >>> import keras, scipy.stats
     >>> check_initializer(keras.initializers.HeNormal())
     >>> check_initializer(keras.initializers.RandomNormal(stddev=0.5), lambda shape: scipy.stats.norm(0, 0.49))
@@ -102,6 +104,8 @@ def failed_checks(initializer: Any, expected: Expected = None) -> dict[str, Conf
 
     Args:
         initializer, expected: as in `check_initializer`.
+
+    Example:
 
     >>> import keras
     >>> sorted(failed_checks(keras.initializers.Zeros()))

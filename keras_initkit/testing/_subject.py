@@ -23,6 +23,8 @@ class NotApplicable(Exception):
 def name_of(initializer: Any) -> str:
     """The class's name with the arguments that are not defaults: `RandomNormal(stddev=1.0)`.
 
+    Example:
+
     >>> name_of(keras.initializers.RandomNormal(stddev=1.0, seed=3))
     'RandomNormal(stddev=1.0)'
     """

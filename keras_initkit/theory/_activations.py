@@ -103,6 +103,8 @@ def _unchanging(layer: keras.Layer) -> Callable:
 def activation_range(activation: Activation) -> tuple[float, float]:
     """Limits of an activation as its input goes to minus and plus infinity; infinite where it has none.
 
+    Example:
+
     >>> activation_range("tanh")
     (-1.0, 1.0)
     >>> activation_range("relu")

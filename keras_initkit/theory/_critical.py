@@ -43,13 +43,20 @@ def critical_point(activation: Activation, sigma_b: float | None = None, q: floa
         ValueError: if both are given, one is out of range, or there is no such point: none that the variance
             settles at, since layers push it away (gelu and silu with small biases).
 
+    Example:
+
     >>> round(critical_point("relu").sigma_w ** 2, 6)
     2.0
     >>> sigma_w, sigma_b, q = critical_point("tanh", sigma_b=0.05)
     >>> round(sigma_w, 3), round(q, 3)
     (1.123, 0.154)
 
-    Source: Poole et al. 2016; Schoenholz et al. 2017; Pennington et al. 2017.
+    References:
+        - Ben Poole et al. (2016), "Exponential expressivity in deep neural networks through transient chaos",
+          https://arxiv.org/abs/1606.05340
+        - Samuel S. Schoenholz et al. (2017), "Deep information propagation", https://arxiv.org/abs/1611.01232
+        - Jeffrey Pennington et al. (2017), "Resurrecting the sigmoid in deep learning through dynamical isometry",
+          https://arxiv.org/abs/1711.04735
     """
     function = resolve(activation)
     if sigma_b is not None and q is not None:

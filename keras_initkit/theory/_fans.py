@@ -40,6 +40,8 @@ def compute_fans(shape: Sequence[int], in_axes: Axes = -2, out_axes: Axes = -1, 
     Raises:
         ValueError: if an axis is out of range or has two roles.
 
+    Example:
+
     >>> compute_fans((2048, 128))
     Fans(fan_in=2048.0, fan_out=128.0)
     >>> compute_fans((3, 3, 64, 32))
@@ -47,7 +49,11 @@ def compute_fans(shape: Sequence[int], in_axes: Axes = -2, out_axes: Axes = -1, 
     >>> compute_fans((256, 8, 32), in_axes=0, out_axes=(1, 2))  # queries of 8 heads of 32
     Fans(fan_in=256.0, fan_out=256.0)
 
-    Source: Glorot and Bengio 2010 (dense layers); He et al. 2015, section 2.2 (receptive field).
+    References:
+        - Xavier Glorot and Yoshua Bengio (2010), "Understanding the difficulty of training deep feedforward neural
+          networks", for dense layers, https://proceedings.mlr.press/v9/glorot10a.html
+        - Kaiming He et al. (2015), "Delving deep into rectifiers", section 2.2, for the receptive field,
+          https://arxiv.org/abs/1502.01852
     """
     shape = checked_shape(shape)
     groups = {"in_axes": in_axes, "out_axes": out_axes, "batch_axes": batch_axes}

@@ -51,6 +51,8 @@ def gain(activation: Activation, direction: str = "forward") -> float:
         ValueError: for an unknown name or direction, for a function that is not elementwise (softmax), and
             for one without a gain (zero, or of infinite second moment).
 
+    Example:
+
     >>> round(gain("relu"), 4), round(gain("tanh"), 4), round(gain("gelu", "backward"), 4)
     (1.4142, 1.5925, 1.4811)
 
@@ -58,6 +60,12 @@ def gain(activation: Activation, direction: str = "forward") -> float:
     with a kink off the multiples of 1/2 is good to four digits; all others, and double precision, to six or more.
 
     PyTorch's `calculate_gain` differs where its values were set by convention: tanh 5/3, sigmoid 1, selu 3/4.
+
+    References:
+        - Kaiming He et al. (2015), "Delving deep into rectifiers", equations 10 and 14, for relu,
+          https://arxiv.org/abs/1502.01852
+        - Ben Poole et al. (2016), "Exponential expressivity in deep neural networks through transient chaos", equation
+          6: a backward gain means chi_1 = 1 at q = 1, https://arxiv.org/abs/1606.05340
     """
     checked_option("direction", direction, DIRECTIONS)
     function = resolve(activation)
@@ -86,6 +94,8 @@ def direction_for(activation: Activation) -> str:
     Raises:
         ValueError: as `gain`.
 
+    Example:
+
     >>> direction_for("sigmoid"), direction_for("tanh"), direction_for("softplus")
     ('backward', 'forward', 'forward')
     """
@@ -109,6 +119,8 @@ def expectation(
     Returns:
         The expectation, to ten digits of `E[|f|^power]` where values are computed in float64 and to six in float32;
         infinite where f grows faster than the normal density falls.
+
+    Example:
 
     >>> round(expectation("relu", variance=4.0), 4)
     2.0

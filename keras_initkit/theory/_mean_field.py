@@ -10,7 +10,10 @@ Depth takes q to a fixed point F(q) = q. There the slope of M at c = 1 is chi_1 
 also multiplies the variance of a gradient on its way back: below 1 all signals become alike and gradients vanish
 (ordered), above 1 near signals part and gradients explode (chaotic).
 
-Source: Poole et al. 2016; Schoenholz et al. 2017.
+References:
+    - Ben Poole et al. (2016), "Exponential expressivity in deep neural networks through transient chaos",
+      https://arxiv.org/abs/1606.05340
+    - Samuel S. Schoenholz et al. (2017), "Deep information propagation", https://arxiv.org/abs/1611.01232
 """
 
 from __future__ import annotations
@@ -45,10 +48,16 @@ def covariance(activation: Activation, correlation: Any, variance: float = 1.0) 
     Raises:
         ValueError: for a correlation out of range.
 
+    Example:
+
     >>> covariance("relu", [0.0, 0.5, 1.0]).round(4)  # 1 / (2 pi) at 0, where relu's mean is squared
     array([0.1592, 0.3045, 0.5   ])
 
-    Source: Cho and Saul 2009 (relu); Poole et al. 2016, the correlation map.
+    References:
+        - Youngmin Cho and Lawrence K. Saul (2009), "Kernel methods for deep learning", for relu,
+          https://papers.nips.cc/paper/3628-kernel-methods-for-deep-learning
+        - Ben Poole et al. (2016), "Exponential expressivity in deep neural networks through transient chaos", for the
+          correlation map, https://arxiv.org/abs/1606.05340
     """
     correlation = _correlations(correlation)
     return HermiteSeries(sample(resolve(activation), variance=variance))(correlation)
@@ -68,11 +77,17 @@ def variance_map(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -
     Raises:
         ValueError: for a standard deviation that is negative or not finite, and an unknown activation.
 
+    Example:
+
     >>> he = variance_map("relu", sigma_w=2**0.5)
     >>> round(he(3.0), 6)
     3.0
 
-    Source: Poole et al. 2016, eq. 3; Schoenholz et al. 2017, eq. 2.
+    References:
+        - Ben Poole et al. (2016), "Exponential expressivity in deep neural networks through transient chaos", equation
+          3, https://arxiv.org/abs/1606.05340
+        - Samuel S. Schoenholz et al. (2017), "Deep information propagation", equation 2,
+          https://arxiv.org/abs/1611.01232
     """
     function = resolve(activation)
     weights, biases = checked_number("sigma_w", sigma_w, least=0) ** 2, checked_number("sigma_b", sigma_b, least=0) ** 2
@@ -95,11 +110,17 @@ def correlation_map(
     Raises:
         ValueError: as in `variance_map`, and for a correlation that is not from -1 to 1.
 
+    Example:
+
     >>> he = correlation_map("relu", sigma_w=2**0.5)
     >>> round(he(0.0), 4)  # 1 / pi: even what is orthogonal becomes alike
     0.3183
 
-    Source: Poole et al. 2016, eq. 5; Cho and Saul 2009 (relu).
+    References:
+        - Ben Poole et al. (2016), "Exponential expressivity in deep neural networks through transient chaos", equation
+          5, https://arxiv.org/abs/1606.05340
+        - Youngmin Cho and Lawrence K. Saul (2009), "Kernel methods for deep learning", for relu,
+          https://papers.nips.cc/paper/3628-kernel-methods-for-deep-learning
     """
     function = resolve(activation)
     weights, biases = checked_number("sigma_w", sigma_w, least=0) ** 2, checked_number("sigma_b", sigma_b, least=0) ** 2
@@ -132,12 +153,18 @@ def fixed_point(activation: Activation, sigma_w: float, sigma_b: float = 0.0) ->
     Raises:
         ValueError: as in `variance_map`.
 
+    Example:
+
     >>> round(fixed_point("tanh", sigma_w=1.5, sigma_b=0.1), 4)
     0.8133
     >>> fixed_point("relu", sigma_w=1.4), fixed_point("relu", sigma_w=1.5), fixed_point("relu", sigma_w=2**0.5)
     (0.0, inf, 1.0)
 
-    Source: Poole et al. 2016, section 2.1; Schoenholz et al. 2017, section 3.
+    References:
+        - Ben Poole et al. (2016), "Exponential expressivity in deep neural networks through transient chaos", section
+          2.1, https://arxiv.org/abs/1606.05340
+        - Samuel S. Schoenholz et al. (2017), "Deep information propagation", section 3,
+          https://arxiv.org/abs/1611.01232
     """
     step = variance_map(activation, sigma_w, sigma_b)
     q, after = 1.0, step(1.0)

@@ -37,12 +37,18 @@ def chi_1(activation: Activation, sigma_w: float, sigma_b: float = 0.0, q: float
     Raises:
         ValueError: as in `fixed_point`.
 
+    Example:
+
     >>> round(chi_1("tanh", sigma_w=1.5, sigma_b=0.1), 4)
     1.1291
     >>> round(chi_1("relu", sigma_w=1.0), 4)
     0.5
 
-    Source: Poole et al. 2016, eq. 6; Schoenholz et al. 2017, eq. 4.
+    References:
+        - Ben Poole et al. (2016), "Exponential expressivity in deep neural networks through transient chaos", equation
+          6, https://arxiv.org/abs/1606.05340
+        - Samuel S. Schoenholz et al. (2017), "Deep information propagation", equation 4,
+          https://arxiv.org/abs/1611.01232
     """
     variance = settled(activation, sigma_w, sigma_b, q)
     return float(sigma_w) ** 2 * expectation(resolve(activation), derivative=True, variance=variance)
@@ -66,12 +72,16 @@ def depth_scale(activation: Activation, sigma_w: float, sigma_b: float = 0.0) ->
     Raises:
         ValueError: as in `fixed_point`.
 
+    Example:
+
     >>> [round(layers, 2) for layers in depth_scale("tanh", sigma_w=1.5, sigma_b=0.1)]
     [1.42, 14.85]
     >>> depth_scale("relu", sigma_w=2**0.5)
     DepthScale(variance=inf, correlation=inf)
 
-    Source: Schoenholz et al. 2017, section 3.
+    References:
+        - Samuel S. Schoenholz et al. (2017), "Deep information propagation", section 3,
+          https://arxiv.org/abs/1611.01232
     """
     q = settled(activation, sigma_w, sigma_b, None)
     slope = chi_1(activation, sigma_w, sigma_b, q)
@@ -92,10 +102,14 @@ def phase(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -> str:
     Raises:
         ValueError: as in `fixed_point`.
 
+    Example:
+
     >>> phase("tanh", sigma_w=0.9), phase("tanh", sigma_w=1.0), phase("tanh", sigma_w=1.5)
     ('ordered', 'critical', 'chaotic')
 
-    Source: Poole et al. 2016, section 2.2.
+    References:
+        - Ben Poole et al. (2016), "Exponential expressivity in deep neural networks through transient chaos", section
+          2.2, https://arxiv.org/abs/1606.05340
     """
     excess = chi_1(activation, sigma_w, sigma_b) - 1
     return "critical" if abs(excess) <= _CRITICAL else "chaotic" if excess > 0 else "ordered"

@@ -86,6 +86,8 @@ def expect(
         reseed: a function of an instance and a seed, for a copy that draws from it, where the constructor has no
             `seed` argument.
 
+    Example:
+
     >>> import keras
     >>> @keras.saving.register_keras_serializable("example")
     ... class Half(keras.initializers.Initializer):

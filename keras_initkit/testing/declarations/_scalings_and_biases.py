@@ -21,6 +21,8 @@ from keras_initkit.theory._gains import expectation, gain
 def centred(distribution: str, variance: float) -> Any:
     """The frozen distribution of mean 0 and this variance under its Keras name.
 
+    Example:
+
     >>> [round(float(centred(name, 4.0).std()), 9) for name in ("uniform", "truncated_normal", "untruncated_normal")]
     [2.0, 2.0, 2.0]
     """
