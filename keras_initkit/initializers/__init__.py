@@ -1,4 +1,4 @@
-"""What one weight is drawn from: Keras initializers, registered as `"keras_initkit>Name"`."""
+"""Keras initializers for single weights, registered as `"keras_initkit>Name"`."""
 
 from keras_initkit.initializers._biases import ChronoBias, CriticalBias, PriorProbabilityBias, UnitForgetGateBias
 from keras_initkit.initializers._catalogue import catalogue

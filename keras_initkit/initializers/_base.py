@@ -1,4 +1,4 @@
-"""What initializers beyond the scaling family share: the way from a shape to a cast tensor."""
+"""The base of initializers beyond the scaling family: from a shape to a cast tensor."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ CONVOLUTION = "a convolution kernel (field..., inputs, outputs) in one, two or t
 
 
 def wide(dtype: str) -> str:
-    """What to compute in: float32 at least; in less a decomposition is slow, inexact or missing."""
+    """Returns the dtype to compute in: float32 at least; in less a decomposition is slow, inexact or missing."""
     return dtype if dtype in ("float32", "float64") else "float32"
 
 
-def at_centre(matrix: keras.KerasTensor, field: Sequence[int]) -> keras.KerasTensor:
-    """A convolution kernel with `matrix` at the tap that `padding="same"` puts on the pixel itself, 0 elsewhere."""
+def at_center(matrix: keras.KerasTensor, field: Sequence[int]) -> keras.KerasTensor:
+    """Returns a convolution kernel with `matrix` at the tap that `padding="same"` puts on the pixel itself, else 0."""
     matrix = keras.ops.reshape(matrix, (1,) * len(field) + tuple(matrix.shape))
     return keras.ops.pad(matrix, [((size - 1) // 2, size // 2) for size in field] + [(0, 0), (0, 0)])
 
 
 class ShapedInitializer(Cloneable, keras.initializers.Initializer):
-    """An initializer for shapes of certain ranks; a subclass computes the values in float32 at least."""
+    """Base of initializers for shapes of certain ranks; a subclass computes the values in float32 at least."""
 
     ranks: Sequence[int]
-    meaning: str  # of such a shape, for the error
+    meaning: str  # names what has such a shape, in the error
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> keras.KerasTensor:
-        """Values of `shape`, cast to `dtype` (Keras' default float type, if None)."""
+        """Returns values of `shape`, cast to `dtype` (Keras' default float type, if None)."""
         shape = checked_shape(shape, self.ranks, self.meaning)
         dtype = keras.backend.standardize_dtype(dtype)
         self._check(shape)

@@ -1,10 +1,10 @@
-"""Biases that start where training would have to take them."""
+"""Biases: critical, by class frequency, and for the gates of an LSTM."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -35,14 +35,14 @@ class _GatesBias(ShapedInitializer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class CriticalBias(_Bias):
-    """N(0, sigma_b^2): the biases that belong to a `Critical` kernel of the same arguments.
+    """Draws biases from N(0, sigma_b^2), to go with a `Critical` kernel of the same arguments.
 
     Args:
-        activation, sigma_b, q, seed: as in `Critical`. By default, and for activations that scale with their
-            input (relu), sigma_b is 0.
+        activation, sigma_b, q, seed: As in `Critical`. By default, and for activations that scale with their input
+            (relu), sigma_b is 0.
 
     Raises:
-        ValueError: as `Critical`.
+        ValueError: As in `Critical`.
 
     Example:
 
@@ -70,21 +70,21 @@ class CriticalBias(_Bias):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class PriorProbabilityBias(_Bias):
-    """Bias of an output layer that predicts the labels' frequencies before it has learned anything.
+    """Sets the bias of an output layer to predict the class frequencies before training.
 
         sigmoid: b = log(p / (1 - p)),    softmax: b_k = log(p_k / sum p)
 
-    Without it, the first steps on unbalanced labels only learn the bias, from a loss that frequent labels
-    dominate.
+    Without it, the first steps on imbalanced labels only learn the bias, from a loss that frequent classes dominate.
 
     Args:
-        probability: of the positive label, for every unit or as a sequence with one for each (last axis). Under
-            softmax always a sequence, and counts do as well as probabilities: they are divided by their sum.
-        activation: what follows the bias: `"sigmoid"` or `"softmax"`.
+        probability: Float or sequence of floats. Probability of the positive label, for all units or for each (last
+            axis). Under softmax always a sequence, and counts serve as well as probabilities: they are divided by
+            their sum.
+        activation: String. The activation after the bias: `"sigmoid"` or `"softmax"`.
 
     Raises:
-        ValueError: for a probability outside (0, 1), a class under softmax without a positive one, or, when
-            called, for a shape of another number of units.
+        ValueError: If a probability is outside (0, 1), or not positive under softmax; when called, if the shape has
+            another number of units.
 
     Example:
 
@@ -100,7 +100,9 @@ class PriorProbabilityBias(_Bias):
           https://arxiv.org/abs/1708.02002
     """
 
-    def __init__(self, probability: float | Sequence[float] = 0.01, activation: str = "sigmoid"):
+    def __init__(
+        self, probability: float | Sequence[float] = 0.01, activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    ):
         self.activation = checked_option("activation", activation, ("sigmoid", "softmax"))
         if isinstance(probability, np.ndarray):
             probability = probability.tolist()
@@ -128,18 +130,18 @@ class PriorProbabilityBias(_Bias):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class UnitForgetGateBias(_GatesBias):
-    """Bias of an LSTM that is zero but for its forget gate: a memory that starts by keeping.
+    """Sets the forget gate's bias of an LSTM to a value and all others to zero: the memory is kept at first.
 
         b = [0, value, 0, 0]    for Keras' gates [input, forget, cell, output]
 
-    Keras' LSTM has this with value 1 as `unit_forget_bias=True`, its default, which must be set to False for
-    any bias initializer to be used as it is.
+    Keras' LSTM does this with value 1 by `unit_forget_bias=True`, its default, which must be set to False for a
+    bias initializer to be used unchanged.
 
     Args:
-        value: bias of the forget gate, which keeps sigmoid(value) of its memory at each step.
+        value: Float. Bias of the forget gate, which keeps sigmoid(value) of its memory at each step.
 
     Raises:
-        ValueError: for a value that is no finite number; when called, for a shape other than (4 * units,).
+        ValueError: If the value is no finite number; when called, if the shape is not (4 * units,).
 
     Example:
 
@@ -165,7 +167,7 @@ class UnitForgetGateBias(_GatesBias):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ChronoBias(_GatesBias):
-    """Bias of an LSTM whose units remember for spans of every length up to that of the sequences.
+    """Draws the biases of an LSTM whose units remember for spans of all lengths up to that of the sequences.
 
         b_forget = log(u),  u ~ U(1, max_steps - 1),    b_input = -b_forget,    zero for the other gates
 
@@ -173,11 +175,11 @@ class ChronoBias(_GatesBias):
     `UnitForgetGateBias` does.
 
     Args:
-        max_steps: the longest span to remember, in steps: often the length of the sequences.
-        seed: as in `ActivationScaling`.
+        max_steps: Float. The longest span to remember, in steps: often the length of the sequences.
+        seed: As in `ActivationScaling`.
 
     Raises:
-        ValueError: for max_steps of 2 or less; when called, for a shape other than (4 * units,).
+        ValueError: If max_steps is 2 or less; when called, if the shape is not (4 * units,).
 
     Example:
 

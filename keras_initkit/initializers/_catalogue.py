@@ -1,4 +1,4 @@
-"""The catalogue of initializers as data: ours and Keras' own, side by side."""
+"""The catalogue of initializers, ours and Keras' own, as data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import keras
 
 
 class Entry(NamedTuple):
-    """One initializer: its class name, formula, what it is for, where it comes from, and who provides it."""
+    """One initializer: its class name, formula, purpose, paper and package."""
 
     name: str
     formula: str
@@ -40,7 +40,7 @@ _OURS = (
     ),
     ("CriticalBias", "N(0, sigma_b^2)", "the biases beside Critical kernels", "Schoenholz et al. 2017"),
     ("ScaledOrthogonal", "W = gain(f) Q, Q^T Q = I", "deep dense networks, in any precision", "Saxe et al. 2014"),
-    ("DeltaOrthogonal", "K[centre] = gain Q, else 0", "very deep plain convolutional networks", "Xiao et al. 2018"),
+    ("DeltaOrthogonal", "K[center] = gain Q, else 0", "very deep plain convolutional networks", "Xiao et al. 2018"),
     (
         "ConvOrthogonal",
         "K = gain H * [P_1, I-P_1] * ...",
@@ -48,7 +48,7 @@ _OURS = (
         "Xiao et al. 2018",
     ),
     ("GatewiseOrthogonal", "W = gain [Q_1, ..., Q_gates]", "recurrent kernels of LSTM and GRU", "Saxe et al. 2014"),
-    ("Dirac", "K[centre] = I, else 0", "convolutions that start as the identity", "Zagoruyko and Komodakis 2017"),
+    ("Dirac", "K[center] = I, else 0", "convolutions that start as the identity", "Zagoruyko and Komodakis 2017"),
     (
         "Hadamard",
         "W = I*, or 2^(-m/2) I* H_m I* where it widens",
@@ -63,11 +63,11 @@ _OURS = (
         "Sitzmann et al. 2020",
     ),
     ("ICNR", "K = [K_0, ..., K_0], scale^d copies", "a convolution before depth_to_space", "Aitken et al. 2017"),
-    ("BilinearUpsampling", "w(x) = 1 - |x - centre|/f", "a transposed convolution that enlarges", "Long et al. 2015"),
+    ("BilinearUpsampling", "w(x) = 1 - |x - center|/f", "a transposed convolution that enlarges", "Long et al. 2015"),
     (
         "PriorProbabilityBias",
         "log(p/(1-p)), or log p_k for softmax",
-        "the output's bias where labels are unbalanced",
+        "the output's bias where labels are imbalanced",
         "Lin et al. 2017",
     ),
     (
@@ -109,7 +109,7 @@ _KERAS = (
 
 
 def catalogue() -> list[Entry]:
-    """Every initializer of keras_initkit, then those of the installed Keras.
+    """Lists every initializer of keras_initkit, then those of the installed Keras.
 
     Example:
 

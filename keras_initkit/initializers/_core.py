@@ -1,4 +1,4 @@
-"""What every initializer here shares: seeds, configuration, and one draw of a given variance."""
+"""Seeds, configuration, and one draw of a given variance: shared by every initializer here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import random
 import warnings
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import keras
 
@@ -17,8 +17,8 @@ from keras_initkit.theory._activations import Activation
 from keras_initkit.theory._fans import Axes, Fans, compute_fans
 
 PACKAGE = "keras_initkit"
-MODES = ("fan_in", "fan_out", "fan_avg")
-DISTRIBUTIONS = ("truncated_normal", "untruncated_normal", "uniform")
+Mode = Literal["fan_in", "fan_out", "fan_avg"]
+Distribution = Literal["truncated_normal", "untruncated_normal", "uniform"]
 # Standard deviation of a standard normal variable truncated at two standard deviations.
 TRUNCATED_STDDEV = 0.87962566103423978
 
@@ -29,7 +29,7 @@ _STREAMS: dict[str, keras.random.SeedGenerator] = {}
 
 
 def checked_seed(seed: Any) -> Seed:
-    """A seed as an initializer's constructor takes it, deserialized if it comes from a configuration.
+    """Returns a seed as an initializer keeps it, deserialized if it comes from a configuration.
 
     A `SeedGenerator` is one stream of draws. Its configuration, by which Keras clones an initializer and copies a
     model, means the last generator of that name and seed that this process has seen, so that copies go on with
@@ -58,7 +58,7 @@ def restored(activation: Activation | dict[str, Any]) -> Activation:
 
 
 def constructor_config(initializer: keras.initializers.Initializer) -> dict[str, Any]:
-    """The constructor's arguments, which an initializer keeps under their own names, as plain data."""
+    """Returns the constructor's arguments, which an initializer keeps under their own names, as plain data."""
 
     def plain(value: Any) -> Any:
         name = getattr(value, "__name__", "")
@@ -77,22 +77,22 @@ class OwnConfig(dict):
 
 
 class Cloneable:
-    """How an initializer is copied: by its configuration, which is exactly the constructor's arguments.
+    """Copies an initializer by its configuration, which is exactly the constructor's arguments.
 
     MultiHeadAttention calls `from_config(get_config())` for each of its kernels. Copies without a seed draw
-    apart, and so do copies that share a `SeedGenerator`; with an integer seed they are bound to repeat, since a
+    different values, and so do copies that share a `SeedGenerator`; with an integer seed they must repeat, since a
     copy with another seed would have another configuration. Then a warning names the remedy.
     """
 
     seed: Seed
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data, under their own names."""
+        """Returns the constructor's arguments as plain data, under their own names."""
         return OwnConfig(constructor_config(self))
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
-        """The initializer with these constructor arguments."""
+        """Returns the initializer with these constructor arguments."""
         seed = config.get("seed")
         if isinstance(config, OwnConfig) and isinstance(seed, int):
             warnings.warn(
@@ -105,7 +105,7 @@ class Cloneable:
         return cls(**config)
 
     def clone(self) -> Any:
-        """A copy, asked for by name: no warning."""
+        """Returns a copy, without the warning about integer seeds."""
         return self.from_config(dict(self.get_config()))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -114,7 +114,7 @@ class Cloneable:
 
 
 def fresh_seed(seed: Seed) -> int | keras.random.SeedGenerator:
-    """What one draw is made from. Without a seed, every draw has one of its own.
+    """Returns the seed of one draw. Without a seed, each draw gets another.
 
     Keras' own unseeded initializers draw the same values each time they are called, so two layers that share
     one start out equal. Like theirs, the fresh seed comes from Python's `random`, so that
@@ -124,9 +124,9 @@ def fresh_seed(seed: Seed) -> int | keras.random.SeedGenerator:
 
 
 def draw(
-    shape: Sequence[int], variance: float, distribution: str, dtype: Any = None, seed: Seed = None
+    shape: Sequence[int], variance: float, distribution: Distribution, dtype: Any = None, seed: Seed = None
 ) -> keras.KerasTensor:
-    """A tensor with independent elements of mean 0 and the given variance, whatever the distribution.
+    """Returns a tensor with independent elements of mean 0 and the given variance, whatever the distribution.
 
     Drawn in float32 at least and then cast: a half-precision draw has too few values to have the right one.
     """
@@ -153,17 +153,23 @@ class ScaledVariance(Cloneable, keras.initializers.VarianceScaling):
     """Core of the scaling family: independent elements of variance `scale / fan`.
 
     A subclass passes `scale`; `fan` is the kernel's fan-in, fan-out or their mean. It is a Keras
-    `VarianceScaling` for one reason: `EinsumDense` (hence `MultiHeadAttention`) of Keras 3.15 tells only
-    those which axes of its kernel are inputs and outputs, by a clone whose configuration holds
-    `input_axes` and `output_axes`. Here these are other words for `in_axes` and `out_axes`.
+    `VarianceScaling` for one reason: `EinsumDense` (hence `MultiHeadAttention`) of Keras 3.15 passes the input and
+    output axes of its kernel to those alone, by a clone whose configuration holds `input_axes` and `output_axes`.
+    Here these are aliases of `in_axes` and `out_axes`.
     """
 
     def __init__(
-        self, scale: float, mode: str, distribution: str, in_axes: Axes | None, out_axes: Axes | None, seed: Any
+        self,
+        scale: float,
+        mode: Mode,
+        distribution: Distribution,
+        in_axes: Axes | None,
+        out_axes: Axes | None,
+        seed: Any,
     ):
         self.scale = scale
-        self.mode = checked_option("mode", mode, MODES)
-        self.distribution = checked_option("distribution", distribution, DISTRIBUTIONS)
+        self.mode = checked_option("mode", mode, get_args(Mode))
+        self.distribution = checked_option("distribution", distribution, get_args(Distribution))
         if (in_axes is None) != (out_axes is None):
             raise ValueError(
                 f"in_axes, out_axes: got {in_axes!r} and {out_axes!r}, expected both or neither "
@@ -177,25 +183,25 @@ class ScaledVariance(Cloneable, keras.initializers.VarianceScaling):
     output_axes = property(lambda self: self.out_axes)
 
     def fans(self, shape: Sequence[int]) -> Fans:
-        """Fans of a kernel of `shape` under this initializer's axes."""
+        """Returns the fans of a kernel of `shape` under this initializer's axes."""
         if self.in_axes is None or self.out_axes is None:
             return compute_fans(shape)
         return compute_fans(shape, self.in_axes, self.out_axes)
 
     def variance(self, fans: Fans) -> float:
-        """Variance of the elements of a kernel with these fans."""
+        """Returns the variance of the elements of a kernel with these fans."""
         fan_in, fan_out = fans
         fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
         return self.scale / max(fan, 1.0)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> keras.KerasTensor:
-        """A kernel of `shape`, in `dtype` or Keras' default."""
+        """Returns a kernel of `shape`, in `dtype` or Keras' default."""
         shape = checked_shape(shape)
         return draw(shape, self.variance(self.fans(shape)), self.distribution, dtype, self.seed)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ScaledVariance:
-        """The initializer with these constructor arguments, or those of Keras' `EinsumDense`."""
+        """Returns the initializer with these constructor arguments, or those of Keras' `EinsumDense`."""
         if "input_axes" in config or "output_axes" in config:
             # A plain dict: EinsumDense makes this copy for its one kernel, so that no seed repeats.
             config = dict(config)

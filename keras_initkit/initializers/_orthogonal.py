@@ -1,4 +1,4 @@
-"""Kernels that keep the norm of a signal: orthogonal matrices, and convolutions that are orthogonal maps."""
+"""Kernels that keep the norm of a signal: orthogonal matrices and orthogonal convolutions."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import keras
 import numpy as np
 
 from keras_initkit._checks import checked_axes, checked_count, checked_number, checked_option
-from keras_initkit.initializers._base import CONVOLUTION, ShapedInitializer, at_centre
+from keras_initkit.initializers._base import CONVOLUTION, ShapedInitializer, at_center
 from keras_initkit.initializers._core import PACKAGE, Seed, checked_seed, draw, restored
 from keras_initkit.theory._activations import Activation
 from keras_initkit.theory._fans import Axes
-from keras_initkit.theory._gains import DIRECTIONS, gain
+from keras_initkit.theory._gains import DIRECTIONS, Direction, gain
 
 _TINY = 1e-30
 
 
 def haar(shape: Sequence[int], scale: float, dtype: Any, seed: Seed) -> keras.KerasTensor:
-    """Matrices of `shape[-2:]`, uniform among those with orthogonal rows or columns, whichever are fewer."""
+    """Draws matrices of `shape[-2:]`, uniform among those with orthogonal rows or columns, whichever are fewer."""
     *batch, rows, columns = shape
     tall = (*batch, max(rows, columns), min(rows, columns))
     q = _haar_columns(draw(tall, 1.0, "untruncated_normal", dtype, seed), scale)
@@ -28,7 +28,7 @@ def haar(shape: Sequence[int], scale: float, dtype: Any, seed: Seed) -> keras.Ke
 
 
 def _haar_columns(gaussian: keras.KerasTensor, scale: float = 1.0) -> keras.KerasTensor:
-    """Orthogonal columns from tall matrices of standard normal numbers.
+    """Makes orthogonal columns of tall matrices of standard normal numbers.
 
     The factor Q of a Gaussian matrix is uniform (Haar) once the diagonal of R is positive (Mezzadri 2007).
     """
@@ -40,7 +40,7 @@ def _haar_columns(gaussian: keras.KerasTensor, scale: float = 1.0) -> keras.Kera
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ScaledOrthogonal(ShapedInitializer):
-    """Orthogonal kernel times the gain of the activation that follows it.
+    """Draws an orthogonal kernel, times the gain of the activation after it.
 
         W = gain(activation) Q,    Q^T Q = I or Q Q^T = I, whichever fits its shape
 
@@ -48,15 +48,16 @@ class ScaledOrthogonal(ShapedInitializer):
     computed in float32 at least, and cast.
 
     Args:
-        activation: the activation that follows the kernel, as in `ActivationScaling`.
-        direction: which gain: `"forward"` for the signal, `"backward"` for the gradient.
-        out_axes: axis or axes of the units that the layer puts out, the matrix' columns; all others are its
-            rows. For the query kernel (inputs, heads, size) of a MultiHeadAttention: `(1, 2)`.
-        seed: as in `ActivationScaling`.
+        activation: String, callable or None. The activation after the kernel, as in `ActivationScaling`.
+        direction: String. `"forward"` takes the gain of the signal, `"backward"` that of the gradient.
+        out_axes: Integer or sequence of integers. Axes of the layer's output units, which are the columns of the
+            matrix; all others are its rows. For the query kernel (inputs, heads, size) of a MultiHeadAttention:
+            `(1, 2)`.
+        seed: As in `ActivationScaling`.
 
     Raises:
-        ValueError: for an unknown activation or direction; when called, for a shape of rank 0 or 1 or
-            axes that it does not have.
+        ValueError: If the activation or the direction is unknown; when called, if the shape has rank 0 or 1 or lacks
+            one of the axes.
 
     Example:
 
@@ -77,7 +78,7 @@ class ScaledOrthogonal(ShapedInitializer):
     meaning = "a kernel"
 
     def __init__(
-        self, activation: Activation = "linear", direction: str = "forward", out_axes: Axes = -1, seed: Any = None
+        self, activation: Activation = "linear", direction: Direction = "forward", out_axes: Axes = -1, seed: Any = None
     ):
         activation = restored(activation)
         self.activation, self.out_axes = activation, checked_axes("out_axes", out_axes)
@@ -120,20 +121,20 @@ class _OrthogonalConvolution(ShapedInitializer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class DeltaOrthogonal(_OrthogonalConvolution):
-    """Convolution kernel with an orthogonal matrix at its centre and zeros around it.
+    """Draws a convolution kernel with an orthogonal matrix at its center and zeros around it.
 
-        K[centre] = gain Q,    K[elsewhere] = 0
+        K[center] = gain Q,    K[elsewhere] = 0
 
     With stride 1 and `padding="same"` it keeps every pixel's norm, if there are at least as many outputs as
     inputs (with fewer, it keeps that of the gradient). Networks of 10,000 layers were trained from it.
 
     Args:
-        gain: what the norm is multiplied by: 1 for a linear layer, `keras_initkit.theory.gain("relu")`, or the
-            sigma_w of `keras_initkit.theory.critical_point("tanh", sigma_b=0.05)`.
-        seed: as in `ActivationScaling`.
+        gain: Float. Factor of the norm: 1 for a linear layer, `keras_initkit.theory.gain("relu")`, or the sigma_w of
+            `keras_initkit.theory.critical_point("tanh", sigma_b=0.05)`.
+        seed: As in `ActivationScaling`.
 
     Raises:
-        ValueError: for a gain that is not positive; when called, for a shape of rank other than 3, 4 or 5.
+        ValueError: If the gain is not positive; when called, if the rank of the shape is not 3, 4 or 5.
 
     Example:
 
@@ -148,12 +149,12 @@ class DeltaOrthogonal(_OrthogonalConvolution):
     """
 
     def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
-        return at_centre(haar(shape[-2:], self.gain, dtype, self.seed), shape[:-2])
+        return at_center(haar(shape[-2:], self.gain, dtype, self.seed), shape[:-2])
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ConvOrthogonal(_OrthogonalConvolution):
-    r"""Convolution kernel that is an orthogonal map of the whole image, with every tap in use.
+    """Draws a convolution kernel that is an orthogonal map of the whole image, with every tap in use.
 
         K = gain H * [P_1, I - P_1] * [P_2, I - P_2] * ...
 
@@ -164,10 +165,10 @@ class ConvOrthogonal(_OrthogonalConvolution):
     fewer, that of the gradient). Other padding loses some at the border.
 
     Args:
-        gain, seed: as in `DeltaOrthogonal`.
+        gain, seed: As in `DeltaOrthogonal`.
 
     Raises:
-        ValueError: as `DeltaOrthogonal`.
+        ValueError: As in `DeltaOrthogonal`.
 
     Example:
 
@@ -212,7 +213,7 @@ class ConvOrthogonal(_OrthogonalConvolution):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class GatewiseOrthogonal(ShapedInitializer):
-    """Kernel of a recurrent layer with one orthogonal block per gate, side by side along its last axis.
+    """Draws a recurrent kernel with one orthogonal block per gate, side by side along its last axis.
 
         W = gain [Q_1, ..., Q_gates],    each Q uniform among the orthogonal matrices of its shape
 
@@ -220,13 +221,13 @@ class GatewiseOrthogonal(ShapedInitializer):
     matrix orthogonal, whose square blocks are not: their singular values run from nearly 0 to 0.9.
 
     Args:
-        gates: number of blocks: 4 for LSTM and ConvLSTM, 3 for GRU.
-        gain: what each block is multiplied by.
-        seed: as in `ActivationScaling`.
+        gates: Integer. Number of blocks: 4 for LSTM and ConvLSTM, 3 for GRU.
+        gain: Float. Factor of each block.
+        seed: As in `ActivationScaling`.
 
     Raises:
-        ValueError: for a gain that is not positive or gates below 1; when called, for a shape of rank 0 or 1,
-            or one whose last axis is no multiple of the gates.
+        ValueError: If the gain is not positive or gates is below 1; when called, if the rank of the shape is not 2 to
+            5 or its last axis is no multiple of the gates.
 
     Example:
 

@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
 from keras_initkit._checks import checked_count, checked_option
-from keras_initkit.initializers._core import PACKAGE, ScaledVariance, restored
+from keras_initkit.initializers._core import PACKAGE, Distribution, Mode, ScaledVariance, restored
 from keras_initkit.theory._activations import Activation
 from keras_initkit.theory._critical import critical_point
 from keras_initkit.theory._fans import Axes, Fans
-from keras_initkit.theory._gains import DIRECTIONS, gain
+from keras_initkit.theory._gains import DIRECTIONS, Direction, gain
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ActivationScaling(ScaledVariance):
-    """Variance `gain(activation)^2 / fan`: He's rule for any activation.
+    """Scales the variance by the activation's gain, `gain(activation)^2 / fan`: He's rule for any activation.
 
     `ActivationScaling("relu")` is He et al.'s 2 / fan_in (`he_normal`), `ActivationScaling("linear")` is
     LeCun's 1 / fan_in, and every other activation gets the factor that keeps its signal's second moment.
 
     Args:
-        activation: the activation that follows the kernel: a Keras name, a `keras.activations` function, or
-            any elementwise callable.
-        mode: `"fan_in"` keeps the signal's scale, `"fan_out"` the gradient's, `"fan_avg"` is between.
-        distribution: `"truncated_normal"` (at two standard deviations, corrected for it),
+        activation: String, callable or None. The activation after the kernel: the name of a Keras activation, a
+            `keras.activations` function, or any elementwise callable. None is linear.
+        mode: String. `"fan_in"` keeps the scale of the signal, `"fan_out"` that of the gradient, `"fan_avg"` is in
+            between.
+        distribution: String. `"truncated_normal"` (at two standard deviations, and corrected for the truncation),
             `"untruncated_normal"` or `"uniform"`.
-        direction: which gain: `"forward"` for the signal, `"backward"` for the gradient, `"compromise"`
-            for the mean of the two second moments, 1 / gain^2 = (E[f(z)^2] + E[f'(z)^2]) / 2, which is to the
-            gain what Glorot's mean of the fans is to the fan.
-        in_axes: axis or axes of the kernel that the layer sums over; with `out_axes`, or neither. The axes
-            that are named by neither multiply both fans.
-        out_axes: axis or axes of the units that the layer puts out.
-        seed: an integer (every call draws the same values), a `keras.random.SeedGenerator`, or `None`: every
-            call draws values of its own.
+        direction: String. `"forward"` takes the gain of the signal, `"backward"` that of the gradient,
+            `"compromise"` the mean of the two second moments, 1 / gain^2 = (E[f(z)^2] + E[f'(z)^2]) / 2, by analogy
+            with Glorot's mean of the fans.
+        in_axes: Integer or sequence of integers. Kernel axes that the layer sums over. Give it together with
+            `out_axes`; by default the last two axes are inputs and outputs. All other axes multiply both fans.
+        out_axes: Integer or sequence of integers. Kernel axes of the layer's output units.
+        seed: Integer, `keras.random.SeedGenerator` or None. With an integer every call draws the same values, with
+            a generator or None each call draws others.
 
     Raises:
-        ValueError: for an argument out of range, an unknown activation, or one that has no gain (softmax).
+        ValueError: If an argument is out of range, the activation is unknown or it has no gain (softmax).
 
     Example:
 
@@ -57,9 +58,9 @@ class ActivationScaling(ScaledVariance):
     def __init__(
         self,
         activation: Activation = "relu",
-        mode: str = "fan_in",
-        distribution: str = "truncated_normal",
-        direction: str = "forward",
+        mode: Mode = "fan_in",
+        distribution: Distribution = "truncated_normal",
+        direction: Direction | Literal["compromise"] = "forward",
         in_axes: Axes | None = None,
         out_axes: Axes | None = None,
         seed: Any = None,
@@ -76,14 +77,14 @@ class ActivationScaling(ScaledVariance):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class StandardUniform(ScaledVariance):
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), of variance 1 / (3 fan_in).
+    """Draws from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), of variance 1 / (3 fan_in).
 
     The "standard" initialization of Glorot and Bengio 2010 (eq. 1), the heuristic that theirs replaced; also
     what PyTorch's Linear and Conv layers draw by default. A signal loses two thirds of its variance at each
     linear layer.
 
     Args:
-        in_axes, out_axes, seed: as in `ActivationScaling`.
+        in_axes, out_axes, seed: As in `ActivationScaling`.
 
     Example:
 
@@ -103,7 +104,7 @@ class StandardUniform(ScaledVariance):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class RandomWalk(ScaledVariance):
-    """N(0, g^2 / fan_in) with the g that keeps the logarithm of a gradient's norm from drifting with depth.
+    """Draws from N(0, g^2 / fan_in) with the g that keeps a gradient's log-norm from drifting with depth.
 
         linear: g = exp(1 / (2 n)),    relu: g = sqrt(2) exp(1.2 / (max(n, 6) - 2.4)),    n = fan_in
 
@@ -111,11 +112,11 @@ class RandomWalk(ScaledVariance):
     (linear) or 1.2 / n (relu) at each layer, which hundreds of narrow layers add up.
 
     Args:
-        activation: `"relu"` or `"linear"`, for which the correction is known.
-        in_axes, out_axes, seed: as in `ActivationScaling`.
+        activation: String. `"relu"` or `"linear"`: those with a known correction.
+        in_axes, out_axes, seed: As in `ActivationScaling`.
 
     Raises:
-        ValueError: for another activation.
+        ValueError: If the activation is another one.
 
     Example:
 
@@ -129,7 +130,11 @@ class RandomWalk(ScaledVariance):
     """
 
     def __init__(
-        self, activation: str = "relu", in_axes: Axes | None = None, out_axes: Axes | None = None, seed: Any = None
+        self,
+        activation: Literal["relu", "linear"] = "relu",
+        in_axes: Axes | None = None,
+        out_axes: Axes | None = None,
+        seed: Any = None,
     ):
         self.activation = checked_option("activation", activation, ("relu", "linear"))
         scale = 2.0 if activation == "relu" else 1.0
@@ -144,7 +149,7 @@ class RandomWalk(ScaledVariance):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class DepthScaling(ScaledVariance):
-    """Kernel of a layer that writes into a residual stream, smaller the more layers do.
+    """Scales the kernel of a layer that writes into a residual stream down with the number of such layers.
 
         residual: std = 1 / sqrt(2 n d),    small: std = 1 / sqrt(d),    wang: std = 2 / (n sqrt(d))
 
@@ -153,14 +158,15 @@ class DepthScaling(ScaledVariance):
     `"wang"`, 8 / n. `"small"` is for the kernels that read the stream.
 
     Args:
-        n_layers: number of blocks, n.
-        rule: `"residual"`, `"small"` (whatever the depth) or `"wang"`.
-        width: d, the stream's width; `None` takes each kernel's fan-in. A constant 0.02 is `width=2500`.
-        distribution: as in `ActivationScaling`.
-        in_axes, out_axes, seed: as in `ActivationScaling`.
+        n_layers: Integer. Number of blocks, n.
+        rule: String. `"residual"`, `"small"` (whatever the depth) or `"wang"`.
+        width: Integer or None. Width d of the stream; None takes each kernel's fan-in. A constant 0.02 is
+            `width=2500`.
+        distribution: String. As in `ActivationScaling`.
+        in_axes, out_axes, seed: As in `ActivationScaling`.
 
     Raises:
-        ValueError: for an unknown rule, or a number of layers or width below 1.
+        ValueError: If the rule is unknown, or the number of layers or the width is below 1.
 
     Example:
 
@@ -181,9 +187,9 @@ class DepthScaling(ScaledVariance):
     def __init__(
         self,
         n_layers: int = 12,
-        rule: str = "residual",
+        rule: Literal["residual", "small", "wang"] = "residual",
         width: int | None = None,
-        distribution: str = "untruncated_normal",
+        distribution: Distribution = "untruncated_normal",
         in_axes: Axes | None = None,
         out_axes: Axes | None = None,
         seed: Any = None,
@@ -201,7 +207,7 @@ class DepthScaling(ScaledVariance):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Critical(ScaledVariance):
-    """Variance `sigma_w^2 / fan_in` on the edge of chaos, where gradients neither vanish nor explode with depth.
+    """Scales the variance to `sigma_w^2 / fan_in`, on the edge of chaos: gradients neither vanish nor explode.
 
     sigma_w is where `chi_1 = sigma_w^2 E[f'(sqrt(q) z)^2] = 1` and layers of these kernels and of biases of
     standard deviation sigma_b keep the pre-activations' variance at q (`keras_initkit.theory.critical_point`).
@@ -209,13 +215,13 @@ class Critical(ScaledVariance):
     by default, Keras' zero biases are that.
 
     Args:
-        activation: as in `ActivationScaling`: the activation of the network's layers.
-        sigma_b: standard deviation of the biases. A larger one brings a larger q.
-        q: variance of the pre-activations, instead of `sigma_b`.
-        distribution, in_axes, out_axes, seed: as in `ActivationScaling`.
+        activation: String, callable or None. The activation of the network's layers, as in `ActivationScaling`.
+        sigma_b: Float or None. Standard deviation of the biases. A larger one means a larger q.
+        q: Float or None. Variance of the pre-activations, in place of `sigma_b`.
+        distribution, in_axes, out_axes, seed: As in `ActivationScaling`.
 
     Raises:
-        ValueError: if both `sigma_b` and `q` are given, or the activation has no such critical point.
+        ValueError: If both `sigma_b` and `q` are given, or the activation has no such critical point.
 
     Example:
 
@@ -238,7 +244,7 @@ class Critical(ScaledVariance):
         activation: Activation = "relu",
         sigma_b: float | None = None,
         q: float | None = None,
-        distribution: str = "untruncated_normal",
+        distribution: Distribution = "untruncated_normal",
         in_axes: Axes | None = None,
         out_axes: Axes | None = None,
         seed: Any = None,

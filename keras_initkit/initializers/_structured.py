@@ -1,4 +1,4 @@
-"""Kernels with a structure of their own: identity, Hadamard, sparse, and those of sine networks."""
+"""Structured kernels: identity, Hadamard, sparse, and those of sine networks."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import keras
 import numpy as np
 
 from keras_initkit._checks import checked_count, checked_number
-from keras_initkit.initializers._base import CONVOLUTION, ShapedInitializer, at_centre
+from keras_initkit.initializers._base import CONVOLUTION, ShapedInitializer, at_center
 from keras_initkit.initializers._core import PACKAGE, ScaledVariance, checked_seed, draw
 from keras_initkit.theory._fans import Axes, Fans
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Dirac(ShapedInitializer):
-    """Convolution kernel that passes its input on: the identity at the centre, zeros around it.
+    """Sets a convolution kernel to the identity at its center and zeros around it, which passes the input on.
 
-        K[centre, i, o] = 1 if o = i, else 0    (in each group)
+        K[center, i, o] = 1 if o = i, else 0    (in each group)
 
     With stride 1 and `padding="same"`, output channel i is input channel i, as far as there are both. The
     kernel of a `Dense` layer has `keras.initializers.Identity`.
 
     Args:
-        groups: the layer's `groups`; each group passes on its own channels.
+        groups: Integer. The layer's `groups`; each group passes on its own channels.
 
     Raises:
-        ValueError: for groups below 1; when called, for a shape of rank other than 3, 4 or 5, or a number of
-            outputs that does not divide into groups.
+        ValueError: If groups is below 1; when called, if the rank of the shape is not 3, 4 or 5, or its number of
+            outputs does not divide into groups.
 
     Example:
 
@@ -59,22 +59,22 @@ class Dirac(ShapedInitializer):
     def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
         *field, inputs, outputs = shape
         identity = np.tile(np.eye(inputs, outputs // self.groups), self.groups)
-        return at_centre(keras.ops.convert_to_tensor(identity, dtype), field)
+        return at_center(keras.ops.convert_to_tensor(identity, dtype), field)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Hadamard(ShapedInitializer):
-    """ZerO: a kernel without random numbers, of zeros and ones up to one factor.
+    """Sets a kernel to zeros and ones, up to one factor, without random numbers (ZerO).
 
         inputs >= outputs: W = I*,    inputs < outputs: W = 2^(-m/2) I* H_m I*,    m = ceil(log2(outputs))
 
     I* is an identity cut to shape and H_m the Hadamard matrix of size 2^m, orthogonal with this factor: where
-    a layer widens, zeros and ones alone would leave the new units equal for ever. A convolution has W at its
-    centre. Widening to a power of two keeps the signal's norm, since the rows of 2^(-m/2) H_m have norm 1 and are
+    a layer widens, zeros and ones alone would leave the new units equal forever. A convolution has W at its
+    center. Widening to a power of two keeps the signal's norm, since the rows of 2^(-m/2) H_m have norm 1 and are
     orthogonal; otherwise, on average over signals, outputs / 2^m of its square.
 
     Raises:
-        ValueError: when called, for a shape of rank other than 2 to 5.
+        ValueError: When called, if the rank of the shape is not 2 to 5.
 
     Example:
 
@@ -99,28 +99,28 @@ class Hadamard(ShapedInitializer):
 
             order = math.ceil(math.log2(outputs))
             matrix = hadamard(2**order)[:inputs, :outputs] * 2 ** (-order / 2)
-        return at_centre(keras.ops.convert_to_tensor(matrix, dtype), field)
+        return at_center(keras.ops.convert_to_tensor(matrix, dtype), field)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Sparse(ShapedInitializer):
-    """Each unit listens to a few inputs chosen at random, whatever the width.
+    """Connects each unit to a few inputs chosen at random, whatever the width.
 
-        W[i, j] ~ N(0, stddev^2) for `nonzero` inputs i of unit j, drawn anew for each unit, else 0
+        W[i, j] ~ N(0, stddev^2) for `nonzero` inputs i of unit j, chosen for each unit, else 0
 
-    Units stay as different from each other, and as far from saturation, in a wide layer as in a narrow one.
+    Units stay as different from each other, and as far from saturation, in a wide layer as in a narrow one. A unit is
+    an element of the last axis; its inputs are those of all other axes.
 
     Args:
-        nonzero: how many inputs each unit has; all of them where there are fewer. 15 unless `sparsity` is given.
-        sparsity: the share of each unit's inputs that is zero, instead of `nonzero`.
-        stddev: standard deviation of the others. 1 is Martens'; 1 / sqrt(nonzero) keeps a signal's variance.
-        seed: as in `ActivationScaling`.
-
-    A unit is an element of the last axis, its inputs are those of all other axes.
+        nonzero: Integer or None. Number of inputs of each unit, at most all of them. 15 unless `sparsity` is given.
+        sparsity: Float or None. Fraction of each unit's inputs that is zero, in place of `nonzero`.
+        stddev: Float. Standard deviation of the other weights. 1 is Martens' value; 1 / sqrt(nonzero) keeps the
+            variance of a signal.
+        seed: As in `ActivationScaling`.
 
     Raises:
-        ValueError: for nonzero below 1, a sparsity outside (0, 1), both of them, or a stddev that is not
-            positive; when called, for a shape of rank 0 or 1.
+        ValueError: If nonzero is below 1, sparsity is outside (0, 1), both are given, or stddev is not positive; when
+            called, if the rank of the shape is 0 or 1.
 
     Example:
 
@@ -165,7 +165,7 @@ class Sparse(ShapedInitializer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Siren(ScaledVariance):
-    """Uniform kernel of a network with sine activations, sin(omega_0 (x W + b)).
+    """Draws the uniform kernel of a network with sine activations, sin(omega_0 (x W + b)).
 
         first layer: U(-1 / fan_in, 1 / fan_in),    later layers: U(-c, c) with c = sqrt(6 / fan_in) / omega_0
 
@@ -173,12 +173,12 @@ class Siren(ScaledVariance):
     included, are N(0, 1); from there their variance goes to v = 1 - exp(-2 v) = 0.797 and stays, at any depth.
 
     Args:
-        first: whether the kernel belongs to the network's first layer.
-        omega_0: the factor that the layer multiplies its pre-activations by.
-        in_axes, out_axes, seed: as in `ActivationScaling`.
+        first: Boolean. Whether the kernel belongs to the network's first layer.
+        omega_0: Float. Factor that the layer multiplies its pre-activations by.
+        in_axes, out_axes, seed: As in `ActivationScaling`.
 
     Raises:
-        ValueError: if `first` is not a boolean or omega_0 is not positive.
+        ValueError: If `first` is not a boolean or omega_0 is not positive.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Kernels of layers that enlarge an image, without the checkerboard that random ones leave in it."""
+"""Kernels of upsampling layers, without the checkerboard artifacts of random ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_initkit.initializers._lookup import get
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ICNR(ShapedInitializer):
-    """Kernel of a sub-pixel convolution that starts as a convolution followed by nearest-neighbour resizing.
+    """Draws the kernel of a sub-pixel convolution that starts as a convolution and nearest-neighbor resizing.
 
         K = [K_0, ..., K_0],    scale^d copies side by side of one kernel for outputs / scale^d channels
 
@@ -24,12 +24,13 @@ class ICNR(ShapedInitializer):
     pixels first, then the channel.
 
     Args:
-        scale: how much larger the image becomes along each of its d axes: `depth_to_space`'s block size.
-        initializer: what K_0 is drawn from: anything that `get` takes.
+        scale: Integer. Factor of the image's size along each of its d axes: `depth_to_space`'s block size.
+        initializer: String, dict, class or instance. The initializer of K_0, in any form that
+            `keras_initkit.initializers.get` takes.
 
     Raises:
-        ValueError: for a scale below 1 or an unknown initializer; when called, for a shape of rank other than
-            3, 4 or 5, or a number of outputs that is no multiple of scale^d.
+        ValueError: If the scale is below 1 or the initializer is unknown; when called, if the rank of the shape is not
+            3, 4 or 5, or its number of outputs is no multiple of scale^d.
 
     Example:
 
@@ -71,15 +72,15 @@ class ICNR(ShapedInitializer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class BilinearUpsampling(ShapedInitializer):
-    """Kernel of a transposed convolution that interpolates linearly along every axis, each channel by itself.
+    """Sets the kernel of a transposed convolution to interpolate linearly along each axis, each channel by itself.
 
-        K[x, y, c, c] = w(x) w(y),    w(x) = 1 - |x - centre| / f,    f = ceil(size / 2)
+        K[x, y, c, c] = w(x) w(y),    w(x) = 1 - |x - center| / f,    f = ceil(size / 2)
 
     For strides of f use a kernel of size 2 f - f % 2 with `padding="same"`. Linear in one dimension, bilinear
     in two, trilinear in three.
 
     Raises:
-        ValueError: when called, for a shape of rank other than 3, 4 or 5, or inputs other than outputs.
+        ValueError: When called, if the rank of the shape is not 3, 4 or 5, or the numbers of inputs and outputs differ.
 
     Example:
 

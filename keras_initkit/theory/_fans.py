@@ -20,7 +20,7 @@ Axes = int | Sequence[int]
 
 
 def compute_fans(shape: Sequence[int], in_axes: Axes = -2, out_axes: Axes = -1, batch_axes: Axes = ()) -> Fans:
-    r"""Fans of a kernel of `shape`.
+    """Returns the fan-in and fan-out of a kernel of `shape`.
 
     Every axis that is named neither input, output nor batch belongs to the receptive field, whose size
     multiplies both fans:
@@ -28,17 +28,18 @@ def compute_fans(shape: Sequence[int], in_axes: Axes = -2, out_axes: Axes = -1, 
         fan_in = prod(in) * prod(field),    fan_out = prod(out) * prod(field)
 
     Args:
-        shape: the kernel's shape. A vector or a scalar, such as a bias, has no input and output axes; each
-            of its elements counts for both, as in Keras.
-        in_axes: axis or axes that the layer sums over, besides the receptive field.
-        out_axes: axis or axes of the units that the layer puts out.
-        batch_axes: axis or axes of independent kernels side by side (heads, groups, gates): in neither fan.
+        shape: Sequence of integers. The kernel's shape. A vector or a scalar, such as a bias, has no input and output
+            axes; each of its elements counts for both, as in Keras.
+        in_axes: Integer or sequence of integers. Axes that the layer sums over, besides the receptive field.
+        out_axes: Integer or sequence of integers. Axes of the layer's output units.
+        batch_axes: Integer or sequence of integers. Axes of independent kernels side by side (heads, groups, gates),
+            which count in neither fan.
 
     Returns:
-        `Fans(fan_in, fan_out)`.
+        A named tuple `Fans(fan_in, fan_out)` of floats.
 
     Raises:
-        ValueError: if an axis is out of range or has two roles.
+        ValueError: If the shape is none, or an axis is out of range or has two roles.
 
     Example:
 

@@ -10,6 +10,7 @@ g^2 / fan_in with
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import numpy as np
 from scipy.special import ndtr
@@ -18,7 +19,8 @@ from keras_initkit._checks import checked_option
 from keras_initkit.theory._activations import Activation, activation_range, evaluate, keras_name, resolve
 from keras_initkit.theory._quadrature import sample
 
-DIRECTIONS = ("forward", "backward")
+Direction = Literal["forward", "backward"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 
 _GELU = 1 / (2 * math.pi * math.sqrt(3))  # the integral of the cubed normal density
@@ -36,20 +38,21 @@ _SECOND_MOMENTS: dict[str | None, tuple[float, float]] = {
 }
 
 
-def gain(activation: Activation, direction: str = "forward") -> float:
-    """The gain of `activation` for unit-variance Gaussian pre-activations.
+def gain(activation: Activation, direction: Direction = "forward") -> float:
+    """Returns the gain of `activation` for unit-variance Gaussian pre-activations.
 
     Args:
-        activation: name of a Keras activation, a `keras.activations` function, an activation layer, or any
-            callable that maps a tensor element by element; `None` is linear.
-        direction: `"forward"` keeps the second moment of the signal, `"backward"` that of its gradient.
+        activation: String, callable or None. The name of a Keras activation, a `keras.activations` function, an
+            activation layer (which is left as it is), or any callable that maps a tensor element by element. None is
+            linear.
+        direction: String. `"forward"` keeps the second moment of the signal, `"backward"` that of its gradient.
 
     Returns:
-        The gain, exact where a closed form is known, else by quadrature.
+        Float. The gain: exact where a closed form is known, else by quadrature.
 
     Raises:
-        ValueError: for an unknown name or direction, for a function that is not elementwise (softmax), and
-            for one without a gain (zero, or of infinite second moment).
+        ValueError: If the name or the direction is unknown, if the function is not elementwise (softmax), or if it has
+            no gain, since the mean square of its values or slopes is zero or infinite.
 
     Example:
 
@@ -83,8 +86,8 @@ def gain(activation: Activation, direction: str = "forward") -> float:
     return 1 / math.sqrt(mean_square)
 
 
-def direction_for(activation: Activation) -> str:
-    """The direction whose gain a kernel in front of `activation` is to have.
+def direction_for(activation: Activation) -> Direction:
+    """Returns the direction whose gain a kernel in front of `activation` should have.
 
     Forward, as in He et al. 2015, but backward for bounded activations whose mean outweighs their variance: sigmoids,
     where the mean makes 85 % of the second moment. It is the same for all examples; keeping it loses their differences
@@ -92,7 +95,7 @@ def direction_for(activation: Activation) -> str:
     four times tanh's deviation, 1 / f'(0). An unbounded one (softplus) would explode with depth by its backward gain.
 
     Raises:
-        ValueError: as `gain`.
+        ValueError: As in `gain`.
 
     Example:
 
@@ -108,17 +111,18 @@ def direction_for(activation: Activation) -> str:
 def expectation(
     activation: Activation, power: int = 2, derivative: bool = False, mean: float = 0.0, variance: float = 1.0
 ) -> float:
-    """E[f(x)^power], or E[f'(x)^power], for x ~ N(mean, variance), by quadrature.
+    """Returns E[f(x)^power], or E[f'(x)^power], for x ~ N(mean, variance), by quadrature.
 
     Args:
-        activation: as in `gain`; `power`-th powers of it are averaged.
-        power: 1 or more.
-        derivative: of f' instead of f.
-        mean, variance: of x; at variance 0 f is taken at the mean alone, f' within a hundredth of it.
+        activation: String, callable or None. The function f, as in `gain`.
+        power: Integer of at least 1.
+        derivative: Boolean. Whether to average powers of f' in place of f.
+        mean: Float. Mean of x.
+        variance: Float. Variance of x. At 0, f is taken at the mean alone, and f' within a hundredth of it.
 
     Returns:
-        The expectation, to ten digits of `E[|f|^power]` where values are computed in float64 and to six in float32;
-        infinite where f grows faster than the normal density falls.
+        Float. The expectation, to ten digits of `E[|f|^power]` where values are computed in float64 and to six in
+        float32; infinite where it diverges or f is NaN.
 
     Example:
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -90,7 +90,7 @@ def depth_scale(activation: Activation, sigma_w: float, sigma_b: float = 0.0) ->
     return DepthScale(_layers(variance_slope(activation, sigma_w, q)), _layers(slope))
 
 
-def phase(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -> str:
+def phase(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -> Literal["ordered", "critical", "chaotic"]:
     """Whether depth makes signals alike (`"ordered"`), tears them apart (`"chaotic"`) or neither (`"critical"`).
 
     Args:
