@@ -69,6 +69,17 @@ def second_moment(function: Callable[[float], float], variance: float = 1.0) -> 
     return gaussian_mean(lambda x: function(x) ** 2, variance)
 
 
+def dead_units(outputs: np.ndarray) -> np.ndarray:
+    """Returns which units are zero for every example and position."""
+    return (outputs.reshape(-1, outputs.shape[-1]) == 0).all(axis=0)
+
+
+def saturated_units(outputs: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Returns which units lie in the outer 1 % of the range in 95 % of their examples and positions."""
+    from_middle = np.abs(outputs.reshape(-1, outputs.shape[-1]) - (low + high) / 2)
+    return (from_middle > 0.99 * (high - low) / 2).mean(axis=0) >= 0.95
+
+
 # Event files
 
 

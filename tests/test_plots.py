@@ -213,7 +213,7 @@ def test_histograms_share_a_range_unless_it_would_hide_them():
     figure = by_depth(2, histograms=[wide, tiny])
     assert [panel.get_xlim() for panel in figure.axes[:2]] == [(-1.0, 2.0), (-1e-3, 2e-3)]
     assert [part.get_suptitle() for part in figure.subfigs] == [
-        "activations, each layer in a range of its own",
+        "activations, each layer in its own range",
         "",
     ]
 

@@ -53,7 +53,7 @@ class CaptureHooks:
         result = self._backend.observed(
             tensor,
             lambda value: self._read(tap, value),
-            lambda gradient: self._read(tap._replace(kind=f"{tap.kind}_gradient"), gradient),
+            lambda gradient: self._read(tap.gradient, gradient),
         )
         self._seen[id(result)] = weakref.ref(result)
         return result

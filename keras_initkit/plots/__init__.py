@@ -1,4 +1,4 @@
-"""Matplotlib figures of what was measured. They take plain numbers and return figures; nothing is shown."""
+"""Matplotlib figures. They take plain numbers and return figures; nothing is shown."""
 
 from keras_initkit.plots._comparison_figures import activation_histograms, training_curves, variance_by_layer
 from keras_initkit.plots._depth_figure import signal_by_depth

@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from keras_initkit.plots._histograms import Histogram, draw_histogram, shared_range
+from keras_initkit.plots._panels import Histogram, draw_histogram, mark_empty, shared_range
 
 
 def activation_histograms(histograms: Mapping[str, Sequence[Histogram]], caption: str = "") -> Figure:
-    """Small panels of activation histograms: a row for each initializer, a column for each layer.
+    """Draws small activation histograms: a row for each initializer, a column for each layer.
 
     The panels of a row share their horizontal range; a bar that leaves a panel is cut at its upper edge.
 
@@ -39,7 +39,7 @@ def activation_histograms(histograms: Mapping[str, Sequence[Histogram]], caption
 def variance_by_layer(
     forward: Mapping[str, np.ndarray], backward: Mapping[str, np.ndarray], caption: str = ""
 ) -> Figure:
-    """Variance of activations and of gradients by layer, on a logarithmic axis.
+    """Draws the variance of activations and of gradients by layer, on a logarithmic axis.
 
     Args:
         forward, backward: variances by initializer, shape (seeds, layers). The line is the geometric mean over
@@ -66,15 +66,13 @@ def variance_by_layer(
                 panel.fill_between(layers, *band, color=style["color"], alpha=0.15, linewidth=0)
         panel.grid(alpha=0.3)
         if not any(np.isfinite(line.get_ydata()).any() for line in panel.lines):
-            panel.set_yticks([])
-            panel.set_yticks([], minor=True)
-            panel.text(0.5, 0.5, "nothing above 0 and finite", ha="center", transform=panel.transAxes)
+            mark_empty(panel)
     panels[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     return figure
 
 
 def _label(name: str, forward: np.ndarray, backward: np.ndarray) -> str:
-    """The name, and in how many layers it has no point, and why."""
+    """Returns the name, and in how many layers it has no point and why."""
     notes = []
     for values in (forward, backward):
         absent = {"0": (values == 0).any(axis=0), "not finite": ~np.isfinite(values).all(axis=0)}
@@ -87,7 +85,7 @@ def _label(name: str, forward: np.ndarray, backward: np.ndarray) -> str:
 
 
 def training_curves(loss: Mapping[str, np.ndarray], accuracy: Mapping[str, np.ndarray], caption: str = "") -> Figure:
-    """Test loss and accuracy by epoch.
+    """Draws test loss and accuracy by epoch.
 
     Args:
         loss, accuracy: by initializer, shape (seeds, epochs); the line is the mean, the band one standard deviation.
@@ -123,7 +121,7 @@ def _line_and_band(panel: Axes, name: str, values: np.ndarray, style: dict) -> N
 
 
 def _styles(number: int) -> list[dict]:
-    """Colours, and markers and dashes that still tell lines apart in grey or on top of each other."""
+    """Returns colors, and markers and dashes that tell lines apart in gray or on top of each other."""
     colors = matplotlib.colormaps["tab10"](range(10))
     return [
         {

@@ -1,4 +1,4 @@
-"""The picture of a report: histograms of the layers' activations, and variance by depth both ways."""
+"""The figure of a report: histograms of the layers' activations, and variance by depth both ways."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from keras_initkit.plots._histograms import Histogram, draw_histogram, shared_range
+from keras_initkit.plots._panels import Histogram, crop_name, draw_histogram, mark_empty, shared_range
 
 Series = Sequence[float | None]
 PANELS, TICKS = 10, 48
-# Okabe and Ito's colours, which colour-blind readers can tell apart; marks and dashes tell them apart in grey.
+# Okabe and Ito's colors, which color-blind readers can tell apart; marks and dashes tell them apart in gray.
 _MEASURED: tuple[dict[str, Any], ...] = (
     {"color": "#0072B2", "marker": "o", "markersize": 4},
     {"color": "#E69F00", "marker": "s", "markersize": 3.5, "linewidth": 1, "zorder": 1.9},
@@ -36,7 +36,7 @@ def signal_by_depth(
     bands: Sequence[tuple[float, float] | None] = (None, None),
     caption: str = "",
 ) -> Figure:
-    """A row of activation histograms; below it the variance by layer, forward and backward.
+    """Draws a row of activation histograms; below it the variance by layer, forward and backward.
 
     Args:
         layers: names, input to output.
@@ -50,13 +50,13 @@ def signal_by_depth(
     """
     shown = _evenly([i for i, histogram in enumerate(histograms) if histogram is not None], PANELS)
     # Layers' names hang below: the longest decides how much room they take.
-    height = 6.4 + 0.06 * max((len(_cropped(name, 26)) for name in layers), default=0) + 2 * bool(shown)
+    height = 6.4 + 0.06 * max((len(crop_name(name, 26)) for name in layers), default=0) + 2 * bool(shown)
     figure = Figure(figsize=(12, height), layout="constrained")
     figure.suptitle(caption, wrap=True, parse_math=False)
     depth: Figure | SubFigure = figure
     if shown:
         above, depth = figure.subfigures(2, 1, height_ratios=[2, height - 2], squeeze=False)[:, 0]
-        _draw_histograms(above, [_cropped(layers[i], 18) for i in shown], [histograms[i] for i in shown])  # type: ignore
+        _draw_histograms(above, [crop_name(layers[i], 18) for i in shown], [histograms[i] for i in shown])  # type: ignore
     rows = depth.subplots(2, 1, sharex=True)
     titles = ("forward: variance of activations", "backward: variance of gradients")
     for panel, series, band, title in zip(rows, (forward, backward), bands, titles, strict=True):
@@ -64,7 +64,7 @@ def signal_by_depth(
         panel.set_title(title, loc="left", fontsize=10)
     step = -(-len(layers) // TICKS) or 1
     ticks = range(0, len(layers), step)
-    names = [_cropped(layers[i], 26) for i in ticks]
+    names = [crop_name(layers[i], 26) for i in ticks]
     rows[1].set_xticks([i + 1 for i in ticks], names, rotation=90, fontsize=7, parse_math=False)
     rows[0].tick_params(labelbottom=False)
     rows[1].set_xlim(0.5, max(len(layers), 1) + 0.5)
@@ -77,7 +77,7 @@ def _draw_histograms(figure: SubFigure, names: Sequence[str], histograms: Sequen
     widths = [high - low for (low, high), (counts, _) in zip(ranges, histograms, strict=True) if np.any(counts)]
     # One range for all shows a collapse; but of layers a factor 50 apart it would show nothing else.
     shared = not widths or min(widths) * 50 >= whole[1] - whole[0]
-    title = "activations, one range for all" if shared else "activations, each layer in a range of its own"
+    title = "activations, one range for all" if shared else "activations, each layer in its own range"
     figure.suptitle(title, x=0.005, ha="left", fontsize=10)
     panels = figure.subplots(1, max(len(names), 5))
     for panel in panels[len(names) :]:
@@ -127,23 +127,16 @@ def _draw_curves(
                 label=f"variance {what}",
             )
             more = f" and {len(where) - 1} more" * (len(where) > 1)
-            notes.append(f"variance {what}: {_cropped(layers[where[0]], 40)}{more}")
+            notes.append(f"variance {what}: {crop_name(layers[where[0]], 40)}{more}")
     panel.set_title("; ".join(notes), loc="right", fontsize=8, color=_ALARM, parse_math=False)
     if not drawn:
-        panel.set_yticks([])
-        panel.set_yticks([], minor=True)
-        panel.text(0.5, 0.5, "nothing above 0 and finite", ha="center", transform=panel.transAxes)
+        mark_empty(panel)
     if panel.get_legend_handles_labels()[0]:
         panel.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
 
 
 def _evenly(items: Sequence[int], number: int) -> list[int]:
-    """At most so many of the items, evenly spread, with the first and the last."""
+    """Returns at most so many of the items, evenly spread, with the first and the last."""
     if len(items) <= number:
         return list(items)
     return [items[i] for i in np.linspace(0, len(items) - 1, number).round().astype(int)]
-
-
-def _cropped(name: str, length: int) -> str:
-    """The end of a path, which tells layers apart better than its beginning."""
-    return name if len(name) <= length else f"…{name[1 - length :]}"

@@ -1,4 +1,4 @@
-"""The picture of a training run: the variance of every layer at every measured step."""
+"""The figure of a training run: the variance of every layer at every measured step."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from keras_initkit.plots._panels import crop_name
+
 COLUMNS, NAMES = 400, 60
-# Cells without a place on the logarithmic scale differ from it by texture, which needs no colour vision.
+# Cells without a place on the logarithmic scale differ from it by texture, which needs no color vision.
 _MARKS: dict[str, dict[str, Any]] = {
     "not finite": {"facecolor": "#D55E00", "edgecolor": "white", "hatch": "xxxx"},
     "zero": {"facecolor": "white", "edgecolor": "black", "hatch": "////"},
@@ -26,10 +28,10 @@ Cells = Sequence[Sequence[float | None]]
 def variance_over_training(
     layers: Sequence[str], steps: Sequence[int], forward: Cells, backward: Cells, caption: str = ""
 ) -> Figure:
-    """Two heat maps beside each other, of activations and of gradients: a row for each layer, first on top.
+    """Draws heat maps of activations and of gradients side by side: a row for each layer, first on top.
 
     A column is a measured step; above 400 of them a column stands for several that follow one another, with
-    the geometric mean of their variances, and marked if one of them is not finite or 0. The colour is the
+    the geometric mean of their variances, and marked if one of them is not finite or 0. The color is the
     logarithm of the variance, over two decades at least, so that noise does not look like a trend.
 
     Args:
@@ -50,7 +52,7 @@ def variance_over_training(
     step = -(-len(layers) // NAMES) or 1
     ticks = range(0, len(layers), step)
     # Numbers that do not fit are left to the eye: the first and every n-th layer are named.
-    panels[0].set_yticks(list(ticks), [_cropped(layers[i]) for i in ticks], fontsize=7, parse_math=False)
+    panels[0].set_yticks(list(ticks), [crop_name(layers[i], 30) for i in ticks], fontsize=7, parse_math=False)
     panels[0].set_ylim(max(len(layers), 1) - 0.5, -0.5)
     styles = {**_MARKS, "not measured": {"facecolor": _ABSENT}}
     if marked:
@@ -85,7 +87,7 @@ def _draw(figure: Figure, panel: Axes, cells: np.ma.MaskedArray, steps: Sequence
 
 
 def _as_array(cells: Cells, layers: int, steps: int) -> np.ma.MaskedArray:
-    """Rows of layers, with what was not measured masked, which NaN is not."""
+    """Returns rows of layers; what was not measured is masked, and NaN is not."""
     objects = np.full((layers, steps), None, dtype=object)
     for row, values in zip(objects, cells, strict=True):
         row[:] = values
@@ -93,7 +95,7 @@ def _as_array(cells: Cells, layers: int, steps: int) -> np.ma.MaskedArray:
 
 
 def _columns(cells: np.ma.MaskedArray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What is drawn: logarithms of the variances, each cell's mark, and the first step of each column."""
+    """Returns what is drawn: logarithms of the variances, each cell's mark, and the first step of each column."""
     values, there = cells.data, ~np.ma.getmaskarray(cells)
     finite = there & np.isfinite(values) & (values >= 0)
     positive = finite & (values > 0)
@@ -108,7 +110,7 @@ def _columns(cells: np.ma.MaskedArray, steps: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _two_decades(logarithms: np.ma.MaskedArray) -> tuple[float, float]:
-    """The range of the colours."""
+    """Returns the range of the colors."""
     if logarithms.count() == 0:
         return -1.0, 1.0
     low, high = float(logarithms.min()), float(logarithms.max())
@@ -117,7 +119,7 @@ def _two_decades(logarithms: np.ma.MaskedArray) -> tuple[float, float]:
 
 
 def _runs(marked: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Neighbouring cells of a row as one: (row, first column, column after the last)."""
+    """Yields neighboring cells of a row as one: (row, first column, column after the last)."""
     edges = np.diff(np.pad(marked.astype(int), ((0, 0), (1, 1))), axis=1)
     starts, ends = np.argwhere(edges == 1), np.argwhere(edges == -1)
     yield from ((int(row), int(start), int(end)) for (row, start), (_, end) in zip(starts, ends, strict=True))
@@ -126,8 +128,3 @@ def _runs(marked: np.ndarray) -> Iterator[tuple[int, int, int]]:
 def _box(row: int, start: int, end: int) -> Path:
     left, right, top, bottom = start - 0.5, end - 0.5, row - 0.5, row + 0.5
     return Path([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)], closed=True)
-
-
-def _cropped(name: str, length: int = 30) -> str:
-    """The end of a path, which tells layers apart better than its beginning."""
-    return name if len(name) <= length else f"…{name[1 - length :]}"

@@ -20,7 +20,7 @@ from keras_initkit.prediction._prediction import Prediction
 from keras_initkit.prediction._rules import propagate
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError, add_gradients
 from keras_initkit.statistics._expected import Expected
-from keras_initkit.statistics._tap import Tap
+from keras_initkit.statistics._tap import Kind, Tap
 from keras_initkit.structure._calls import Call, Tensor, calls
 from keras_initkit.structure._layer_paths import named_layers
 
@@ -136,10 +136,9 @@ class _Propagation:
         for place, call in enumerate(self.graph):
             if place not in self.opened:
                 self._propagate_forward(place, call)
-            for kind, tensors in (("input", call.inputs), ("output", call.outputs)):
-                for tap, tensor in _tapped(kind, call, tensors):
-                    if tensor.number not in self.resumed:
-                        self._expect(tap, self.signals.get(tensor.number))
+            for tap, tensor in [*_tapped("input", call, call.inputs), *_tapped("output", call, call.outputs)]:
+                if tensor.number not in self.resumed:
+                    self._expect(tap, self.signals.get(tensor.number))
 
     def _propagate_forward(self, place: int, call: Call) -> None:
         inputs = [self.signals.get(tensor.number) or Signal.unknown(tensor.shape[1:-1]) for tensor in call.inputs]
@@ -241,7 +240,7 @@ class _Propagation:
                 self.expected[Tap("weight_gradient", call.path, None, name)] = Expected(0.0, second)
 
 
-def _tapped(kind: str, call: Call, tensors: Sequence[Tensor]) -> list[tuple[Tap, Tensor]]:
+def _tapped(kind: Kind, call: Call, tensors: Sequence[Tensor]) -> list[tuple[Tap, Tensor]]:
     """Pair a call's floating-point tensors with their taps, numbered where there are several."""
     floats = [tensor for tensor in tensors if tensor.is_float]
     names = [""] if len(floats) == 1 else [str(place) for place in range(len(floats))]

@@ -40,6 +40,6 @@ def mark_stddev(stddev: float, band: Band | None) -> Mark:
     return "outside" if band is not None and not band[0] <= stddev**2 <= band[1] else ""
 
 
-def mark_units(fraction: float) -> Mark:
-    """Marks a layer that has lost half of its units or more."""
-    return "outside" if fraction >= 0.5 else ""
+def mark_units(fraction: float, threshold: float) -> Mark:
+    """Marks a layer that has lost so many of its units or more."""
+    return "outside" if fraction >= threshold else ""

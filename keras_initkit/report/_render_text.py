@@ -11,6 +11,7 @@ from keras_initkit.report._health import MARKS, Mark, healthy_bands, mark_stddev
 from keras_initkit.report._layer_rows import Gap, LayerRow, fold, read_layer_rows
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.report._tables import WIDTH, Column, make_table
+from keras_initkit.theory._thresholds import DEAD_UNITS, SATURATED_UNITS
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -98,8 +99,11 @@ def _quantities(rows: Sequence[LayerRow]) -> list[Quantity]:
     def predicted(tensor: str) -> Callable[[LayerRow], float | None]:
         return value(tensor, lambda stats: stats.predicted_stddev)
 
+    def lost(heading: str, name: str, threshold: float) -> Quantity:
+        fraction = value("output", lambda stats: getattr(stats, name))
+        return Quantity((heading, "units"), fraction, percent, lambda fraction: mark_units(fraction, threshold))
+
     forward, backward = healthy_bands(rows)
-    dead, saturated = (value("output", lambda stats, n=n: getattr(stats, n)) for n in ("dead_units", "saturated_units"))
     return [
         Quantity(("output", "mean"), value("output", lambda stats: stats.moments.mean), short),
         Quantity(("output", "sd"), stddev("output"), short, lambda sd: mark_stddev(sd, forward)),
@@ -107,8 +111,8 @@ def _quantities(rows: Sequence[LayerRow]) -> list[Quantity]:
         Quantity(("pre-act", "sd"), stddev("pre_activation"), short, lambda sd: mark_stddev(sd, None)),
         Quantity(("grad.", "sd"), stddev("gradient"), short, lambda sd: mark_stddev(sd, backward)),
         Quantity(("theory", "sd"), predicted("gradient"), short),
-        Quantity(("dead", "units"), dead, percent, mark_units),
-        Quantity(("sat.", "units"), saturated, percent, mark_units),
+        lost("dead", "dead_units", DEAD_UNITS),
+        lost("sat.", "saturated_units", SATURATED_UNITS),
     ]
 
 

@@ -67,7 +67,7 @@ def reduce_blocks(tensors: Sequence[Blocks], number: int, together: bool) -> Mom
         return reduce(_reduce_carefully)
 
     if all(small):
-        return MomentRow(*with_care(), None)
+        return MomentRow(*with_care(), nonfinite=None)
     quick = reduce(_reduce_quickly)
     count, mean, m2, scale, minimum, maximum, _ = quick
     large = np.zeros(number, bool)
@@ -78,7 +78,7 @@ def reduce_blocks(tensors: Sequence[Blocks], number: int, together: bool) -> Mom
     precise = ops.logical_and(precise, ops.isfinite(squares))
     precise = ops.logical_or(precise, ops.equal(minimum, maximum))
     all_precise = ops.all(ops.logical_or(precise, ops.convert_to_tensor(~large)))
-    return MomentRow(*ops.cond(all_precise, lambda: quick, with_care), None)
+    return MomentRow(*ops.cond(all_precise, lambda: quick, with_care), nonfinite=None)
 
 
 def _merge_blocks(columns: Any, zeros: Any, owner: Any, number: int) -> MomentRow:

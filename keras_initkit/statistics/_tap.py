@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 Kind = Literal[
     "input",
@@ -38,3 +38,8 @@ class Tap(NamedTuple):
     layer: str
     call: int | None = None
     name: str = ""
+
+    @property
+    def gradient(self) -> Tap:
+        """The gradient of the loss with respect to this tensor."""
+        return self._replace(kind=cast(Kind, f"{self.kind}_gradient"))

@@ -5,13 +5,13 @@ import functools
 import keras
 import numpy as np
 import pytest
+from helpers import dead_units, saturated_units
 
 from keras_initkit.capture.step._reduction import DEFAULT_SAMPLE, LOG_EDGES, Update, read_rows, reduce_taps
 from keras_initkit.signal import Moments, Tap
 from keras_initkit.statistics import _device_units
 from keras_initkit.statistics._ops import take_rows
 from keras_initkit.statistics._sampling import take_sample
-from keras_initkit.statistics._unit_activity import dead_units, saturated_units
 
 RNG = np.random.default_rng(0)
 TENSORS = {
@@ -175,7 +175,7 @@ def test_dead_and_saturated_units(sample_size):
     for name, values in {"relu": relu, "tanh": tanh, "symmetric": symmetric}.items():
         assert seen[name].dead_units == pytest.approx(dead_units(values).mean(), abs=1e-7)
     assert (seen["relu"].dead_units, seen["symmetric"].dead_units) == pytest.approx((9 / 40, 1 / 40), abs=1e-7)
-    assert seen["tanh"].saturated_units == pytest.approx(saturated_units(tanh, (-1, 1)).mean(), abs=1e-7)
+    assert seen["tanh"].saturated_units == pytest.approx(saturated_units(tanh, -1, 1).mean(), abs=1e-7)
     # Eight of 40 units lie at the ends, of the others P(|tanh z| > 0.99) = 0.8 %; a sample has at least 2,500 elements.
     assert seen["tanh"].saturated == pytest.approx(
         (np.abs(tanh) > 0.99).mean(), abs=1e-6 if sample_size is None else 0.01

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from helpers import dead_units
 
 from keras_initkit.diagnosis import Finding, diagnose, repair
-from keras_initkit.statistics._unit_activity import dead_units
 
 L = keras.layers
 UNITS = 64

@@ -9,7 +9,6 @@ import pytest
 from keras_initkit.statistics._device import reduce_blocks
 from keras_initkit.statistics._moments import Moments
 from keras_initkit.statistics._sampling import take_blocks
-from keras_initkit.statistics._unit_activity import dead_units, saturated_units
 
 RNG = np.random.default_rng(0)
 TENSORS = {
@@ -98,21 +97,3 @@ def test_nothing_and_nonfinite():
     for moments in (Moments.of(broken), on_device(keras.ops.convert_to_tensor(broken))):
         assert (moments.count, moments.zeros) == (4, 1)
         assert np.isnan(moments.variance)
-
-
-def test_dead_units_are_zero_for_every_example():
-    outputs = np.zeros((6, 4, 3))
-    outputs[2, 1, 0] = 1e-30
-    assert dead_units(outputs).tolist() == [False, True, True]
-
-
-def test_saturated_units():
-    outputs = np.full((100, 5), 0.2)
-    outputs[:, 1] = 0.995
-    outputs[:, 2] = -0.995
-    outputs[:94, 3] = 1  # 94 % of the examples
-    outputs[:95, 4] = 1
-    assert saturated_units(outputs, (-1.0, 1.0)).tolist() == [False, True, True, False, True]
-    assert not saturated_units(outputs, (0.0, np.inf)).any()
-    # Sigmoid: within 0.5 % of an end.
-    assert saturated_units(np.array([[0.004, 0.006, 0.994, 0.996]]), (0.0, 1.0)).tolist() == [True, False, False, True]

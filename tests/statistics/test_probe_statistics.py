@@ -41,6 +41,28 @@ def test_units():
     assert (unbounded.saturated, unbounded.saturated_units) == (None, None)
 
 
+def test_dead_units_are_zero_for_every_example():
+    outputs = np.zeros((6, 4, 3))
+    outputs[2, 1, 0] = 1e-30
+    assert TensorStats.from_array(OUTPUT, outputs).dead_units == pytest.approx(2 / 3)
+
+
+def test_saturated_units():
+    outputs = np.full((100, 5), 0.2)
+    outputs[:, 1] = 0.995
+    outputs[:, 2] = -0.995
+    outputs[:94, 3] = 1  # 94 % of the examples
+    outputs[:95, 4] = 1
+
+    def fractions(units, limits):
+        return [TensorStats.from_array(OUTPUT, unit[:, None], limits=limits).saturated_units for unit in units.T]
+
+    assert fractions(outputs, (-1.0, 1.0)) == [0, 1, 1, 0, 1]
+    assert fractions(outputs, (0.0, np.inf)) == [None] * 5
+    # Sigmoid: within 0.5 % of an end.
+    assert fractions(np.array([[0.004, 0.006, 0.994, 0.996]]), (0.0, 1.0)) == [1, 0, 0, 1]
+
+
 @pytest.mark.parametrize("shape", [(40, 7), (7, 40), (300, 300)])
 def test_effective_rank_is_that_of_the_singular_values(shape):
     matrix = rng.standard_normal(shape) * np.logspace(0, -3, shape[1])

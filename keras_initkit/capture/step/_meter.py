@@ -284,7 +284,7 @@ class StepMeter:
         if self._is_recomputing():
             return tensor
         captured.expected[tap] += 1
-        gradient_tap, readable = tap._replace(kind=f"{tap.kind}_gradient"), self._is_readable(tensor, captured.scope)
+        gradient_tap, readable = tap.gradient, self._is_readable(tensor, captured.scope)
         unscale = captured.unscale[id(self._model.optimizer)]
 
         def on_value(value: Any) -> None:

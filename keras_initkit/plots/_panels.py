@@ -1,4 +1,4 @@
-"""One small panel with the histogram of a layer's activations."""
+"""Parts that several figures share."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Histogram = tuple[Sequence[int], Sequence[float]]
 
 
 def shared_range(histograms: Iterable[Histogram]) -> tuple[float, float]:
-    """One horizontal range for all the panels of a row, so that a collapse is seen as one."""
-    # Of a layer that overflowed altogether there are no counts, and the edges mean nothing.
+    """Returns one horizontal range for all panels of a row, in which a collapse shows."""
+    # A layer that overflowed altogether has no counts, and its edges mean nothing.
     drawn = [edges for counts, edges in histograms if np.any(counts)] or [(0.0, 1.0)]
     return min(edges[0] for edges in drawn), max(edges[-1] for edges in drawn)
 
 
 def draw_histogram(panel: Axes, histogram: Histogram, limits: tuple[float, float]) -> None:
-    """Bars, the range's ends and the standard deviation; a bar that leaves the panel is cut at its upper edge."""
+    """Draws bars, the range's ends and the standard deviation; the panel's upper edge cuts a bar that is too high."""
     counts, edges = histogram
     panel.stairs(counts, edges, fill=True, color="tab:blue")
     panel.set_xlim(*limits)
@@ -39,6 +39,18 @@ def draw_histogram(panel: Axes, histogram: Histogram, limits: tuple[float, float
 
 
 def _deviation(counts: Sequence[int], edges: Sequence[float]) -> float:
-    """Standard deviation of a histogram's values, to about a bin's width."""
-    centres, weights = np.convolve(edges, [0.5, 0.5], "valid"), np.asarray(counts) / max(np.sum(counts), 1)
-    return float(np.sqrt(weights @ (centres - weights @ centres) ** 2))
+    """Returns the standard deviation of a histogram's values, to about a bin's width."""
+    centers, weights = np.convolve(edges, [0.5, 0.5], "valid"), np.asarray(counts) / max(np.sum(counts), 1)
+    return float(np.sqrt(weights @ (centers - weights @ centers) ** 2))
+
+
+def mark_empty(panel: Axes) -> None:
+    """Says that a logarithmic axis has nothing to show."""
+    panel.set_yticks([])
+    panel.set_yticks([], minor=True)
+    panel.text(0.5, 0.5, "nothing above 0 and finite", ha="center", transform=panel.transAxes)
+
+
+def crop_name(name: str, length: int) -> str:
+    """Returns the end of a path, which tells layers apart better than its beginning."""
+    return name if len(name) <= length else f"…{name[1 - length :]}"
