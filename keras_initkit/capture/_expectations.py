@@ -66,7 +66,7 @@ def expectations(
     if not all(np.isfinite(known)):
         return {}, ["Nothing is predicted: the gradients at the outputs are not finite."]
     try:
-        data = [InputMoments.of(keras.ops.convert_to_numpy(each)) for each in keras.tree.flatten(x)]
+        data = [InputMoments.from_array(each) for each in keras.tree.flatten(x)]
     except ValueError as error:  # NaN, strings
         return {}, [f"Nothing is predicted from such data: {error}"]
     prediction = predict(model, data, output_gradient_variance=known, measured=moments)

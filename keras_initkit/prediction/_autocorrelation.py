@@ -1,4 +1,4 @@
-"""Correlation functions: the mean product of a tensor's elements, by how far apart their positions are."""
+"""The autocorrelation of a tensor over its positions."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-_LONGEST = 64  # lags kept one by one along an axis; a convolution's own reach is its kernel
+_LONGEST = 64  # lags kept one by one along an axis; a convolution reaches as far as its kernel
 
 
 class Autocorrelation:
-    """E[x_a x_{a+d}] as a function of the lag d between two positions, as a mean over positions a.
+    """$E[x_a x_{a+d}]$ as a function of the lag d between two positions, averaged over positions a.
 
-    Close by, each lag has its value; farther out the function repeats itself (a transposed convolution of stride s
-    gives every s-th position the same kernel taps), most often it is constant.
+    Short lags have a value each. Beyond them the function is periodic, most often constant: a transposed convolution
+    of stride s treats every s-th position alike.
 
     Args:
-        near: values for lags from -reach to reach along each spatial axis; of odd sizes.
-        far: values of all other lags, by the lag modulo this array's sizes.
+        near: Array. Values for lags from -reach to reach along each axis of positions; its sizes are odd.
+        far: Array. Values of all other lags, by the lag modulo this array's sizes.
     """
 
     def __init__(self, near: np.ndarray, far: np.ndarray):
         self.near, self.far = np.asarray(near, "float64"), np.asarray(far, "float64")
 
     @classmethod
-    def white(cls, second: float, far: float, axes: int) -> Autocorrelation:
-        """`second` at lag 0 and `far` at all others."""
-        return cls(np.full((1,) * axes, second), np.full((1,) * axes, far))
+    def white(cls, second_moment: float, far: float, axes: int) -> Autocorrelation:
+        """Return the function that is `second_moment` at lag 0 and `far` at all others."""
+        return cls(np.full((1,) * axes, second_moment), np.full((1,) * axes, far))
 
     @property
     def axes(self) -> int:
@@ -37,7 +37,7 @@ class Autocorrelation:
 
     @property
     def reach(self) -> tuple[int, ...]:
-        """The longest lag along each axis that has a value of its own."""
+        """The longest lag along each axis that has a separate value."""
         return tuple(size // 2 for size in self.near.shape)
 
     @property
@@ -47,11 +47,11 @@ class Autocorrelation:
 
     @property
     def flat(self) -> bool:
-        """Whether it is one value for all lags but 0."""
+        """Whether all lags but 0 have one value."""
         return self.near.size == 1 and self.far.size == 1
 
     def at(self, lags: Sequence[np.ndarray]) -> np.ndarray:
-        """Values at lags, given as one array of integers for each axis."""
+        """Return values at lags, given as one integer array for each axis."""
         if not self.axes:
             return self.near
         lags = np.broadcast_arrays(*lags)
@@ -61,27 +61,28 @@ class Autocorrelation:
         return np.where(inside, self.near[clipped], self.far[folded])
 
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Autocorrelation:
-        """The function of every value."""
+        """Apply a function to every value."""
         return Autocorrelation(function(self.near), function(self.far))
 
     def __add__(self, other: Autocorrelation) -> Autocorrelation:
-        reach = [max(pair) for pair in zip(self.reach, other.reach, strict=True)]
-        period = [math.lcm(*pair) for pair in zip(self.far.shape, other.far.shape, strict=True)]
-        return _tabulate(lambda lags: self.at(lags) + other.at(lags), reach, period)
+        return self._combined(other, np.add)
 
     def __mul__(self, other: Autocorrelation) -> Autocorrelation:
+        return self._combined(other, np.multiply)
+
+    def _combined(self, other: Autocorrelation, function: Callable) -> Autocorrelation:
         reach = [max(pair) for pair in zip(self.reach, other.reach, strict=True)]
         period = [math.lcm(*pair) for pair in zip(self.far.shape, other.far.shape, strict=True)]
-        return _tabulate(lambda lags: self.at(lags) * other.at(lags), reach, period)
+        return _tabulate(lambda lags: function(self.at(lags), other.at(lags)), reach, period)
 
     def strided(self, strides: Sequence[int]) -> Autocorrelation:
-        """Of every s-th position."""
+        """Return the autocorrelation of every s-th position."""
         reach = [r // s for r, s in zip(self.reach, strides, strict=True)]
         period = [size // math.gcd(size, s) for size, s in zip(self.far.shape, strides, strict=True)]
         return _tabulate(lambda lags: self.at([lag * s for lag, s in zip(lags, strides, strict=True)]), reach, period)
 
     def dilated(self, strides: Sequence[int]) -> Autocorrelation:
-        """Of positions s apart, with independent ones between: the correlation that a shared tap leaves."""
+        """Return that of positions s apart with independent ones between, as a transposed convolution makes them."""
         reach = [r * s for r, s in zip(self.reach, strides, strict=True)]
         period = [size * s for size, s in zip(self.far.shape, strides, strict=True)]
 
@@ -92,7 +93,7 @@ class Autocorrelation:
         return _tabulate(value, reach, period)
 
     def windowed(self, window: Sequence[int], strides: Sequence[int]) -> Autocorrelation:
-        """Of means over windows: the mean over all pairs of positions in two windows."""
+        """Return that of means over windows: the mean over all pairs of positions in two windows."""
         reach = [(r + p - 1) // s for r, p, s in zip(self.reach, window, strides, strict=True)]
         period = [size // math.gcd(size, s) for size, s in zip(self.far.shape, strides, strict=True)]
 
@@ -107,7 +108,7 @@ class Autocorrelation:
         return _tabulate(value, reach, period)
 
     def repeated(self, sizes: Sequence[int]) -> Autocorrelation:
-        """Of positions that are each repeated, as a mean over where in its run of copies a position is."""
+        """Return that of positions that are each repeated, averaged over the place among the copies."""
         reach = [(r + 1) * s for r, s in zip(self.reach, sizes, strict=True)]
         period = [size * s for size, s in zip(self.far.shape, sizes, strict=True)]
 
@@ -120,7 +121,7 @@ class Autocorrelation:
         return _tabulate(value, reach, period)
 
     def mean(self, size: Sequence[int | None]) -> float:
-        """The mean over all pairs of positions of a map of this size; `None` is endless."""
+        """Average over all pairs of positions of a map of this size; `None` is an endless axis."""
         if not self.axes:
             return self.zero
         known = [n for n in size if n is not None]
@@ -132,7 +133,7 @@ class Autocorrelation:
 
 
 def _tabulate(value: Callable, reach: Sequence[int], period: Sequence[int]) -> Autocorrelation:
-    """The correlation function with these values, each lag up to `reach` and one period of the rest."""
+    """Tabulate `value` at each lag up to `reach` and over one period of the rest."""
     if not reach:
         return Autocorrelation(value([]), value([]))
     reach = [min(r, _LONGEST) for r in reach]

@@ -1,4 +1,4 @@
-"""How many taps of a window read an input, on average over all positions."""
+"""How often a convolution's or pooling's windows read each input position, on average over all positions."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Profile = tuple[np.ndarray | None, ...]
 
 @dataclass(frozen=True)
 class WindowOffsets:
-    """Pairs of an output position and a tap of its window that lies inside the input.
+    """Counts of pairs: an output position, and an offset in its window that lies inside the input.
 
     Args:
-        size: the output's sizes.
-        per_output: such pairs for each output position.
-        per_input: such pairs for each input position.
-        outputs: number of output positions, where known.
-        field: number of taps of a window.
-        profile: along each axis the mean square at each position over the mean, as the output has it where all taps
-            add up; empty where it is the input's.
-        apart: share of a tap's contribution to two positions far apart, of that to one: near a border one may lack it.
+        size: Tuple. The output's sizes.
+        per_output: Float. Mean number of such pairs for each output position.
+        per_input: Float. Mean number of such pairs for each input position.
+        outputs: Float. Number of output positions, where known.
+        field: Integer. Number of offsets in a window.
+        profile: As of a `Signal`, of the output; empty where it is the input's.
+        apart: Float. Correlation of two positions far apart, relative to an endless map: near a border a window may
+            lack an offset that the other one has.
     """
 
     size: Sizes
@@ -37,7 +37,7 @@ class WindowOffsets:
 
     @classmethod
     def pointwise(cls, size: Sizes) -> WindowOffsets:
-        """One tap, at the position itself."""
+        """Return the single offset 0 of a layer that acts on each position by itself."""
         return cls(size, 1.0, 1.0, None if None in size else math.prod(size))  # type: ignore[arg-type]
 
 
@@ -50,12 +50,12 @@ def window_offsets(
     margin: Sequence[tuple[int, int]] = (),
     profile: Profile = (),
 ) -> WindowOffsets:
-    """WindowOffsets of a convolution's or pooling's windows, each counted by how strong the input is where it reads.
+    """Count the offsets of a convolution or pooling, each weighted by the input's profile where it reads.
 
-    A window of k taps, d apart, at output o reads inputs o s + t d - p for t < k, where p zeros stand before the input.
+    The window of output o reads inputs $o s + t d - p$ for $t < k$, with p zeros before the input.
 
-    >>> taps = window_offsets((4,), (3,), (1,), (1,), "same")
-    >>> taps.per_output, taps.per_input, taps.profile[0].tolist()
+    >>> offsets = window_offsets((4,), (3,), (1,), (1,), "same")
+    >>> offsets.per_output, offsets.per_input, offsets.profile[0].tolist()
     (2.5, 2.5, [0.8, 1.2, 1.2, 0.8])
     """
     outer: list[int | None] = []
@@ -83,7 +83,7 @@ def window_offsets(
 def window_counts(
     n: int, k: int, s: int, d: int, padding: str, margin: tuple[int, int] = (0, 0)
 ) -> tuple[list[int], range]:
-    """Along one axis: for each window the number of its taps inside the input, and where the windows start."""
+    """Return, along one axis, the number of offsets inside the input for each window, and where the windows start."""
     reach = (k - 1) * d + 1
     before, after = margin
     if padding == "causal":
@@ -99,7 +99,7 @@ def window_counts(
 def transposed_offsets(
     size: Sizes, outer: Sizes, field: Sequence[int], strides: Sequence[int], dilation: Sequence[int]
 ) -> WindowOffsets:
-    """WindowOffsets of a transposed convolution: input i adds to outputs i s + t d - p, those of them that exist."""
+    """Count the offsets of a transposed convolution: input i adds to the existing outputs among $i s + t d - p$."""
     per_output = per_input = 1.0
     for n, m, k, s, d in zip(size, outer, field, strides, dilation, strict=True):
         if n is None or m is None:

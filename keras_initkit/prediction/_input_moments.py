@@ -1,4 +1,4 @@
-"""What a model's inputs hold."""
+"""Statistics of a model's inputs, from which prediction starts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._arrays import to_numpy
 from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._signals import Signal
 from keras_initkit.structure._calls import Tensor
@@ -18,18 +19,21 @@ from keras_initkit.structure._calls import Tensor
 
 @dataclass(frozen=True, eq=False)
 class InputMoments:
-    """Statistics of an input: what `predict` starts from.
+    """Statistics of an input, from which `predict` starts.
 
     Args:
-        mean: of all elements.
-        variance: of all elements.
-        examples: number of examples in a batch, where it is known.
-        same: E[x_a x_b] of two positions of one example, by their lag; left out, positions are independent.
-        other: the same of two examples; left out, examples are independent.
-        gaussian: whether the elements are Gaussian, so that an activation straight on them can be predicted.
+        mean: Float. Mean of all elements.
+        variance: Float. Variance of all elements.
+        examples: Integer. Number of examples in a batch, where it is known.
+        same: Autocorrelation E[x_a x_b] of two positions of one example, by their lag. `None`: positions are
+            independent.
+        other: The same for two different examples. `None`: examples are independent.
+        gaussian: Boolean. Whether the elements are Gaussian; otherwise an activation on the input is not predicted.
+
+    Example:
 
     >>> x = np.random.default_rng(0).normal(1.0, 2.0, (4096, 8))
-    >>> moments = InputMoments.of(x)
+    >>> moments = InputMoments.from_array(x)
     >>> round(moments.mean), round(moments.variance), moments.examples
     (1, 4, 4096)
     """
@@ -50,19 +54,19 @@ class InputMoments:
             )
 
     @classmethod
-    def of(cls, array: Any) -> InputMoments:
-        """The moments of a batch of real data: its mean, its variance, and how alike positions and examples are.
+    def from_array(cls, array: Any) -> InputMoments:
+        """Measure a batch of real data: mean, variance, and correlations between positions and between examples.
 
         Args:
-            array: examples on the first axis, units (channels, features) on the last, positions between.
+            array: Array or tensor of shape `(examples, *positions, units)`.
 
         Raises:
-            ValueError: if it has no units or no examples, or is not finite.
+            ValueError: If it has no units or no examples, or is not finite.
         """
-        x = np.asarray(keras.ops.convert_to_numpy(array) if keras.ops.is_tensor(array) else array)
+        x = to_numpy(array) if keras.ops.is_tensor(array) else np.asarray(array)
         if x.ndim < 2 or not x.size or not np.issubdtype(x.dtype, np.number):
             raise ValueError(
-                f"array: got shape {x.shape} of {x.dtype}, expected numbers of shape (examples, ..., units)."
+                f"array: got shape {x.shape} of {x.dtype}, expected numbers of shape (examples, *positions, units)."
             )
         x = x.astype("float64")
         if not np.isfinite(x).all():
@@ -72,11 +76,17 @@ class InputMoments:
         total = _products(x.sum(axis=0))
         pairs = max(examples * (examples - 1), 1)
         axes = x.ndim - 2
-        other = _lags((total - own) / pairs, x.shape[1:-1]) if examples > 1 else Autocorrelation.white(0.0, 0.0, axes)
-        return cls(float(x.mean()), float(x.var()), examples, _lags(own / examples, x.shape[1:-1]), other)
+        other = (
+            _autocorrelation((total - own) / pairs, x.shape[1:-1])
+            if examples > 1
+            else Autocorrelation.white(0.0, 0.0, axes)
+        )
+        return cls(float(x.mean()), float(x.var()), examples, _autocorrelation(own / examples, x.shape[1:-1]), other)
 
-    def signal(self, tensor: Tensor) -> Signal:
-        """The signal of an input that holds such data."""
+    of = from_array  # its name until 0.1
+
+    def to_signal(self, tensor: Tensor) -> Signal:
+        """Return the signal of an input that holds such data."""
         axes, square = len(tensor.shape) - 2, self.mean**2
         same = self.same if self.same is not None else Autocorrelation.white(self.variance + square, square, axes)
         other = self.other if self.other is not None else Autocorrelation.white(square, square, axes)
@@ -85,7 +95,7 @@ class InputMoments:
 
 
 def _products(x: np.ndarray) -> np.ndarray:
-    """The mean of x_a x_{a+d} over positions a and units, for all lags d, by Fourier transforms."""
+    """Return the mean of x_a x_{a+d} over positions a and units, for all lags d, by Fourier transforms."""
     size = x.shape[:-1]
     if not size:
         return np.asarray((x**2).mean())
@@ -96,8 +106,8 @@ def _products(x: np.ndarray) -> np.ndarray:
     return sums / math.prod(n - np.abs(lag) for n, lag in zip(size, lags, strict=True))
 
 
-def _lags(products: np.ndarray, size: Sequence[int]) -> Autocorrelation:
-    """All lags up to 64 positions, and the mean of the rest."""
+def _autocorrelation(products: np.ndarray, size: Sequence[int]) -> Autocorrelation:
+    """Keep all lags up to 64 positions, and the mean of the rest."""
     reach = [min(n - 1, 64) for n in size]
     near = products[tuple(slice(n - 1 - r, n + r) for n, r in zip(size, reach, strict=True))]
     rest = products.size - near.size
@@ -119,7 +129,7 @@ def _moments(given: Any) -> InputMoments:
 
 
 def resolve_moments(model: keras.Model, given: Any) -> list[InputMoments]:
-    """What `predict` was given, one for each of the model's inputs."""
+    """Return the moments that `predict` was given, one for each of the model's inputs."""
     names = [symbol.name for symbol in model.inputs]
     count = len(names)
     if isinstance(given, Mapping):
@@ -130,13 +140,13 @@ def resolve_moments(model: keras.Model, given: Any) -> list[InputMoments]:
     pair = isinstance(given, tuple | list) and all(isinstance(value, Real) for value in given)
     if isinstance(given, list | tuple) and not pair:
         if len(given) != count:
-            raise ValueError(f"input_moments: got {len(given)} of them, expected one for each of {count} inputs.")
+            raise ValueError(f"input_moments: got {len(given)} of them, expected one for each of the {count} inputs.")
         return [_moments(value) for value in given]
     return [_moments(given)] * count
 
 
 def input_signals(model: keras.Model, tensors: Sequence[Tensor], given: Any) -> dict[int, Signal]:
-    """The signals of a model's inputs, by the tensors' numbers."""
+    """Return the signals of a model's inputs, by the tensors' numbers."""
     found = {}
     for tensor, moments in zip(tensors, resolve_moments(model, given), strict=True):
         axes = len(tensor.shape) - 2
@@ -145,11 +155,11 @@ def input_signals(model: keras.Model, tensors: Sequence[Tensor], given: Any) -> 
                 f"input_moments: got moments of data with {moments.same.axes} axes of positions, expected {axes}: "
                 f"{model.name} takes an input of shape {tensor.shape}."
             )
-        found[tensor.number] = moments.signal(tensor)
+        found[tensor.number] = moments.to_signal(tensor)
     return found
 
 
 def number_of_examples(model: keras.Model, given: Any) -> int | None:
-    """The batch size that the inputs' moments, or the model's own shapes, tell."""
-    told = [moments.examples for moments in resolve_moments(model, given)] + [s.shape[0] for s in model.inputs]
-    return next((int(number) for number in told if number), None)
+    """Return the batch size from the inputs' moments or the model's shapes; `None` where neither has one."""
+    known = [moments.examples for moments in resolve_moments(model, given)] + [s.shape[0] for s in model.inputs]
+    return next((int(number) for number in known if number), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import keras
@@ -100,7 +101,7 @@ def _output_gradients(model: keras.Model, whole: Call, variance: Any) -> dict[in
     count = len(whole.outputs)
     given = 1.0 if variance is None else variance
     values = list(given) if isinstance(given, Sequence) else [given] * count
-    fine = all(isinstance(v, (int, float)) and 0 <= v < math.inf for v in values)
+    fine = all(isinstance(v, Real) and 0 <= v < math.inf for v in values)
     if len(values) != count or not fine:
         raise ValueError(
             f"output_gradient_variance: got {variance!r}, expected a non-negative number, or a list of one for each of "

@@ -1,4 +1,4 @@
-"""What a model is made of: its layers and kernels, and what each one does."""
+"""The structure of a model: its layers and kernels, and what each one does."""
 
 import keras_initkit.structure._keras_layers  # noqa: F401  registers what Keras' own layers do
 from keras_initkit.structure._kernels import Kernel, kernels, layer_fans, register_kernels

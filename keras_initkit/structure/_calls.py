@@ -1,4 +1,4 @@
-"""The graph of a model: its layers' calls, in order of flow."""
+"""The graph of a model: the calls of its layers, in the order of the forward pass."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras_initkit.structure._layer_paths import named_layers
 
 
 class Tensor(NamedTuple):
-    """A tensor of the graph: equal numbers are one tensor. `shape` has `None` where a size is not known."""
+    """A tensor of the graph. Equal numbers mean the same tensor; `shape` has `None` where a size is not known."""
 
     number: int
     shape: tuple[int | None, ...]
@@ -20,7 +20,7 @@ class Tensor(NamedTuple):
 
     @property
     def is_float(self) -> bool:
-        """Whether it holds floating numbers, so that it has a gradient."""
+        """Whether it holds floating-point numbers and thus has a gradient."""
         return keras.backend.is_float_dtype(self.dtype)
 
 
@@ -29,11 +29,11 @@ class Call:
     """One call of a layer, or of an operation that is no layer (`x + y`).
 
     Args:
-        path: the layer's path, as `named_layers` has it; an operation's is its name, after its model's path.
-        layer: the layer or operation itself.
-        index: which call of this layer it is, from 0, in the order of the forward pass.
-        inputs: what it reads, in the order of its arguments.
-        outputs: what it puts out.
+        path: String. The layer's path as in `named_layers`; an operation's name after its model's path.
+        layer: The layer or operation.
+        index: Integer. Number of this call among the layer's calls, from 0, in the order of the forward pass.
+        inputs: Tuple of `Tensor`. The inputs, in the order of its arguments.
+        outputs: Tuple of `Tensor`.
     """
 
     path: str
@@ -44,13 +44,18 @@ class Call:
 
 
 def calls(model: keras.Model) -> list[Call]:
-    """Every call in a Functional or built Sequential model, in the order of its forward pass.
+    """Return every call in a Functional or built Sequential model, in the order of its forward pass.
 
-    The calls inside a nested model stand before the nested model's own call; the last one is `model` itself. A
+    The calls inside a nested model stand before the nested model's call; the last one is `model` itself. A
     layer or nested model that is used in several places has one `Call` for each. `InputLayer`s have none.
 
+    Args:
+        model: A Functional or built Sequential model.
+
     Raises:
-        ValueError: for a model without a graph: a subclassed one, or a Sequential one that is not built.
+        ValueError: If the model has no graph: a subclassed one, or a Sequential one that is not built.
+
+    Example:
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a"), keras.layers.ReLU(name="b")])
     >>> [(call.path, call.index, call.outputs[0].shape) for call in calls(model)]
@@ -94,7 +99,7 @@ def calls(model: keras.Model) -> list[Call]:
 
 
 def _has_graph(model: keras.Model) -> bool:
-    """Whether the calls of a model are recorded: it was made of symbolic inputs and outputs."""
+    """Whether a model was made of symbolic inputs and outputs, which record its calls."""
     try:  # a Sequential model that is not built raises, a subclassed one has no such attribute
         return bool(model.inputs) and bool(model.outputs)
     except (AttributeError, ValueError):
@@ -108,19 +113,19 @@ def _check_has_graph(model: keras.Model) -> None:
         return
     if isinstance(model, keras.Sequential) and not model.built:
         raise ValueError(
-            f"model: {model.name} is not built, so its shapes are not known yet. "
+            f"model: got {model.name}, which is not built, expected a built model. "
             "Start it with keras.Input(shape), call it on data, or build() it."
         )
     raise ValueError(
-        f"model: {model.name} is a {type(model).__name__} without a graph of layers (a subclassed model runs Python "
-        "code of its own). Expected a Functional or Sequential model; keras_initkit.probe measures any model."
+        f"model: got {model.name}, a {type(model).__name__} without a graph of layers (a subclassed model runs "
+        "arbitrary Python code), expected a Functional or Sequential model. keras_initkit.probe measures any model."
     )
 
 
 def _nodes(model: keras.Model) -> list[Any]:
-    """The calls on the way from a model's inputs to its outputs, in the order in which Keras runs them.
+    """Return the calls between a model's inputs and outputs, in the order in which Keras runs them.
 
-    Keras runs them by falling distance from the outputs (all calls of an operation wait for its first), which is
+    Keras runs them by decreasing distance from the outputs (all calls of an operation wait for its first), which is
     repeated here.
     """
     inputs = {id(symbol) for symbol in model.inputs}

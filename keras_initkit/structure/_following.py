@@ -1,4 +1,4 @@
-"""The activation that follows a layer, by the graph of a model's calls."""
+"""The activation that follows a layer in the graph of a model."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from keras_initkit.theory._gains import gain
 
 
 class Following(NamedTuple):
-    """What a layer's kernel is followed by.
+    """The activation that follows a layer's kernel.
 
     Args:
-        activation: an elementwise activation, as `theory.gain` takes it; `"linear"` where there is none.
-        where: how it was found, for a reader: `"own relu"`, `"relu after bn"`, `"output"`, or what is in its way.
-        certain: whether the way was clear. If not, the layer's own activation stands here, or `"linear"`.
+        activation: An elementwise activation, as `theory.gain` takes it; `"linear"` where there is none.
+        where: String. How it was found, for a reader: `"own relu"`, `"relu after bn"`, `"output"`, or why it was not.
+        certain: Boolean. Whether the graph settles it. If not, `activation` is the layer's own, or `"linear"`.
     """
 
     activation: Any
@@ -38,15 +38,17 @@ class Following(NamedTuple):
 
 
 def following_activations(model: keras.Model) -> dict[str, Following]:
-    """The activation that follows each layer of a model, by path.
+    """Return the activation that follows each layer of a model, by path.
 
-    A layer's own activation, if it has one; else the next one in the graph, seen through normalisation, dropout,
-    pooling, padding, reshapes and concatenation. The model's outputs are linear, whatever turns them into
-    probabilities, and so are the projections of attention. In front of another kernel there is none. Where the way
-    forks to different activations, ends in a sum or another layer, or is not in a graph, `certain` says so.
+    It is the layer's own activation, or else the next one in the graph, looking through normalization, dropout,
+    pooling, padding, reshapes and concatenation. The model's outputs count as linear, even under a softmax, and so do
+    the projections of attention, and a layer before another kernel. `certain` is False where branches lead to
+    different activations, a sum or another layer comes first, or there is no graph.
 
     Args:
-        model: a built model.
+        model: A built model.
+
+    Example:
 
     >>> model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="a"), layers.BatchNormalization(name="bn"),
     ...     layers.ReLU(name="relu"), layers.Dense(2, "softmax", name="b")])
@@ -58,7 +60,7 @@ def following_activations(model: keras.Model) -> dict[str, Following]:
 
 
 class _Graph:
-    """Which calls read a tensor; a nested model is seen through, only its layers' calls count."""
+    """The calls that read each tensor. Nested models are replaced by the calls of their layers."""
 
     def __init__(self, model: keras.Model):
         try:
@@ -91,15 +93,15 @@ class _Graph:
             return _with_gain(own, f"own {activation_name(own)}")
         if not made:
             return Following("linear", "no activation, and no graph shows what follows", False)
-        return _agreed([each for call in made for tensor in call.outputs for each in self._after(tensor.number, [])])
+        return _agree([each for call in made for tensor in call.outputs for each in self._after(tensor.number, [])])
 
     def _calls_of(self, path: str) -> list[Call]:
-        """The calls of a layer, or of the wrapper that it is in."""
+        """Return the calls of a layer, or else of the wrapper that holds it."""
         outer = self._calls.get(path.rpartition("/")[0], [])
         return self._calls.get(path) or [call for call in outer if isinstance(call.layer, layers.Wrapper)]
 
     def _ends_in_output(self, call: Call) -> bool:
-        """Whether only activations, reshapes and their like stand between a layer and the model's outputs."""
+        """Whether only activations, reshapes and the like come between a call and the model's outputs."""
         waiting = [tensor.number for tensor in call.outputs]
         while waiting:
             for reader in self._readers.get(waiting.pop(), []):
@@ -108,34 +110,34 @@ class _Graph:
                 waiting.extend(tensor.number for tensor in reader.outputs)
         return True
 
-    def _after(self, number: int, way: list[str]) -> list[Following]:
-        """What the readers of a tensor do with it first."""
+    def _after(self, number: int, passed: list[str]) -> list[Following]:
+        """Return what the readers of a tensor do with it first."""
         found = []
         for reader in self._readers.get(number, []):
-            found.extend(self._first(reader, way))
+            found.extend(self._first(reader, passed))
         return found
 
-    def _first(self, reader: Call, way: list[str]) -> list[Following]:
+    def _first(self, reader: Call, passed: list[str]) -> list[Following]:
         layer = reader.layer
-        through = f" after {', '.join(way)}" if way else ""
+        through = f" after {', '.join(passed)}" if passed else ""
         if is_activation(layer):
             function = applied_activation(layer)
             if function is not None:
                 return [_with_gain(function, f"{activation_name(function)}{through}")]
         elif isinstance(layer, layers.Layer) and not passes_through(layer):
-            if _sums(layer):
+            if _has_kernel(layer):
                 return [Following("linear", f"{reader.path}, a kernel")]
             return [Following("linear", f"no activation before {reader.path}", False)]
         elif not isinstance(layer, layers.Layer):  # an operation: an activation, if it maps one tensor by elements
             try:
                 if len(reader.inputs) != 1:
-                    raise ValueError("it joins tensors")
+                    raise ValueError("it has several inputs")
                 factor = gain(layer)
             except Exception:  # of any kind: it was called on numbers that it was not made for
                 return [Following("linear", f"no activation before {reader.path}", False)]
             if abs(factor - 1) > 1e-6:
                 return [Following(layer, f"{activation_name(layer)}{through}")]
-        inside = [each for tensor in reader.outputs for each in self._after(tensor.number, [*way, reader.path])]
+        inside = [each for tensor in reader.outputs for each in self._after(tensor.number, [*passed, reader.path])]
         return inside or [Following("linear", "output")]
 
 
@@ -147,8 +149,8 @@ def _with_gain(activation: Callable, where: str) -> Following:
     return Following(activation, where)
 
 
-def _agreed(found: list[Following]) -> Following:
-    """The one that all ways lead to."""
+def _agree(found: list[Following]) -> Following:
+    """Return the activation that all branches lead to."""
     if not found:
         return Following("linear", "output")
     if all(each.certain for each in found) and len({round(gain(each.activation), 6) for each in found}) == 1:
@@ -157,6 +159,6 @@ def _agreed(found: list[Following]) -> Following:
     return Following("linear", f"branches disagree: {', '.join(places)}" if len(places) > 1 else places[0], False)
 
 
-def _sums(layer: Any) -> bool:
-    """Whether a layer, or a part of it, sums its inputs with weights."""
+def _has_kernel(layer: Any) -> bool:
+    """Whether a layer, or a part of it, has a kernel."""
     return is_opaque(layer) or (layer.built and bool(kernels(layer)))

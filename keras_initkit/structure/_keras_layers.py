@@ -1,6 +1,6 @@
-"""What Keras' own layers do with their kernels.
+"""The kernels of Keras' built-in layers.
 
-Composites (attention, wrappers, RNNs, models) have no kernels of their own: those of their sublayers count.
+Composites (attention, wrappers, RNNs, models) hold no kernels directly; their sublayers do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ GRU_GATES = ("update", "reset", "candidate")
 
 
 def _variable(layer: keras.Layer, name: str) -> keras.Variable:
-    """The variable `layer.<name>`, or the one behind it where that is a result (LoRA adds its update)."""
+    """Return the variable `layer.<name>`, or the one behind it where that is a sum (LoRA adds its update)."""
     value = getattr(layer, name)
     if isinstance(value, keras.Variable):
         return value
@@ -33,7 +33,7 @@ def _einsum_dense(layer):
     kernel, outputs = rest.split("->")
 
     def axes(in_inputs: bool, in_outputs: bool) -> tuple[int, ...]:
-        """Axes of the kernel whose letter is, or is not, also one of the inputs and of the outputs."""
+        """Return the kernel's axes whose letter is, or is not, in the inputs and in the outputs."""
         pairs = [(letter in inputs, letter in outputs) for letter in kernel]
         return tuple(axis for axis, pair in enumerate(pairs) if pair == (in_inputs, in_outputs))
 
@@ -77,7 +77,7 @@ def _separable_conv(layer):
 
 
 def _gated(variable, gates, **options):
-    """A kernel whose last axis holds the gates one after another, each with all its units."""
+    """Return a kernel whose last axis holds the gates one after another, each with all its units."""
     *rest, packed = variable.shape
     shape = (*rest, len(gates), packed // len(gates))
     return Kernel(variable, in_axes=-3, out_axes=-1, batch_axes=-2, shape=shape, gates=gates, **options)
@@ -110,7 +110,7 @@ def _additive_attention(layer):
 
 
 def _no_kernel(layer):
-    """Weights that multiply element by element, are measured or are fixed: nothing is summed."""
+    """Weights that multiply elementwise, are measured or are fixed: nothing is summed."""
     return []
 
 

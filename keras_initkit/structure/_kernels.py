@@ -1,4 +1,4 @@
-"""Every kernel of a layer: its role, its axes, groups, gates and strides, and hence its fans."""
+"""The kernels of a layer: role, axes, groups, gates, strides and fans of each."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import keras
 
@@ -16,31 +17,35 @@ from keras_initkit.structure._variables import VariableMap
 from keras_initkit.structure._weights import own_weights
 from keras_initkit.theory._fans import Axes, Fans, compute_fans
 
-ROLES = ("dense", "conv", "conv_transpose", "depthwise", "recurrent", "embedding", "unknown")
+Role = Literal["dense", "conv", "conv_transpose", "depthwise", "recurrent", "embedding", "unknown"]
+ROLES = get_args(Role)
 
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """One kernel and what its layer does with it.
+    """A kernel and how its layer uses it.
 
     Args:
-        variable: the Keras variable.
-        in_axes: axis or axes of `shape` that the layer sums over, besides the receptive field.
-        out_axes: axis or axes of the units that the layer puts out.
-        batch_axes: axis or axes of independent kernels side by side (depthwise channels, groups, gates, an
-            embedding's rows). The axes that none of the three names are the receptive field.
-        role: one of `"dense"`, `"conv"`, `"conv_transpose"`, `"depthwise"`, `"recurrent"`, `"embedding"`,
-            or `"unknown"`: read by default, since nobody described the layer.
-        shape: the variable's shape with packed axes taken apart, so that each axis has one role: the kernel
-            (64, 4 * 32) of an LSTM is (64, 4, 32). Left out, it is the variable's own. The variable's elements
-            are in the same order, so one reshapes to the other.
-        strides: strides of a convolution, one for each spatial axis.
-        gates: names of a recurrent layer's gates, in the order of their axis, which is the only batch axis.
-        layer: the layer that owns the kernel; `kernels` fills it in.
+        variable: Keras variable.
+        in_axes: Integer or tuple of integers. Axes of `shape` that the layer sums over, besides the receptive field.
+        out_axes: Integer or tuple of integers. Axes of the layer's output units.
+        batch_axes: Integer or tuple of integers. Axes of independent kernels side by side (depthwise channels, groups,
+            gates, an embedding's rows). Axes that none of the three names are the receptive field.
+        role: String. One of `"dense"`, `"conv"`, `"conv_transpose"`, `"depthwise"`, `"recurrent"`, `"embedding"`,
+            or `"unknown"` for a layer without a registered description.
+        shape: Tuple of integers. The variable's shape with packed axes separated, so that each axis has one role: the
+            kernel (64, 4 * 32) of an LSTM has shape (64, 4, 32). The elements keep their order. Defaults to the
+            variable's shape.
+        strides: Tuple of integers. Strides of a convolution, one for each spatial axis.
+        gates: Tuple of strings. Names of a recurrent layer's gates, in the order of their axis, which is then the
+            only batch axis.
+        layer: Keras layer. The layer that owns the kernel; `kernels` fills it in.
 
     Raises:
-        ValueError: if `shape` has another size than the variable, an axis is out of range or has two roles,
-            or the role is none of the above.
+        ValueError: If `shape` and the variable have different sizes, an axis is out of range or has two roles,
+            or the role is unknown.
+
+    Example:
 
     >>> lstm = keras.layers.LSTMCell(32)
     >>> lstm.build((None, 64))
@@ -53,7 +58,7 @@ class Kernel:
     in_axes: Axes = -2
     out_axes: Axes = -1
     batch_axes: Axes = ()
-    role: str = "dense"
+    role: Role = "dense"
     shape: tuple[int, ...] = ()
     strides: tuple[int, ...] = ()
     gates: tuple[str, ...] = ()
@@ -74,25 +79,25 @@ class Kernel:
 
     @property
     def fans(self) -> Fans:
-        r"""Fans of one gate, group or depthwise channel, as means over positions away from borders.
+        r"""Fans of one gate, group or depthwise channel, averaged over positions away from borders.
 
         A convolution of stride s reads each input in 1 of s windows along an axis, and a transposed one
-        reaches each output from 1 of s taps:
+        reaches each output with 1 of s kernel elements:
 
             convolution:             fan_in = in * field,               fan_out = out * field / prod(s)
             transposed convolution:  fan_in = in * field / prod(s),     fan_out = out * field
 
         Where the kernel's size is no multiple of the stride, positions differ (a kernel of 3 with stride 2
-        reaches outputs from 1 or 2 taps in turn) and these are the means, 1.5 there: the mean variance over
+        reaches outputs with 1 or 2 elements in turn) and the fans are means, 1.5 there: the mean variance over
         all positions is exact, that of a single position is not.
         """
         fan_in, fan_out = compute_fans(self.shape, self.in_axes, self.out_axes, self.batch_axes)
-        spread = math.prod(self.strides)
-        return Fans(fan_in / spread, fan_out) if self.role == "conv_transpose" else Fans(fan_in, fan_out / spread)
+        steps = math.prod(self.strides)
+        return Fans(fan_in / steps, fan_out) if self.role == "conv_transpose" else Fans(fan_in, fan_out / steps)
 
 
 def as_tuple(axes: Axes) -> tuple[int, ...]:
-    """An axis, or several, as several."""
+    """Return one axis or several as a tuple."""
     return (axes,) if isinstance(axes, int) else tuple(axes)
 
 
@@ -103,18 +108,20 @@ _WARNED: weakref.WeakSet[type[keras.Layer]] = weakref.WeakSet()
 
 
 def register_kernels(layer_class: type[keras.Layer], describe: Describe | None = None) -> Callable:
-    """Tell what the kernels of a layer class are, for it and its subclasses.
+    """Register a function that describes the kernels of a layer class and its subclasses.
 
     Args:
-        layer_class: the class. One that is registered again gets the new description.
-        describe: a function from a built layer to a list of its own `Kernel`; those of its sublayers are found
-            without it. An empty list says that the layer has none. Left out, this is a decorator.
+        layer_class: Subclass of `keras.Layer`. Registering it again replaces the description.
+        describe: Function from a built layer to a list of its `Kernel`s, without those of its sublayers, which are
+            found anyway; an empty list if it has none. If left out, a decorator is returned.
 
     Returns:
         `describe`, or the decorator.
 
     Raises:
-        ValueError: if `layer_class` is not a Keras layer class, or `describe` is not callable.
+        ValueError: If `layer_class` is not a Keras layer class, or `describe` is not callable.
+
+    Example:
 
     >>> class Bilinear(keras.layers.Layer):  # y_k = sum_ij x_i w_ijk z_j
     ...     def build(self, shape):
@@ -138,30 +145,32 @@ def register_kernels(layer_class: type[keras.Layer], describe: Describe | None =
 
 
 def description(layer_class: type[keras.Layer]) -> Describe | None:
-    """The function registered for a layer class or the nearest of its bases; `None` if there is none."""
+    """Return the function registered for a layer class or its nearest base; `None` if there is none."""
     return next((_DESCRIPTIONS[base] for base in layer_class.__mro__ if base in _DESCRIPTIONS), None)
 
 
 def kernels(layer: keras.Layer) -> list[Kernel]:
-    """Every kernel of a built layer or model, sublayers included, in the order in which Keras tracks them.
+    """Return every kernel of a built layer or model, sublayers included, in the order in which Keras tracks them.
 
-    A kernel that several layers share, or a layer that is used several times, is listed once. Layers that are
-    quantized to integers are passed over: what they hold is packed and scaled, and nothing to draw anew.
+    A kernel that several layers share, or a layer that is used several times, is listed once. Layers quantized to
+    integers are skipped, for their packed and scaled values cannot be re-initialized.
 
     Args:
-        layer: a built layer or model.
+        layer: A built layer or model.
 
     Raises:
-        ValueError: if the layer is not built, or a registered function returns something else than a list of `Kernel`.
+        ValueError: If the layer is not built, or a registered function does not return a list of `Kernel`.
 
     Warns:
-        UserWarning: once for each class of layers that is not registered and has weights of rank 2 or more
-            of its own. They are read by default: inputs on the last axis but one, outputs on the last.
+        UserWarning: Once for each unregistered class whose layers own weights of rank 2 or more. These are read by
+            default with inputs on the last axis but one and outputs on the last.
     """
     if not isinstance(layer, keras.Layer):
         raise ValueError(f"layer: got {layer!r}, expected a Keras layer or model.")
     if not layer.built:
-        raise ValueError(f"layer: {layer.name} is not built, so it has no kernels yet. Call it on data, or build() it.")
+        raise ValueError(
+            f"layer: got {layer.name}, which is not built, expected a built layer. Call it on data, or build() it."
+        )
     found: dict[int, Kernel] = {}
     for _, part in walk_layers(layer):
         for kernel in _own_kernels(part, found):
@@ -184,17 +193,19 @@ def kernels_by_layer(model: keras.Model) -> dict[str, list[Kernel]]:
 
 
 def layer_fans(layer: keras.Layer) -> VariableMap[Fans]:
-    """The fans of every kernel of a built layer or model, by what the layer does with it.
+    """Return the fans of every kernel of a built layer or model, by how the layer uses it.
 
     Args:
-        layer: a built layer or model; its sublayers are included.
+        layer: A built layer or model; its sublayers are included.
 
     Returns:
-        A read-only dictionary from the variable itself to its `Fans(fan_in, fan_out)`. A recurrent kernel's
-        are those of one gate, a grouped convolution's those of one group.
+        A read-only dictionary from each variable to its `Fans(fan_in, fan_out)`. A recurrent kernel has the fans of
+        one gate, a grouped convolution those of one group.
 
     Raises:
-        ValueError: as `kernels`.
+        ValueError: As `kernels`.
+
+    Example:
 
     >>> layer = keras.layers.DepthwiseConv2D(3)
     >>> layer.build((None, 32, 32, 64))
@@ -205,7 +216,7 @@ def layer_fans(layer: keras.Layer) -> VariableMap[Fans]:
 
 
 def _own_kernels(layer: keras.Layer, found: Container[int]) -> list[Kernel]:
-    """The kernels of `layer` itself, without those of its sublayers."""
+    """Return the kernels of a layer without those of its sublayers."""
     if getattr(layer, "quantization_mode", None) not in (None, "float8"):
         return []
     describe = description(type(layer))
@@ -224,7 +235,7 @@ def _own_kernels(layer: keras.Layer, found: Container[int]) -> list[Kernel]:
 
 
 def _read_by_default(layer: keras.Layer, found: Container[int]) -> list[Kernel]:
-    """Kernels of a layer that nobody described: its own weights of rank 2 or more."""
+    """Return the weights of rank 2 or more of a layer that has no description."""
     variables = [
         variable
         for variable in own_weights(layer, into_loops=True)
@@ -239,8 +250,8 @@ def _read_by_default(layer: keras.Layer, found: Container[int]) -> list[Kernel]:
         name = layer_class.__name__
         weights = ", ".join(f"{variable.path} {tuple(variable.shape)}" for variable in variables)
         warnings.warn(
-            f"{name}: keras_initkit does not know what this layer does with {weights}. Reading inputs on the last "
-            "axis but one, outputs on the last, the rest as a receptive field, as in a Dense or Conv layer. "
+            f"{name}: keras_initkit does not know how this layer uses {weights}. It assumes inputs on the last axis "
+            "but one, outputs on the last and a receptive field on the rest, as in a Dense or Conv layer. "
             f"Describe its kernels with keras_initkit.structure.register_kernels({name}, function).",
             stacklevel=2,
         )

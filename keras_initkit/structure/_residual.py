@@ -1,4 +1,4 @@
-"""Residual branches of a model, by its graph."""
+"""The residual branches of a model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from keras_initkit.structure._sublayers import walk_layers
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """One residual branch: F in x + F(x), or in S(x) + F(x) with a linear S of at most one kernel.
+    """A residual branch: F in x + F(x), or in S(x) + F(x) with a linear S of at most one kernel.
 
     Args:
-        at: path of the sum that it ends in.
-        calls: the layers' calls on the way from x to the sum, in the order of the forward pass.
-        kernels: those of these layers, in the same order.
+        at: String. Path of the sum that it ends in.
+        calls: Tuple of `Call`. The calls between x and the sum, in the order of the forward pass.
+        kernels: Tuple of `Kernel`. The kernels of these layers, in the same order.
     """
 
     at: str
@@ -28,13 +28,18 @@ class Branch:
 
 
 def residual_branches(model: keras.Model) -> list[Branch]:
-    """The residual branches of a Functional or Sequential model, in the order of the sums that they end in.
+    """Return the residual branches of a Functional or Sequential model, in the order of the sums that they end in.
 
-    A sum (`Add`, or `a + b`) is residual if the ways of its inputs come from one tensor and one of these, the
-    shortcut, has no activation and no more than one kernel, and fewer than the others, which are the branches.
+    A sum (`Add`, or `a + b`) is residual if its inputs are computed from one tensor along separate paths, and one of
+    these, the shortcut, has no activation and at most one kernel, fewer than the others, which are the branches.
+
+    Args:
+        model: A Functional or Sequential model.
 
     Raises:
-        ValueError: for a model without a graph.
+        ValueError: If the model has no graph.
+
+    Example:
 
     >>> x = inputs = keras.Input((4,))
     >>> hidden = keras.layers.Dense(4, "relu", name="a")(x)
@@ -47,7 +52,7 @@ def residual_branches(model: keras.Model) -> list[Branch]:
     for place, call in enumerate(found):
         for tensor in call.outputs:
             made.setdefault(tensor.number, place)
-    # Of each call its sources: places of the calls that it depends on, and the model's inputs as negative numbers.
+    # The sources of each call: indices of the calls that it depends on; the model's inputs are negative numbers.
     sources: list[set[int]] = []
     for call in found:
         before = {_place(made, tensor.number) for tensor in call.inputs}
@@ -70,7 +75,7 @@ def residual_branches(model: keras.Model) -> list[Branch]:
         for upstream in reach:
             between = sorted(place for place in upstream - common if place >= 0 and start in sources[place])
             ways.append([found[place] for place in between])
-        counts = [sum(len(_kernels_of(each, owned)) for each in way) for way in ways]
+        counts = [sum(len(_held_kernels(each, owned)) for each in way) for way in ways]
         shortcut = counts.index(min(counts))
         others = counts[:shortcut] + counts[shortcut + 1 :]
         linear = not any(is_nonlinear(each.layer) for each in ways[shortcut])
@@ -78,7 +83,7 @@ def residual_branches(model: keras.Model) -> list[Branch]:
             continue
         for place, way in enumerate(ways):
             if place != shortcut:
-                inside = [kernel for each in way for kernel in _kernels_of(each, owned)]
+                inside = [kernel for each in way for kernel in _held_kernels(each, owned)]
                 branches.append(Branch(call.path, tuple(way), tuple(inside)))
     return branches
 
@@ -96,8 +101,8 @@ def _is_sum(call: Call) -> bool:
     )
 
 
-def _kernels_of(call: Call, owned: dict[int, list[Kernel]]) -> list[Kernel]:
-    """Kernels of a layer and its parts; a nested model's layers have calls of their own."""
+def _held_kernels(call: Call, owned: dict[int, list[Kernel]]) -> list[Kernel]:
+    """Return the kernels of a layer and its parts; the layers of a nested model have separate calls."""
     if isinstance(call.layer, keras.Model) or not isinstance(call.layer, keras.Layer):
         return []
     return [kernel for _, layer in walk_layers(call.layer) for kernel in owned.get(id(layer), [])]

@@ -1,4 +1,4 @@
-"""Which layers of a model are meant."""
+"""Selection of layers."""
 
 from __future__ import annotations
 
@@ -15,28 +15,31 @@ Layers: TypeAlias = str | re.Pattern | keras.layers.Layer | Callable[[keras.laye
 
 
 def select(layers: dict[str, keras.layers.Layer], chosen: Layers) -> dict[str, keras.layers.Layer]:
-    """Those of `layers` (by path) that `chosen` names.
+    """Select layers by path, name, pattern, object or predicate.
 
     Args:
-        layers: the layers of a model by path.
-        chosen: `None` for all; a path, or the path or name of a composite layer for all its parts; a compiled
-            regular expression, searched in the path; a layer; a predicate of the layer; or a list of these.
+        layers: Dictionary of a model's layers by path.
+        chosen: `None` for all layers. A path, or the path or name of a composite layer for all its parts; a compiled
+            regular expression, searched in the path; a layer; a predicate of a layer; or a list of these.
+
+    Returns:
+        The selected part of `layers`.
 
     Raises:
-        ValueError: if one of them names no layer.
+        ValueError: If nothing matches a choice.
     """
     if chosen is None:
         return dict(layers)
     choices = chosen if isinstance(chosen, list | tuple | set) else [chosen]
     if not choices:
-        raise ValueError(f"layers: got {chosen!r}, expected at least one layer; None stands for all.")
+        raise ValueError(f"layers: got {chosen!r}, expected at least one layer, or None for all.")
     found: set[str] = set()
     for choice in choices:
         matches = {path for path, layer in layers.items() if _matches(choice, path, layer)}
         if not matches:
             near = difflib.get_close_matches(str(choice), layers, n=3)
             known = f"near names: {', '.join(near)}" if near else f"known: {', '.join(list(layers)[:10])}"
-            raise ValueError(f"layers: {choice!r} fits no layer with weights; {known}.")
+            raise ValueError(f"layers: got {choice!r}, which matches no layer with weights; {known}.")
         found |= matches
     return {path: layer for path, layer in layers.items() if path in found}
 

@@ -1,4 +1,4 @@
-"""A dictionary of variables."""
+"""A dictionary whose keys are variables."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Value = TypeVar("Value")
 
 
 class VariableMap(Mapping[keras.Variable, Value]):
-    """A read-only dictionary whose keys are variables themselves: `fans[layer.kernel]`.
+    """A read-only dictionary with variables as keys: `fans[layer.kernel]`.
 
     A Keras variable cannot be the key of a `dict` (its `==` compares values), and its path is not unique: two
-    nested models may each have a `dense/kernel`. So a key is found here by identity.
+    nested models may each have a `dense/kernel`. Keys are found by identity here.
 
     Args:
-        items: pairs of a variable and its value; of two pairs for one variable the first counts.
+        items: Pairs of a variable and its value; of two pairs for one variable, the first counts.
     """
 
     def __init__(self, items: Iterable[tuple[keras.Variable, Value]] = ()):

@@ -1,4 +1,4 @@
-"""The weights that belong to a layer itself."""
+"""The weights that a layer owns."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def own_weights(layer: keras.Layer, into_loops: bool = False) -> list[keras.Vari
 
 
 def main_weights(layer: keras.Layer) -> list[keras.Variable]:
-    """Return the weights that stand for a layer where one figure is given for all of them.
+    """Return the weights that represent a layer where one statistic covers all of them.
 
-    Those of two axes or more (kernels, recurrent kernels, embeddings), for a bias of zeros beside them would only
-    blur the figure; of a layer that has none, such as BatchNormalization, all that it trains.
+    Its own weights of rank 2 or more (kernels, recurrent kernels, embeddings), because a bias of zeros beside them
+    would only blur the statistic. A layer without any, such as BatchNormalization, has all its trainable weights.
     """
     trained = {id(weight) for weight in layer.trainable_weights}
     own = own_weights(layer)

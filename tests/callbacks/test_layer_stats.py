@@ -218,7 +218,7 @@ def test_chosen_layers(tmp_path, layers, expected):
 def test_layers_that_fit_nothing_are_refused_before_the_first_step():
     model = small_model()
     before = model.get_weights()
-    with pytest.raises(ValueError, match="layers: 'outt' fits no layer with weights; near names: out"):
+    with pytest.raises(ValueError, match="layers: got 'outt', which matches no layer with weights; near names: out"):
         fit(model, LayerStatsCallback(None, layers="outt"))
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)

@@ -10,7 +10,7 @@ from keras_initkit.statistics._tap import Tap
 
 def test_products_by_lag_are_those_of_explicit_pairs():
     x = np.random.default_rng(0).normal(0.5, 1.0, (5, 4, 3, 2)).cumsum(axis=1)
-    moments = InputMoments.of(x)
+    moments = InputMoments.from_array(x)
     assert (moments.mean, moments.variance) == (pytest.approx(x.mean()), pytest.approx(x.var()))
     for down in range(-3, 4):
         for right in range(-2, 3):
@@ -50,7 +50,7 @@ def test_smooth_images_keep_their_correlations():
                 keras.layers.GlobalAveragePooling2D(name="global"),
             ]
         )
-        prediction = predict(model, InputMoments.of(x))
+        prediction = predict(model, InputMoments.from_array(x))
         ratio, value = [], x
         for layer in model.layers:
             value = layer(value)

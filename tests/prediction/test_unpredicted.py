@@ -155,8 +155,8 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="measured: got list, expected a mapping"):
         predict(model, measured=[])
     with pytest.raises(ValueError, match="array: got NaN"):
-        InputMoments.of(np.full((2, 3), np.nan))
+        InputMoments.from_array(np.full((2, 3), np.nan))
     with pytest.raises(ValueError, match=r"array: got shape \(3,\)"):
-        InputMoments.of(np.ones(3))
+        InputMoments.from_array(np.ones(3))
     with pytest.raises(ValueError, match="data with 1 axes of positions, expected 0"):
-        predict(model, InputMoments.of(np.ones((2, 3, 128))))
+        predict(model, InputMoments.from_array(np.ones((2, 3, 128))))

@@ -225,7 +225,10 @@ def test_integers_and_weights_that_are_no_kernels_are_listed():
         ({"scheme": "auto", "distribution": "cauchy"}, "distribution: got 'cauchy', expected one of"),
         ({"scheme": "he_normal", "seed": 1.5}, "seed: got 1.5, expected an integer of at least 0"),
         ({"scheme": "he_normal", "seed": -1}, "seed: got -1"),
-        ({"scheme": "he_normal", "layers": "hed"}, "layers: 'hed' fits no layer with weights; near names: head"),
+        (
+            {"scheme": "he_normal", "layers": "hed"},
+            "layers: got 'hed', which matches no layer with weights; near names: head",
+        ),
         ({"scheme": "he_normal", "x": X[:, :5]}, r"got shape \(16, 5\), expected \(None, 8\)"),
         ({"scheme": "he_normal", "x": X, "y": Y[:4]}, "y: got 4 examples, expected 16, as in x"),
         ({"scheme": "he_normal", "x": X, "y": Y + 5}, "y: got numbers from 5 to 7, expected classes 0 to 2"),

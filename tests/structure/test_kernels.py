@@ -215,7 +215,7 @@ def test_one_kernel_in_two_layers_is_listed_once_without_a_warning():
 
 
 def test_a_layer_that_is_not_built_is_refused_but_an_unused_part_is_not():
-    with pytest.raises(ValueError, match="unbuilt is not built, so it has no kernels yet"):
+    with pytest.raises(ValueError, match="got unbuilt, which is not built"):
         kernels(layers.Dense(3, name="unbuilt"))
 
     class Half(layers.Layer):

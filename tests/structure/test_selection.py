@@ -51,15 +51,15 @@ def test_a_layer_itself_and_a_nested_model(model):
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ("haed", "layers: 'haed' fits no layer with weights; near names: head"),
-        ("pool", "layers: 'pool' fits no layer with weights"),
+        ("haed", "layers: got 'haed', which matches no layer with weights; near names: head"),
+        ("pool", "layers: got 'pool', which matches no layer with weights"),
         (
             ["head", re.compile("decoder")],
-            r"layers: re.compile\('decoder'\) fits no layer with weights; known: attention",
+            r"layers: got re.compile\('decoder'\), which matches no layer with weights; known: attention",
         ),
-        (lambda layer: False, "fits no layer with weights; known: "),
-        (L.Dense(1), "fits no layer with weights"),
-        ([], r"layers: got \[\], expected at least one layer; None stands for all"),
+        (lambda layer: False, "matches no layer with weights; known: "),
+        (L.Dense(1), "matches no layer with weights"),
+        ([], r"layers: got \[\], expected at least one layer, or None for all"),
         (3, "layers: got 3, expected a name, a compiled regular expression, a layer, a predicate"),
     ],
 )
