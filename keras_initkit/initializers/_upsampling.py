@@ -109,7 +109,7 @@ class BilinearUpsampling(ShapedInitializer):
 
     def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
         *field, inputs, _ = shape
-        # The largest is 1 where the size is odd; where it is even, the centre lies between two taps.
+        # The largest is 1 where the size is odd; where it is even, the center lies between two taps.
         weights = [1 - np.abs(np.arange(n) - (n - 1) / 2) / math.ceil(n / 2) for n in field]
         kernel = np.eye(inputs)
         for axis_weights in reversed(weights):

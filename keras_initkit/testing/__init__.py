@@ -1,4 +1,4 @@
-"""Conformance kit: what every Keras initializer, yours included, can be held to.
+"""Conformance kit: checks that any Keras initializer, yours included, must pass.
 
     from keras_initkit.testing import check_initializer, parametrize_with_checks
 

@@ -108,7 +108,7 @@ class DifferentBlocks(Orthogonal):
 
 @dataclass(frozen=True)
 class DeltaOrthogonal(Orthogonal):
-    """Predicate: an orthogonal matrix at the centre of a convolution kernel, zeros elsewhere."""
+    """Predicate: an orthogonal matrix at the center of a convolution kernel, zeros elsewhere."""
 
     def matrices(self, values: np.ndarray) -> list[np.ndarray]:
         """The matrix at the tap that `padding="same"` puts on the pixel itself."""
@@ -119,7 +119,7 @@ class DeltaOrthogonal(Orthogonal):
         super().__call__(values)
         elsewhere = np.count_nonzero(values) - np.count_nonzero(self.matrices(values)[0])
         if elsewhere:
-            raise AssertionError(f"got {elsewhere} values other than 0 beside the centre, expected none")
+            raise AssertionError(f"got {elsewhere} values other than 0 beside the center, expected none")
 
 
 @dataclass(frozen=True)

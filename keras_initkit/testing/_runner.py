@@ -67,17 +67,17 @@ def check_initializer(
     """Runs every check of `CHECKS` on an initializer and raises a readable error at the first that fails.
 
     Args:
-        initializer: an instance. It is not called itself if it takes a seed; copies with known seeds are, so
+        initializer: Initializer instance. It is not called itself if it takes a seed; copies with known seeds are, so
             the verdict does not depend on chance (docs/conformance.md).
-        expected: a function from a shape to a frozen `scipy.stats` distribution, of which each element is an
+        expected: Callable. A function from a shape to a frozen `scipy.stats` distribution, of which each element is an
             independent draw, or to a predicate on the values (such as `Orthogonal(gain)`). Known already for
             Keras' own initializers and for ours.
-        deviations: checks that it fails by design, each with the reason; they are left out. By default those
-            known of the class.
+        deviations: Mapping from names of checks to strings. Checks that it fails by design, each with the reason;
+            they are left out. By default those known of the class.
 
     Raises:
-        ConformanceError: at the first check that fails: what was received, what was expected, what to do.
-        ValueError: if nothing is known about the class and `expected` is None; for an unknown check's name.
+        ConformanceError: At the first check that fails: what was received, what was expected, what to do.
+        ValueError: If nothing is known about the class and `expected` is None, or a check's name is unknown.
 
     Example:
 
@@ -100,10 +100,13 @@ def check_initializer(
 
 
 def failed_checks(initializer: Any, expected: Expected = None) -> dict[str, ConformanceError]:
-    """Every check that an initializer fails, known deviations included, with its error.
+    """Returns every check that an initializer fails, known deviations included, with its error.
 
     Args:
-        initializer, expected: as in `check_initializer`.
+        initializer, expected: As in `check_initializer`.
+
+    Returns:
+        A dict from the check's name to its `ConformanceError`.
 
     Example:
 
@@ -125,7 +128,7 @@ def failed_checks(initializer: Any, expected: Expected = None) -> dict[str, Conf
 def parametrize_with_checks(
     initializers: Iterable[Any], expected: Expected = None, *, deviations: Mapping[str, str] | None = None
 ) -> Any:
-    """A pytest decorator: one case for each initializer and check, such as `HeNormal-distribution`.
+    """Returns a pytest decorator that makes one case of each initializer and check, as `HeNormal-distribution`.
 
         @parametrize_with_checks([keras.initializers.HeNormal(), MyInitializer(gain=2.0)])
         def test_conformance(initializer, check):
@@ -134,8 +137,8 @@ def parametrize_with_checks(
     A check that does not apply is skipped, a known deviation is expected to fail (xfail), each with its reason.
 
     Args:
-        initializers: instances.
-        expected, deviations: as in `check_initializer`, for all of them.
+        initializers: Initializer instances.
+        expected, deviations: As in `check_initializer`, for all of them.
     """
     import pytest  # only tests have it
 

@@ -13,11 +13,11 @@ from keras_initkit.testing.declarations._expectations import TABLE, Declared, Ex
 
 
 class ConformanceError(AssertionError):
-    """An initializer does not do what one must: what was received, what was expected, what to do."""
+    """An initializer fails a check; the message says what was received, what was expected and what to do."""
 
 
 class NotApplicable(Exception):
-    """A check that does not apply to this initializer or on this backend."""
+    """Raised by a check that does not apply to this initializer or on this backend."""
 
 
 def name_of(initializer: Any) -> str:

@@ -110,7 +110,7 @@ def mean(subject: Subject) -> None:
         ):
             raise ConformanceError(
                 f"got a mean of {values.mean():.4g} for shape {shape}, expected {declared.mean():.4g} +- "
-                f"{declared.std() / math.sqrt(values.size):.2g} (standard error); centre the draw."
+                f"{declared.std() / math.sqrt(values.size):.2g} (standard error); center the draw."
             )
 
 

@@ -1,4 +1,4 @@
-"""Activations as plain functions of float64 arrays, whatever the backend and wherever they are called."""
+"""Activations as functions of float64 arrays, on any backend and in any context."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Activation = str | Callable | None
 
 
 def activation_names() -> list[str]:
-    """Names that `keras.activations.get` knows."""
+    """Lists the names that `keras.activations.get` knows."""
     namespace = vars(keras.activations)
     helpers = {"get", "serialize", "deserialize"}
     return sorted(n for n, f in namespace.items() if inspect.isfunction(f) and n not in helpers)
 
 
 def resolve(activation: Activation) -> Callable:
-    """The callable behind a Keras activation name, function, layer or plain callable; `None` is linear.
+    """Returns the callable behind a Keras activation name, function, layer or plain callable; `None` is linear.
 
     Raises:
-        ValueError: for a name that Keras does not know; the message lists near names.
+        ValueError: If Keras does not know the name (the message lists near names), or for a class.
     """
     if inspect.isclass(activation):
         raise ValueError(f"activation: got the class {activation!r}, expected an instance: {activation.__name__}().")
@@ -43,19 +43,19 @@ def resolve(activation: Activation) -> Callable:
 
 
 def keras_name(function: Callable) -> str | None:
-    """The name of one of Keras' own activation functions; a function of the user's that shares its name has none."""
+    """Returns the name of one of Keras' own activation functions; None for a user's function of the same name."""
     name = getattr(function, "__name__", "")
     return name if getattr(keras.activations, name or "get", None) is function else None
 
 
 def evaluate(function: Callable, z: np.ndarray) -> np.ndarray:
-    """`function` of a float64 vector, as float64, or as float32 where the backend or the function has no more.
+    """Returns `function` of a float64 vector, as float64, or as float32 where the backend or function has no more.
 
     It runs in a thread of its own: tracing contexts of TensorFlow, JAX and Keras belong to a thread, so an
     initializer that is built while a model is traced still gets numbers, not symbols.
 
     Raises:
-        ValueError: if the function does not act on each element by itself (softmax, glu), or is not finite.
+        ValueError: If the function does not act on each element by itself (softmax, glu).
     """
     if z.ndim != 1:
         raise ValueError(f"z: got shape {z.shape}, expected a vector.")
@@ -101,7 +101,7 @@ def _unchanging(layer: keras.Layer) -> Callable:
 
 
 def activation_range(activation: Activation) -> tuple[float, float]:
-    """Limits of an activation as its input goes to minus and plus infinity; infinite where it has none.
+    """Returns the limits of an activation as its input goes to minus and plus infinity; infinite where it has none.
 
     Example:
 

@@ -1,4 +1,4 @@
-r"""How alike an activation leaves two signals, from its Hermite series.
+r"""The covariance of two signals after an activation, from its Hermite series.
 
 With f(sqrt(q) z) = sum_k a_k He_k(z) / sqrt(k!), two Gaussians u and v of variance q and correlation c have
 E[f(u) f(v)] = sum_k a_k^2 c^k (Mehler's formula).

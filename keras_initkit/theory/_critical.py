@@ -23,7 +23,7 @@ class CriticalPoint(NamedTuple):
 
 
 def critical_point(activation: Activation, sigma_b: float | None = None, q: float | None = None) -> CriticalPoint:
-    r"""Where depth neither orders a signal nor makes it chaotic: F(q) = q and chi_1 = 1.
+    """Returns the point where depth neither orders a signal nor makes it chaotic: F(q) = q and chi_1 = 1.
 
         sigma_w^2 = 1 / E[f'(sqrt(q) z)^2],    sigma_b^2 = q - E[f(sqrt(q) z)^2] / E[f'(sqrt(q) z)^2]
 
@@ -31,17 +31,18 @@ def critical_point(activation: Activation, sigma_b: float | None = None, q: floa
     scales with its input (linear, relu, leaky_relu) has a single point, with sigma_b = 0, at any `q`.
 
     Args:
-        activation: as in `gain`.
-        sigma_b: standard deviation of the biases; 0 if neither is given. The smallest `q` that settles there.
-        q: variance of the pre-activations.
+        activation: String, callable or None. As in `gain`.
+        sigma_b: Float or None. Standard deviation of the biases, 0 if neither number is given. Of several points the
+            one of the smallest `q` is returned.
+        q: Float or None. Variance of the pre-activations.
 
     Returns:
-        `CriticalPoint(sigma_w, sigma_b, q)`; for `sigma_b=0` and a smooth activation, q is 0: the variance
-        falls towards it as 1 / depth.
+        A named tuple `CriticalPoint(sigma_w, sigma_b, q)` of floats. For `sigma_b=0` and a smooth activation, q is 0:
+        the variance falls toward it as 1 / depth.
 
     Raises:
-        ValueError: if both are given, one is out of range, or there is no such point: none that the variance
-            settles at, since layers push it away (gelu and silu with small biases).
+        ValueError: If both numbers are given, one is out of range, or there is no such point, since layers push the
+            variance away from it (gelu and silu with small biases).
 
     Example:
 

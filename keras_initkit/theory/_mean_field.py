@@ -1,4 +1,4 @@
-r"""Mean-field theory of wide random networks: what depth does to a signal, and to how alike two of them are.
+r"""Mean-field theory of wide random networks: variance and correlation of signals over depth.
 
 A layer of weights of variance sigma_w^2 / fan_in and biases of variance sigma_b^2 takes two signals, whose
 pre-activations are Gaussians u and v of variance q and correlation c, to
@@ -8,7 +8,7 @@ pre-activations are Gaussians u and v of variance q and correlation c, to
 
 Depth takes q to a fixed point F(q) = q. There the slope of M at c = 1 is chi_1 = sigma_w^2 E[f'(u)^2], by which a layer
 also multiplies the variance of a gradient on its way back: below 1 all signals become alike and gradients vanish
-(ordered), above 1 near signals part and gradients explode (chaotic).
+(ordered), above 1 nearby signals diverge and gradients explode (chaotic).
 
 References:
     - Ben Poole et al. (2016), "Exponential expressivity in deep neural networks through transient chaos",
@@ -35,18 +35,18 @@ SMALL, LARGE = 1e-10, 1e12  # variances that stand for 0 and infinity
 
 
 def covariance(activation: Activation, correlation: Any, variance: float = 1.0) -> np.ndarray:
-    """E[f(u) f(v)] for Gaussians u and v of mean 0 that have the same variance.
+    """Returns E[f(u) f(v)] for Gaussians u and v of mean 0 that have the same variance.
 
     Args:
-        activation: as in `gain`.
-        correlation: of u and v, from -1 to 1; an array or a number.
-        variance: of u and of v.
+        activation: String, callable or None. As in `gain`.
+        correlation: Float or float array. Correlation of u and v, from -1 to 1.
+        variance: Float. Variance of u and of v.
 
     Returns:
-        An array of the correlation's shape, exact to 1e-6 of E[f^2] (1e-4 where f jumps).
+        Float array of the correlation's shape, exact to 1e-6 of E[f^2] (1e-4 where f jumps).
 
     Raises:
-        ValueError: for a correlation out of range.
+        ValueError: If a correlation is out of range.
 
     Example:
 
@@ -64,18 +64,18 @@ def covariance(activation: Activation, correlation: Any, variance: float = 1.0) 
 
 
 def variance_map(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -> Callable[[float], float]:
-    r"""What a layer makes of the pre-activations' variance: F(q) = sigma_w^2 E[f(sqrt(q) z)^2] + sigma_b^2.
+    """Returns the variance map of a layer, F(q) = sigma_w^2 E[f(sqrt(q) z)^2] + sigma_b^2.
 
     Args:
-        activation: as in `gain`.
-        sigma_w: standard deviation of the weights, times sqrt(fan_in).
-        sigma_b: standard deviation of the biases.
+        activation: String, callable or None. As in `gain`.
+        sigma_w: Float. Standard deviation of the weights, times sqrt(fan_in).
+        sigma_b: Float. Standard deviation of the biases.
 
     Returns:
         The function F, from one variance to the next layer's.
 
     Raises:
-        ValueError: for a standard deviation that is negative or not finite, and an unknown activation.
+        ValueError: If a standard deviation is negative or not finite, or the activation is unknown.
 
     Example:
 
@@ -97,23 +97,23 @@ def variance_map(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -
 def correlation_map(
     activation: Activation, sigma_w: float, sigma_b: float = 0.0, q: float | None = None
 ) -> Callable[[Any], Any]:
-    r"""What a layer makes of the correlation of two signals: M(c) = (sigma_w^2 E[f(u) f(v)] + sigma_b^2) / F(q).
+    """Returns the correlation map of a layer, M(c) = (sigma_w^2 E[f(u) f(v)] + sigma_b^2) / F(q).
 
     Args:
-        activation, sigma_w, sigma_b: as in `variance_map`.
-        q: variance of the pre-activations u and v; `None` is where depth takes it (`fixed_point`). At 0 and at
-            infinity the map is its limit there.
+        activation, sigma_w, sigma_b: As in `variance_map`.
+        q: Float or None. Variance of the pre-activations u and v; None takes the one that they settle at
+            (`fixed_point`). At 0 and at infinity the map is its limit there.
 
     Returns:
         The function M, from the correlation of two pre-activations to that in the next layer, a number or an array.
 
     Raises:
-        ValueError: as in `variance_map`, and for a correlation that is not from -1 to 1.
+        ValueError: As in `variance_map`, and if a correlation is not from -1 to 1.
 
     Example:
 
     >>> he = correlation_map("relu", sigma_w=2**0.5)
-    >>> round(he(0.0), 4)  # 1 / pi: even what is orthogonal becomes alike
+    >>> round(he(0.0), 4)  # 1 / pi: orthogonal signals become correlated
     0.3183
 
     References:
@@ -140,18 +140,18 @@ def correlation_map(
 
 
 def fixed_point(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -> float:
-    r"""The variance q = F(q) that depth takes pre-activations of variance 1 to.
+    """Returns the variance q = F(q) that pre-activations of variance 1 settle at with depth.
 
     Args:
-        activation, sigma_w, sigma_b: as in `variance_map`.
+        activation, sigma_w, sigma_b: As in `variance_map`.
 
     Returns:
-        The variance: 0.0 where it vanishes (for a tanh at criticality as slowly as 1 / depth), infinity where it
+        Float. The variance: 0.0 where it vanishes (for a tanh at criticality as slowly as 1 / depth), infinity where it
         explodes, and 1.0 where 1 stays: every variance does for relu with sigma_w^2 = 2; under
         sigma_w = gain("gelu") 1 does, and what is a little more or less moves away.
 
     Raises:
-        ValueError: as in `variance_map`.
+        ValueError: As in `variance_map`.
 
     Example:
 

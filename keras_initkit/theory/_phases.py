@@ -1,4 +1,4 @@
-"""Order and chaos: how fast depth forgets a signal, and where it does not."""
+"""Order and chaos: over how many layers a network forgets its input."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class DepthScale(NamedTuple):
 
 
 def chi_1(activation: Activation, sigma_w: float, sigma_b: float = 0.0, q: float | None = None) -> float:
-    r"""chi_1 = sigma_w^2 E[f'(sqrt(q) z)^2]: what a layer multiplies a gradient's variance by.
+    """Returns chi_1 = sigma_w^2 E[f'(sqrt(q) z)^2], the factor by which a layer multiplies a gradient's variance.
 
     Args:
-        activation, sigma_w, sigma_b: as in `variance_map`.
-        q: variance of the pre-activations; `None` is where depth takes it (`fixed_point`). At 0 and at infinity
-            it is the limit there.
+        activation, sigma_w, sigma_b: As in `variance_map`.
+        q: Float or None. Variance of the pre-activations; None takes the one that they settle at (`fixed_point`).
+            At 0 and at infinity chi_1 is its limit there.
 
     Returns:
-        chi_1: below 1 in the ordered phase, above 1 in the chaotic phase.
+        Float. chi_1: below 1 in the ordered phase, above 1 in the chaotic phase.
 
     Raises:
-        ValueError: as in `fixed_point`.
+        ValueError: As in `fixed_point`.
 
     Example:
 
@@ -55,7 +55,7 @@ def chi_1(activation: Activation, sigma_w: float, sigma_b: float = 0.0, q: float
 
 
 def depth_scale(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -> DepthScale:
-    r"""How many layers the memory of a signal's variance, and of two signals' correlation, lasts.
+    """Returns the depth scales over which a signal's variance and two signals' correlation are remembered.
 
         xi_q = 1 / |ln F'(q*)|,    xi_c = 1 / |ln M'(c*)|
 
@@ -63,14 +63,14 @@ def depth_scale(activation: Activation, sigma_w: float, sigma_b: float = 0.0) ->
     the variance vanishes or explodes, xi_c is the scale of two signals' covariance.
 
     Args:
-        activation, sigma_w, sigma_b: as in `variance_map`.
+        activation, sigma_w, sigma_b: As in `variance_map`.
 
     Returns:
-        `DepthScale(variance, correlation)`, in layers; infinite where critical. Networks of more than a few times
-        xi_c layers do not train.
+        A named tuple `DepthScale(variance, correlation)` of floats, in layers; infinite where critical. Networks of
+        more than a few times xi_c layers do not train.
 
     Raises:
-        ValueError: as in `fixed_point`.
+        ValueError: As in `fixed_point`.
 
     Example:
 
@@ -91,16 +91,16 @@ def depth_scale(activation: Activation, sigma_w: float, sigma_b: float = 0.0) ->
 
 
 def phase(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -> Literal["ordered", "critical", "chaotic"]:
-    """Whether depth makes signals alike (`"ordered"`), tears them apart (`"chaotic"`) or neither (`"critical"`).
+    """Tells whether depth makes signals alike (`"ordered"`), different (`"chaotic"`) or neither (`"critical"`).
 
     Args:
-        activation, sigma_w, sigma_b: as in `variance_map`.
+        activation, sigma_w, sigma_b: As in `variance_map`.
 
     Returns:
         `"ordered"`, `"critical"` or `"chaotic"`, as chi_1 is below, within 1e-5 of, or above 1.
 
     Raises:
-        ValueError: as in `fixed_point`.
+        ValueError: As in `fixed_point`.
 
     Example:
 

@@ -9,7 +9,7 @@ from keras_initkit.initializers import ActivationScaling
 from keras_initkit.testing import failed_checks, parametrize_with_checks
 from keras_initkit.testing._subject import Subject, to_numpy
 from keras_initkit.testing.declarations._expectations import TABLE
-from keras_initkit.testing.declarations._scalings_and_biases import centred
+from keras_initkit.testing.declarations._scalings_and_biases import centered
 
 BACKEND = keras.backend.backend()
 SCALING = ["GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "LecunNormal", "LecunUniform", "VarianceScaling"]
@@ -89,8 +89,8 @@ def test_truncated_draws_have_no_exception():
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "truncated_normal", "untruncated_normal"])
-def test_centred_distributions_have_the_variance_asked_for(distribution):
+def test_centered_distributions_have_the_variance_asked_for(distribution):
     x = np.linspace(-1, 1, 200_001) * 8
-    density = centred(distribution, 0.49).pdf(x)
+    density = centered(distribution, 0.49).pdf(x)
     assert np.sum(density * x**2) * (x[1] - x[0]) == pytest.approx(0.49, rel=1e-4)
-    assert isinstance(centred(distribution, 0.49), type(stats.norm()))
+    assert isinstance(centered(distribution, 0.49), type(stats.norm()))

@@ -50,7 +50,7 @@ def test_delta_orthogonal_is_zero_beside_the_centre():
     wrong(_predicates.DeltaOrthogonal(1.0), kernel, "Gram matrix")
     wrong(_predicates.DeltaOrthogonal(2.0), np.roll(kernel, 1, 0), "Gram matrix up to 4")
     kernel[0, 0, 0, 0] = 1e-3
-    wrong(_predicates.DeltaOrthogonal(2.0), kernel, "got 1 values other than 0 beside the centre")
+    wrong(_predicates.DeltaOrthogonal(2.0), kernel, "got 1 values other than 0 beside the center")
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (6, 4)])

@@ -11,7 +11,7 @@ from scipy import signal, stats
 
 from keras_initkit.testing._predicates import Equals, Orthogonal
 from keras_initkit.testing.declarations._expectations import Declared, Shape, expect
-from keras_initkit.testing.declarations._scalings_and_biases import centred, mode_fan
+from keras_initkit.testing.declarations._scalings_and_biases import centered, mode_fan
 from keras_initkit.theory._fans import compute_fans
 
 # tests/testing/test_keras.py asserts that these, and no others, are found.
@@ -34,7 +34,7 @@ def keras_fans(initializer: Any, shape: Shape) -> tuple[float, float]:
 def _declare_scaling(initializer_class: type, scale: float, mode: str, distribution: str) -> None:
     @expect(initializer_class, deviations=RANDOM)
     def declared(initializer: Any, shape: Shape) -> Declared:
-        return centred(distribution, scale / mode_fan(mode, *keras_fans(initializer, shape)))
+        return centered(distribution, scale / mode_fan(mode, *keras_fans(initializer, shape)))
 
 
 for _class, _scale, _mode in (("Glorot", 1.0, "fan_avg"), ("He", 2.0, "fan_in"), ("Lecun", 1.0, "fan_in")):
@@ -46,7 +46,7 @@ for _class, _scale, _mode in (("Glorot", 1.0, "fan_avg"), ("He", 2.0, "fan_in"),
 def variance_scaling(initializer: Any, shape: Shape) -> Declared:
     """Variance `scale / fan`."""
     fan = mode_fan(initializer.mode, *keras_fans(initializer, shape))
-    return centred(initializer.distribution, initializer.scale / fan)
+    return centered(initializer.distribution, initializer.scale / fan)
 
 
 @expect(keras.initializers.RandomNormal, deviations=RANDOM)

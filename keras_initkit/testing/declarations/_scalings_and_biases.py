@@ -18,12 +18,12 @@ from keras_initkit.theory._fans import compute_fans
 from keras_initkit.theory._gains import expectation, gain
 
 
-def centred(distribution: str, variance: float) -> Any:
+def centered(distribution: str, variance: float) -> Any:
     """The frozen distribution of mean 0 and this variance under its Keras name.
 
     Example:
 
-    >>> [round(float(centred(name, 4.0).std()), 9) for name in ("uniform", "truncated_normal", "untruncated_normal")]
+    >>> [round(float(centered(name, 4.0).std()), 9) for name in ("uniform", "truncated_normal", "untruncated_normal")]
     [2.0, 2.0, 2.0]
     """
     stddev = math.sqrt(variance)
@@ -62,7 +62,7 @@ def activation_scaling(initializer: Any, shape: Shape) -> Declared:
         directions = ["forward", "backward"]
     mean_square = float(np.mean([gain(initializer.activation, direction) ** -2 for direction in directions]))
     fan = mode_fan(initializer.mode, *fans(initializer, shape))
-    return centred(initializer.distribution, 1 / (mean_square * fan))
+    return centered(initializer.distribution, 1 / (mean_square * fan))
 
 
 @expect(initializers.StandardUniform, fit=with_axes)
@@ -85,7 +85,7 @@ def depth_scaling(initializer: Any, shape: Shape) -> Declared:
     """Standard deviations of a residual stream of width d under n blocks."""
     d, n = initializer.width or fans(initializer, shape)[0], initializer.n_layers
     stddev = {"residual": 1 / math.sqrt(2 * n * d), "small": 1 / math.sqrt(d), "wang": 2 / (n * math.sqrt(d))}
-    return centred(initializer.distribution, stddev[initializer.rule] ** 2)
+    return centered(initializer.distribution, stddev[initializer.rule] ** 2)
 
 
 @functools.lru_cache(maxsize=64)  # many quadratures, and every check asks
@@ -100,7 +100,7 @@ def edge_of_chaos(activation: Any, sigma_b: float | None, q: float | None) -> tu
 def critical(initializer: Any, shape: Shape) -> Declared:
     """sigma_w^2 / fan_in."""
     weights, _ = edge_of_chaos(initializer.activation, initializer.sigma_b, initializer.q)
-    return centred(initializer.distribution, weights / fans(initializer, shape)[0])
+    return centered(initializer.distribution, weights / fans(initializer, shape)[0])
 
 
 @expect(initializers.Siren, fit=with_axes)

@@ -20,7 +20,7 @@ CONVOLUTIONS = ((3, 3, 8, 16), (2, 8, 6), (3, 2, 2, 4, 4))
 CONVOLUTION_REJECTS = ((), (4,), (4, 4), (1, 1, 1, 1, 2, 2))
 
 
-def centre(shape: Shape) -> tuple[int, ...]:
+def center(shape: Shape) -> tuple[int, ...]:
     """The tap that `padding="same"` puts on the pixel itself."""
     return tuple((size - 1) // 2 for size in shape[:-2])
 
@@ -52,7 +52,7 @@ def gatewise_orthogonal(initializer: Any, shape: Shape) -> Declared:
 
 @expect(initializers.DeltaOrthogonal, shapes=CONVOLUTIONS, small=(3, 4, 6), rejects=CONVOLUTION_REJECTS)
 def delta_orthogonal(initializer: Any, shape: Shape) -> Declared:
-    """An orthogonal matrix at the centre."""
+    """An orthogonal matrix at the center."""
     return _predicates.DeltaOrthogonal(initializer.gain)
 
 
@@ -75,7 +75,7 @@ def dirac(initializer: Any, shape: Shape) -> Declared:
     for output in range(outputs):
         index = output % (outputs // initializer.groups)
         if index < inputs:
-            kernel[(*centre(shape), index, output)] = 1
+            kernel[(*center(shape), index, output)] = 1
     return _predicates.Equals(kernel)
 
 
@@ -85,11 +85,11 @@ def dirac(initializer: Any, shape: Shape) -> Declared:
     rejects=((), (4,)),
 )
 def hadamard(initializer: Any, shape: Shape) -> Declared:
-    """A part of the identity, or of the orthonormal Hadamard matrix where it widens; at the centre."""
+    """A part of the identity, or of the orthonormal Hadamard matrix where it widens; at the center."""
     kernel, (*_, inputs, outputs) = np.zeros(shape), shape
     size = 2 ** math.ceil(math.log2(outputs))
     matrix = np.eye(inputs) if inputs >= outputs else linalg.hadamard(size) / math.sqrt(size)
-    kernel[centre(shape)] = matrix[:inputs, :outputs]
+    kernel[center(shape)] = matrix[:inputs, :outputs]
     return _predicates.Equals(kernel)
 
 
