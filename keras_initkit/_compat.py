@@ -35,6 +35,15 @@ def producing_node(symbol: Any) -> Any:
     return operation._inbound_nodes[index]
 
 
+def inputs_structure(model: keras.Model) -> Any:
+    """Return the list, dictionary or tensor in which a Functional model takes its inputs; `None` for another model.
+
+    Keras shows `Model.inputs`, a flat list, but not the dictionary's keys. `Functional._inputs_struct` is what it
+    flattens inputs by. When it moves: follow `Functional.call`. tests/inputs/test_probe_inputs.py guards it.
+    """
+    return getattr(model, "_inputs_struct", None)
+
+
 def attention_projections(layer: keras.layers.MultiHeadAttention) -> list[keras.Layer]:
     """Return the query, value and key projections of a built attention layer.
 

@@ -1,4 +1,4 @@
-"""What a model is probed on: data as given, checked, or drawn from the model's own specification."""
+"""Checks a model's inputs against its specification, or draws inputs from it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_initkit._checks import checked_count
+from keras_initkit._compat import inputs_structure
 from keras_initkit.structure._calls import calls
 from keras_initkit.structure._layer_kinds import is_embedding
 from keras_initkit.structure._sublayers import walk_layers
@@ -56,13 +57,12 @@ def input_specs(model: keras.Model) -> list[InputSpec] | None:
 
 def _keys(model: keras.Model) -> list[str] | None:
     """The keys of a model that takes a dictionary, in the order of its inputs."""
-    # Private: no public name tells the structure of a model's inputs; test_probe_inputs.py guards it.
-    structure = getattr(model, "_inputs_struct", None)
+    structure = inputs_structure(model)
     return sorted(structure) if isinstance(structure, dict) else None
 
 
 def draw_inputs(model: keras.Model, batch_size: int = 32, seed: int = 0) -> Any:
-    """Inputs as the model's own specification has them.
+    """Draws inputs from the model's specification.
 
     Gaussian numbers for float inputs; whole numbers below the number of rows for what an embedding reads, 0 or 1
     for other integers. A free dimension is 16 long, unless a nested model names its length.
@@ -70,7 +70,7 @@ def draw_inputs(model: keras.Model, batch_size: int = 32, seed: int = 0) -> Any:
     Args:
         model: a built Functional or Sequential model.
         batch_size: number of examples, where the model leaves it free.
-        seed: of the numbers.
+        seed: Integer. Seed of the generated inputs.
 
     Returns:
         Arrays in the structure that the model takes: one, a list or a dictionary.

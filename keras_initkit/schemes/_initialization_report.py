@@ -1,4 +1,4 @@
-"""What `initialize` did: a table, a picture, a dictionary."""
+"""The report of `initialize`, as a table, a figure or a dictionary."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _ENDS = 20  # kernels that a folded table shows at each end
 
 @dataclass(frozen=True)
 class InitializationReport:
-    """What became of every weight of a model.
+    """How a scheme changed every weight of a model.
 
     Args:
-        scheme: its name.
-        seed: that it was drawn with; `initialize(..., seed=report.seed)` draws the same again.
-        weights: every weight of the model, in the order of its layers.
-        model: name of the model.
-        notes: what a reader has to know of the whole.
+        scheme: String. Name of the scheme or initializer.
+        seed: Integer. `initialize(..., seed=report.seed)` repeats the draw.
+        weights: Tuple of `WeightChange`, in the order of the layers.
+        model: String. Name of the model.
+        notes: Tuple of strings. Notes on the whole model.
     """
 
     scheme: str
@@ -38,12 +38,12 @@ class InitializationReport:
 
     @property
     def kernels(self) -> list[WeightChange]:
-        """Those that are kernels."""
+        """The changes of kernels."""
         return [change for change in self.weights if change.role]
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Why weights were left as they were, by `"layer/name"`."""
+        """Reasons why weights are unchanged, by `"layer/name"`."""
         return {f"{change.layer}/{change.name}": change.skipped for change in self.weights if change.skipped}
 
     @property
@@ -130,14 +130,14 @@ def _folded(kernels: Sequence[WeightChange]) -> list[WeightChange | None]:
 
 
 def _captions(report: InitializationReport) -> list[str]:
-    """What was left as it was, by reason, and the notes."""
+    """Returns the unchanged weights by reason, and the notes."""
     reasons: dict[str, list[str]] = {}
     for name, reason in report.skipped.items():
         reasons.setdefault(reason, []).append(name)
     lines = []
     for reason, names in sorted(reasons.items(), key=lambda item: item[0] == UNTOUCHED):
         more = f" and {len(names) - 6} more" * (len(names) > 6)
-        lines.append(f"Left as it was, {reason}: {', '.join(names[:6])}{more}.")
+        lines.append(f"Unchanged, {reason}: {', '.join(names[:6])}{more}.")
     return [*lines, *report.notes]
 
 

@@ -1,4 +1,4 @@
-"""What a scheme works on: the weights that it may set, and the record of what it did."""
+"""The plan of a scheme: weights that it may set, and a record of what it did."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._arrays import to_numpy
 from keras_initkit.structure import Kernel, kernels
 from keras_initkit.structure._layer_kinds import is_opaque
 from keras_initkit.structure._layer_paths import held_weights
@@ -21,21 +22,21 @@ UNTOUCHED = "no scheme touches it"
 
 @dataclass(frozen=True)
 class WeightChange:
-    """What became of one weight.
+    """How a scheme changed one weight.
 
     Args:
-        layer: the layer's path in the model.
-        name: the weight's name in it.
-        shape: its shape.
-        role: what its layer does with it (`structure.Kernel`), empty for what is no kernel.
-        fans: of one gate or group.
-        stddev_before, stddev_after: standard deviation of its elements.
-        skipped: why it was left as it was; empty if it was set.
-        note: what the scheme says of it.
-        scale: mean square of a kernel's elements, afterwards, times its fan-in: 1 is LeCun's, 2 He's.
-        forward_before, forward_after: variance of its layer's pre-activation (or output, without an activation);
-            `None` where it was not measured.
-        backward_before, backward_after: variance of the gradient of the loss with respect to that.
+        layer: String. Path of the layer in the model.
+        name: String. Name of the weight in the layer.
+        shape: Tuple of integers. Shape of the weight.
+        role: String. How the layer uses a kernel (see `structure.Kernel`); empty for other weights.
+        fans: `Fans` of one gate or group of a kernel, or `None`.
+        stddev_before, stddev_after: Floats. Standard deviation of the elements.
+        skipped: String. Why the weight is unchanged; empty if it was set.
+        note: String. The scheme's note.
+        scale: Float. Mean square of a kernel's elements, afterwards, times its fan-in: 1 is LeCun's, 2 He's.
+        forward_before, forward_after: Floats. Variance of the layer's pre-activation (its output, without an
+            activation); `None` where it was not measured.
+        backward_before, backward_after: Floats. Variance of the gradient of the loss with respect to it, or `None`.
     """
 
     layer: str
@@ -55,20 +56,35 @@ class WeightChange:
 
 
 class Plan:
-    """The weights of a model that a scheme may set.
+    """The weights of a model that a scheme may set; every scheme takes a plan as its first argument.
 
-    Layers that are quantized, or that LoRA adapts, are nobody's to set: their weights are recorded as skipped.
+    A scheme goes through `kernels` (or `layers`, for weights that are not kernels), sets weights by `assign` and says
+    by `skip` why it leaves others unchanged. `note` and `notes` appear in the report. Draws take their seeds from
+    `derive_seed`, so that no two weights share one. Whatever a scheme writes in another way is put back.
+    Quantized layers and layers with a LoRA adapter may not be set; their weights are recorded as skipped.
 
     Args:
-        model: a built model.
-        layers: the chosen layers, by path.
-        x, y: the data, or `None`.
-        seed: of everything that is drawn.
+        model: Built Keras model.
+        layers: Dictionary of the chosen layers by path.
+        x: Examples, or `None`.
+        y: Labels, or `None`.
+        seed: Integer. Seed of all draws.
 
     Attributes:
-        layers: those of the chosen layers that may be set, by path.
-        kernels: their kernels (`structure.Kernel`), in the order of `structure.kernels`.
-        notes: what the report says of the whole; a scheme may add to it.
+        model, x, y, seed: The arguments.
+        layers: Dictionary of the chosen layers that may be set, by path.
+        kernels: List of their kernels (`structure.Kernel`), in the order of `structure.kernels`.
+        notes: List of strings. Notes on the whole model; a scheme may append to it.
+
+    Example:
+
+    >>> from keras_initkit.structure import weighted_layers
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="head")])
+    >>> plan = Plan(model, weighted_layers(model))
+    >>> for kernel in plan.kernels:
+    ...     plan.assign(kernel.variable, np.ones(kernel.variable.shape))
+    >>> [(change.name, change.stddev_after, change.skipped) for change in plan.changes()]
+    [('kernel', 0.0, ''), ('bias', 0.0, 'no scheme touches it')]
     """
 
     def __init__(
@@ -100,20 +116,22 @@ class Plan:
         self._set: set[int] = set()
         self._positions = {key: position for position, key in enumerate(self._changes)}
 
-    def seed_of(self, variable: keras.Variable) -> int:
-        """A seed for this variable's draw, another for each variable of the model."""
+    def derive_seed(self, variable: keras.Variable) -> int:
+        """Returns the seed of a variable's draw; each variable of the model has another."""
         position = self._positions[id(variable)]
         return int(np.random.SeedSequence([self.seed, position]).generate_state(1)[0])
 
+    seed_of = derive_seed  # the older name, which users' schemes call
+
     def path_of(self, variable: keras.Variable) -> str:
-        """Path of the layer that holds a variable."""
+        """Returns the path of the layer that owns a variable."""
         return self._changes[id(variable)].layer
 
     def assign(self, variable: keras.Variable, values: Any) -> None:
-        """Sets a variable.
+        """Sets a variable to an array of its shape.
 
         Raises:
-            ValueError: if a value is not finite, or their shape is another.
+            ValueError: If a value is not finite, or the shape differs.
         """
         host = np.asarray(keras.ops.convert_to_numpy(values))
         place = f"{self.path_of(variable)}: the scheme's values for {self._changes[id(variable)].name}"
@@ -125,23 +143,23 @@ class Plan:
         self._set.add(id(variable))
 
     def skip(self, variable: keras.Variable, reason: str) -> None:
-        """Says why a variable stays as it is."""
+        """Records why a variable is left unchanged."""
         self._changes[id(variable)] = replace(self._changes[id(variable)], skipped=reason)
 
     def note(self, variable: keras.Variable, note: str) -> None:
-        """Says something of a variable that was set."""
+        """Adds a note on a variable to the report."""
         self._changes[id(variable)] = replace(self._changes[id(variable)], note=note)
 
     def paths_of_kernels(self) -> list[str]:
-        """Paths of all layers of the model that have kernels, chosen or not."""
+        """Returns the paths of all layers of the model that have kernels, chosen or not."""
         return list(dict.fromkeys(change.layer for change in self._changes.values() if change.role))
 
     def was_set(self, variable: keras.Variable) -> bool:
-        """Whether the scheme has set a variable."""
+        """Returns whether `assign` has set a variable."""
         return id(variable) in self._set
 
     def changes(self) -> list[WeightChange]:
-        """What became of every weight of the model."""
+        """Returns a `WeightChange` for every weight of the model."""
         result = []
         for key, change in self._changes.items():
             values = _values(self._variables[key])
@@ -182,7 +200,7 @@ def _is_float(variable: keras.Variable) -> bool:
 
 
 def _values(variable: keras.Variable) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(variable.value)).astype("float64")
+    return to_numpy(variable).astype("float64")
 
 
 def _stddev(variable: keras.Variable) -> float:

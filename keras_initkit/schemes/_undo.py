@@ -1,4 +1,4 @@
-"""All of a scheme or nothing."""
+"""Restores variables after a scheme."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 
 @contextlib.contextmanager
 def only_what_is_set(model: keras.Model, was_set: Callable[[keras.Variable], bool]) -> Iterator[None]:
-    """A model's variables come out as they went in: all of them after an error, else those that were not set.
+    """Restores a model's variables on exit: all of them after an error, otherwise those that were not set.
 
-    These are weights, averages of normalisation, states of random generators; not the optimizer's.
+    These are weights, moving statistics and states of random generators, but not the optimizer's variables.
     """
     before = [(variable, _copy(variable)) for variable in model.variables]
     try:

@@ -111,7 +111,7 @@ def test_what_the_graph_does_not_tell(between, where):
     report = ik.initialize(model, "auto", seed=0)
     assert report.kernels[0].note == "linear?"
     assert report.kernels[0].scale == pytest.approx(1, rel=10 * np.sqrt(1.37 / (4 * 16 * 64)))
-    note = next(note for note in report.notes if note.startswith("As if linear"))
+    note = next(note for note in report.notes if note.startswith("Treated as linear"))
     assert re.search(f"first: .*{where}", note)
 
 

@@ -274,7 +274,7 @@ def test_reset_leaves_what_it_cannot_make_again_or_was_learned():
     report = ik.initialize(model, "reset")
     np.testing.assert_array_equal(values(normalization.adapt_mean), mean)
     assert report.skipped["adapted/mean"] == "adapt() has learned it from data"
-    assert "cannot be made again from its configuration" in report.skipped["odd/w"]
+    assert "cannot be re-created from its config" in report.skipped["odd/w"]
     assert not any(name.startswith("head") for name in report.skipped)
 
 

@@ -104,7 +104,7 @@ def attention_model():
         (lambda: resnet(kernels=1), "the branch that ends in 'sum0' has 1 kernel, expected two or more"),
         (
             lambda: resnet(normalise=2),
-            r"ends in 'sum2' has a normalisation, 'norm2' \(BatchNormalization",
+            r"ends in 'sum2' has a normalization, 'norm2' \(BatchNormalization",
         ),
         (attention_model, "the branch that ends in 'sum' has 'mha' .*no chain of kernels"),
     ],

@@ -1,4 +1,4 @@
-"""Data-dependent initialization: units normalised on data, layers scaled until they learn at one rate."""
+"""Data-dependent initialization: units normalized on data, layers scaled until they learn at one rate."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def data_dependent(
     and biases such that each unit keeps its ratio of mean and standard deviation. Where activations are
     homogeneous (relu, leaky relu, none) and layers follow each other, scaling one by s divides its rate by s^2 and
     leaves the others' as they are, and the factors' product is 1: the network computes the same function after
-    one round, up to rounding, and all rates agree. Elsewhere (tanh, normalisation, residual branches) it does
+    one round, up to rounding, and all rates agree. Elsewhere (tanh, normalization, residual branches) it does
     not compute the same function, and the rates are measured anew for each round: it stops when they no longer
     come closer, keeps the round where they were closest, and says what is left.
 
@@ -75,7 +75,10 @@ def data_dependent(
     >>> (z.mean(0).round(3).tolist(), z.var(0).round(3).tolist())
     ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0])
 
-    Source: Krahenbuhl, Doersch, Donahue and Darrell 2016, algorithms 1 and 2.
+    References:
+
+    - Krahenbuhl, Doersch, Donahue and Darrell, 2016, "Data-dependent initializations of convolutional neural
+      networks", algorithms 1 and 2. https://arxiv.org/abs/1511.06856
     """
     if not math.isfinite(beta):
         raise ValueError(f"beta: got {beta!r}, expected a finite number.")
@@ -93,7 +96,7 @@ def data_dependent(
             plan.skip(kernel.variable, "data_dependent leaves embeddings, attention scores and recurrent cells alone")
     x = next(disjoint_batches(plan.model, plan.x, 1, batch_size, plan.seed))
     units = _Units(plan, {id(kernel.variable) for kernel in chosen}, beta)
-    units.normalise(x)
+    units.normalize(x)
     if between_layers and units.set:
         _equalize_rates(plan, units, x, tolerance, rounds)
 
@@ -110,7 +113,7 @@ class _Units:
         self._plan, self._chosen, self._beta = plan, chosen, beta
         self.set: list[Kernel] = []
 
-    def normalise(self, x: Any) -> None:
+    def normalize(self, x: Any) -> None:
         """Gives each unit mean beta and variance 1."""
         forward = Pass(self._plan)
 
@@ -121,7 +124,7 @@ class _Units:
             z = self._checked(call)
             variances = unit_variances(call.layer, kernel, z)
             if variances is None:
-                self._plan.note(kernel.variable, "which of its elements make which unit is not known: not scaled")
+                self._plan.note(kernel.variable, "the units of its kernel are not known; not scaled")
                 return
             dead = variances <= _ROUNDING * np.abs(z).max(initial=0.0) ** 2
             if dead.any():
@@ -161,7 +164,7 @@ class _Units:
         if not np.isfinite(z).all():
             raise ValueError(
                 f"data_dependent: the pre-activations of layer {call.path!r} are not finite. The units before it are "
-                "normalised, so look for a layer without kernels that divides or overflows, or scale its input."
+                "normalized, so look for a layer without kernels that divides or overflows, or scale its input."
             )
         return z
 

@@ -172,11 +172,13 @@ def _owners(plan: Plan) -> dict[int, tuple[keras.layers.Layer, tuple[Kernel, ...
     for kernel in plan.kernels:
         layer = recurrent.get(id(kernel.layer), kernel.layer)
         if layer is None or is_embedding(layer):
-            plan.skip(kernel.variable, "an embedding: its rows are looked up, not summed")
+            plan.skip(kernel.variable, "embedding: rows are looked up, not summed")
         elif is_attention(layer):
-            plan.note(kernel.variable, "it weighs attention scores, which are no pre-activations: not scaled")
+            plan.note(kernel.variable, "attention score kernel; not scaled")
         elif not is_recurrent(layer) and any(part.weights for part in sublayers(layer)):
-            plan.note(kernel.variable, "its layer holds others beside it: what it puts out cannot be told from theirs")
+            plan.note(
+                kernel.variable, "its layer has sublayers with weights, so its pre-activation is not known; not scaled"
+            )
         else:
             found[id(layer)] = (layer, (*found.get(id(layer), (layer, ()))[1], kernel))
     return found

@@ -75,7 +75,11 @@ def lsuv(
     >>> round(float(np.var(keras.ops.convert_to_numpy(model(x)))), 3)
     1.0
 
-    Source: Mishkin and Matas 2016, algorithm 1; Saxe et al. 2014 (orthogonal).
+    References:
+
+    - Mishkin and Matas, 2016, "All you need is a good init", algorithm 1. https://arxiv.org/abs/1511.06422
+    - Saxe, McClelland and Ganguli, 2014, "Exact solutions to the nonlinear dynamics of learning in deep linear neural
+      networks" (orthogonal kernels). https://arxiv.org/abs/1312.6120
     """
     for name, value in (("target_variance", target_variance), ("tolerance", tolerance)):
         if not (isinstance(value, int | float) and 0 < value < math.inf):

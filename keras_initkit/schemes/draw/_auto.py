@@ -25,20 +25,26 @@ def auto(plan: Plan, distribution: str = "truncated_normal") -> None:
     That is He's rule in front of relu, LeCun's in front of nothing, and their like for every other activation:
     a signal of second moment 1 keeps it. In front of sigmoids, whose second moment is mostly a mean that tells no two
     examples apart, it is the gain that keeps the gradient's: `ActivationScaling`'s `direction="backward"`, 4.7 instead
-    of 1.8. The activation is the layer's own, or else the next one in the graph, seen through normalisation, dropout,
+    of 1.8. The activation is the layer's own, or else the next one in the graph, seen through normalization, dropout,
     pooling and reshapes. Outputs and the projections of attention are linear. Recurrent kernels are orthogonal, gate
     by gate; the kernels that read a recurrent layer's input have variance 1 / fan_in at the gates and gain^2 / fan_in
     at the candidate. Biases get their own layers' initializers.
 
-    Where the graph does not tell (the ways part, they end in a sum, the model is subclassed), the kernel is as for its
-    own activation, or linear, and the report says so. So each branch of a residual sum keeps the signal that it reads,
-    and their sum grows with depth unless something normalises it: `"fixup"` and `"lsuv"` look after that.
+    Where the graph does not say (branches disagree, the branch ends in a sum, the model is subclassed), the kernel is
+    as for its layer's activation, or linear, and the report says so. Each branch of a residual sum keeps
+    the signal that it reads, so the sum grows with depth unless it is normalized; use `"fixup"` or `"lsuv"` there.
 
     Args:
         plan: what may be set.
         distribution: as in `ActivationScaling`.
 
-    Source: He et al. 2015, eq. 10 and 14; LeCun et al. 1998; Saxe et al. 2014 (orthogonal).
+    References:
+
+    - He, Zhang, Ren and Sun, 2015, "Delving deep into rectifiers", equations 10 and 14.
+      https://arxiv.org/abs/1502.01852
+    - LeCun, Bottou, Orr and Muller, 1998, "Efficient backprop". https://doi.org/10.1007/3-540-49430-8_2
+    - Saxe, McClelland and Ganguli, 2014, "Exact solutions to the nonlinear dynamics of learning in deep linear neural
+      networks" (orthogonal kernels). https://arxiv.org/abs/1312.6120
     """
     following = following_activations(plan.model)
     linear = ActivationScaling("linear", distribution=distribution)
@@ -46,7 +52,7 @@ def auto(plan: Plan, distribution: str = "truncated_normal") -> None:
     drawn = []
     for kernel in plan.kernels:
         variable = kernel.variable
-        seed, path = plan.seed_of(variable), plan.path_of(variable)
+        seed, path = plan.derive_seed(variable), plan.path_of(variable)
         if getattr(kernel.layer, "tie_weights", False):
             plan.skip(variable, "its layer reads it both ways, as an embedding and as the output's kernel")
             continue
@@ -73,7 +79,9 @@ def auto(plan: Plan, distribution: str = "truncated_normal") -> None:
     draw_biases(plan, drawn)
     if unclear:
         more = f"; and {len(unclear) - 6} more" * (len(unclear) > 6)
-        plan.notes.append(f"As if linear, since the graph does not tell: {'; '.join(unclear[:6])}{more}.")
+        plan.notes.append(
+            f"Treated as linear, because the graph does not show an activation: {'; '.join(unclear[:6])}{more}."
+        )
 
 
 def _follows(kernel: Kernel, path: str, following: dict[str, Following]) -> Following:

@@ -1,4 +1,4 @@
-"""Schemes that draw: any initializer with layer-aware fans, and every weight anew."""
+"""Draws every kernel from an initializer with layer-aware fans; resets every weight."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def draw_all(plan: Plan, initializer: Any) -> None:
         if chosen is None:
             plan.skip(kernel.variable, "the function of the layer gave no initializer")
             continue
-        plan.assign(kernel.variable, draw_kernel(kernel, chosen, plan.seed_of(kernel.variable)))
+        plan.assign(kernel.variable, draw_kernel(kernel, chosen, plan.derive_seed(kernel.variable)))
         drawn.append(kernel)
     draw_biases(plan, drawn)
 
@@ -48,7 +48,7 @@ def draw_biases(plan: Plan, kernels: list[Kernel]) -> None:
             if bias is None or initializer is None or not any(bias is weight for weight in holder.weights):
                 continue
             shape = tuple(bias.shape)
-            values = draw_plain(initializer, shape, bias.dtype, plan.seed_of(bias))
+            values = draw_plain(initializer, shape, bias.dtype, plan.derive_seed(bias))
             if getattr(holder, "unit_forget_bias", False):  # gates: input, forget, cell, output
                 units = shape[-1] // 4
                 values = np.concatenate([values[:units], np.ones_like(values[:units]), values[2 * units :]])
@@ -69,10 +69,10 @@ def initializer_chooser(initializer: Any) -> Callable[[keras.layers.Layer | None
 
 @register_scheme("reset")
 def reset(plan: Plan) -> None:
-    """Every weight of the chosen layers anew, as their own configurations say: kernels, biases, normalisation state.
+    """Re-initializes every weight of the chosen layers from their configs: kernels, biases, moving statistics.
 
-    An initializer with a seed of its own draws again what it has drawn before. What `adapt` has learned from data
-    stays, and so does a layer that cannot be made from its configuration.
+    An initializer with a seed repeats its first draw. What `adapt` has learned from data stays, and so does a layer
+    that cannot be created from its config.
     """
     for layer in plan.layers.values():
         weights = own_weights(layer)
@@ -81,7 +81,7 @@ def reset(plan: Plan) -> None:
                 plan.skip(weight, "adapt() has learned it from data")
             continue
         try:
-            with python_random(plan.seed_of(weights[0])):
+            with python_random(plan.derive_seed(weights[0])):
                 values = fresh_weights(layer)
         except ValueError as error:
             for weight in weights:

@@ -1,4 +1,4 @@
-"""Fixup: residual networks without normalisation."""
+"""Fixup: residual networks without normalization."""
 
 from __future__ import annotations
 
@@ -27,9 +27,12 @@ def fixup(plan: Plan) -> None:
 
     Raises:
         ValueError: where the model has no graph or no residual branch, or a branch has fewer than two kernels, a
-            normalisation, or a layer that is no chain of kernels (attention, recurrent); the message names the place.
+            normalization, or a layer that is no chain of kernels (attention, recurrent); the message names the place.
 
-    Source: Zhang, Dauphin and Ma 2019, section 3.
+    References:
+
+    - Zhang, Dauphin and Ma, 2019, "Fixup initialization: Residual learning without normalization", section 3.
+      https://arxiv.org/abs/1901.09321
     """
     branches = residual_branches(plan.model)
     if not branches:
@@ -45,7 +48,7 @@ def fixup(plan: Plan) -> None:
     he = keras.initializers.HeNormal()
     for kernel in plan.kernels:
         variable, key = kernel.variable, id(kernel.variable)
-        values = draw_kernel(kernel, he, plan.seed_of(variable))
+        values = draw_kernel(kernel, he, plan.derive_seed(variable))
         if key in last:
             values, note = 0 * values, "last of its branch"
         elif plan.path_of(variable) in outputs:
@@ -67,7 +70,7 @@ def _check(branch: Branch) -> None:
         kind = type(call.layer).__name__
         if is_normalization(call.layer) or isinstance(call.layer, keras.layers.SpectralNormalization):
             raise ValueError(
-                f"{place} has a normalisation, {call.path!r} ({kind}). Fixup takes the place of normalisation: build "
+                f"{place} has a normalization, {call.path!r} ({kind}). Fixup takes the place of normalization: build "
                 "the model without, or use 'auto' or 'lsuv'."
             )
         if is_attention(call.layer) or is_recurrent(call.layer):

@@ -32,14 +32,14 @@ def gradinit(
 ) -> None:
     r"""Scales learned so that one step of an optimizer reaches the smallest loss, from a bounded gradient.
 
-        minimise   L(theta_s - eta A[g]),    g = dL/dtheta (theta_s),    theta_s = (s_1 W_1, ..., s_n W_n)
+        minimize   L(theta_s - eta A[g]),    g = dL/dtheta (theta_s),    theta_s = (s_1 W_1, ..., s_n W_n)
         subject to ||g||_p <= gamma
 
     with A[g] = g and p = 2 for stochastic gradient descent, A[g] = sign(g) and p = 1 for Adam. Where the gradient on
     a batch is beyond gamma, a step of Adam on s lowers its norm; else one lowers the loss after the step, on a batch
     that shares half of its examples. The derivative goes through g, in whose place the authors' code has a constant.
 
-    Every trainable weight of the chosen layers gets a scale: kernels, scales of normalisation and biases, but for
+    Every trainable weight of the chosen layers gets a scale: kernels, scales of normalization and biases, but for
     those that are zero, which no scale changes. Layers behave as in training.
 
     Args:
@@ -58,7 +58,10 @@ def gradinit(
         ValueError: if there are no labels or no loss, an option is out of range, the model has an operation without
             second derivatives, or anything overflows; no weight has changed then.
 
-    Source: Zhu et al. 2021, algorithm 1.
+    References:
+
+    - Zhu et al., 2021, "GradInit: Learning to initialize neural networks for stable and efficient training",
+      algorithm 1. https://arxiv.org/abs/2102.08098
     """
     if plan.x is None or plan.y is None:
         missing = "data" if plan.x is None else "labels"

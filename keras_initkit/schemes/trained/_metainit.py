@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._arrays import to_numpy
 from keras_initkit.capture.backends import derivatives_backend
 from keras_initkit.inputs._batches import TrainingBatches
 from keras_initkit.schemes._plan import Plan
@@ -55,7 +56,10 @@ def metainit(
         ValueError: if there is no loss, an option is out of range, the model has an operation without third
             derivatives, or anything overflows; no weight has changed then.
 
-    Source: Dauphin and Schoenholz 2019, equation 3 and appendix A.
+    References:
+
+    - Dauphin and Schoenholz, 2019, "MetaInit: Initializing learning by learning to initialize", equation 3 and
+      appendix A. https://papers.nips.cc/paper_files/paper/2019/hash/876e8108f87eb61877c6263228b67256-Abstract.html
     """
     for name, value in {"steps": steps, "learning_rate": learning_rate, "epsilon": epsilon}.items():
         if not value > 0:
@@ -63,7 +67,7 @@ def metainit(
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum: got {momentum!r}, expected a number from 0 to 1, 1 excluded.")
     scaled = scalable(plan, "metainit", rank=2)
-    before = [keras.ops.convert_to_numpy(variable.value).astype("float64") for variable in scaled]
+    before = [to_numpy(variable).astype("float64") for variable in scaled]
     norms = np.array([np.linalg.norm(values) for values in before])
     with loss_of(plan, loss, "metainit") as used:
         batches = TrainingBatches(plan.model, plan.x, plan.y, batch_size, [plan.seed, 1], used)

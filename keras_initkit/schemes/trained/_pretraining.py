@@ -34,7 +34,7 @@ def pretraining(
 ) -> None:
     r"""Each Dense and Conv layer in turn learns, as an auto-encoder, to keep what it is given.
 
-        h = f(W x~ + b),    x^ = g(W' h + c),    minimise the distance of x^ from x over W, b and c
+        h = f(W x~ + b),    x^ = g(W' h + c),    minimize the distance of x^ from x over W, b and c
 
     x is what the layer really gets, from the layers before it as they have been pre-trained, f its own activation,
     x~ is x with a share `noise` of its elements set to zero. W' is the adjoint of the layer's linear map: the
@@ -59,7 +59,13 @@ def pretraining(
         ValueError: if there is no data, an option is out of range, there is no layer to pre-train, or training
             diverges; no weight has changed then.
 
-    Source: Bengio et al. 2007; Vincent et al. 2008 (denoising, tied weights).
+    References:
+
+    - Hinton and Salakhutdinov, 2006, "Reducing the dimensionality of data with neural networks".
+      https://doi.org/10.1126/science.1127647
+    - Bengio, Lamblin, Popovici and Larochelle, 2007, "Greedy layer-wise training of deep networks" (NIPS 2006).
+    - Vincent, Larochelle, Bengio and Manzagol, 2008, "Extracting and composing robust features with denoising
+      autoencoders" (noise, tied weights). https://doi.org/10.1145/1390156.1390294
     """
     if plan.x is None:
         raise ValueError("pretraining: got no data, expected x: the layers learn to keep what they are given.")

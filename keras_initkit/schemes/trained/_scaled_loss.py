@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._arrays import to_numpy
 from keras_initkit._compat import is_compiled_with_loss
 from keras_initkit.capture._objective import training_loss
 from keras_initkit.capture._random_state import random_state_kept
@@ -85,7 +86,7 @@ class ScaledLoss:
                     f"scheme needs on the {keras.backend.backend()} backend ({_first_line(error)}). Replace the layer "
                     "that uses it, use another backend, or take a scheme without derivatives, such as 'lsuv'."
                 ) from error
-            return float(_numpy(value)), _numpy(gradient).astype("float64")
+            return float(to_numpy(value)), to_numpy(gradient).astype("float64")
 
         return value_and_gradient
 
@@ -93,7 +94,8 @@ class ScaledLoss:
         """Stops where something is NaN or infinite."""
         if not all(np.isfinite(value).all() for value in values):
             hint = (
-                "The model overflows as it is: look for NaN in the data, or set it by 'auto' or 'lsuv' first."
+                "The model overflows with its present weights: look for NaN in the data, or initialize it by 'auto' or "
+                "'lsuv' first."
                 if step == 0
                 else "Lower learning_rate."
             )
@@ -117,7 +119,7 @@ def loss_of(plan: Plan, loss: Any, scheme: str) -> Iterator[Any]:
 
 
 def scalable(plan: Plan, scheme: str, rank: int = 0) -> list[keras.Variable]:
-    """The weights of the plan that a scale changes and that have a gradient; the others are told why not.
+    """The weights of the plan that a scale changes and that have a gradient; the plan notes why others are skipped.
 
     Args:
         plan: what may be set.
@@ -134,7 +136,7 @@ def scalable(plan: Plan, scheme: str, rank: int = 0) -> list[keras.Variable]:
             plan.skip(weight, "it is not trainable: its gradient is not taken")
         elif len(weight.shape) < rank:
             plan.skip(weight, f"{scheme} sets weights of rank {rank} and more")
-        elif not np.any(_numpy(weight.value)):
+        elif not np.any(to_numpy(weight.value)):
             plan.skip(weight, "it is zero, whatever its scale")
         else:
             found[id(weight)] = weight
@@ -145,7 +147,3 @@ def scalable(plan: Plan, scheme: str, rank: int = 0) -> list[keras.Variable]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _numpy(tensor: Any) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(tensor))
