@@ -90,6 +90,19 @@ def test_what_needs_no_care_is_as_exact():
             assert moments.variance == pytest.approx(expected.variance, rel=TOLERANCE), name
 
 
+@pytest.mark.parametrize(
+    "x",
+    [
+        100 + RNG.standard_normal((100, 100)),  # squares would leave three digits of the variance
+        1e-22 * RNG.standard_normal((100, 100)),  # squares would vanish
+    ],
+    ids=["mean 100", "1e-22"],
+)
+def test_what_needs_care_gets_it_alone(x):
+    moments, expected = rows({"a": [tensor(x)]})["a"].moments, Moments.of(x.astype("float32"))
+    assert moments.variance == pytest.approx(expected.variance, rel=TOLERANCE)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_read_in_single(dtype):
     x = 300 * RNG.standard_normal((256, 64))  # squares and sums overflow float16
@@ -181,6 +194,19 @@ def test_dead_and_saturated_units(sample_size):
         (np.abs(tanh) > 0.99).mean(), abs=1e-6 if sample_size is None else 0.01
     )
     assert seen["relu"].saturated is seen["symmetric"].saturated_units is None
+
+
+@pytest.mark.parametrize("sample_size", [None, 4096])
+def test_saturation_of_several_layers_at_the_boundary(sample_size):
+    """Few enough elements that the sample has all; 95 of 100 examples saturate a unit, 94 do not."""
+    narrow, wide = np.full((100, 4), 0.2), np.full((100, 6), 0.5)
+    narrow[:95, 0], narrow[:94, 1] = 1, -1
+    wide[:, 2], wide[:50, 3] = 0.0, 1.0
+    given = {"narrow": [tensor(narrow)], "wide": [tensor(wide)]}
+    seen = rows(given, sample_size, {"narrow": (-1.0, 1.0), "wide": (0.0, 1.0)})
+    assert (seen["narrow"].saturated_units, seen["wide"].saturated_units) == pytest.approx((1 / 4, 1 / 6), abs=1e-7)
+    assert (seen["narrow"].saturated, seen["wide"].saturated) == pytest.approx((1.89 / 4, 1.5 / 6), abs=1e-6)
+    assert (seen["narrow"].dead_units, seen["wide"].dead_units) == pytest.approx((0, 1 / 6), abs=1e-7)
 
 
 def test_histograms_count_what_numpy_counts():

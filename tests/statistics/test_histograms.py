@@ -22,6 +22,7 @@ ANY = st.floats(allow_nan=True, allow_infinity=True)
 @example([1e-300, -1e-300])
 @example([1.7e308, -1.7e308])
 @example([5.0, 5.0 + 1e-12])
+@example([5.0, 5.0 + 2e-15])
 def test_every_finite_element_is_counted_between_ascending_edges(elements):
     x = np.asarray(elements)
     histogram = make_histogram(x, Moments.from_array(x))

@@ -97,3 +97,23 @@ def test_nothing_and_nonfinite():
     for moments in (Moments.of(broken), on_device(keras.ops.convert_to_tensor(broken))):
         assert (moments.count, moments.zeros) == (4, 1)
         assert np.isnan(moments.variance)
+
+
+def test_columns_of_blocks_by_hand():
+    """The first and the last of three tensors have no blocks; the scale is the largest deviation, of either sign."""
+    x = np.array([[-9.0, 1.0, 1.0, 1.0], [1.0, 0.0, 2.0, 3.0]], "float32")
+    row = reduce_blocks([(1, keras.ops.convert_to_tensor(x))], 3, together=False)
+    count, mean, m2, scale, _, _, zeros = (keras.ops.convert_to_numpy(column) for column in row[:-1])
+    assert row.nonfinite is None
+    assert (count.tolist(), zeros.tolist()) == ([0, 8, 0], [0, 1, 0])
+    assert mean == pytest.approx([0, 0, 0], abs=1e-7)
+    assert scale[1] == pytest.approx(9)
+    assert m2[1] * scale[1] ** 2 == pytest.approx((x.astype("float64") ** 2).sum(), rel=1e-6)
+
+
+def test_equal_elements_have_no_variance_on_the_device():
+    """Three times 0.1, added up and divided again, is not 0.1."""
+    for value in (0.1, 0.7, 1e10 / 3):
+        x = keras.ops.convert_to_tensor(np.full((1001, 3), value, "float32"))
+        row = reduce_blocks([(0, x)], 1, together=False)
+        assert float(keras.ops.convert_to_numpy(row.scaled_m2)[0]) == 0

@@ -76,6 +76,8 @@ def test_effective_rank_is_that_of_the_singular_values(shape):
 def test_effective_rank_of_special_matrices():
     assert effective_rank(np.eye(5)) == pytest.approx(5)
     assert effective_rank(np.outer(np.arange(1, 9), np.ones(4))) == pytest.approx(1)
+    # Hundreds of eigenvalues that are rounding alone are no directions.
+    assert effective_rank(np.outer(np.ones(500), rng.standard_normal(400))) == pytest.approx(1, abs=1e-7)
     assert effective_rank(np.zeros((4, 3))) == 0
     assert effective_rank(np.array([[1.0, np.nan]])) is None
     # Rows are spread over the whole: the second half has another direction.
