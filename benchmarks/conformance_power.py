@@ -18,7 +18,7 @@ from scipy import special, stats
 from keras_initkit.initializers import ActivationScaling
 from keras_initkit.testing import _significance
 from keras_initkit.testing._subject import to_numpy
-from keras_initkit.testing.declarations._expectations import FAN_SHAPES, SHAPES
+from keras_initkit.testing.declarations._declare import FAN_SHAPES, SHAPES
 from keras_initkit.testing.declarations._scalings_and_biases import centred
 
 DISTRIBUTIONS = ("untruncated_normal", "truncated_normal", "uniform")

@@ -9,7 +9,7 @@ import keras_initkit.testing.declarations  # noqa: F401  fills the table
 from keras_initkit.testing._predicates import Orthogonal
 from keras_initkit.testing._runner import CHECKS, check_initializer, failed_checks, parametrize_with_checks
 from keras_initkit.testing._subject import ConformanceError, NotApplicable
-from keras_initkit.testing.declarations._expectations import expect
+from keras_initkit.testing.declarations._declare import expect
 
 __all__ = [
     "CHECKS",

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_initkit.testing import _state_checks, _value_checks
 from keras_initkit.testing._subject import ConformanceError, NotApplicable, Subject
-from keras_initkit.testing.declarations._expectations import Declared, Shape
+from keras_initkit.testing.declarations._declare import Declared, Shape
 
 # In the order in which they run: what the later ones rest on (copies made from the configuration) comes first.
 CHECKS: dict[str, Callable[[Subject], None]] = {

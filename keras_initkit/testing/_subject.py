@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.testing.declarations._expectations import TABLE, Declared, Expectation, Shape
+from keras_initkit.testing.declarations._declare import TABLE, Declared, Expectation, Shape
 
 
 class ConformanceError(AssertionError):

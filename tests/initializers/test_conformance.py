@@ -4,7 +4,7 @@ import inspect
 
 from keras_initkit import initializers as ours
 from keras_initkit.testing import failed_checks, parametrize_with_checks
-from keras_initkit.testing.declarations._expectations import TABLE
+from keras_initkit.testing.declarations._declare import TABLE
 
 INITIALIZERS = [
     ours.ActivationScaling(),

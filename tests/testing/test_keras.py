@@ -8,7 +8,7 @@ from scipy import stats
 from keras_initkit.initializers import ActivationScaling
 from keras_initkit.testing import failed_checks, parametrize_with_checks
 from keras_initkit.testing._subject import Subject, to_numpy
-from keras_initkit.testing.declarations._expectations import TABLE
+from keras_initkit.testing.declarations._declare import TABLE
 from keras_initkit.testing.declarations._scalings_and_biases import centered
 
 BACKEND = keras.backend.backend()

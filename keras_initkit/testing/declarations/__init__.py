@@ -1,3 +1,3 @@
-"""What each initializer promises."""
+"""Declarations of what each known initializer draws."""
 
 from keras_initkit.testing.declarations import _keras, _scalings_and_biases, _structures  # noqa: F401

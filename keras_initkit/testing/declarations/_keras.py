@@ -10,7 +10,7 @@ import numpy as np
 from scipy import signal, stats
 
 from keras_initkit.testing._predicates import Equals, Orthogonal
-from keras_initkit.testing.declarations._expectations import Declared, Shape, expect
+from keras_initkit.testing.declarations._declare import Declared, Shape, expect
 from keras_initkit.testing.declarations._scalings_and_biases import centered, mode_fan
 from keras_initkit.theory._fans import compute_fans
 

@@ -11,7 +11,7 @@ from scipy import special, stats
 
 from keras_initkit import initializers
 from keras_initkit.testing import _predicates
-from keras_initkit.testing.declarations._expectations import Declared, Shape, expect
+from keras_initkit.testing.declarations._declare import Declared, Shape, expect
 from keras_initkit.theory._activations import resolve
 from keras_initkit.theory._critical import critical_point
 from keras_initkit.theory._fans import compute_fans

@@ -11,7 +11,7 @@ from scipy import linalg, signal, stats
 from keras_initkit import initializers
 from keras_initkit.testing import _predicates, _significance
 from keras_initkit.testing._subject import Subject
-from keras_initkit.testing.declarations._expectations import TABLE, Declared, Shape, expect
+from keras_initkit.testing.declarations._declare import TABLE, Declared, Shape, expect
 from keras_initkit.testing.declarations._scalings_and_biases import with_axes
 from keras_initkit.theory._gains import gain
 

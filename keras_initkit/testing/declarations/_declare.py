@@ -1,4 +1,4 @@
-"""What each known initializer is expected to draw: one table, filled by `expect`."""
+"""The table of what each known initializer draws, filled by `expect`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FAN_SHAPES: tuple[Shape, ...] = ((64, 1024), (1024, 64), (3, 3, 32, 512))
 
 
 def as_it_is(initializer: Any, shape: Shape) -> Shape:
-    """A shape that needs no fitting."""
+    """Returns the shape: it needs no fitting."""
     return shape
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """What `expect` was told about one class."""
+    """The declaration of one class, made by `expect`."""
 
     declared: Callable[[Any, Shape], Declared]
     shapes: tuple[Shape, ...] = SHAPES
@@ -36,7 +36,7 @@ class Expectation:
     reseed: Callable[[Any, Any], Any] | None = None
 
     def fitted(self, initializer: Any) -> Expectation:
-        """The same with shapes for this instance."""
+        """Returns the declaration with shapes that this instance has values for."""
 
         def fit(shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
             return tuple(self.fit(initializer, shape) for shape in shapes)
@@ -65,26 +65,29 @@ def expect(
     fit: Callable[[Any, Shape], Shape] = as_it_is,
     reseed: Callable[[Any, Any], Any] | None = None,
 ) -> Callable[[Callable[[Any, Shape], Declared]], Callable[[Any, Shape], Declared]]:
-    """Declares what an initializer class draws, so that the checks know it without `expected`.
+    """Declares what an initializer class draws, for the checks to know it without `expected`.
 
-    It decorates a function of an instance and a shape, which returns a frozen `scipy.stats` distribution (the
+    It decorates a function of an instance and a shape that returns a frozen `scipy.stats` distribution (the
     elements are then independent draws of it) or a predicate on the values, which returns False, or raises an
     `AssertionError` that says more, for values that it does not accept.
 
     Args:
-        initializer_class: the class; subclasses are not meant.
-        shapes: shapes drawn for the statistics. The documented power holds from 2**17 elements.
-        fan_shapes: shapes whose two fans differ, for `fan_mode`; by default dense and convolution kernels, or
+        initializer_class: Class. Subclasses need a declaration of their own.
+        shapes: Shapes drawn for the statistics. The documented power holds from 2**17 elements.
+        fan_shapes: Shapes whose two fans differ, for `fan_mode`; by default dense and convolution kernels, or
             `shapes` where those are given.
-        small: a small valid shape, for everything that needs no statistics.
-        rejects: shapes that the initializer must refuse with a `ValueError`.
-        zero_sized: shapes without elements that it must accept; by default `(0, 4)` and `(4, 0)`, or `small`
-            with no inputs.
-        deviations: names of checks that the class fails by design, with the reason.
-        fit: a function of an instance and each of these shapes (`rejects` apart), for one that the instance has
-            values for: with a last axis that divides into its groups, for example.
-        reseed: a function of an instance and a seed, for a copy that draws from it, where the constructor has no
-            `seed` argument.
+        small: Tuple of integers. A small valid shape, for everything that needs no statistics.
+        rejects: Shapes that the initializer must refuse with a `ValueError`.
+        zero_sized: Shapes without elements that it must accept; by default `(0, 4)` and `(4, 0)`, or `small` with no
+            inputs.
+        deviations: Mapping from names of checks that the class fails by design to the reasons.
+        fit: Callable. Returns, for an instance and each of these shapes except `rejects`, a shape that the instance
+            has values for: with a last axis that divides into its groups, for example.
+        reseed: Callable. Returns, for an instance and a seed, a copy that draws from the seed, where the constructor
+            has no `seed` argument.
+
+    Returns:
+        The decorator.
 
     Example:
 
