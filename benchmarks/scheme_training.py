@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from scheme_models import mlp, residual_mlp
 
-from keras_initkit.comparison._data import load
+from keras_initkit.comparison._datasets import load
 from keras_initkit.schemes import initialize
 
 EXAMPLES = 256  # for schemes that read data and do not train on them

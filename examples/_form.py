@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 
-from keras_initkit.comparison._data import Dataset, load
+from keras_initkit.comparison._datasets import Dataset, load
 from keras_initkit.examples._names import NAMES
 from keras_initkit.report._io import json_safe
 from keras_initkit.report._tables import Column, make_table

@@ -9,7 +9,7 @@ from typing import Any
 
 from keras_initkit._checks import checked_count, checked_number
 from keras_initkit.comparison._contestants import DEFAULT, check_contestants, find_contestants
-from keras_initkit.comparison._data import load
+from keras_initkit.comparison._datasets import load
 from keras_initkit.comparison._experiment import Experiment
 from keras_initkit.comparison._hparams import write_experiment
 from keras_initkit.comparison._result import Comparison, Run

@@ -12,7 +12,7 @@ from keras_initkit.callbacks._layer_stats import LayerStatsCallback
 from keras_initkit.capture._probe import probe
 from keras_initkit.capture._random_state import python_random
 from keras_initkit.comparison._contestants import Contestant
-from keras_initkit.comparison._data import Dataset, ShuffledBatches
+from keras_initkit.comparison._datasets import Dataset, ShuffledBatches
 from keras_initkit.comparison._hparams import session
 from keras_initkit.comparison._result import Run
 from keras_initkit.theory import activation_range

@@ -1,4 +1,4 @@
-"""What TensorBoard's HParams tab needs to compare runs."""
+"""Hyperparameters of runs, for TensorBoard's HParams tab."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ METRICS = (
 
 
 def write_experiment(log_dir: str) -> None:
-    """Describes all the runs below `log_dir`: which hyperparameters they have, which metrics to show."""
+    """Writes which hyperparameters the runs below `log_dir` have, and which metrics to show."""
     from tensorboard.plugins.hparams import api_pb2, summary
 
     types = {str: api_pb2.DATA_TYPE_STRING, float: api_pb2.DATA_TYPE_FLOAT64}
@@ -45,7 +45,7 @@ def write_experiment(log_dir: str) -> None:
 
 @contextlib.contextmanager
 def session(log_dir: str | None, hparams: Mapping[str, Any]) -> Iterator[None]:
-    """A run with these hyperparameters; it is marked as ended, or as failed if it raises."""
+    """Logs a run with these hyperparameters, and whether it ended or raised."""
     if log_dir is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""What a comparison found: runs, a table of them, files and figures."""
+"""The result of a comparison: runs, a table of them, files and figures."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ from keras_initkit import plots
 from keras_initkit.comparison._verdict import verdict
 from keras_initkit.report._io import json_safe
 from keras_initkit.report._tables import Column, make_table, render_text
+from keras_initkit.statistics._host import Histogram
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training from one initializer and seed.
+    """One training, from one initializer and seed.
 
     Args:
-        initializer, seed: which.
-        forward: variance of the activations of each hidden layer at the first training step, input to output.
-        backward: variance of the gradient of the loss with respect to them, in the same order.
-        dead, saturated: shares of the hidden layers' units before training.
-        train_loss, train_accuracy, test_loss, test_accuracy: after training.
-        history: what `fit` returned, by epoch.
-        histograms: counts and bin edges of each hidden layer's activations before training.
+        initializer: String. Name of the initializer.
+        seed: Integer. Seed of the run.
+        forward: List of floats. Variance of each hidden layer's activations at the first training step.
+        backward: List of floats. Variance of the gradient of the loss with respect to these activations.
+        dead: Float. Fraction of the hidden layers' units that are 0 for every example before training.
+        saturated: Float. Fraction of these units that are saturated, and not dead, before training.
+        train_loss, train_accuracy, test_loss, test_accuracy: Floats, after training.
+        history: Dictionary that `fit` returned, with values by epoch.
+        histograms: List of counts and bin edges of each hidden layer's activations before training.
     """
 
     initializer: str
@@ -45,24 +48,24 @@ class Run:
     test_loss: float
     test_accuracy: float
     history: dict[str, list[float]]
-    histograms: list[tuple[list[int], list[float]]]
+    histograms: list[Histogram]
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """Mean of the logarithms, as a value; 0 if any is 0."""
+    """Returns the geometric mean; 0 if any value is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.exp(np.mean(np.log(values))))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The same model under many initializations.
+    """The same model trained from many initializers; `compare` returns it.
 
     Args:
-        settings: how the model was made and trained.
-        chance: test accuracy of always naming the most frequent class.
-        test_examples: number of test examples.
-        runs: one for each initializer and seed.
+        settings: Dictionary. How the model was made and trained.
+        chance: Float. Test accuracy of always naming the most frequent class.
+        test_examples: Integer. Number of test examples.
+        runs: List of `Run`, one for each initializer and seed.
     """
 
     settings: dict[str, Any]
@@ -71,7 +74,7 @@ class Comparison:
     runs: list[Run]
 
     def by_initializer(self) -> dict[str, list[Run]]:
-        """The runs of each initializer, in the order of the comparison."""
+        """Returns the runs of each initializer, in the order of the comparison."""
         groups: dict[str, list[Run]] = {}
         for run in self.runs:
             groups.setdefault(run.initializer, []).append(run)
@@ -79,10 +82,10 @@ class Comparison:
 
     @np.errstate(invalid="ignore", over="ignore")  # a run that overflowed has infinite and NaN losses
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each initializer, over its seeds.
+        """Returns a row for each initializer, with means over its seeds.
 
-        Variances are geometric means, the rest arithmetic; `<name>_spread` is the standard deviation over
-        the seeds, for variances as a factor (the exponential of that of the logarithm).
+        Means of variances are geometric, the others arithmetic. `<name>_spread` is the standard deviation over the
+        seeds; that of a variance is a factor, the exponential of the logarithm's standard deviation.
         """
         rows = []
         for name, runs in self.by_initializer().items():
@@ -160,7 +163,7 @@ class Comparison:
         return render_text(self.table(), width=80)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: settings, rows and every run."""
+        """Returns plain data: settings, rows and every run."""
         return {
             "settings": self.settings,
             "chance": self.chance,
@@ -170,32 +173,37 @@ class Comparison:
         }
 
     def plot_histograms(self) -> Figure:
-        """Histograms of every hidden layer's activations before training, a row for each initializer."""
+        """Draws histograms of every hidden layer's activations before training, a row for each initializer."""
         first_runs = {name: runs[0].histograms for name, runs in self.by_initializer().items()}
         return plots.activation_histograms(first_runs, self._caption())
 
     def plot_variance(self) -> Figure:
-        """Variance by layer, forward and backward, with the spread over seeds."""
+        """Draws the variance by layer, forward and backward, with the spread over seeds."""
         groups = self.by_initializer().items()
         forward = {name: np.array([run.forward for run in runs]) for name, runs in groups}
         backward = {name: np.array([run.backward for run in runs]) for name, runs in groups}
         return plots.variance_by_layer(forward, backward, self._caption())
 
     def plot_training(self) -> Figure:
-        """Loss and accuracy on the test set by epoch."""
+        """Draws loss and accuracy on the test set by epoch."""
         groups = self.by_initializer().items()
         loss = {name: np.array([run.history["val_loss"] for run in runs]) for name, runs in groups}
         accuracy = {name: np.array([run.history["val_accuracy"] for run in runs]) for name, runs in groups}
         return plots.training_curves(loss, accuracy, self._caption())
 
     def save(self, directory: str | os.PathLike) -> list[str]:
-        """Writes `comparison.csv`, `comparison.json` and the figures; returns their paths.
+        """Writes `comparison.csv`, `comparison.json` and the figures.
 
-        JSON has no word for NaN and infinity; they are written as `null` and as the strings `"Infinity"`,
-        `"-Infinity"`.
+        JSON has no NaN and no infinity: they are written as `null` and as the strings `"Infinity"`, `"-Infinity"`.
+
+        Args:
+            directory: String or path; made if missing.
+
+        Returns:
+            List of the paths of the files.
 
         Raises:
-            OSError: if the directory cannot be made or written.
+            OSError: If the directory cannot be made or written.
         """
         os.makedirs(directory, exist_ok=True)
         paths = {name: os.path.join(directory, name) for name in _FILES}
@@ -222,5 +230,5 @@ _FILES = ("comparison.csv", "comparison.json", "activation_histograms.png", "var
 
 
 def _short(value: float, form: str) -> str:
-    """A number for a narrow column: a loss that exploded needs an exponent."""
+    """Returns a number for a narrow column, where a loss that exploded needs an exponent."""
     return format(value, ".0e" if form == ".2f" and abs(value) >= 1000 else form)

@@ -1,4 +1,4 @@
-"""One line on how an initialization did: the signal before training, and whether the model learned."""
+"""The verdict on an initializer: activations and gradients before training, and whether the model learned."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ _STEADY, _LOST = 10.0, 1000.0
 
 
 def trend(first: float, last: float) -> str:
-    """What happens to a variance on its way from `first` to `last`.
+    """Returns what happens to a variance on its way from `first` to `last`.
+
+    Example:
 
     >>> trend(1.0, 0.5), trend(1.0, 0.05), trend(1.0, 1e-9), trend(1.0, 50.0), trend(1.0, float("inf"))
     ('steady', 'fades', 'vanishes', 'grows', 'explodes')
@@ -27,21 +29,23 @@ def trend(first: float, last: float) -> str:
 
 
 def learned(accuracy: float, chance: float, examples: int) -> bool:
-    """Whether a test accuracy lies five standard errors above that of naming the most frequent class."""
+    """Returns whether a test accuracy is five standard errors above that of naming the most frequent class."""
     return accuracy > chance + 5 * math.sqrt(max(chance * (1 - chance), 1e-9) / examples)
 
 
 def verdict(
     forward: tuple[float, float], backward: tuple[float, float], accuracy: float, chance: float, examples: int
 ) -> str:
-    """The line for a table.
+    """Returns the verdict as a line for a table.
 
     Args:
-        forward: variance of the activations at the first and at the last hidden layer, before training.
-        backward: variance of the gradients where they enter, at the last hidden layer, and at the first.
-        accuracy: test accuracy after training.
-        chance: test accuracy of naming the most frequent class.
-        examples: number of test examples.
+        forward: Floats. Variance of the activations at the first and at the last hidden layer, before training.
+        backward: Floats. Variance of the gradients at the last hidden layer, where they enter, and at the first.
+        accuracy: Float. Test accuracy after training.
+        chance: Float. Test accuracy of naming the most frequent class.
+        examples: Integer. Number of test examples.
+
+    Example:
 
     >>> verdict((1.0, 0.9), (1e-4, 2e-4), 0.95, 0.1, 360)
     'signal steady, learns'

@@ -17,17 +17,17 @@ import keras
 import numpy as np
 
 NAMES = ("digits", "gaussian", "mnist")
-SHAPE = (64, 32)  # the input of the sources' model
+SHAPE = (64, 32)  # of the images in the experiments that this package reproduces
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test examples, standardized by the training set's mean and deviation.
+    """Training and test examples, standardized by the training set's mean and standard deviation.
 
     Args:
-        name: what the user asked for.
-        x_train, x_test: float32, (examples, ...).
-        y_train, y_test: int64 class numbers from 0, (examples,).
+        name: String. The name or path that the user gave.
+        x_train, x_test: Float32 arrays of shape `(examples, ...)`.
+        y_train, y_test: Int64 arrays of shape `(examples,)`: class numbers from 0.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Dataset:
 
 
 class ShuffledBatches(keras.utils.PyDataset):
-    """Training batches in an order that follows from the seed alone, another one in every epoch."""
+    """Training batches in a new order for every epoch, which follows from the seed alone."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray, batch_size: int, seed: int):
         super().__init__()
@@ -69,17 +69,17 @@ class ShuffledBatches(keras.utils.PyDataset):
 
 
 def load(data: str, seed: int = 0) -> Dataset:
-    """The data set of a name or a file.
+    """Loads a data set by its name or from a file.
 
     Args:
-        data: `"digits"` (1797 handwritten digits, each pixel repeated to 64 x 32), `"gaussian"` (1500 images
-            of independent N(0, 1) pixels, labelled by a random linear teacher), `"mnist"` (through
-            `keras.datasets`, which downloads it), or the path of an `.npz` file with arrays `x`, (examples, ...)
-            and `y`, class numbers (examples,).
-        seed: decides the split into training and test examples (4 : 1) and the Gaussian draws.
+        data: String. `"digits"`: 1,797 handwritten digits, each pixel repeated to 64 x 32. `"gaussian"`: 1,500 images
+            of independent N(0, 1) pixels, labeled by a random linear teacher. `"mnist"`: through `keras.datasets`,
+            which downloads it. Otherwise the path of an `.npz` file with arrays `x`, of shape `(examples, ...)`, and
+            `y`, class numbers of shape `(examples,)`.
+        seed: Integer. Seed of the split into training and test examples (4 : 1) and of the Gaussian data.
 
     Raises:
-        ValueError: for an unknown name, or a file that cannot be read or holds something else.
+        ValueError: If the name is unknown, or the file cannot be read or holds something else.
     """
     if data == "mnist":
         return _standardized(data, *_mnist())
@@ -152,7 +152,7 @@ def _mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
     except Exception as error:  # whatever the download raises
         raise ValueError(
-            f"data: 'mnist' could not be had through keras.datasets ({' '.join(str(error).split())[:200]}). "
+            f"data: 'mnist' could not be loaded through keras.datasets ({' '.join(str(error).split())[:200]}). "
             "Connect to the internet, or give a file: --data FILE.npz with arrays x and y."
         ) from error
     return x_train.astype("float64"), y_train, x_test.astype("float64"), y_test
@@ -184,4 +184,4 @@ def _file(path: str) -> tuple[np.ndarray, np.ndarray]:
             f"data: {path!r} holds {len(y)} examples of {len(np.unique(y))} classes; "
             "expected at least 10 examples and 2 classes."
         )
-    return x, np.unique(y, return_inverse=True)[1]  # 0, 5, 9 are three classes: the model needs no unit for the rest
+    return x, np.unique(y, return_inverse=True)[1]  # 0, 5, 9 are three classes; the model needs no other units

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_initkit.comparison._data import Dataset, load, split
+from keras_initkit.comparison._datasets import Dataset, load, split
 
 
 def saved(path, **arrays):
@@ -109,7 +109,7 @@ def test_a_class_of_one_example_is_split_all_the_same(tmp_path):
 
 def test_constant_images_are_centred():
     # The deviation is 0: dividing by it would make every pixel NaN.
-    from keras_initkit.comparison._data import _standardized
+    from keras_initkit.comparison._datasets import _standardized
 
     data = _standardized("x", np.full((8, 3), 7.0), np.zeros(8), np.full((2, 3), 7.0), np.zeros(2))
     assert (data.x_train == 0).all()
@@ -127,7 +127,7 @@ def test_mnist_without_a_network_is_one_line_with_a_remedy(monkeypatch):
         raise OSError("URL fetch failure:\n  no route to host")
 
     monkeypatch.setattr(keras.datasets.mnist, "load_data", offline)
-    with pytest.raises(ValueError, match=r"'mnist' could not be had .*no route.*--data FILE\.npz with") as error:
+    with pytest.raises(ValueError, match=r"'mnist' could not be loaded .*no route.*--data FILE\.npz with") as error:
         load("mnist")
     assert "\n" not in str(error.value)
 
