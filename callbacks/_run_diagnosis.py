@@ -108,7 +108,7 @@ def describe_findings(findings: Sequence[Finding]) -> str:
     follow: dict[str, list[str]] = {}
     for finding in serious:
         if finding.consequence_of:
-            title = f"{finding.kind} (follows from {finding.consequence_of})"
+            title = f"{finding.kind} (caused by {finding.consequence_of})"
             follow.setdefault(title, []).append(finding.layer)
     lines = [f"{title} in {', '.join(_few(layers))}" for title, layers in follow.items()]
     return "\n".join([*causes, *lines])

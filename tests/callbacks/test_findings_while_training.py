@@ -153,7 +153,7 @@ def test_what_follows_is_told_in_one_line():
     first, *rest, last = text.split("\n")
     assert first.startswith("error: symmetric_units in a at step 3")
     assert [line.strip() for line in rest] == ["figure 1", "Change it."]
-    assert last == "dead_units (follows from symmetric_units) in d0, d1, d2, d3, d4, 3 more"
+    assert last == "dead_units (caused by symmetric_units) in d0, d1, d2, d3, d4, 3 more"
     assert _run_diagnosis.describe_findings([finding("rank_collapse", "b", severity="info")]) == ""
 
 

@@ -53,7 +53,8 @@ def find_dead_units(evidence: Evidence) -> Iterator[Finding]:
             f'keras_initkit.initialize(model, "reset", layers="{layer}"), and lower the learning rate; '
             'or use an activation that is never flat: activation="leaky_relu".',
             1.0 if all_dead else 1 - p_value,
-            message=f"{100 * fraction:.3g}% of the {units} units of {layer} are 0 for every example; up to half is normal.",
+            message=f"{100 * fraction:.3g}% of the {units} units of {layer} are 0 for every example; up to half is "
+            "normal.",
         )
 
 
@@ -80,8 +81,8 @@ def find_saturated_units(evidence: Evidence) -> Iterator[Finding]:
             f'keras_initkit.initialize(model, "lsuv", x, layers="{layer}"), and '
             "put keras.layers.LayerNormalization() before it if it saturates again.",
             confidence_beyond(fraction, SATURATED_UNITS) if fraction < 1 else 1.0,
-            message=f"{100 * fraction:.3g}% of the units of {layer} are at an end of their activation's range for nearly "
-            "every example; fewer than 10% is healthy at initialization.",
+            message=f"{100 * fraction:.3g}% of the units of {layer} are at an end of their activation's range for "
+            "nearly every example; fewer than 10% is healthy at initialization.",
         )
 
 
