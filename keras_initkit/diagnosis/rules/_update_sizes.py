@@ -49,8 +49,8 @@ def find_small_updates(evidence: Evidence) -> Iterator[Finding]:
         else "Only some layers stand still, so the learning rate is not to blame: use an optimizer that scales each "
         "weight's step, keras.optimizers.Adam(1e-3), and look for what weakens their gradient.",
         confidence_beyond(slow[layer], UPDATE_TOO_SMALL),
-        message=f"No step changes the kernel of {layer} by more than {slow[layer]:.3g} of its size, in "
-        f"{len(slow)} of {len(largest)} layers by less than {UPDATE_TOO_SMALL:.0e}; healthy steps change {_HEALTHY}.",
+        message=f"No step changes the kernel of {layer} by more than {slow[layer]:.3g} times its size (too little in "
+        f"{len(slow)} of {len(largest)} layers); a healthy step is {_HEALTHY} times the size.",
     )
 
 
@@ -85,8 +85,8 @@ def find_large_updates(evidence: Evidence) -> Iterator[Finding]:
         f"Multiply the learning rate by {factor:.0e}: model.optimizer.learning_rate = model.optimizer.learning_rate * "
         f"{factor:.0e}; or clip gradients: global_clipnorm=1.0.",
         confidence_beyond(large[layer], UPDATE_TOO_LARGE),
-        message=f"One step changes the kernel of {layer} by {large[layer]:.3g} of its size, and {len(large)} of "
-        f"{len(ratios)} layers by too much; healthy steps change {_HEALTHY}.",
+        message=f"One step changes the kernel of {layer} by {large[layer]:.3g} times its size (too much in {len(large)} "
+        f"of {len(ratios)} layers); a healthy step is {_HEALTHY} times the size.",
     )
 
 
