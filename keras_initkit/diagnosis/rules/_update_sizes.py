@@ -85,8 +85,8 @@ def find_large_updates(evidence: Evidence) -> Iterator[Finding]:
         f"Multiply the learning rate by {factor:.0e}: model.optimizer.learning_rate = model.optimizer.learning_rate * "
         f"{factor:.0e}; or clip gradients: global_clipnorm=1.0.",
         confidence_beyond(large[layer], UPDATE_TOO_LARGE),
-        message=f"One step changes the kernel of {layer} by {large[layer]:.3g} times its size (too much in {len(large)} "
-        f"of {len(ratios)} layers); a healthy step is {_HEALTHY} times the size.",
+        message=f"One step changes the kernel of {layer} by {large[layer]:.3g} times its size (too much in "
+        f"{len(large)} of {len(ratios)} layers); a healthy step is {_HEALTHY} times the size.",
     )
 
 
