@@ -1,4 +1,4 @@
-"""What the examples share: options, data, table, figure and numbers."""
+"""The frame of every example: options, data, table, figure and numbers."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Example:
     """One run of an example.
 
     Args:
-        name: of the example, and of the files that it writes.
-        options: `seed`, `data`, `out`, and the example's own sizes, as attributes.
-        numbers: what it found, by name.
-        saved: paths of its figures, in the order in which they were saved.
+        name: String. Name of the example and of the files that it writes.
+        options: Namespace with `seed`, `data`, `out`, and the example's own sizes.
+        numbers: Dictionary of the example's results by name.
+        saved: List of the paths of its figures, in the order in which they were saved.
     """
 
     name: str
@@ -47,10 +47,10 @@ class Example:
     saved: list[str] = field(default_factory=list)
 
     def images(self, examples: int = 8000, enlarged: bool = False) -> Dataset:
-        """Images with their classes, standardized.
+        """Returns standardized images with their classes.
 
         Args:
-            examples: of a larger training set only so many, so that an example's time does not depend on the data.
+            examples: Integer. At most so many training examples, whatever the data: the time stays the same.
             enlarged: Boolean. Whether the digits have each pixel repeated to 64 x 32, or their own 8 x 8.
         """
         data = load(self.options.data, self.options.seed)
@@ -63,14 +63,14 @@ class Example:
         )
 
     def log_dir(self, run: str) -> str:
-        """Where a training run logs for TensorBoard: `<out>/logs/<example>/<run>`, without what was logged before."""
+        """Returns the log directory of a run, `<out>/logs/<example>/<run>`, after removing earlier logs there."""
         directory = pathlib.Path(self.options.out, "logs", self.name, run)
         for old in directory.rglob("events.out.tfevents.*"):
             old.unlink()
         return str(directory)
 
     def track(self, items: Sequence[Any], title: str) -> Iterable[Any]:
-        """The items one by one, with a progress bar on stderr while there are any left."""
+        """Iterates over the items, with a progress bar on stderr."""
         return track(items, title, console=Console(stderr=True), transient=True)
 
     def table(self, rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
@@ -103,7 +103,7 @@ class Example:
             plt.close(figure)
 
     def found(self, **numbers: Any) -> None:
-        """Adds to the numbers and writes them to `<out>/<example>.json`, with the options that they hold for."""
+        """Adds results and writes all to `<out>/<example>.json`, with the options of the run."""
         self.numbers.update(_plain(numbers))
         options = {name: value for name, value in vars(self.options).items() if name != "out"}
         with open(self._file(".json"), "w", encoding="utf-8") as file:
@@ -115,7 +115,7 @@ class Example:
 
 
 def start(name: str, **sizes: Any) -> Example:
-    """Reads an example's options from the command line and seeds all that draws.
+    """Reads an example's options from the command line and seeds all random numbers.
 
     Args:
         name: of the example, as in `NAMES`.
@@ -127,9 +127,9 @@ def start(name: str, **sizes: Any) -> Example:
     Namespace(seed=1, data='digits', out='reproduced', width=64)
     """
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     parser.add_argument("--data", default="digits", help="digits, mnist, or an .npz file with arrays x and y")
-    parser.add_argument("--out", metavar="DIR", default="reproduced", help="where figures, numbers and logs go")
+    parser.add_argument("--out", metavar="DIR", default="reproduced", help="directory for figures, numbers and logs")
     for size, default in sizes.items():
         parser.add_argument(f"--{size.replace('_', '-')}", type=type(default), default=default, help="size")
     # In a notebook the arguments are the kernel's own.
@@ -141,18 +141,18 @@ def start(name: str, **sizes: Any) -> Example:
 
 
 def reproduce(name: str, out: str = "reproduced", *, seed: int = 0, data: str = "digits", **sizes: Any) -> dict:
-    """Runs an example as its script does, and returns the numbers that it found.
+    """Runs an example as its script does, and returns its results.
 
     Args:
-        name: one of `NAMES`.
-        out: directory for its figures, its numbers and its logs.
-        seed: the same seed gives the same numbers.
-        data: `"digits"`, `"mnist"`, or an `.npz` file with arrays `x` and `y`.
-        sizes: the example's own options.
+        name: String, one of `NAMES`.
+        out: String. Directory for figures, numbers and logs.
+        seed: Integer. The same seed gives the same numbers.
+        data: String. `"digits"`, `"mnist"`, or an `.npz` file with arrays `x` and `y`.
+        sizes: The example's own options.
 
     Raises:
-        ValueError: for an unknown name, or data that cannot be had.
-        OSError: if `out` cannot be written.
+        ValueError: If the name is unknown, or the data cannot be loaded.
+        OSError: If `out` cannot be written.
     """
     if name not in NAMES:
         raise ValueError(f"name: got {name!r}, expected one of {', '.join(NAMES)}.")
@@ -168,7 +168,7 @@ def reproduce(name: str, out: str = "reproduced", *, seed: int = 0, data: str = 
 
 
 def _plain(value: Any) -> Any:
-    """Python's own numbers and lists, for JSON."""
+    """Returns Python's own numbers and lists, for JSON."""
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
