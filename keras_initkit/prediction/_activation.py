@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_initkit.prediction._autocorrelation import Autocorrelation
@@ -29,7 +30,7 @@ from keras_initkit.theory._mean_field import covariance
 def through_activation(activation: Any, before: LayerPropagation) -> LayerPropagation:
     """Apply a layer's activation after its propagation; `None` and linear change nothing."""
     function = resolve(activation)
-    if is_linear(function):
+    if function is keras.activations.linear:
         return before
     try:
         after = activate(function, before.output)
@@ -51,18 +52,13 @@ def through_activation(activation: Any, before: LayerPropagation) -> LayerPropag
     )
 
 
-def is_linear(function: Callable) -> bool:
-    """Whether a function is Keras' linear activation."""
-    return getattr(function, "__name__", "") == "linear"
-
-
 def activate(function: Callable, z: Signal) -> LayerPropagation:
     """y = f(z).
 
     Raises:
         UnpredictableError: if z is not Gaussian, or f does not act on each element by itself.
     """
-    if is_linear(function):
+    if function is keras.activations.linear:
         return LayerPropagation(z, lambda gradient: [gradient])
     if not z.gaussian:
         raise UnpredictableError("the input of its activation is not Gaussian, so the variance is not enough")

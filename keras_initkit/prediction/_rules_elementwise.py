@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import keras
 import numpy as np
 
 from keras_initkit.prediction._activation import activate
@@ -14,6 +15,8 @@ from keras_initkit.prediction._rules import rule
 from keras_initkit.prediction._rules_linear import host_values
 from keras_initkit.prediction._signals import LayerPropagation, Signal, UnpredictableError
 from keras_initkit.theory._activations import resolve
+
+_SPATIAL = (keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D, keras.layers.SpatialDropout3D)
 
 
 @rule("Activation")
@@ -112,7 +115,7 @@ def dropout(call, inputs):
         raise UnpredictableError("it drops everything")
     if getattr(call.layer, "noise_shape", None) is not None:
         raise UnpredictableError("its noise_shape makes elements share their noise")
-    spatial = type(call.layer).__name__.startswith("Spatial")
+    spatial = isinstance(call.layer, _SPATIAL)
     output = add_noise(x, x.mean, lambda v: v / (1 - rate), lambda v: v, spatial)
     return LayerPropagation(replace(output, gaussian=False), lambda gradient: [gradient.scaled(1 / (1 - rate))])
 
