@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 
+from keras_initkit import _arrays
 from keras_initkit.testing.declarations._declare import TABLE, Declared, Expectation, Shape
 
 
@@ -100,8 +100,5 @@ class Subject:
 
 
 def to_numpy(values: Any) -> np.ndarray:
-    """A tensor of any dtype, as float64."""
-    dtype = keras.backend.standardize_dtype(values.dtype)
-    # NumPy has no bfloat16 of its own, and its float16 is slow.
-    wide = values if dtype in ("float32", "float64") else keras.ops.cast(values, "float32")
-    return keras.ops.convert_to_numpy(wide).astype("float64")
+    """Returns a tensor of any dtype as a float64 array."""
+    return _arrays.to_numpy(values).astype("float64")
