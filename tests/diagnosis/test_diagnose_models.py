@@ -37,7 +37,16 @@ def kinds(findings):
 
 @pytest.mark.parametrize(
     ("stddev", "severity"),
-    [(0.07, None), (0.04, "info"), (0.025, "warning"), (0.9, None), (1.5, "info"), (2.5, "warning"), (8.0, "error")],
+    [
+        (0.07, None),
+        (0.04, "info"),
+        (0.025, "warning"),
+        (0.9, None),
+        (1.5, "info"),
+        (2.5, "warning"),
+        (5.0, "warning"),
+        (8.0, "error"),
+    ],
 )
 def test_initializer_mismatch_is_a_factor_of_ten_from_every_scheme(stddev, severity):
     # The sound variances of 16 inputs and 32 units before relu lie between 1 / 32 and 2 / 16.
