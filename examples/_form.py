@@ -69,9 +69,9 @@ class Example:
             old.unlink()
         return str(directory)
 
-    def track(self, items: Sequence[Any], title: str) -> Iterable[Any]:
+    def track(self, items: Sequence[Any] | np.ndarray, title: str) -> Iterable[Any]:
         """Iterates over the items, with a progress bar on stderr."""
-        return track(items, title, console=Console(stderr=True), transient=True)
+        return track(list(items), title, console=Console(stderr=True), transient=True)
 
     def table(self, rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
         """Prints rows under the keys of the first; numbers to three digits."""

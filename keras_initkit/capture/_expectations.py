@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -48,7 +48,7 @@ class OutputGradients:
 
 
 def expectations(
-    model: keras.Model, x: Any, moments: Mapping[Tap, Moments], variances: list[float | None]
+    model: keras.Model, x: Any, moments: Mapping[Tap, Moments], variances: Sequence[float | None]
 ) -> tuple[Mapping[Tap, Expected], list[str]]:
     """What theory expects of a Functional or Sequential model, and why it does not where it does not.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -15,7 +14,7 @@ from keras_initkit.initializers._catalogue import catalogue
 from keras_initkit.initializers._core import PACKAGE
 
 
-def get(identifier: Any) -> keras.initializers.Initializer | Callable:
+def get(identifier: Any) -> Any:
     """Returns the initializer that a name, a configuration, a class or an instance stands for.
 
     Unlike `keras.initializers.get`, it knows the initializers of this package by their plain names.

@@ -101,7 +101,7 @@ def _output_gradients(model: keras.Model, whole: Call, variance: Any) -> dict[in
     count = len(whole.outputs)
     given = 1.0 if variance is None else variance
     values = list(given) if isinstance(given, Sequence) else [given] * count
-    fine = all(isinstance(v, Real) and 0 <= v < math.inf for v in values)
+    fine = all(isinstance(v, Real) and 0 <= float(v) < math.inf for v in values)
     if len(values) != count or not fine:
         raise ValueError(
             f"output_gradient_variance: got {variance!r}, expected a non-negative number, or a list of one for each of "

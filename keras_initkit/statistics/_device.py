@@ -59,7 +59,7 @@ def reduce_blocks(tensors: Sequence[Blocks], number: int, together: bool) -> Mom
     small = [all(_elements(blocks) <= _SMALL for _, blocks in group) for group in groups]
     exact = [_reduce_carefully(x) if is_small else None for x, is_small in zip(matrices, small, strict=True)]
 
-    def reduce(reduce_large: Callable[[Any], Any]) -> tuple[Any, ...]:
+    def reduce(reduce_large: Callable[[Any], Any]) -> tuple[Any, ...]:  # `MomentRow` without its last field
         columns = [reduce_large(x) if own is None else own for x, own in zip(matrices, exact, strict=True)]
         return tuple(_merge_blocks(concatenate(columns, axis=1), zeros, owner, number)[:-1])
 
@@ -67,7 +67,7 @@ def reduce_blocks(tensors: Sequence[Blocks], number: int, together: bool) -> Mom
         return reduce(_reduce_carefully)
 
     if all(small):
-        return MomentRow(*with_care(), nonfinite=None)
+        return MomentRow(*with_care())
     quick = reduce(_reduce_quickly)
     count, mean, m2, scale, minimum, maximum, _ = quick
     large = np.zeros(number, bool)
@@ -78,7 +78,7 @@ def reduce_blocks(tensors: Sequence[Blocks], number: int, together: bool) -> Mom
     precise = ops.logical_and(precise, ops.isfinite(squares))
     precise = ops.logical_or(precise, ops.equal(minimum, maximum))
     all_precise = ops.all(ops.logical_or(precise, ops.convert_to_tensor(~large)))
-    return MomentRow(*ops.cond(all_precise, lambda: quick, with_care), nonfinite=None)
+    return MomentRow(*ops.cond(all_precise, lambda: quick, with_care))
 
 
 def _merge_blocks(columns: Any, zeros: Any, owner: Any, number: int) -> MomentRow:

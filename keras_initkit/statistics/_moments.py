@@ -23,7 +23,7 @@ class MomentRow(NamedTuple):
     minimum: Any
     maximum: Any
     zeros: Any
-    nonfinite: Any
+    nonfinite: Any = None  # counted elsewhere
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,12 @@ def _is_softmax_over_one_unit(evidence: Evidence, reading: LayerReading) -> bool
     """Whether an output is 1 for every input; if the model is not known, whether it is one unit that is always 1."""
     if evidence.model is None:
         output = reading.output
-        return reading.units in (1, None) and is_constant(output) and abs(output.maximum - 1) <= EQUAL_TOLERANCE
+        return (
+            output is not None
+            and reading.units in (1, None)
+            and is_constant(output)
+            and abs(output.maximum - 1) <= EQUAL_TOLERANCE
+        )
     call = next(call for call in evidence.model.heads if call.path == reading.layer)
     name = activation_name(own_activation(call.layer) or type(call.layer)).lower()
     axis = getattr(call.layer, "axis", -1)

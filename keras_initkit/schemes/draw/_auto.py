@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from keras_initkit.initializers._core import Distribution
 from keras_initkit.initializers._scaling import ActivationScaling
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes._registry import register_scheme
@@ -19,7 +20,7 @@ _CANDIDATES = ("cell", "candidate")
 
 
 @register_scheme("auto")
-def auto(plan: Plan, distribution: str = "truncated_normal") -> None:
+def auto(plan: Plan, distribution: Distribution = "truncated_normal") -> None:
     """Each kernel by the activation that follows it: Var W = gain(activation)^2 / fan_in.
 
     That is He's rule in front of relu, LeCun's in front of nothing, and their like for every other activation:
