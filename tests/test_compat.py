@@ -25,6 +25,11 @@ def test_tracked_layers_are_those_of_the_public_list_of_a_model():
     assert all(part in _compat.tracked_layers(attention) for part in (query, value, key))
 
 
+def test_the_structure_of_inputs_has_the_dictionarys_keys():
+    inputs = {name: keras.Input((2,), name=name) for name in ("one", "two")}
+    assert sorted(_compat.inputs_structure(keras.Model(inputs, L.Add()(list(inputs.values()))))) == ["one", "two"]
+
+
 def test_the_node_that_made_a_tensor_tells_the_call():
     inputs = keras.Input((3,))
     layer = L.Dense(3)

@@ -157,7 +157,7 @@ def test_what_is_no_part_of_it_stays_and_is_named():
     report = initialize(model, "data_dependent", seed=0)
     changed = {w.path for w in model.weights if not np.array_equal(values(w), before[w.path])}
     assert changed == {"head/kernel", "head/bias"}
-    assert "an embedding" in noted(report, "rows")
+    assert "embedding: rows are looked up" in noted(report, "rows")
     assert "recurrent cells" in noted(report, "lstm")
 
 
@@ -174,7 +174,7 @@ def test_dead_units_are_named_and_left():
     ("options", "message"),
     [
         ({"beta": float("nan")}, "beta: got nan, expected a finite number"),
-        ({"rounds": 0}, "tolerance, rounds: got 0.05 and 0, expected positive numbers"),
+        ({"rounds": 0}, "rounds: got 0, expected a positive integer"),
         ({"alpha": 1}, "alpha: 'data_dependent' has no such option"),
     ],
 )

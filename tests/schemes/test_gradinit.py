@@ -194,8 +194,8 @@ def test_several_outputs_and_a_loss_given():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"optimizer": "lion"}, "optimizer: got 'lion', expected 'sgd' or 'adam'"),
-        ({"steps": 0}, "steps: got 0, expected a positive number"),
+        ({"optimizer": "lion"}, "optimizer: got 'lion', expected one of 'sgd', 'adam'"),
+        ({"steps": 0}, "steps: got 0, expected a positive integer"),
         ({"gamma": -1.0}, r"gamma: got -1\.0, expected a positive number"),
         ({"batch_size": 0}, "batch_size: got 0, expected a positive integer"),
     ],

@@ -349,8 +349,8 @@ def test_signals_that_are_not_finite_name_the_layer():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target_variance": 0}, "target_variance: got 0, expected a positive number"),
-        ({"tolerance": -1}, "tolerance: got -1, expected a positive number"),
+        ({"target_variance": 0}, "target_variance: got 0, expected a finite number above 0"),
+        ({"tolerance": -1}, "tolerance: got -1, expected a finite number above 0"),
         ({"batches": 0}, "batches: got 0, expected a positive integer"),
         ({"batch_size": 2.0}, "batch_size: got 2.0, expected a positive integer"),
         ({"batches": 3, "batch_size": 8}, "got 3 and 8, expected at most the data's 16 examples"),
@@ -381,7 +381,7 @@ def test_what_scaling_does_not_help_is_left_and_named():
     model = keras.Model(inputs, outputs)
     plan = run(model, normal(32, 6, 8))
     assert "not scaled: no factor was found that brings the variance to the target (9)" in noted(plan, "normalised")
-    assert "attention scores" in noted(plan, "attention")
+    assert "attention score kernel; not scaled" in noted(plan, "attention")
     kernel = values(model.layers[1].kernel)
     np.testing.assert_allclose(kernel.T @ kernel, np.eye(8), atol=1e-5)
 

@@ -124,9 +124,9 @@ def test_norms_stay_positive():
 def test_errors_say_what_to_do_and_leave_the_weights():
     model = oracle.keras_model()
     before = model.get_weights()
-    with pytest.raises(ValueError, match=r"momentum: got 1\.5, expected a number from 0 to 1"):
+    with pytest.raises(ValueError, match=r"momentum: got 1\.5, expected a finite number of at least 0 and below 1"):
         metainit(plan_of(model), momentum=1.5)
-    with pytest.raises(ValueError, match="learning_rate: got 0, expected a positive number"):
+    with pytest.raises(ValueError, match="learning_rate: got 0, expected a finite number above 0"):
         metainit(plan_of(model), learning_rate=0)
     x, y = oracle.data()
     x[0, 0] = np.inf

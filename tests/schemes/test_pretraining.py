@@ -197,8 +197,8 @@ def test_a_progress_bar_unless_told_otherwise(capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs: got 0, expected a positive number"),
-        ({"noise": 1.0}, r"noise: got 1\.0, expected a share from 0 to 1"),
+        ({"epochs": 0}, "epochs: got 0, expected a positive integer"),
+        ({"noise": 1.0}, r"noise: got 1\.0, expected a finite number of at least 0 and below 1"),
         ({"learning_rate": 1e30}, r"layer 'first' diverged at step \d+\. Lower learning_rate \(it is 1e\+30\)"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._checks import checked_count, checked_number
 from keras_initkit.capture._objective import random_projection
 from keras_initkit.capture._random_state import random_state_kept
 from keras_initkit.capture.backends import is_signal, probe_backend
@@ -80,10 +81,8 @@ def data_dependent(
     - Krahenbuhl, Doersch, Donahue and Darrell, 2016, "Data-dependent initializations of convolutional neural
       networks", algorithms 1 and 2. https://arxiv.org/abs/1511.06856
     """
-    if not math.isfinite(beta):
-        raise ValueError(f"beta: got {beta!r}, expected a finite number.")
-    if not (0 < tolerance < math.inf and rounds >= 1):
-        raise ValueError(f"tolerance, rounds: got {tolerance!r} and {rounds!r}, expected positive numbers.")
+    beta, tolerance = checked_number("beta", beta), checked_number("tolerance", tolerance, above=0)
+    rounds = checked_count("rounds", rounds)
     cells = _cells(plan.model)
     chosen = [
         k for k in plan.kernels if id(k.layer) not in cells and not (is_embedding(k.layer) or is_attention(k.layer))

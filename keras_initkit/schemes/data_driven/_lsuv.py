@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_initkit._checks import checked_number
 from keras_initkit.inputs._batches import disjoint_batches
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes._registry import register_scheme
@@ -81,9 +81,8 @@ def lsuv(
     - Saxe, McClelland and Ganguli, 2014, "Exact solutions to the nonlinear dynamics of learning in deep linear neural
       networks" (orthogonal kernels). https://arxiv.org/abs/1312.6120
     """
-    for name, value in (("target_variance", target_variance), ("tolerance", tolerance)):
-        if not (isinstance(value, int | float) and 0 < value < math.inf):
-            raise ValueError(f"{name}: got {value!r}, expected a positive number.")
+    target_variance = checked_number("target_variance", target_variance, above=0)
+    tolerance = checked_number("tolerance", tolerance, above=0)
     if initializer is not None:
         draw_all(plan, lambda layer: None if is_embedding(layer) else initializer)
     for number, x in enumerate(disjoint_batches(plan.model, plan.x, batches, batch_size, plan.seed), start=1):

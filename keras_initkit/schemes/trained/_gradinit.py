@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from keras_initkit._arrays import to_numpy
+from keras_initkit._checks import checked_count, checked_number, checked_option
 from keras_initkit.capture.backends import derivatives_backend
 from keras_initkit.inputs._batches import TrainingBatches
 from keras_initkit.schemes._plan import Plan
@@ -25,7 +26,7 @@ def gradinit(
     learning_rate: float = 1e-2,
     gamma: float | None = None,
     eta: float | None = None,
-    optimizer: str = "sgd",
+    optimizer: Literal["sgd", "adam"] = "sgd",
     batch_size: int = 128,
     loss: Any = None,
     verbose: int = 0,
@@ -66,15 +67,14 @@ def gradinit(
     if plan.x is None or plan.y is None:
         missing = "data" if plan.x is None else "labels"
         raise ValueError(f"gradinit: got no {missing}, expected x and y: it minimizes the loss of the labels.")
-    if optimizer not in ("sgd", "adam"):
-        raise ValueError(f"optimizer: got {optimizer!r}, expected 'sgd' or 'adam'.")
-    adam = optimizer == "adam"
+    adam = checked_option("optimizer", optimizer, ("sgd", "adam")) == "adam"
     size = sum(int(np.prod(variable.shape)) for variable in plan.model.trainable_variables)
     gamma = (math.sqrt(size) if adam else 1.0) if gamma is None else gamma
     eta = (1e-3 if adam else 0.1) if eta is None else eta
-    for name, value in {"steps": steps, "learning_rate": learning_rate, "gamma": gamma, "eta": eta}.items():
-        if not value > 0:
-            raise ValueError(f"{name}: got {value!r}, expected a positive number.")
+    steps = checked_count("steps", steps)
+    learning_rate, eta = checked_number("learning_rate", learning_rate, above=0), checked_number("eta", eta, above=0)
+    if not gamma > 0:  # infinity sets no bound
+        raise ValueError(f"gamma: got {gamma!r}, expected a positive number.")
 
     scaled = scalable(plan, "gradinit")
     with loss_of(plan, loss, "gradinit") as used:

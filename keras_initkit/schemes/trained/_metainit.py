@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_initkit._arrays import to_numpy
+from keras_initkit._checks import checked_count, checked_number
 from keras_initkit.capture.backends import derivatives_backend
 from keras_initkit.inputs._batches import TrainingBatches
 from keras_initkit.schemes._plan import Plan
@@ -61,11 +62,10 @@ def metainit(
     - Dauphin and Schoenholz, 2019, "MetaInit: Initializing learning by learning to initialize", equation 3 and
       appendix A. https://papers.nips.cc/paper_files/paper/2019/hash/876e8108f87eb61877c6263228b67256-Abstract.html
     """
-    for name, value in {"steps": steps, "learning_rate": learning_rate, "epsilon": epsilon}.items():
-        if not value > 0:
-            raise ValueError(f"{name}: got {value!r}, expected a positive number.")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum: got {momentum!r}, expected a number from 0 to 1, 1 excluded.")
+    steps = checked_count("steps", steps)
+    learning_rate = checked_number("learning_rate", learning_rate, above=0)
+    epsilon = checked_number("epsilon", epsilon, above=0)
+    momentum = checked_number("momentum", momentum, least=0, below=1)
     scaled = scalable(plan, "metainit", rank=2)
     before = [to_numpy(variable).astype("float64") for variable in scaled]
     norms = np.array([np.linalg.norm(values) for values in before])

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_initkit._arrays import to_numpy
+from keras_initkit._checks import checked_count, checked_number
 from keras_initkit.capture._hooks import wrap_call
 from keras_initkit.capture._random_state import random_state_kept
 from keras_initkit.inputs._batches import take_rows
@@ -69,11 +70,9 @@ def pretraining(
     """
     if plan.x is None:
         raise ValueError("pretraining: got no data, expected x: the layers learn to keep what they are given.")
-    for name, value in {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}.items():
-        if not value > 0:
-            raise ValueError(f"{name}: got {value!r}, expected a positive number.")
-    if not 0 <= noise < 1:
-        raise ValueError(f"noise: got {noise!r}, expected a share from 0 to 1, 1 excluded.")
+    epochs, batch_size = checked_count("epochs", epochs), checked_count("batch_size", batch_size)
+    learning_rate = checked_number("learning_rate", learning_rate, above=0)
+    noise = checked_number("noise", noise, least=0, below=1)
     x = keras.tree.map_structure(to_numpy, plan.x)
     learned: dict[int, tuple[keras.Variable, Any]] = {}
     with random_state_kept():
