@@ -112,8 +112,8 @@ def register_kernels(layer_class: type[keras.Layer], describe: Describe | None =
 
     Args:
         layer_class: Subclass of `keras.Layer`. Registering it again replaces the description.
-        describe: Function from a built layer to a list of its `Kernel`s, without those of its sublayers, which are
-            found anyway; an empty list if it has none. If left out, a decorator is returned.
+        describe: Function from a built layer to a list of its own `Kernel` objects, without those of its sublayers,
+            which are found anyway; an empty list if it has none. If left out, a decorator is returned.
 
     Returns:
         `describe`, or the decorator.
