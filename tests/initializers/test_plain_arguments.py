@@ -62,7 +62,9 @@ def test_seeds_are_kept_as_integers(kind, seed):
     assert type(kept) is int
 
 
-@pytest.mark.parametrize("seed", ["3", 3.0, True, np.array([1, 2]), range(2), np.random.default_rng(0)], ids=repr)
+@pytest.mark.parametrize(
+    "seed", ["3", 3.0, True, np.array([1, 2]), range(2), np.random.default_rng(0)], ids=lambda x: type(x).__name__
+)
 def test_what_is_no_seed_is_refused(seed):
     with pytest.raises(ValueError, match=r"seed: got .*expected an integer, a keras.random.SeedGenerator or None"):
         ik.StandardUniform(seed=seed)
