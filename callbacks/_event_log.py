@@ -23,12 +23,6 @@ class EventLog:
     the caller, and a crash loses nothing that was measured before it. The file is opened for each write (half a
     microsecond more). Therefore no file stays open after an exception elsewhere, and a file that was removed is
     noticed; the system would go on writing to a file without a name. A write that fails leaves whole events behind.
-
-    Args:
-        directory: String or path. The run's directory; made if missing.
-
-    Raises:
-        OSError: If the directory or the file cannot be made or written.
     """
 
     def __init__(self, directory: str | os.PathLike):
@@ -133,11 +127,7 @@ def _append(file: int, data: bytes) -> None:
 
 
 def make_chart_layout(statistics: Mapping[str, str]) -> Any:
-    """Returns a custom-scalars layout: a chart for each statistic, with a line for each layer.
-
-    Args:
-        statistics: Dictionary from the prefix of the tags, before the slash, to the title of the chart.
-    """
+    """Returns a layout with a chart for each prefix of tags, titled by its value, with a line for each layer."""
     from tensorboard.plugins.custom_scalar import layout_pb2, summary
 
     charts = [

@@ -79,13 +79,7 @@ class RunDiagnosis:
 
 
 def report_findings(findings: Sequence[Finding], on_finding: OnFinding, bar: bool) -> None:
-    """Warns of new findings, or hands them to the user's function.
-
-    Args:
-        findings: List of findings at one step, causes first.
-        on_finding: See `LayerStatsCallback`.
-        bar: Boolean. Whether Keras shows a progress bar, which leaves the cursor at the end of its line.
-    """
+    """Warns of new findings, or hands them to the user's function; a progress `bar` leaves its line unfinished."""
     if callable(on_finding):
         for finding in findings:
             on_finding(finding)

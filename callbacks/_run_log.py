@@ -27,11 +27,7 @@ def collect_histograms(report: SignalReport) -> dict[str, Histogram]:
 
 
 def open_log(directory: str, statistics: Iterable[str]) -> EventLog:
-    """Returns a log with a chart for every statistic.
-
-    Raises:
-        OSError: If the directory cannot be written.
-    """
+    """Returns a log with a chart for every statistic."""
     try:
         log = EventLog(directory)
         log.summary(make_chart_layout({name: name.replace("_", " ") for name in statistics}))

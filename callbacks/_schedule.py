@@ -50,11 +50,7 @@ def logarithmic(per_decade: int = 10) -> Callable[[int], bool]:
 
 
 def make_schedule(update_freq: UpdateFreq) -> Schedule:
-    """Returns the schedule that an `update_freq` of `LayerStatsCallback` means.
-
-    Raises:
-        ValueError: For anything that is none.
-    """
+    """Returns the schedule that an `update_freq` of `LayerStatsCallback` means."""
     if callable(update_freq):
         return functools.partial(_any_of_them, update_freq)
     number = 1 if update_freq == "batch" else as_integer(update_freq)

@@ -9,10 +9,7 @@ import numpy as np
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
-    """Returns a tensor's or a variable's values as an array that NumPy can compute with.
-
-    Half precisions are widened to float32: NumPy has no bfloat16, and its float16 is slow.
-    """
+    """Returns a tensor as an array, half precisions as float32: NumPy has no bfloat16, and its float16 is slow."""
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     if dtype in ("float16", "bfloat16"):
         tensor = keras.ops.cast(tensor, "float32")

@@ -50,13 +50,10 @@ class OutputGradients:
 def expectations(
     model: keras.Model, x: Any, moments: Mapping[Tap, Moments], variances: Sequence[float | None]
 ) -> tuple[Mapping[Tap, Expected], list[str]]:
-    """What theory expects of a Functional or Sequential model, and why it does not where it does not.
+    """Returns what theory expects, by tap, and why it expects nothing where it does not.
 
     Args:
-        model: the model.
-        x: the data.
-        moments: what was measured, by tap.
-        variances: of the gradient at each output; `None` where it came through the logits.
+        variances: Variance of the gradient at each output; `None` where it came through the logits.
     """
     outputs = calls(model)[-1].outputs
     known = [

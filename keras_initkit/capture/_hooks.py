@@ -31,8 +31,7 @@ _entries: list[_Entry] = []  # those in force, in the order in which they were m
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """Replaces `owner.name` by `value` for a while: on the instance alone, past the attribute tracking of Keras.
 
-    At the end only this entry goes. Several may end in any order; a value that somebody else has put over the
-    attribute in the meantime stays.
+    Several may end in any order; a value that somebody else has put over the attribute in the meantime stays.
     """
     attributes = vars(owner)
     entry = _Entry(owner, name, value, attributes.get(name, _MISSING))

@@ -28,10 +28,7 @@ def is_composite(layer: keras.layers.Layer) -> bool:
 class CaptureHooks:
     """Reads inputs, pre-activations and outputs of layers as they are called, and the gradients that come back.
 
-    Args:
-        layers: Dictionary of the layers by path.
-        read: Called as `read(tap, array)`; `array` is `None` for symbolic tensors (of a traced function, a loop or a
-            scan), which cannot be read.
+    `read(tap, array)` gets `None` for symbolic tensors (of a traced function, a loop or a scan), which cannot be read.
     """
 
     def __init__(self, layers: dict[str, keras.layers.Layer], read: Read):

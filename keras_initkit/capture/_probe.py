@@ -166,10 +166,7 @@ def _shapes(x: Any) -> str:
 
 
 def _build(model: keras.Model, x: Any) -> None:
-    """Has a model that is not built make its weights, as its first call would.
-
-    That is done before anything is kept as it was: the numbers that its initializers draw are the model's.
-    """
+    """Builds a model by its first call, before states are saved: the numbers that its initializers draw are its own."""
     if model.built and all(layer.built for layer in named_layers(model).values()):
         return
     was_built = model.built

@@ -19,13 +19,7 @@ from keras_initkit.structure._layer_paths import held_weights
 
 
 class ReportBuilder:
-    """Rows of a report that is being made.
-
-    Args:
-        model: the model that is read.
-        layers: its layers by path.
-        scale: what the loss is multiplied by; gradients are divided by it again.
-    """
+    """Collects the rows of a report; gradients are divided by `scale`, the factor of the loss."""
 
     def __init__(self, model: keras.Model, layers: Mapping[str, keras.layers.Layer], scale: float):
         self._model, self._layers, self._scale = model, layers, scale

@@ -62,11 +62,7 @@ def print_findings(report: Any, model: Any, console: Any) -> int:
 
 
 def load_model(path: str) -> Any:
-    """Loads a saved model, without running code that it may carry.
-
-    Raises:
-        ValueError: If the file holds no Keras model, one that Keras considers unsafe, or one with unknown objects.
-    """
+    """Loads a saved model without running code that it may carry; raises a ValueError if that is impossible."""
     import keras
 
     try:
@@ -93,11 +89,7 @@ def load_model(path: str) -> Any:
 
 
 def load_data(path: str, model: Any, count: int) -> tuple[Any, Any]:
-    """Returns the first examples of an `.npz` file: inputs, and labels or `None`.
-
-    Raises:
-        ValueError: If it is no such file, or its arrays do not name the model's inputs or differ in length.
-    """
+    """Returns the first examples of an `.npz` file, and labels or `None`; a ValueError says what does not fit."""
     import numpy as np
 
     try:

@@ -29,13 +29,10 @@ DEFAULT = (
 
 @dataclass(frozen=True)
 class Contestant:
-    """An initializer in a comparison.
+    """An initializer in a comparison, by its name in tables, figures and logs; copies of it draw the kernels.
 
-    Args:
-        name: String. Its name in tables, figures and logs.
-        initializer: A Keras initializer or a function. Copies of it draw the kernels.
-        follows_activation: Boolean. Whether a copy's `activation` is that of its layer: of what the user gave by
-            name or class, not of an instance or a configuration, which have one already.
+    `follows_activation` says whether a copy's `activation` is that of its layer: of what the user gave by name or
+    class, not of an instance or a configuration, which have one already.
     """
 
     name: str
@@ -43,11 +40,7 @@ class Contestant:
     follows_activation: bool
 
     def copy(self, activation: str) -> Any:
-        """Returns a copy for a layer with this activation; its seed is its own, so no two layers draw the same.
-
-        Raises:
-            ValueError: If the initializer cannot be copied, or refuses the activation.
-        """
+        """Returns a copy for a layer with this activation; its seed is its own, so no two layers draw the same."""
         if not isinstance(self.initializer, keras.initializers.Initializer):
             return self.initializer  # a function
         config = self.initializer.get_config()
@@ -65,14 +58,7 @@ class Contestant:
 
 
 def find_contestants(initializers: Iterable[Any]) -> list[Contestant]:
-    """Returns a contestant for each initializer, in order; a name that is given twice counts once.
-
-    Args:
-        initializers: Names, configurations, classes or instances, as `initializers.get` takes them.
-
-    Raises:
-        ValueError: If there is none, or if one is unknown.
-    """
+    """Returns a contestant for each initializer that `initializers.get` takes, in order; repeated names count once."""
     listed = isinstance(initializers, Iterable) and not isinstance(initializers, (str, dict))
     given = list(initializers) if listed else []
     if not given:
@@ -96,11 +82,7 @@ def find_contestants(initializers: Iterable[Any]) -> list[Contestant]:
 def check_contestants(
     contestants: Iterable[Contestant], activation: str, shapes: Sequence[tuple[int, int]] = ((3, 5),)
 ) -> None:
-    """Has each draw a kernel of every shape `(inputs, units)`, since an error after hours of training is too late.
-
-    Raises:
-        ValueError: If one cannot draw the kernel of a Dense layer of these shapes with this activation.
-    """
+    """Has each draw a kernel of every shape `(inputs, units)`, since an error after hours of training is too late."""
     for contestant in contestants:
         if type(contestant.initializer).__name__.endswith("Bias"):  # they would draw, of any shape
             raise _unfit(contestant.name, "it is for biases")

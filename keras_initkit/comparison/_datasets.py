@@ -22,13 +22,7 @@ SHAPE = (64, 32)  # of the images in the experiments that this package reproduce
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test examples, standardized by the training set's mean and standard deviation.
-
-    Args:
-        name: String. The name or path that the user gave.
-        x_train, x_test: Float32 arrays of shape `(examples, ...)`.
-        y_train, y_test: Int64 arrays of shape `(examples,)`: class numbers from 0.
-    """
+    """Examples, float32 `(examples, ...)`, standardized by the training set, with int64 class numbers from 0."""
 
     name: str
     x_train: np.ndarray
@@ -77,9 +71,6 @@ def load(data: str, seed: int = 0) -> Dataset:
             which downloads it. Otherwise the path of an `.npz` file with arrays `x`, of shape `(examples, ...)`, and
             `y`, class numbers of shape `(examples,)`.
         seed: Integer. Seed of the split into training and test examples (4 : 1) and of the Gaussian data.
-
-    Raises:
-        ValueError: If the name is unknown, or the file cannot be read or holds something else.
     """
     if data == "mnist":
         return _standardized(data, *_mnist())

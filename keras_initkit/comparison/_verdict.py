@@ -39,11 +39,10 @@ def verdict(
     """Returns the verdict as a line for a table.
 
     Args:
-        forward: Floats. Variance of the activations at the first and at the last hidden layer, before training.
-        backward: Floats. Variance of the gradients at the last hidden layer, where they enter, and at the first.
-        accuracy: Float. Test accuracy after training.
-        chance: Float. Test accuracy of naming the most frequent class.
-        examples: Integer. Number of test examples.
+        forward: Variance of the activations at the first and at the last hidden layer, before training.
+        backward: Variance of the gradients at the last hidden layer, where they enter, and at the first.
+        chance: Test accuracy of naming the most frequent class.
+        examples: Number of test examples.
 
     Example:
 

@@ -65,14 +65,10 @@ def diagnose(
 
 
 def diagnose_reports(reports: Sequence[SignalReport], model: ModelContext | None = None) -> list[Finding]:
-    """Applies every rule to the reports of a training run.
+    """Applies every rule to the reports of a training run; `model` may be kept between calls.
 
     Of many reports only the first 16, the last 16 and the one from which on numbers are not finite are read, so that
     the thousandth step costs no more than the first.
-
-    Args:
-        reports: Sequence of `SignalReport`, in the order of training.
-        model: What is known of the model; to be kept by callers that diagnose at every step.
     """
     places = range(len(reports))
     begin = find_nonfinite_start(reports)

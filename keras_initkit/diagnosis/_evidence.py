@@ -196,12 +196,7 @@ class Evidence:
 
 
 def collect_readings(report: SignalReport, with_kernel: set[str] | None = None) -> dict[str, LayerReading]:
-    """Groups a report's rows by layer, in the report's order.
-
-    Args:
-        report: `SignalReport`.
-        with_kernel: Set of paths of layers that have kernels; `None` guesses them from the report.
-    """
+    """Groups a report's rows by layer, in its order; without `with_kernel`, layers with kernels are guessed."""
     found: dict[str, LayerReading] = {}
     matrices = {row.tap.layer for row in report.rows if row.tap.kind == "weight" and len(row.shape or "--") > 1}
     for row in report.rows:

@@ -13,12 +13,7 @@ _HARMLESS_AS_INFO = ("initializer_mismatch",)
 
 
 def order_findings(found: Sequence[Finding], layers: Sequence[str]) -> list[Finding]:
-    """Links consequences to causes, and sorts: causes first, graver ones first, earlier layers first.
-
-    Args:
-        found: Sequence of `Finding`.
-        layers: Sequence of paths in the order of flow.
-    """
+    """Links consequences to causes, and sorts: causes first, graver ones first, earlier layers first."""
     places = {layer: place for place, layer in enumerate(layers)}
 
     def place(finding: Finding) -> int:

@@ -16,20 +16,11 @@ from keras_initkit.inputs._specs import draw_inputs, prepared
 DRAWN_EXAMPLES = 256
 
 
-def shuffled_rows(
-    examples: int, batch_size: int, generator: np.random.Generator, partial: bool = False
-) -> Iterator[np.ndarray]:
-    """Yields the row numbers of one batch after another, endlessly, each epoch in another order.
-
-    Args:
-        examples: Integer. Number of examples.
-        batch_size: Integer. Rows in each batch, at most `examples` unless `partial`.
-        generator: NumPy generator of the orders.
-        partial: Boolean. Whether what is left over at the end of an epoch makes a smaller batch, or is not used.
-    """
+def shuffled_rows(examples: int, batch_size: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yields the rows of one full batch after another, endlessly, each epoch in another order."""
     while True:
         order = generator.permutation(examples)
-        for start in range(0, examples if partial else examples - batch_size + 1, batch_size):
+        for start in range(0, examples - batch_size + 1, batch_size):
             yield order[start : start + batch_size]
 
 
@@ -42,15 +33,8 @@ def disjoint_batches(model: keras.Model, x: Any, batches: int, batch_size: int |
     """Yields batches of `x` that share no example, in random order where there are more examples than asked for.
 
     Args:
-        model: A Keras model.
         x: Examples; `None` draws inputs from the model's specification.
-        batches: Integer. Number of batches.
-        batch_size: Integer. Examples in each batch. `None` divides all examples among the batches, or draws 256 for
-            each.
-        seed: Integer. Seed of the order, or of the drawn inputs.
-
-    Raises:
-        ValueError: If there are too few examples, they do not fit the model, or are not finite.
+        batch_size: `None` divides all examples among the batches, or draws 256 for each.
     """
     batches = checked_count("batches", batches)
     batch_size = None if batch_size is None else checked_count("batch_size", batch_size)
@@ -78,13 +62,7 @@ def disjoint_batches(model: keras.Model, x: Any, batches: int, batch_size: int |
 class TrainingBatches:
     """Batches of examples and labels, in an order that the seed alone decides.
 
-    Args:
-        model: A built Keras model.
-        x: Examples; `None` draws new inputs from the model's specification for each batch.
-        y: Labels; `None` draws labels for the loss.
-        batch_size: Integer. Examples in each batch; at most all.
-        seed: Integer or integers. Seed of the order and of what is drawn.
-        loss: The loss for which labels are drawn.
+    Without `x` each batch draws new inputs from the model's specification; without `y`, labels for the loss.
     """
 
     def __init__(self, model: keras.Model, x: Any, y: Any, batch_size: int, seed: Any, loss: Any = None):

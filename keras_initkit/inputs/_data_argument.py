@@ -7,17 +7,9 @@ from typing import Any
 
 
 def unpack_data(call: str, x: Any, y: Any, data: Any = None) -> tuple[Any, Any]:
-    """Returns examples and labels, however they were passed.
+    """Returns examples and labels, passed as `x` and `y`, as a pair in `x`, or as `data=`.
 
-    Args:
-        call: String. The call to recommend, up to the examples, such as `"initialize(model, scheme"`.
-        x: Examples, or a pair of examples and labels where `y` is `None`.
-        y: Labels, or `None`.
-        data: What was passed as `data=`: examples, or a pair of examples and labels.
-
-    Raises:
-        ValueError: If `data` comes together with `x` or `y`, a tuple has another length than 1 or 2, or there are
-            labels without examples.
+    `call` is the call to recommend, up to the examples, such as `"initialize(model, scheme"`.
     """
     old = data is not None
     if old:

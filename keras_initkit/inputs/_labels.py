@@ -9,11 +9,7 @@ import numpy as np
 
 
 def prepared_labels(y: Any, name: str, examples: int) -> Any:
-    """Labels or sample weights as backend tensors, floats as `fit` has them.
-
-    Raises:
-        ValueError: for strings, or if their number is not that of the examples.
-    """
+    """Returns labels or sample weights as backend tensors, floats as `fit` has them."""
     if isinstance(y, list | tuple) and all(isinstance(leaf, int | float) for leaf in keras.tree.flatten(y)):
         y = np.asarray(y)
 
@@ -34,17 +30,7 @@ def prepared_labels(y: Any, name: str, examples: int) -> Any:
 
 
 def check_labels(y: Any, shapes: list[tuple[int | None, ...]], names: list[str], loss: Any) -> None:
-    """Labels against outputs, where the loss is one of Keras': what another one takes is its own affair.
-
-    Args:
-        y: the labels, in the model's structure.
-        shapes: of the outputs, the batch included.
-        names: of the outputs.
-        loss: what `compile` takes.
-
-    Raises:
-        ValueError: for a wrong number of labels, a shape that does not fit, or classes that the output has not.
-    """
+    """Checks labels against the outputs' shapes, batch included, if the loss is one of Keras'; others take anything."""
     leaves = [y[name] for name in names] if isinstance(y, dict) and set(y) == set(names) else keras.tree.flatten(y)
     if len(leaves) != len(shapes):
         raise ValueError(f"y: got {len(leaves)} arrays, expected {len(shapes)}, one for each of the outputs {names}.")

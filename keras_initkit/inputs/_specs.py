@@ -19,11 +19,8 @@ FREE_DIMENSION = 16
 class InputSpec(NamedTuple):
     """What a model says of one of its inputs.
 
-    Args:
-        name: as in `keras.Input(name=...)`, or the key where the model takes a dictionary.
-        shape: `None` for what is free, the batch included.
-        dtype: a Keras dtype.
-        rows: the smallest number of rows of the embeddings that read it; `None` if none does.
+    `shape` has `None` for what is free, the batch included. `rows` is the smallest number of rows of the embeddings
+    that read it; `None` if none does.
     """
 
     name: str
@@ -67,17 +64,6 @@ def draw_inputs(model: keras.Model, batch_size: int = 32, seed: int = 0) -> Any:
     Gaussian numbers for float inputs; whole numbers below the number of rows for what an embedding reads, 0 or 1
     for other integers. A free dimension is 16 long, unless a nested model names its length.
 
-    Args:
-        model: a built Functional or Sequential model.
-        batch_size: number of examples, where the model leaves it free.
-        seed: Integer. Seed of the generated inputs.
-
-    Returns:
-        Arrays in the structure that the model takes: one, a list or a dictionary.
-
-    Raises:
-        ValueError: for a model that is not built, or does not say what it takes.
-
     >>> model = keras.Sequential([keras.layers.Input((None,), dtype="int32"), keras.layers.Embedding(5, 2)])
     >>> x = draw_inputs(model, batch_size=4)
     >>> x.shape, x.dtype, int(x.max()) < 5
@@ -111,12 +97,7 @@ def _draw(spec: InputSpec, batch_size: int, generator: np.random.Generator) -> n
 
 
 def prepared(model: keras.Model, x: Any) -> Any:
-    """`x` as backend tensors that fit the model's inputs, in the structure in which it was given.
-
-    Raises:
-        ValueError: for a wrong number of inputs or wrong names, a shape or dtype that does not fit, no examples,
-            or inputs of different lengths.
-    """
+    """Returns `x` as backend tensors that fit the model's inputs, in the structure in which it was given."""
     if isinstance(x, list | tuple) and all(isinstance(leaf, int | float) for leaf in keras.tree.flatten(x)):
         x = np.asarray(x)
     specs = input_specs(model)

@@ -53,11 +53,7 @@ def through_activation(activation: Any, before: LayerPropagation) -> LayerPropag
 
 
 def activate(function: Callable, z: Signal) -> LayerPropagation:
-    """y = f(z).
-
-    Raises:
-        UnpredictableError: if z is not Gaussian, or f does not act on each element by itself.
-    """
+    """y = f(z), for Gaussian z and an f that acts on each element by itself."""
     if function is keras.activations.linear:
         return LayerPropagation(z, lambda gradient: [gradient])
     if not z.gaussian:

@@ -19,11 +19,9 @@ _OPERATIONS = {"Add": "Add", "Subtract": "Subtract", "Multiply": "Multiply"}
 
 
 def rule(*names: str, resumes: bool = False) -> Callable[[Rule], Rule]:
-    """Register a function as the rule of these classes of `keras.layers`, those that this Keras has.
+    """Registers a function as the rule of classes of `keras.layers`, and of subclasses that do not override `call`.
 
-    Args:
-        names: Names of the classes. A subclass that does not override `call` follows the same rule.
-        resumes: Boolean. Whether the output is known even where the input is not (normalization).
+    With `resumes` the output is known even where the input is not (normalization).
     """
 
     def register(function: Rule) -> Rule:
@@ -44,11 +42,7 @@ def unpredicted(reason: str, *names: str) -> None:
 
 
 def propagate(call: Call, inputs: Sequence[Signal]) -> LayerPropagation:
-    """Propagate signals through a call, by the rule of its layer.
-
-    Raises:
-        UnpredictableError: if there is no rule, or it does not hold here.
-    """
+    """Propagates signals through a call by the rule of its layer; raises `UnpredictableError` where none holds."""
     layer_class = _known_class(call.layer)
     if layer_class is None or layer_class not in _RULES:
         kind = type(call.layer).__name__

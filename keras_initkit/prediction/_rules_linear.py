@@ -48,11 +48,7 @@ def host_values(variable: keras.Variable) -> np.ndarray:
 
 
 def measure_scale(variable: keras.Variable, bias: keras.Variable | None = None) -> Scale:
-    """Measure the scale of a kernel and its bias as they are.
-
-    Raises:
-        UnpredictableError: If the kernel is no random draw of mean 0.
-    """
+    """Measures the scale of a kernel and its bias as they are; the kernel has to be a random draw of mean 0."""
     weights = host_values(variable).ravel()
     square = float(np.mean(weights**2))
     if not math.isfinite(square):

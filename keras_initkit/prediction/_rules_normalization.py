@@ -42,14 +42,12 @@ class Affine:
 
 
 def normalize(layer, x: Signal, mean_square: float, mean_product: float, lost: float) -> LayerPropagation:
-    """Subtract means, divide by the standard deviation, apply gamma and beta.
+    """Subtracts means mu, divides by the standard deviation, applies gamma and beta.
 
     Args:
-        layer: The layer.
-        x: Its input.
-        mean_square: Float. E[mu^2] of the means mu that are subtracted; NaN where it is not known.
-        mean_product: Float. The same for the means that two different examples subtract.
-        lost: Float. Fraction of the gradient that the means remove.
+        mean_square: E[mu^2]; NaN where it is not known.
+        mean_product: The same for the means that two different examples subtract.
+        lost: Fraction of the gradient that the means remove.
     """
     variance = x.second_moment - mean_square
     affine = Affine.from_layer(layer)

@@ -156,11 +156,7 @@ def are_independent(parts: Iterable[frozenset[Hashable]]) -> bool:
 
 
 def add_gradients(gradients: list[Gradient]) -> Gradient:
-    """Add the gradients that come back to one tensor from all its consumers.
-
-    Raises:
-        UnpredictableError: if they may be correlated.
-    """
+    """Adds the gradients that come back to one tensor from all its consumers, which must not be correlated."""
     if len(gradients) == 1:
         return gradients[0]
     if any(gradient.chosen is not None for gradient in gradients):

@@ -15,14 +15,11 @@ MARKS: tuple[Mark, ...] = ("", "outside", "alarm")  # from healthy to broken
 
 
 def healthy_bands(rows: Sequence[LayerRow]) -> tuple[Band | None, Band | None]:
-    """Returns the healthy variances: those within a factor of 10 of the variance where the signal enters.
+    """Returns the ranges of healthy variances, forward and backward: a factor of 10 around where the signal enters.
 
     Forward, the signal enters with the output of the first layer that reads one (an embedding makes a signal, on a
     scale that the next layers need not keep); backward, with the gradient at the last layer. Where that variance is
-    0 or not finite, the next one that is neither counts.
-
-    Returns:
-        The least and the largest healthy variance, forward and backward; `None` where nothing was measured.
+    0 or not finite, the next one that is neither counts. `None` where nothing was measured.
     """
     entries = ([row.output for row in rows if row.reads_signal], [row.gradient for row in reversed(rows)])
     bands: list[Band | None] = []

@@ -76,11 +76,7 @@ def write_json(report: ReportData, path: str | os.PathLike) -> None:
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
-    """Returns the arguments of the report that `write_json` wrote.
-
-    Raises:
-        ValueError: if the file holds no report, or one of a later version.
-    """
+    """Returns the arguments of the report that `write_json` wrote; a ValueError says why a file holds none."""
     expected = "expected a file that SignalReport.to_json wrote"
     try:
         with open(path, encoding="utf-8") as file:

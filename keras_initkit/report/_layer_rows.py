@@ -11,14 +11,10 @@ from keras_initkit.report._rows import TensorStats
 
 
 class LayerRow(NamedTuple):
-    """One call of a layer; one of its outputs, where it has several.
+    """One call of a layer, or one of its outputs where it has several; `name` then has both numbers.
 
-    Args:
-        name: the layer's path, with the number of the call and the place of the output where it has several.
-        output, pre_activation: statistics of these tensors.
-        gradient: statistics of the gradient at the output; at the pre-activation where there is no other, as at
-            a classifier's output layer, whose loss reads the logits.
-        reads_signal: whether the layer reads a signal; an embedding reads integers.
+    `gradient` is that at the output; at the pre-activation where there is no other, as at a classifier's output layer,
+    whose loss reads the logits. `reads_signal` is false for an embedding, which reads integers.
     """
 
     name: str

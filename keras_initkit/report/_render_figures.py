@@ -41,10 +41,7 @@ def draw_report(report: ReportData) -> Figure:
 
 
 def draw_history(reports: Sequence[ReportData], model: str = "") -> Figure:
-    """Draws heat maps of the variance by layer and step, forward and backward.
-
-    Layers that have neither at any step, because only their weights were read, are left out.
-    """
+    """Draws heat maps of the variance by layer and step; layers of which only weights were read are left out."""
     from keras_initkit import plots
 
     names = ("activation_variance", "activation_gradient_variance")

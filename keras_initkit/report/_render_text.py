@@ -54,12 +54,8 @@ class Quantity(NamedTuple):
 class Grid(NamedTuple):
     """What a table shows, whatever it is drawn with.
 
-    Args:
-        title: what was measured.
-        headings: two lines for each column; the first three are the layer, its type and its output's shape.
-        rows: the cells of each row. Rows that are left out have one row together, with the smallest and the
-            largest value of each column.
-        notes: lines below the table.
+    `headings` has two lines for each column; the first three are the layer, its type and its output's shape. A `Gap`
+    in `rows` shows the smallest and the largest value of each column.
     """
 
     title: str

@@ -80,11 +80,7 @@ def register_statistic(
 
 
 def check_statistics(names: Iterable[str] | None) -> tuple[str, ...]:
-    """Returns the names in the order of `STATISTICS`; `DEFAULT_STATISTICS` for `None`.
-
-    Raises:
-        ValueError: for an unknown name, or if there is none.
-    """
+    """Returns the names in the order of `STATISTICS`, all of them known; `DEFAULT_STATISTICS` for `None`."""
     if names is None:
         return DEFAULT_STATISTICS
     chosen = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)

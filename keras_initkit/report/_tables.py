@@ -38,15 +38,7 @@ def make_table(
     caption: str = "",
     leading: int = 0,
 ) -> Table:
-    """Returns a rich table with a rule under its headings. No text is read as markup.
-
-    Args:
-        columns: the columns.
-        rows: the cells of each row, as strings or styled texts.
-        title: String above the table.
-        caption: String below the table.
-        leading: Integer. Number of blank lines between rows.
-    """
+    """Returns a rich table with a rule under its headings and `leading` blank lines between rows. No text is markup."""
     from rich import box
     from rich.table import Table
     from rich.text import Text

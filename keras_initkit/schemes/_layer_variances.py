@@ -16,17 +16,10 @@ Variances = dict[str, tuple[float | None, float | None]]  # of the pre-activatio
 
 
 def measure_variances(model: keras.Model, paths: Collection[str], x: Any = None, y: Any = None) -> Variances:
-    """Measures the pre-activations (outputs, without an activation) of each layer's first call.
+    """Returns the variances of pre-activations (outputs, without an activation) of each layer's first call, by path.
 
-    Args:
-        model: Built model; it is left unchanged.
-        paths: Strings. Paths of the layers.
-        x: Examples, of which the first 256 count; `None` draws 32.
-        y: Labels, or `None`. Without labels or a compiled loss there are no gradients.
-
-    Returns:
-        Both variances by path. Layers that are not called, or cannot be read, have no entry; nor has any layer where
-        inputs cannot be drawn.
+    The first 256 of `x` count; `None` draws 32. Without labels or a compiled loss there are no gradients. Layers that
+    are not called, or cannot be read, have no entry; nor has any layer where inputs cannot be drawn.
     """
     if x is None:
         try:

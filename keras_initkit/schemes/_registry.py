@@ -59,11 +59,7 @@ def scheme_names() -> list[str]:
 
 
 def find_scheme(scheme: Any) -> Scheme | None:
-    """Returns the scheme with that name; `None` for the name of an initializer, and for what is not a string.
-
-    Raises:
-        ValueError: For a string that is the name of neither; the message lists near names.
-    """
+    """Returns the scheme with that name; `None` for an initializer's name or no string. Other names are errors."""
     if not isinstance(scheme, str):
         return None
     if scheme in _SCHEMES or _is_initializer(scheme):

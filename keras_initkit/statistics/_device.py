@@ -47,9 +47,8 @@ def reduce_blocks(tensors: Sequence[Blocks], number: int, together: bool) -> Mom
     deviations from a block's mean in units of the largest one. Blocks are merged by the formula of `Moments`.
 
     Args:
-        tensors: Pairs of a tensor's number and its blocks; at least one.
-        number: Integer. Number of tensors; those without blocks have a count of 0.
-        together: Boolean. Whether blocks of one width are copied into one matrix, which is faster for samples.
+        tensors: Pairs of a tensor's number, below `number`, and its blocks; at least one pair.
+        together: Whether blocks of one width are copied into one matrix, which is faster for samples.
     """
     ops = keras.ops
     groups = _group_blocks(tensors, together)
@@ -167,14 +166,7 @@ BINS = len(LOG_EDGES) - 1
 
 
 def count_by_magnitude(tensors: Sequence[Blocks], number: int, together: bool) -> Any:
-    """Counts the finite elements of each tensor between neighbors in `LOG_EDGES`, exact up to a rounding of 2e-6.
-
-    Args:
-        tensors, number, together: see `reduce_blocks`.
-
-    Returns:
-        Float tensor of shape `(number, BINS)`.
-    """
+    """Returns counts between neighbors in `LOG_EDGES`, `(number, BINS)`, exact up to a rounding of 2e-6."""
     ops = keras.ops
     total = 0
     for group in _group_blocks(tensors, together):

@@ -27,7 +27,7 @@ def measure_activity(
     means: Any,
     over_replicas: Callable[[Any], Any],
 ) -> tuple[Any, list[Any]]:
-    """Counts the elements that are not finite, and measures the fractions named in `UNITS`.
+    """Returns the number of elements that are not finite, by tap, and a vector by tap for each of `UNITS` (or NaN).
 
     One pass over all elements takes their norm, or the sum of each unit's column. It is not finite if an element is
     not, and a unit with a sum other than 0 is not dead. The elements themselves are looked at where the sums leave a
@@ -36,13 +36,9 @@ def measure_activity(
     Args:
         tensors: Tensors of each tap, units last.
         limits: Range of each layer's activation, by the layer's path.
-        sample_size: Integer. Saturated units are counted on about so many elements; `None` counts on all.
-        means: Float tensor. Means of all elements of each tap, where they are known.
+        sample_size: Saturated units are counted on about so many elements; `None` counts on all.
+        means: Means of all elements of each tap, where they are known.
         over_replicas: Sums a vector over the replicas that share the batch.
-
-    Returns:
-        Number of elements that are not finite, by tap; and a vector by tap for each of `UNITS`, with NaN for a tap
-        that has no such fraction.
     """
     taps = list(tensors)
     rows = {tap: _to_rows(seen) for tap, seen in tensors.items() if tap.kind == "output" and _has_units(seen)}

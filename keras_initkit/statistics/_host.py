@@ -47,15 +47,11 @@ def make_histogram(values: np.ndarray, moments: Moments) -> Histogram | None:
 
 
 def measure_units(matrix: np.ndarray, limits: tuple[float, float] | None) -> dict[str, float | None]:
-    """Measures the units of a matrix (examples, units): the fields of `TensorStats` that have these names.
+    """Measures the units of a matrix (examples and positions, units): the fields of `TensorStats` with these names.
 
     A unit is dead if it is zero for every example: half of a healthy ReLU layer's *elements* are zero. An element is
     saturated beyond 99 % of the way from the middle of the activation's range to an end, a unit if at least 95 % of
-    its elements are.
-
-    Args:
-        matrix: Array of shape `(examples and positions, units)`.
-        limits: The activation's range; an open end saturates nothing.
+    its elements are. An open end in `limits` saturates nothing.
     """
     units = matrix.shape[1]
     low, high = limits or (-np.inf, np.inf)

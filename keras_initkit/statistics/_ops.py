@@ -42,13 +42,9 @@ def norm(x: Any, axis: int | None = None) -> Any:
 
 
 def take_rows(x: Any, places: Any) -> Any:
-    """Returns `keras.ops.take(x, places, axis=0)` for places in range: none is negative or beyond the end.
+    """Returns `take(x, places, axis=0)` of a matrix for places in range: none is negative or beyond the end.
 
     What `keras.ops.take` does about those costs more than the rows: six operations on TensorFlow, a mask on JAX.
-
-    Args:
-        x: Tensor of rank 2.
-        places: Integer array or tensor of rank 1.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":

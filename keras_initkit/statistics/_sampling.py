@@ -20,11 +20,7 @@ def take_sample(tensor: Any, size: int | None) -> Any:
 
     The tensor is seen as blocks of up to 64 neighbors. They are divided into as many equal stretches as blocks are
     wanted, and one block is taken from each stretch, at the place that multiples of the golden ratio give: these
-    keep step with neither rows, channels nor images.
-
-    Args:
-        tensor: Tensor of any shape. Only its first dimension may be unknown while a graph is traced.
-        size: Integer. Number of elements, or `None`.
+    keep step with neither rows, channels nor images. Only the first dimension may be unknown while a graph is traced.
     """
     return keras.ops.reshape(_take(tensor, size), (-1,))
 

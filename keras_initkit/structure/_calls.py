@@ -49,9 +49,6 @@ def calls(model: keras.Model) -> list[Call]:
     The calls inside a nested model stand before the nested model's call; the last one is `model` itself. A
     layer or nested model that is used in several places has one `Call` for each. `InputLayer`s have none.
 
-    Args:
-        model: A Functional or built Sequential model.
-
     Raises:
         ValueError: If the model has no graph: a subclassed one, or a Sequential one that is not built.
 

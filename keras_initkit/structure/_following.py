@@ -45,9 +45,6 @@ def following_activations(model: keras.Model) -> dict[str, Following]:
     the projections of attention, and a layer before another kernel. `certain` is False where branches lead to
     different activations, a sum or another layer comes first, or there is no graph.
 
-    Args:
-        model: A built model.
-
     Example:
 
     >>> model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="a"), layers.BatchNormalization(name="bn"),

@@ -179,11 +179,7 @@ def kernels(layer: keras.Layer) -> list[Kernel]:
 
 
 def kernels_by_layer(model: keras.Model) -> dict[str, list[Kernel]]:
-    """Return the kernels of a built model by the path of the layer that holds them, an LSTM's cell's under the LSTM's.
-
-    Args:
-        model: A built model.
-    """
+    """Returns the kernels of a built model by the path of the layer that holds them, for an LSTM's cell the LSTM's."""
     paths = {id(weight): path for path, _, weight in held_weights(model)}
     found: dict[str, list[Kernel]] = {}
     for kernel in kernels(model):

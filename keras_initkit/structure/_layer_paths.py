@@ -9,7 +9,7 @@ from keras_initkit.structure._weights import own_weights
 
 
 def named_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    """Return every layer of a model by its path inside it; the path of the model itself is `"model"` (if free).
+    """Returns every layer of a model by its path inside it; the path of the model itself is `"model"` (if free).
 
     A path joins the layers' names by slashes, without the model's own name, whose number changes from run
     to run: `"encoder/dense_1"`. Composite layers stand before their parts; recurrent and time-distributed

@@ -33,12 +33,6 @@ def residual_branches(model: keras.Model) -> list[Branch]:
     A sum (`Add`, or `a + b`) is residual if its inputs are computed from one tensor along separate paths, and one of
     these, the shortcut, has no activation and at most one kernel, fewer than the others, which are the branches.
 
-    Args:
-        model: A Functional or Sequential model.
-
-    Raises:
-        ValueError: If the model has no graph.
-
     Example:
 
     >>> x = inputs = keras.Input((4,))

@@ -15,18 +15,10 @@ Layers: TypeAlias = str | re.Pattern | keras.layers.Layer | Callable[[keras.laye
 
 
 def select(layers: dict[str, keras.layers.Layer], chosen: Layers) -> dict[str, keras.layers.Layer]:
-    """Select layers by path, name, pattern, object or predicate.
+    """Returns the layers chosen by path, name, pattern, object or predicate; a choice that matches nothing is an error.
 
-    Args:
-        layers: Dictionary of a model's layers by path.
-        chosen: `None` for all layers. A path, or the path or name of a composite layer for all its parts; a compiled
-            regular expression, searched in the path; a layer; a predicate of a layer; or a list of these.
-
-    Returns:
-        The selected part of `layers`.
-
-    Raises:
-        ValueError: If nothing matches a choice.
+    `None` chooses all. A path, or the path or name of a composite layer, chooses all its parts; a compiled regular
+    expression is searched in the path; a list joins choices.
     """
     if chosen is None:
         return dict(layers)

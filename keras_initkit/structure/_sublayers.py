@@ -30,13 +30,9 @@ def sublayers(layer: keras.Layer, into_loops: bool = True) -> list[keras.Layer]:
 
 
 def walk_layers(layer: keras.Layer, into_loops: bool = True) -> Iterator[tuple[str, keras.Layer]]:
-    """Yield a layer and every layer inside it, each once and before its own parts, with its path inside `layer`.
+    """Yields a layer and every layer inside it, each once and before its own parts, with its path inside `layer`.
 
     The path joins the layers' names by slashes; that of `layer` itself is empty.
-
-    Args:
-        layer: A layer or model.
-        into_loops: As in `sublayers`.
     """
     seen: set[int] = set()
     waiting = [("", layer)]

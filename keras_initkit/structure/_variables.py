@@ -11,13 +11,10 @@ Value = TypeVar("Value")
 
 
 class VariableMap(Mapping[keras.Variable, Value]):
-    """A read-only dictionary with variables as keys: `fans[layer.kernel]`.
+    """A read-only dictionary with variables as keys, found by identity: `fans[layer.kernel]`.
 
     A Keras variable cannot be the key of a `dict` (its `==` compares values), and its path is not unique: two
-    nested models may each have a `dense/kernel`. Keys are found by identity here.
-
-    Args:
-        items: Pairs of a variable and its value; of two pairs for one variable, the first counts.
+    nested models may each have a `dense/kernel`. Of two pairs for one variable, the first counts.
     """
 
     def __init__(self, items: Iterable[tuple[keras.Variable, Value]] = ()):

@@ -8,12 +8,9 @@ from keras_initkit.structure._sublayers import sublayers
 
 
 def own_weights(layer: keras.Layer, into_loops: bool = False) -> list[keras.Variable]:
-    """Return a layer's weights without those of its sublayers, which have paths themselves.
+    """Returns a layer's weights without those of its sublayers, which have paths themselves.
 
-    Args:
-        layer: A layer or model.
-        into_loops: Boolean. If False, recurrent and time-distributed layers are seen as a whole and own all their
-            parts' weights.
+    Unless `into_loops`, recurrent and time-distributed layers are seen as a whole and own all their parts' weights.
     """
     inside = {id(weight) for part in sublayers(layer, into_loops) for weight in part.weights}
     return [weight for weight in layer.weights if id(weight) not in inside]

@@ -21,11 +21,7 @@ def activation_names() -> list[str]:
 
 
 def resolve(activation: Activation) -> Callable:
-    """Returns the callable behind a Keras activation name, function, layer or plain callable; `None` is linear.
-
-    Raises:
-        ValueError: If Keras does not know the name (the message lists near names), or for a class.
-    """
+    """Returns the callable behind a Keras activation name, function, layer or plain callable; `None` is linear."""
     if inspect.isclass(activation):
         raise ValueError(f"activation: got the class {activation!r}, expected an instance: {activation.__name__}().")
     if callable(activation):
@@ -53,9 +49,6 @@ def evaluate(function: Callable, z: np.ndarray) -> np.ndarray:
 
     It runs in a thread of its own: tracing contexts of TensorFlow, JAX and Keras belong to a thread, so an
     initializer that is built while a model is traced still gets numbers, not symbols.
-
-    Raises:
-        ValueError: If the function does not act on each element by itself (softmax, glu).
     """
     if z.ndim != 1:
         raise ValueError(f"z: got shape {z.shape}, expected a vector.")

@@ -94,9 +94,6 @@ def direction_for(activation: Activation) -> Direction:
     and the gradient, by 1.85 / 4.72 a layer, the forward by the backward gain. Glorot and Bengio 2010 ask there for
     four times tanh's deviation, 1 / f'(0). An unbounded one (softplus) would explode with depth by its backward gain.
 
-    Raises:
-        ValueError: As in `gain`.
-
     Example:
 
     >>> direction_for("sigmoid"), direction_for("tanh"), direction_for("softplus")

@@ -19,11 +19,6 @@ def step_meter(
 ) -> Meter:
     """Returns what measures single training steps of `model` on the active backend.
 
-    Args:
-        model: Compiled Keras model.
-        find_layers: Function of a built model that returns the layers to be read, by path.
-        spec: What is to be read of them.
-
     Raises:
         ValueError: If steps cannot be measured on this backend, or under the model's distribution strategy.
     """
@@ -56,10 +51,7 @@ def is_signal(x: Any) -> bool:
 
 
 def writes_logs() -> bool:
-    """Returns whether this process writes what all of them measured: the first, where several train one model.
-
-    On JAX, after `keras.distribution.initialize`; every other backend that Keras trains on has one process.
-    """
+    """Returns whether this process writes the logs: the first, where several train one model (on JAX only)."""
     if keras.backend.backend() != "jax":
         return True
     import jax

@@ -33,7 +33,7 @@ class CapturedTensors:
 
     Args:
         scope: Where the step's own tensors live (a graph, a trace), for `StepMeter._is_readable`.
-        unscale: Dictionary of what undoes the loss scaling on gradients, by the optimizer's identity.
+        unscale: What undoes the loss scaling on gradients, by the optimizer's identity.
     """
 
     def __init__(self, scope: Any, unscale: Mapping[int, Unscale]):
@@ -59,11 +59,6 @@ class StepMeter:
     `fit` looks up `model.train_function` at every step; for a measured one it finds a method of this object there,
     once. A backend's meter says in `_run_measured` what is run instead, how a tensor and its gradient are read, and
     which tensors can be read.
-
-    Args:
-        model: Compiled Keras model.
-        find_layers: Function of a built model that returns the layers to be read, by path.
-        spec: What is to be read of them.
     """
 
     _optimizer_types: tuple[type, ...] = (keras.optimizers.Optimizer,)
@@ -115,11 +110,7 @@ class StepMeter:
         raise NotImplementedError
 
     def _read(self, tensor: Any, tap: Tap, on_value: Unscale, on_gradient: Unscale | None) -> Any:
-        """Has a tensor read by `on_value` and the gradient that comes back through it by `on_gradient`.
-
-        Returns:
-            The tensor for the model to go on with.
-        """
+        """Has a tensor read by `on_value`, its gradient by `on_gradient`; returns the tensor for the model to use."""
         raise NotImplementedError
 
     def _is_readable(self, tensor: Any, scope: Any) -> bool:
@@ -189,15 +180,11 @@ class StepMeter:
         return getattr(self._local, "captured", None)
 
     def _measure_step(self, scope: Any, train: Train, value: Callable[[keras.Variable], Any]) -> tuple[Any, Any]:
-        """Runs a step and reduces what its taps see.
+        """Runs a step by `train`; returns what that returns, and the matrix of `reduce_taps`.
 
         Args:
             scope: Where the step's own tensors live.
-            train: Runs the step, within `_tapped`.
             value: Function that returns a variable's value at this moment of the step.
-
-        Returns:
-            What `train` returns, and the matrix of `reduce_taps`.
         """
         optimizers = (self._model.optimizer, *self._optimizers())
         captured = CapturedTensors(scope, {id(x): self._loss_unscaling(x) for x in optimizers})

@@ -42,12 +42,7 @@ class MeasurementSpec:
 
 
 class Update(NamedTuple):
-    """A weight's update, for `reduce_taps`. Only a sample of the weight is kept through the step.
-
-    Args:
-        before: Vector. `take_sample(weight, sample_size)` before the step.
-        after: Tensor. The weight after the step.
-    """
+    """A weight's update: `take_sample(weight, sample_size)` before the step (less memory), and the weight after it."""
 
     before: Any
     after: Any
@@ -66,11 +61,9 @@ def reduce_taps(
     `histograms`, the counts of elements between neighbors in `LOG_EDGES`.
 
     Args:
-        tensors: Dictionary of what each tap saw in one or more calls, units last; empty lists give rows without
-            elements. For a `"weight_update"` tap an `Update` for each weight.
-        limits: Dictionary of the range of each layer's activation (`theory.activation_range`), by path.
-        sample_size: Integer or `None`; see `MeasurementSpec`.
-        histograms: Boolean. Whether rows end with counts between `LOG_EDGES`.
+        tensors: What each tap saw in one or more calls, units last; empty lists give rows without elements. For a
+            `"weight_update"` tap an `Update` for each weight.
+        limits: Range of each layer's activation (`theory.activation_range`), by path.
         over_replicas: Function that sums a vector over the replicas that share the batch.
     """
     ops, number = keras.ops, len(tensors)
@@ -94,12 +87,9 @@ def reduce_taps(
 
 
 def read_rows(taps: Sequence[Tap], matrix: Any, layer_types: Mapping[str, str]) -> list[TensorStats]:
-    """Returns the rows of the matrix of `reduce_taps`, once it is on the host, without taps that saw nothing.
+    """Returns the rows of the matrix of `reduce_taps`, without taps that saw nothing.
 
-    Args:
-        taps: Taps of the matrix's rows.
-        matrix: Matrix, or one of each replica: signals are merged, weights are the same in all.
-        layer_types: Dictionary of the layers' class names, by path.
+    Of one matrix for each replica, signals are merged; weights are the same in all.
     """
     rows = []
     matrix = np.asarray(matrix, "float64")

@@ -13,11 +13,7 @@ from keras_initkit.structure._layer_kinds import is_opaque, own_activation
 
 
 def list_taps(layers: Iterable[str], kinds: Iterable[str]) -> list[Tap]:
-    """Returns the taps of these kinds on the layers of these paths, in an order that is the same for everybody.
-
-    A layer's output is the first, where it returns several, in all its calls together; its weight is all its
-    kernels together (see `structure._weights.main_weights`).
-    """
+    """Returns the taps of these kinds in a fixed order: one for all calls of a layer, one for all its kernels."""
     layers, kinds = list(layers), set(kinds)
     return [Tap(kind, layer) for kind in KINDS if kind in kinds for layer in layers]
 
@@ -30,11 +26,7 @@ def units_last(tap: Tap, layer: keras.layers.Layer, tensors: Sequence[Any]) -> l
 
 
 def select_activated(layers: Mapping[str, keras.layers.Layer], taps: Iterable[Tap]) -> dict[str, keras.layers.Layer]:
-    """Returns the layers whose pre-activations these taps ask for, without those that apply it in a loop.
-
-    Warns:
-        UserWarning: Names the latter.
-    """
+    """Returns the layers whose pre-activations are asked for; warns of those that apply the activation in a loop."""
     asked = {tap.layer for tap in taps if tap.kind.startswith("pre_activation")}
     found = {path: layers[path] for path in layers if path in asked and own_activation(layers[path]) is not None}
     hidden = [path for path, layer in found.items() if is_opaque(layer)]

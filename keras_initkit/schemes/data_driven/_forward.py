@@ -25,15 +25,7 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class LayerCall:
-    """The first call, in a pass, of a layer whose kernels may be set.
-
-    Args:
-        path: the layer's path in the model.
-        layer: the layer; a recurrent layer stands for its cell.
-        kernels: its chosen kernels, a recurrent layer's with those of its cell.
-        run: the layer's `call`.
-        args, kwargs: its arguments.
-    """
+    """The first call, in a pass, of a layer whose kernels may be set, a recurrent layer's with those of its cell."""
 
     path: str
     layer: keras.layers.Layer
@@ -58,11 +50,7 @@ class LayerCall:
 
 
 def host(tensor: Any) -> np.ndarray:
-    """A tensor's values in float64.
-
-    Raises:
-        Unreadable: if it stands for values that a compiled function will have.
-    """
+    """Returns a tensor's values in float64; raises `Unreadable` for values that a compiled function will have."""
     try:
         return np.asarray(keras.ops.convert_to_numpy(tensor)).astype("float64")
     except Exception as error:  # each backend has one of its own
@@ -73,9 +61,6 @@ class Pass:
     """One forward pass; whatever is written in it stays in it, until `commit`.
 
     So batch-norm averages, seeds and the states of recurrent layers are left alone.
-
-    Args:
-        plan: what may be set.
     """
 
     def __init__(self, plan: Plan):

@@ -34,10 +34,7 @@ def unit_axis(layer: keras.layers.Layer, z: np.ndarray) -> int:
 
 
 def unit_variances(layer: keras.layers.Layer, kernel: Kernel, z: np.ndarray) -> np.ndarray | None:
-    """The variance of each unit's pre-activations, as an array that broadcasts to `kernel.shape`.
-
-    `None` for a layer whose outputs are not the units of its kernel.
-    """
+    """Returns each unit's variance of z, broadcastable to the kernel; `None` if outputs are not the kernel's units."""
     if isinstance(layer, keras.layers.EinsumDense):
         letters, outputs = layer.equation.replace(" ", "").split(",")[1].split("->")
         # An ellipsis stands first, so places are counted from the end.

@@ -21,11 +21,8 @@ from keras_initkit.structure._weights import own_weights
 def draw_all(plan: Plan, initializer: Any) -> None:
     """Draws every kernel from `initializer` with the fans of its layer, and the biases from their own initializers.
 
-    Args:
-        plan: The plan.
-        initializer: Whatever `keras_initkit.initializers.get` takes, or a function that takes a layer and returns
-            one, or `None` to leave the layer alone. The layer is the one that owns the kernel: the cell of an LSTM,
-            each projection of a MultiHeadAttention.
+    A function takes the layer that owns the kernel (the cell of an LSTM, each projection of a MultiHeadAttention), and
+    returns an initializer, or `None` to leave the layer alone.
     """
     choose = initializer_chooser(initializer)
     drawn = []
@@ -56,11 +53,7 @@ def draw_biases(plan: Plan, kernels: list[Kernel]) -> None:
 
 
 def initializer_chooser(initializer: Any) -> Callable[[keras.layers.Layer | None], Any]:
-    """Returns a function from a layer to its initializer, or to `None`.
-
-    Raises:
-        ValueError: If there is no such initializer.
-    """
+    """Returns a function from a layer to its initializer, or to `None`."""
     if callable(initializer) and not isinstance(initializer, keras.initializers.Initializer | type):
         return lambda layer: None if (chosen := initializer(layer)) is None else get(chosen)
     instance = get(initializer)

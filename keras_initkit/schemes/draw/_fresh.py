@@ -7,13 +7,10 @@ import numpy as np
 
 
 def fresh_weights(layer: keras.layers.Layer) -> list[np.ndarray]:
-    """New values for `layer.weights`, in their order, drawn as its config says.
+    """Returns new values for `layer.weights`, in their order, drawn as its config says.
 
     A twin of the layer is made from its configuration and built for the same input shape, so whatever building
     does (a forget-gate bias, a moving variance of one) is done again.
-
-    Raises:
-        ValueError: If the layer cannot be re-created from its config.
     """
     try:
         twin = type(layer).from_config(layer.get_config())

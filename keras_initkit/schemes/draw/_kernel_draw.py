@@ -52,14 +52,6 @@ def draw_kernel(kernel: Kernel, initializer: Any, seed: int) -> np.ndarray:
       group or depthwise channel, the axes in this order whatever the layer's. An orthogonal one of a transposed
       convolution of stride s is multiplied by sqrt(prod(s)), since an output is reached from 1 of prod(s) taps alone.
     - Any other: what it draws for the kernel's shape, gate by gate for a recurrent layer's.
-
-    Args:
-        kernel: from `structure.kernels`.
-        initializer: an instance, or a function of shape and dtype; its configuration is kept, its seed is replaced.
-        seed: of this kernel's draw.
-
-    Raises:
-        ValueError: if the initializer has no values for this kernel; the message names it.
     """
     shape, dtype = tuple(kernel.variable.shape), wide(keras.backend.standardize_dtype(kernel.variable.dtype))
     variance = scaled_variance(initializer, kernel.fans)

@@ -31,9 +31,6 @@ def gate_pre_activations(call: LayerCall) -> list[np.ndarray]:
     """z = x_t W + h_(t-1) U + b of each gate, over all units of all examples' steps that are not masked.
 
     The hidden states are the layer's own outputs. Of a GRU's candidate, what the reset gate lets through counts.
-
-    Args:
-        call: of a recurrent layer with a cell of Keras' own.
     """
     layer: Any = call.layer
     given = inspect.signature(call.run).bind(*call.args, **call.kwargs).arguments

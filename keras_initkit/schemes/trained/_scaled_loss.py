@@ -19,15 +19,9 @@ from keras_initkit.schemes._plan import Plan
 
 
 class ScaledLoss:
-    """The loss of a model whose weights are scaled, without a change of the model.
+    """The loss L(s_1 W_1, ..., s_n W_n, rest) of a model whose `scaled` weights are scaled; the model stays unchanged.
 
-        L(s_1 W_1, ..., s_n W_n, rest)
-
-    Args:
-        scheme: its name, for errors.
-        model: a built model.
-        scaled: the variables that have a scale. The gradient is taken with respect to all trainable ones.
-        seed: of dropout's masks.
+    The gradient is taken with respect to all trainable weights; `seed` is that of dropout's masks.
     """
 
     def __init__(self, scheme: str, model: keras.Model, scaled: Sequence[keras.Variable], seed: int):
@@ -67,11 +61,7 @@ class ScaledLoss:
         ]
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., tuple[float, np.ndarray]]:
-        """The scalar `function([scales], *data)` and its gradient with respect to the scales, on the host.
-
-        Raises:
-            ValueError: by what it returns, if an operation of the model has no derivative of that order.
-        """
+        """The scalar `function([scales], *data)` and its gradient with respect to the scales, on the host."""
         backend = derivatives_backend()
         run = backend.compiled(backend.value_and_gradients(function))
 
@@ -104,11 +94,7 @@ class ScaledLoss:
 
 @contextlib.contextmanager
 def loss_of(plan: Plan, loss: Any, scheme: str) -> Iterator[Any]:
-    """The model's `compute_loss` uses `loss`, or the one it is compiled with, for a while; yields that loss.
-
-    Raises:
-        ValueError: if there is none.
-    """
+    """The model's `compute_loss` uses `loss`, or the one it is compiled with, for a while; yields that loss."""
     if loss is None and not is_compiled_with_loss(plan.model):
         raise ValueError(
             f"{scheme}: the model {plan.model.name!r} is not compiled with a loss, and loss is None; expected either. "
@@ -119,16 +105,7 @@ def loss_of(plan: Plan, loss: Any, scheme: str) -> Iterator[Any]:
 
 
 def scalable(plan: Plan, scheme: str, rank: int = 0) -> list[keras.Variable]:
-    """The weights of the plan that a scale changes and that have a gradient; the plan notes why others are skipped.
-
-    Args:
-        plan: what may be set.
-        scheme: its name, for errors.
-        rank: the least that a weight must have.
-
-    Raises:
-        ValueError: if there is none.
-    """
+    """Returns the plan's weights of this rank or more that a scale changes and that have a gradient; notes others."""
     trainable = {id(variable) for variable in plan.model.trainable_variables}
     found: dict[int, keras.Variable] = {}
     for weight in (weight for layer in plan.layers.values() for weight in layer.weights):

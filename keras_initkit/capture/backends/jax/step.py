@@ -164,10 +164,7 @@ class JaxStepMeter(StepMeter):
 
 @contextlib.contextmanager
 def _parts_in_sight(model: keras.Model) -> Iterator[None]:
-    """Has only the innermost layers computed anew in the backward pass, not what is made of layers as a whole.
-
-    Under `keras.RematScope` a model and its blocks are so too, and what is inside could not be read.
-    """
+    """Recomputes only the innermost layers: under `keras.RematScope`, a block is opaque as a whole."""
     with contextlib.ExitStack() as wrapped:
         for layer in named_layers(model).values():
             if sublayers(layer, into_loops=False):

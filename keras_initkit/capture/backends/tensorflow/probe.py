@@ -62,9 +62,7 @@ def no_gradients() -> contextlib.AbstractContextManager:
 
 @contextlib.contextmanager
 def undisturbed(model: keras.Model) -> Iterator[None]:
-    """Runs functions that the model has made of its parts eagerly: what they compute can be read then, and
-    none of them keeps what it was traced with here.
-    """
+    """Runs functions that the model has made of its parts eagerly: readable, and none keeps what was traced here."""
     before = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
     try:
