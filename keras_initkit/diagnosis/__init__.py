@@ -4,8 +4,8 @@ from keras_initkit.diagnosis._diagnose import diagnose
 from keras_initkit.diagnosis._evidence import Evidence, LayerReading
 from keras_initkit.diagnosis._finding import KINDS, Finding, FindingKind, Severity
 from keras_initkit.diagnosis._model_context import KernelContext, ModelContext
-from keras_initkit.diagnosis._registry import register_rule
 from keras_initkit.diagnosis._repair import repair
+from keras_initkit.diagnosis._rule_registry import register_rule
 
 __all__ = [
     "KINDS",

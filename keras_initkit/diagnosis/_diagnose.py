@@ -13,7 +13,7 @@ from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding
 from keras_initkit.diagnosis._model_context import ModelContext
 from keras_initkit.diagnosis._order import order_findings
-from keras_initkit.diagnosis._registry import RULES
+from keras_initkit.diagnosis._rule_registry import RULES
 from keras_initkit.diagnosis.rules._nonfinite_values import find_nonfinite_start
 from keras_initkit.report._report import SignalReport
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from keras_initkit.diagnosis._finding import KINDS, SEVERITIES, Finding
-from keras_initkit.diagnosis._registry import RULES
+from keras_initkit.diagnosis._rule_registry import RULES
 
 # As information, a deviation too small to explain anything.
 _HARMLESS_AS_INFO = ("initializer_mismatch",)

@@ -4,7 +4,7 @@ import pytest
 
 from keras_initkit.diagnosis import KINDS, Finding
 from keras_initkit.diagnosis._order import order_findings
-from keras_initkit.diagnosis._registry import RULES
+from keras_initkit.diagnosis._rule_registry import RULES
 
 LAYERS = ("a", "b", "c", "d")
 SCALE = ("unscaled_input", "wrong_fans", "initializer_mismatch", "update_too_large")

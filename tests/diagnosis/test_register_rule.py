@@ -9,7 +9,7 @@ import pytest
 from keras_initkit import diagnose, probe
 from keras_initkit.callbacks import LayerStatsCallback
 from keras_initkit.diagnosis import KINDS, Evidence, Finding, ModelContext, register_rule
-from keras_initkit.diagnosis._registry import RULES
+from keras_initkit.diagnosis._rule_registry import RULES
 
 X = np.random.default_rng(0).standard_normal((40, 8)).astype("float32")
 

@@ -9,7 +9,7 @@ from scipy import stats
 from keras_initkit.diagnosis import KINDS, Finding, diagnose
 from keras_initkit.diagnosis._diagnose import diagnose_reports
 from keras_initkit.diagnosis._finding import confidence_beyond
-from keras_initkit.diagnosis._registry import RULES
+from keras_initkit.diagnosis._rule_registry import RULES
 from keras_initkit.diagnosis.rules._signal_rank import _least_rank
 from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
 from keras_initkit.statistics._host import effective_rank

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from keras_initkit.diagnosis._evidence import Evidence, LayerReading, take_suffix
 from keras_initkit.diagnosis._finding import Finding, confidence_beyond
-from keras_initkit.diagnosis._registry import SCALE_CAUSES, register_rule
+from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, register_rule
 from keras_initkit.structure._layer_kinds import is_embedding
 from keras_initkit.theory._thresholds import EXPLODED_GRADIENT, LASTING_REPORTS, VANISHED_GRADIENT
 

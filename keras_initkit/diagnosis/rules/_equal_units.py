@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_initkit.diagnosis._evidence import Evidence, LayerReading, is_constant, is_zero
 from keras_initkit.diagnosis._finding import Finding
-from keras_initkit.diagnosis._registry import register_rule
+from keras_initkit.diagnosis._rule_registry import register_rule
 from keras_initkit.structure._layer_kinds import activation_name, own_activation
 from keras_initkit.theory._thresholds import EQUAL_TOLERANCE
 

@@ -8,7 +8,7 @@ from scipy import stats
 
 from keras_initkit.diagnosis._evidence import Evidence, LayerReading, is_zero
 from keras_initkit.diagnosis._finding import Finding, confidence_beyond
-from keras_initkit.diagnosis._registry import SCALE_CAUSES, register_rule
+from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, register_rule
 from keras_initkit.structure._layer_kinds import is_embedding, passes_through
 from keras_initkit.theory._thresholds import (
     ASSUMED_UNITS,

@@ -9,7 +9,7 @@ from scipy import stats
 
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, Severity, confidence_beyond
-from keras_initkit.diagnosis._registry import register_rule
+from keras_initkit.diagnosis._rule_registry import register_rule
 from keras_initkit.structure._layer_kinds import activation_name, is_embedding, own_activation
 from keras_initkit.theory._gains import gain
 from keras_initkit.theory._thresholds import (

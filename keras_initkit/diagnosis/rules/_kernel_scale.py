@@ -12,7 +12,7 @@ from scipy import stats
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, confidence_beyond
 from keras_initkit.diagnosis._model_context import KernelContext
-from keras_initkit.diagnosis._registry import register_rule
+from keras_initkit.diagnosis._rule_registry import register_rule
 from keras_initkit.theory._fans import compute_fans
 from keras_initkit.theory._gains import direction_for, gain
 from keras_initkit.theory._thresholds import (

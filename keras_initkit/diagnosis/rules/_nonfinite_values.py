@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding
-from keras_initkit.diagnosis._registry import SCALE_CAUSES, register_rule
+from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, register_rule
 from keras_initkit.report._report import SignalReport
 from keras_initkit.report._scalars import first_nonfinite
 from keras_initkit.theory._thresholds import LASTING_REPORTS

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from keras_initkit.diagnosis._evidence import Evidence, is_constant, is_zero
 from keras_initkit.diagnosis._finding import Finding, confidence_beyond
-from keras_initkit.diagnosis._registry import register_rule
+from keras_initkit.diagnosis._rule_registry import register_rule
 from keras_initkit.theory._thresholds import (
     GRAVE_UPDATE,
     LASTING_REPORTS,
