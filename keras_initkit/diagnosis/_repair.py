@@ -94,8 +94,8 @@ def repair(
     []
 
     References:
-        - He, Zhang, Ren and Sun, 2015, Delving deep into rectifiers, https://arxiv.org/abs/1502.01852
-        - Mishkin and Matas, 2016, All you need is a good init, https://arxiv.org/abs/1511.06422
+        - Kaiming He et al. (2015), "Delving deep into rectifiers", https://arxiv.org/abs/1502.01852
+        - Dmytro Mishkin and Jiri Matas (2016), "All you need is a good init", https://arxiv.org/abs/1511.06422
     """
     if not isinstance(model, keras.Model):
         raise ValueError(

@@ -8,13 +8,14 @@ import keras
 
 
 class Entry(NamedTuple):
-    """One initializer: its class name, formula, purpose, paper and package."""
+    """One initializer: its class name, formula, purpose, paper, package and the (first) paper's address."""
 
     name: str
     formula: str
     purpose: str
     paper: str
     origin: str
+    link: str
 
 
 _OURS = (
@@ -107,6 +108,30 @@ _KERAS = (
     ("Zeros", "W = 0", "biases; last layers of residual branches", ""),
 )
 
+_LINKS = {
+    "Aitken et al. 2017": "https://arxiv.org/abs/1707.02937",
+    "Glorot and Bengio 2010": "https://proceedings.mlr.press/v9/glorot10a.html",
+    "Glorot and Bengio 2010, eq. 1": "https://proceedings.mlr.press/v9/glorot10a.html",
+    "He et al. 2015": "https://arxiv.org/abs/1502.01852",
+    "Jozefowicz et al. 2015": "https://proceedings.mlr.press/v37/jozefowicz15.html",
+    "Le et al. 2015": "https://arxiv.org/abs/1504.00941",
+    "LeCun et al. 1998": "https://doi.org/10.1007/3-540-49430-8_2",
+    "Lin et al. 2017": "https://arxiv.org/abs/1708.02002",
+    "Long et al. 2015": "https://arxiv.org/abs/1411.4038",
+    "Martens 2010": "https://www.cs.toronto.edu/~jmartens/docs/Deep_HessianFree.pdf",
+    "Radford et al. 2019; Black et al. 2022": "https://cdn.openai.com/better-language-models/"
+    "language_models_are_unsupervised_multitask_learners.pdf",
+    "Saxe et al. 2014": "https://arxiv.org/abs/1312.6120",
+    "Schoenholz et al. 2017": "https://arxiv.org/abs/1611.01232",
+    "Sitzmann et al. 2020": "https://arxiv.org/abs/2006.09661",
+    "Sussillo and Abbott 2014": "https://arxiv.org/abs/1412.6558",
+    "Tallec and Ollivier 2018": "https://arxiv.org/abs/1804.11188",
+    "Xiao et al. 2018": "https://arxiv.org/abs/1806.05393",
+    "Zagoruyko and Komodakis 2017": "https://arxiv.org/abs/1706.00388",
+    "Zhao et al. 2022": "https://arxiv.org/abs/2110.12661",
+    "": "",
+}
+
 
 def catalogue() -> list[Entry]:
     """Lists every initializer of keras_initkit, then those of the installed Keras.
@@ -116,6 +141,8 @@ def catalogue() -> list[Entry]:
     >>> [(entry.name, entry.formula) for entry in catalogue() if entry.paper.startswith("Martens")]
     [('Sparse', '15 inputs a unit, N(0, stddev^2)')]
     """
-    ours = [Entry(*entry, "keras_initkit") for entry in _OURS]
+    ours = [Entry(*entry, "keras_initkit", _LINKS[entry[3]]) for entry in _OURS]
     # An older Keras has fewer.
-    return ours + [Entry(*entry, "keras") for entry in _KERAS if hasattr(keras.initializers, entry[0])]
+    return ours + [
+        Entry(*entry, "keras", _LINKS[entry[3]]) for entry in _KERAS if hasattr(keras.initializers, entry[0])
+    ]

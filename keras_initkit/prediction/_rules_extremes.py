@@ -5,7 +5,7 @@ windows (or of pairs of windows, for the correlations), accurate to about 1e-3. 
 whose activation passes it on more often than others: the largest of four is negative in 1 of 16 windows.
 
 References:
-    - Owen (1995), Randomly permuted (t, m, s)-nets and (t, s)-sequences,
+    - Art B. Owen (1995), "Randomly permuted (t, m, s)-nets and (t, s)-sequences",
       https://doi.org/10.1007/978-1-4612-2552-2_19
 """
 

@@ -76,14 +76,15 @@ def predict(
     1.0
 
     References:
-        - Glorot and Bengio (2010), Understanding the difficulty of training deep feedforward neural networks,
-          https://proceedings.mlr.press/v9/glorot10a.html
-        - He et al. (2015), Delving Deep into Rectifiers, https://arxiv.org/abs/1502.01852
-        - Poole et al. (2016), Exponential expressivity in deep neural networks through transient chaos,
+        - Xavier Glorot and Yoshua Bengio (2010), "Understanding the difficulty of training deep feedforward neural
+          networks", https://proceedings.mlr.press/v9/glorot10a.html
+        - Kaiming He et al. (2015), "Delving deep into rectifiers", https://arxiv.org/abs/1502.01852
+        - Ben Poole et al. (2016), "Exponential expressivity in deep neural networks through transient chaos",
           https://arxiv.org/abs/1606.05340
-        - Schoenholz et al. (2017), Deep Information Propagation, https://arxiv.org/abs/1611.01232
-        - Xiao et al. (2018), Dynamical Isometry and a Mean Field Theory of CNNs, https://arxiv.org/abs/1806.05393
-        - Yang et al. (2019), A Mean Field Theory of Batch Normalization, https://arxiv.org/abs/1902.08129
+        - Samuel S. Schoenholz et al. (2017), "Deep information propagation", https://arxiv.org/abs/1611.01232
+        - Lechao Xiao et al. (2018), "Dynamical isometry and a mean field theory of CNNs",
+          https://arxiv.org/abs/1806.05393
+        - Greg Yang et al. (2019), "A mean field theory of batch normalization", https://arxiv.org/abs/1902.08129
     """
     if measured is not None and not isinstance(measured, Mapping):
         raise ValueError(f"measured: got {type(measured).__name__}, expected a mapping from Tap to moments.")

@@ -34,7 +34,7 @@ class TensorStats:
 
     References:
         - Olivier Roy and Martin Vetterli (2007), "The effective rank: A measure of effective dimensionality",
-          https://ieeexplore.ieee.org/document/7098875
+          https://doi.org/10.5281/zenodo.40328
     """
 
     tap: Tap

@@ -90,7 +90,7 @@ def effective_rank(matrix: np.ndarray) -> float | None:
 
     References:
         - Olivier Roy and Martin Vetterli (2007), "The effective rank: A measure of effective dimensionality",
-          https://ieeexplore.ieee.org/document/7098875
+          https://doi.org/10.5281/zenodo.40328
     """
     rows, columns = (
         np.unique(np.linspace(0, size - 1, min(size, cap)).round().astype(int))

@@ -46,8 +46,8 @@ class Moments:
     (3.0, 3.5)
 
     References:
-        - Tony F. Chan, Gene H. Golub and Randall J. LeVeque (1979), "Updating formulae and a pairwise algorithm for
-          computing sample variances", equation 2.1, https://doi.org/10.1007/978-3-642-51461-6_3
+        - Tony F. Chan, Gene H. Golub and Randall J. LeVeque (1982), "Updating formulae and a pairwise algorithm for
+          computing sample variances", https://doi.org/10.1007/978-3-642-51461-6_3
     """
 
     count: int = 0

@@ -3,7 +3,7 @@
 "Measured" refers to the healthy and the broken training runs of `benchmarks/diagnosis.py`.
 
 References:
-    - Roy and Vetterli, 2007, The effective rank: A measure of effective dimensionality,
+    - Olivier Roy and Martin Vetterli (2007), "The effective rank: A measure of effective dimensionality",
       https://doi.org/10.5281/zenodo.40328
 """
 

@@ -78,8 +78,8 @@ def data_dependent(
 
     References:
 
-    - Krahenbuhl, Doersch, Donahue and Darrell, 2016, "Data-dependent initializations of convolutional neural
-      networks", algorithms 1 and 2. https://arxiv.org/abs/1511.06856
+    - Krahenbuhl, Doersch, Donahue and Darrell (2016), "Data-dependent initializations of convolutional neural
+      networks", algorithms 1 and 2, https://arxiv.org/abs/1511.06856
     """
     beta, tolerance = checked_number("beta", beta), checked_number("tolerance", tolerance, above=0)
     rounds = checked_count("rounds", rounds)

@@ -77,9 +77,9 @@ def lsuv(
 
     References:
 
-    - Mishkin and Matas, 2016, "All you need is a good init", algorithm 1. https://arxiv.org/abs/1511.06422
-    - Saxe, McClelland and Ganguli, 2014, "Exact solutions to the nonlinear dynamics of learning in deep linear neural
-      networks" (orthogonal kernels). https://arxiv.org/abs/1312.6120
+    - Mishkin and Matas (2016), "All you need is a good init", algorithm 1, https://arxiv.org/abs/1511.06422
+    - Saxe, McClelland and Ganguli (2014), "Exact solutions to the nonlinear dynamics of learning in deep linear neural
+      networks" (orthogonal kernels), https://arxiv.org/abs/1312.6120
     """
     target_variance = checked_number("target_variance", target_variance, above=0)
     tolerance = checked_number("tolerance", tolerance, above=0)

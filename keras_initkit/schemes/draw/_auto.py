@@ -41,11 +41,11 @@ def auto(plan: Plan, distribution: Distribution = "truncated_normal") -> None:
 
     References:
 
-    - He, Zhang, Ren and Sun, 2015, "Delving deep into rectifiers", equations 10 and 14.
+    - He, Zhang, Ren and Sun (2015), "Delving deep into rectifiers", equations 10 and 14,
       https://arxiv.org/abs/1502.01852
-    - LeCun, Bottou, Orr and Muller, 1998, "Efficient backprop". https://doi.org/10.1007/3-540-49430-8_2
-    - Saxe, McClelland and Ganguli, 2014, "Exact solutions to the nonlinear dynamics of learning in deep linear neural
-      networks" (orthogonal kernels). https://arxiv.org/abs/1312.6120
+    - LeCun, Bottou, Orr and Muller (1998), "Efficient backprop", https://doi.org/10.1007/3-540-49430-8_2
+    - Saxe, McClelland and Ganguli (2014), "Exact solutions to the nonlinear dynamics of learning in deep linear neural
+      networks" (orthogonal kernels), https://arxiv.org/abs/1312.6120
     """
     following = following_activations(plan.model)
     linear = ActivationScaling("linear", distribution=distribution)

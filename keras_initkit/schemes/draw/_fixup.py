@@ -31,7 +31,7 @@ def fixup(plan: Plan) -> None:
 
     References:
 
-    - Zhang, Dauphin and Ma, 2019, "Fixup initialization: Residual learning without normalization", section 3.
+    - Zhang, Dauphin and Ma (2019), "Fixup initialization: Residual learning without normalization", section 3,
       https://arxiv.org/abs/1901.09321
     """
     branches = residual_branches(plan.model)

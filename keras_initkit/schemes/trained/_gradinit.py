@@ -61,8 +61,8 @@ def gradinit(
 
     References:
 
-    - Zhu et al., 2021, "GradInit: Learning to initialize neural networks for stable and efficient training",
-      algorithm 1. https://arxiv.org/abs/2102.08098
+    - Zhu et al. (2021), "GradInit: Learning to initialize neural networks for stable and efficient training",
+      algorithm 1, https://arxiv.org/abs/2102.08098
     """
     if plan.x is None or plan.y is None:
         missing = "data" if plan.x is None else "labels"

@@ -59,8 +59,8 @@ def metainit(
 
     References:
 
-    - Dauphin and Schoenholz, 2019, "MetaInit: Initializing learning by learning to initialize", equation 3 and
-      appendix A. https://papers.nips.cc/paper_files/paper/2019/hash/876e8108f87eb61877c6263228b67256-Abstract.html
+    - Dauphin and Schoenholz (2019), "MetaInit: Initializing learning by learning to initialize", equation 3 and
+      appendix A, https://papers.nips.cc/paper_files/paper/2019/hash/876e8108f87eb61877c6263228b67256-Abstract.html
     """
     steps = checked_count("steps", steps)
     learning_rate = checked_number("learning_rate", learning_rate, above=0)

@@ -62,11 +62,12 @@ def pretraining(
 
     References:
 
-    - Hinton and Salakhutdinov, 2006, "Reducing the dimensionality of data with neural networks".
+    - Hinton and Salakhutdinov (2006), "Reducing the dimensionality of data with neural networks",
       https://doi.org/10.1126/science.1127647
-    - Bengio, Lamblin, Popovici and Larochelle, 2007, "Greedy layer-wise training of deep networks" (NIPS 2006).
-    - Vincent, Larochelle, Bengio and Manzagol, 2008, "Extracting and composing robust features with denoising
-      autoencoders" (noise, tied weights). https://doi.org/10.1145/1390156.1390294
+    - Bengio, Lamblin, Popovici and Larochelle (2007), "Greedy layer-wise training of deep networks" (NIPS 2006),
+      https://papers.nips.cc/paper/3048-greedy-layer-wise-training-of-deep-networks
+    - Vincent, Larochelle, Bengio and Manzagol (2008), "Extracting and composing robust features with denoising
+      autoencoders" (noise, tied weights), https://doi.org/10.1145/1390156.1390294
     """
     if plan.x is None:
         raise ValueError("pretraining: got no data, expected x: the layers learn to keep what they are given.")
