@@ -56,10 +56,11 @@ class EventLog:
         """Writes counts and bin edges by tag as one event, for the histograms and the distributions tab."""
         from tensorboard.plugins.histogram import metadata
 
-        def buckets(counts: tuple[int, ...], edges: tuple[float, ...]) -> np.ndarray:
-            return np.stack([edges[:-1], edges[1:], counts], axis=1, dtype="float64")
-
-        self._tensors(step, metadata, {tag: buckets(*histogram) for tag, histogram in values.items()})
+        buckets = {
+            tag: np.stack([edges[:-1], edges[1:], counts], axis=1, dtype="float64")
+            for tag, (counts, edges) in values.items()
+        }
+        self._tensors(step, metadata, buckets)
 
     def image(self, step: int, tag: str, png: bytes) -> None:
         """Writes a PNG picture for the images tab."""

@@ -24,9 +24,6 @@ class RunDiagnosis:
 
     A diagnosis takes about half a millisecond for each layer, so it is not made after every measured step, but after
     the first ten, then ten in each decade, the one where NaN begins, and the last.
-
-    Attributes:
-        findings: List of all findings so far, in the order in which they came up.
     """
 
     def __init__(self) -> None:

@@ -171,12 +171,8 @@ def _build(model: keras.Model, x: Any) -> None:
         return
     was_built = model.built
     try:
-        model(keras.tree.map_structure(lambda each: keras.KerasTensor(tuple(each.shape), _dtype(each)), x))
+        model(keras.tree.map_structure(lambda each: keras.KerasTensor(tuple(each.shape), each.dtype), x))
     except Exception:
         # Its code needs numbers; or, where a layer is never called and so not built, that of the layers before.
         if not was_built:
             model(x, training=False)
-
-
-def _dtype(tensor: Any) -> str:
-    return keras.backend.standardize_dtype(tensor.dtype)

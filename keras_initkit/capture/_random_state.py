@@ -30,8 +30,8 @@ def python_random(seed: int) -> Iterator[None]:
 def random_state_kept() -> Iterator[None]:
     """Restores the global random numbers of Python and NumPy, and Keras' generator of seeds.
 
-    The generator's state is a variable, so a `StatelessScope` keeps it; but where nobody has needed it yet, it
-    would be made inside, from Python's random numbers.
+    A `StatelessScope` keeps the generator's state; but where nobody has needed it yet, it would be made inside, from
+    Python's random numbers.
     """
     generator = seed_generator()
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the global state itself is kept)

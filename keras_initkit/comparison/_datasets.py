@@ -87,7 +87,7 @@ def load(data: str, seed: int = 0) -> Dataset:
 
 
 def split(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the training and of the test examples, 4 : 1, each class in that ratio where it is large enough.
+    """Returns the indices of the training and of the test examples, 4 : 1; in large enough classes in that ratio too.
 
     The draws are those of scikit-learn's `train_test_split(test_size=0.2, random_state=seed)`, with `stratify=y` if
     every class has two examples or more and there are five examples for each class.

@@ -17,7 +17,7 @@ from keras_initkit.structure._kernels import Kernel, as_tuple, kernels_by_layer
 from keras_initkit.structure._layer_kinds import is_attention, is_nonlinear, is_normalization
 from keras_initkit.structure._layer_paths import named_layers
 from keras_initkit.structure._residual import residual_branches
-from keras_initkit.structure._sublayers import walk_layers
+from keras_initkit.structure._sublayers import parts_of_kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ class ModelContext:
             return []
         following = following_activations(self.model)
         branched = {id(k.variable) for branch in self._branches for k in branch.kernels}
-        attention = _attention_parts(self.model)
+        attention = parts_of_kind(self.model, is_attention)
         unknown = Following("linear", "not in a graph", False)
         return [
             KernelContext(
@@ -198,8 +198,3 @@ class ModelContext:
             for call in self.graph
             if not isinstance(call.layer, keras.Model) and numbers & {tensor.number for tensor in call.outputs}
         ]
-
-
-def _attention_parts(model: keras.Model) -> set[int]:
-    attentions = [layer for _, layer in walk_layers(model) if is_attention(layer)]
-    return {id(part) for layer in attentions for _, part in walk_layers(layer)}

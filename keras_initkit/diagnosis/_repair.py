@@ -154,21 +154,18 @@ def _find_layers(model: keras.Model, findings: Sequence[Finding]) -> dict[str, s
     """The layers to re-initialize, each with the kind of finding that asks for it."""
     wanted: dict[str, str] = {}
     for finding in findings:
+        # Information asks for nothing, but wrong fans are a fact at any factor.
+        asks = finding.severity != "info" or finding.kind == "wrong_fans"
         if finding.kind == "nonfinite":
             for path in _find_nonfinite(model):
                 wanted.setdefault(path, finding.kind)
-        elif finding.kind in (REPAIRABLE if not finding.consequence_of else _OWN) and _asks_for_repair(finding):
+        elif finding.kind in (REPAIRABLE if not finding.consequence_of else _OWN) and asks:
             for path in _find_weighted(model, finding):
                 wanted.setdefault(path, finding.kind)
             if finding.kind == "symmetric_units":
                 for path in _find_constant(model, finding.layer):
                     wanted.setdefault(path, finding.kind)
     return wanted
-
-
-def _asks_for_repair(finding: Finding) -> bool:
-    """Information asks for nothing, but wrong fans are a fact at any factor."""
-    return finding.severity != "info" or finding.kind == "wrong_fans"
 
 
 def _find_constant(model: keras.Model, beside: str) -> list[str]:

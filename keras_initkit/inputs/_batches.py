@@ -30,11 +30,9 @@ def take_rows(data: Any, rows: Any) -> Any:
 
 
 def disjoint_batches(model: keras.Model, x: Any, batches: int, batch_size: int | None, seed: int) -> Iterator[Any]:
-    """Yields batches of `x` that share no example, in random order where there are more examples than asked for.
+    """Yields batches that share no example, in random order where there are more examples than asked for.
 
-    Args:
-        x: Examples; `None` draws inputs from the model's specification.
-        batch_size: `None` divides all examples among the batches, or draws 256 for each.
+    Without `x` inputs are drawn, 256 for each batch; without `batch_size` all examples are divided among the batches.
     """
     batches = checked_count("batches", batches)
     batch_size = None if batch_size is None else checked_count("batch_size", batch_size)

@@ -54,8 +54,8 @@ class Quantity(NamedTuple):
 class Grid(NamedTuple):
     """What a table shows, whatever it is drawn with.
 
-    `headings` has two lines for each column; the first three are the layer, its type and its output's shape. A `Gap`
-    in `rows` shows the smallest and the largest value of each column.
+    `headings` has two lines for each column; the first three are the layer, its type and its output's shape. Rows that
+    are left out have one row together, with the smallest and the largest value of each column.
     """
 
     title: str

@@ -16,13 +16,7 @@ Function = Callable[[RowsByKind], float | None]
 
 
 class Statistic(NamedTuple):
-    """A statistic of a layer.
-
-    Args:
-        function: Called as `function(rows)` with the rows of one layer by kind of tensor; returns a number, or `None`
-            where the statistic does not apply.
-        kinds: the kinds of tensors that it needs.
-    """
+    """A function of a layer's rows by kind of tensor (`None` where it does not apply), and the kinds that it needs."""
 
     function: Function
     kinds: tuple[str, ...]
@@ -122,12 +116,9 @@ _PHASES = (("weight",), _FORWARD, _BACKWARD, ("weight_gradient",), ("weight_upda
 
 
 def first_nonfinite(rows: Sequence[TensorStats]) -> TensorStats | None:
-    """Returns the first row with a NaN or an infinity, in the order in which a step makes the tensors.
+    """Returns the first row with a NaN or an infinity, in the order in which a step makes the tensors, if there is one.
 
-    That is: weights, signals forward, gradients backward, weight gradients, updates. `None` if all are finite.
-
-    Args:
-        rows: rows of one report, layers in the order in which they are called.
+    That is: weights, signals forward, gradients backward, weight gradients, updates.
     """
     depth = {layer: i for i, layer in enumerate(dict.fromkeys(row.tap.layer for row in rows))}
 

@@ -104,7 +104,7 @@ class Plan:
             change = WeightChange(path, _name(layer, weight), tuple(weight.shape), skipped=reason)
             if kernel is not None:
                 change = replace(change, role=kernel.role, fans=kernel.fans)
-            stddev = _stddev(weight)
+            stddev = _stddev(_values(weight))
             self._changes[id(weight)] = replace(change, stddev_before=stddev, stddev_after=stddev)
             self._variables[id(weight)] = weight
         self.kernels: list[Kernel] = [
@@ -167,8 +167,7 @@ class Plan:
             scale = None
             if change.fans is not None and values.size:
                 scale = float(np.mean(values**2)) * change.fans.fan_in
-            after = float(values.std()) if values.size else 0.0
-            result.append(replace(change, stddev_after=after, skipped=reason, scale=scale))
+            result.append(replace(change, stddev_after=_stddev(values), skipped=reason, scale=scale))
         return result
 
 
@@ -203,6 +202,5 @@ def _values(variable: keras.Variable) -> np.ndarray:
     return to_numpy(variable).astype("float64")
 
 
-def _stddev(variable: keras.Variable) -> float:
-    values = _values(variable)
+def _stddev(values: np.ndarray) -> float:
     return float(values.std()) if values.size else 0.0

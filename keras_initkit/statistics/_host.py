@@ -77,12 +77,6 @@ def effective_rank(matrix: np.ndarray) -> float | None:
 
     Of a matrix with more than 4096 rows or 2048 columns only that many are used, evenly spread.
 
-    Args:
-        matrix: Array of shape `(examples and positions, units)`.
-
-    Returns:
-        Float from 1 to the rank; 0 for a matrix of zeros; `None` if an element is not finite.
-
     Example:
 
     >>> effective_rank(np.eye(3)), effective_rank(np.ones((5, 4)))

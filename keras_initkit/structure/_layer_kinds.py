@@ -79,7 +79,7 @@ def own_activation(layer: Any) -> Callable | None:
 
 
 def applied_activation(layer: Any) -> Callable | None:
-    """Return the function that a layer applies to its result; `None` if it is linear or there is none.
+    """Returns the function that a layer applies to its result; `None` if it is linear or there is none.
 
     That is the activation it was given, a wrapped layer's, or what an activation layer computes. A `PReLU` counts with
     its mean slope.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 
@@ -43,3 +43,8 @@ def walk_layers(layer: keras.Layer, into_loops: bool = True) -> Iterator[tuple[s
             yield path, part
             inside = [(f"{path}/{inner.name}" if path else inner.name, inner) for inner in sublayers(part, into_loops)]
             waiting.extend(reversed(inside))
+
+
+def parts_of_kind(model: keras.Model, is_kind: Callable[[keras.Layer], bool]) -> dict[int, keras.Layer]:
+    """Returns the layer that each part of a layer of a kind belongs to, by the part's identity."""
+    return {id(part): layer for _, layer in walk_layers(model) if is_kind(layer) for _, part in walk_layers(layer)}

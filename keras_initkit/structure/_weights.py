@@ -17,7 +17,7 @@ def own_weights(layer: keras.Layer, into_loops: bool = False) -> list[keras.Vari
 
 
 def main_weights(layer: keras.Layer) -> list[keras.Variable]:
-    """Return the weights that represent a layer where one statistic covers all of them.
+    """Returns the weights that represent a layer where one statistic covers all of them.
 
     Its own weights of rank 2 or more (kernels, recurrent kernels, embeddings), because a bias of zeros beside them
     would only blur the statistic. A layer without any, such as BatchNormalization, has all its trainable weights.

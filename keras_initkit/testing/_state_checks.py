@@ -170,10 +170,9 @@ def keras_round_trip(subject: Subject) -> None:
 
 
 def global_random_state(subject: Subject) -> None:
-    """A call leaves NumPy's global random state alone, and, with a seed, that of Python's `random`.
+    """A call leaves NumPy's global random state alone and, with a seed, that of Python's `random`.
 
-    Without a seed one number of Python's `random` may be used, as by Keras: `keras.utils.set_random_seed` then
-    makes the draw reproducible.
+    Without a seed one number of the latter may be used, so `keras.utils.set_random_seed` makes the draw reproducible.
     """
     for seed in (SEEDED, None) if subject.is_random else (SEEDED,):
         initializer = subject.with_seed(seed)

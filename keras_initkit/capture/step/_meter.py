@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-import warnings
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,43 +12,17 @@ import keras
 
 from keras_initkit.capture._hooks import replaced, wrap_activation, wrap_call, wrap_optimizer
 from keras_initkit.capture.backends import is_signal
+from keras_initkit.capture.step._captured import CapturedTensors, Unscale, loss_unscaling
 from keras_initkit.capture.step._reduction import MeasurementSpec, Update, read_rows, reduce_taps
 from keras_initkit.capture.step._targets import list_taps, select_activated, units_last
 from keras_initkit.report._rows import TensorStats
-from keras_initkit.statistics._ops import as_float
 from keras_initkit.statistics._sampling import take_sample
 from keras_initkit.statistics._tap import Tap
 from keras_initkit.structure._layer_kinds import output_limits
 from keras_initkit.structure._weights import main_weights
 
 FindLayers = Callable[[keras.Model], dict[str, keras.layers.Layer]]
-Unscale = Callable[[Any], Any]  # undoes the loss scaling of mixed precision on a gradient
 Train = Callable[[], Any]  # runs the step, and returns what it returns
-
-
-class CapturedTensors:
-    """What the taps of one step saw.
-
-    Args:
-        scope: Where the step's own tensors live (a graph, a trace), for `StepMeter._is_readable`.
-        unscale: What undoes the loss scaling on gradients, by the optimizer's identity.
-    """
-
-    def __init__(self, scope: Any, unscale: Mapping[int, Unscale]):
-        self.scope, self.unscale = scope, unscale
-        self.seen: defaultdict[Tap, list[Any]] = defaultdict(list)
-        self.expected: Counter[Tap] = Counter()  # how many tensors there were to see
-        self.losses: Counter[str] = Counter()  # how often a layer has called `add_loss`
-
-    def warn(self, taps: Iterable[Tap]) -> None:
-        """Warns of those taps that saw tensors which could not be read."""
-        for tap in taps:
-            if len(self.seen[tap]) < self.expected[tap]:
-                warnings.warn(
-                    f"{tap.kind} of layer {tap.layer!r} is made inside a loop or a branch, where it cannot be read "
-                    "from outside; it is left out of the statistics.",
-                    stacklevel=2,
-                )
 
 
 class StepMeter:
@@ -296,17 +268,8 @@ class StepMeter:
                     captured.seen[tap].append(self._kept(captured.unscale[id(optimizer)](dense)))
 
     def _loss_unscaling(self, optimizer: Any) -> Unscale:
-        """Returns what undoes the loss scaling of mixed precision on a gradient; the identity where there is none."""
-        one = keras.ops.ones(())
-        scale = optimizer.scale_loss(one) if hasattr(optimizer, "scale_loss") else one  # PyTorch's own have none
-        if scale is one:
-            return lambda gradient: gradient
-
-        def unscale(gradient: Any) -> Any:
-            gradient = as_float(gradient)
-            return gradient / keras.ops.cast(scale, gradient.dtype)
-
-        return unscale
+        """Returns what undoes the loss scaling of mixed precision on a gradient."""
+        return loss_unscaling(optimizer)
 
     def _optimizers(self) -> list[Any]:
         """Returns the optimizer of `compile` and those that a model with its own `train_step` keeps as attributes."""

@@ -95,10 +95,9 @@ def _measure_hidden(
 
 
 def _entry(readings: Mapping[str, LayerReading], first: str, size: Callable[[Moments], float]) -> float:
-    """The size of what the first layer reads.
+    """The size of what the first layer reads; a training step does not read inputs.
 
-    A training step does not read inputs; then the output of the layer before it counts (an embedding, a
-    normalization), or else its own output.
+    Then the output of the layer before it counts (an embedding, a normalization), or else its own output.
     """
     read = readings[first].moments("input")
     if read is not None:

@@ -20,7 +20,7 @@ from keras_initkit.schemes.data_driven._unit_means import bias_of, unit_means, u
 from keras_initkit.schemes.draw._draw_all import draw_all
 from keras_initkit.structure import Kernel
 from keras_initkit.structure._layer_kinds import is_attention, is_embedding, is_recurrent
-from keras_initkit.structure._sublayers import walk_layers
+from keras_initkit.structure._sublayers import parts_of_kind
 
 _DIRECTIONS = 8  # random losses; one alone shows the rates to some 10 %
 _ROUNDING = 1e-12  # a variance below this part of the largest square is what rounding makes of a constant
@@ -66,9 +66,6 @@ def data_dependent(
         initializer: draws the kernels first: a name, configuration or instance; `None` takes them as they are.
         batch_size: how many of the examples, taken at random; `None` takes all.
 
-    Raises:
-        ValueError: for options or data that do not fit, and where pre-activations or gradients are not finite.
-
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3, name="head")])
     >>> x = 5 + np.random.default_rng(0).standard_normal((512, 8))
     >>> data_dependent(Plan(model, {"head": model.layers[0]}, x), beta=1.0)
@@ -83,7 +80,7 @@ def data_dependent(
     """
     beta, tolerance = checked_number("beta", beta), checked_number("tolerance", tolerance, above=0)
     rounds = checked_count("rounds", rounds)
-    cells = _cells(plan.model)
+    cells = parts_of_kind(plan.model, is_recurrent)
     chosen = [
         k for k in plan.kernels if id(k.layer) not in cells and not (is_embedding(k.layer) or is_attention(k.layer))
     ]
@@ -98,11 +95,6 @@ def data_dependent(
     units.normalize(x)
     if between_layers and units.set:
         _equalize_rates(plan, units, x, tolerance, rounds)
-
-
-def _cells(model: keras.Model) -> set[int]:
-    recurrent = [layer for _, layer in walk_layers(model) if is_recurrent(layer)]
-    return {id(part) for layer in recurrent for _, part in walk_layers(layer)}
 
 
 class _Units:

@@ -16,7 +16,7 @@ from keras_initkit.capture.backends import probe_backend
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.structure import Kernel
 from keras_initkit.structure._layer_kinds import is_attention, is_embedding, is_recurrent, own_activation
-from keras_initkit.structure._sublayers import sublayers, walk_layers
+from keras_initkit.structure._sublayers import parts_of_kind, sublayers, walk_layers
 
 
 class Unreadable(Exception):
@@ -150,9 +150,7 @@ def _all_steps_first(layer: keras.layers.TimeDistributed) -> Callable:
 
 def _owners(plan: Plan) -> dict[int, tuple[keras.layers.Layer, tuple[Kernel, ...]]]:
     """The layers that are visited, by identity, each with its kernels; the others' kernels are noted."""
-    recurrent = {
-        id(part): layer for _, layer in walk_layers(plan.model) if is_recurrent(layer) for _, part in walk_layers(layer)
-    }
+    recurrent = parts_of_kind(plan.model, is_recurrent)
     found: dict[int, tuple[keras.layers.Layer, tuple[Kernel, ...]]] = {}
     for kernel in plan.kernels:
         layer = recurrent.get(id(kernel.layer), kernel.layer)

@@ -66,9 +66,6 @@ def lsuv(
         batches: number of passes.
         batch_size: examples in each pass; `None` shares all data out among them.
 
-    Raises:
-        ValueError: for options or data that do not fit, and where pre-activations are not finite.
-
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(64, name="hidden")])
     >>> x = 5 * np.random.default_rng(0).standard_normal((512, 8))
     >>> lsuv(Plan(model, {"hidden": model.layers[0]}, x))

@@ -28,10 +28,10 @@ _ONE_BLOCK = {ScaledOrthogonal: {"out_axes": -1}, GatewiseOrthogonal: {"gates": 
 
 
 def scaled_variance(initializer: Any, fans: Fans) -> float | None:
-    """The variance that a variance-scaling initializer, ours or Keras' own, gives a kernel of these fans.
+    """Returns the variance that a variance-scaling initializer, ours or Keras', gives a kernel; `None` for any other.
 
-    `None` for any other initializer, and for a subclass that draws in a way of its own. A fan below 1, as strides
-    leave it, counts as 1, which is how both compute it from a shape.
+    A subclass that draws in a way of its own counts as another. A fan below 1, as strides leave it, counts as 1,
+    which is how both compute it from a shape.
     """
     if isinstance(initializer, ScaledVariance):
         own = type(initializer).__call__ is ScaledVariance.__call__
@@ -92,11 +92,11 @@ def _field(kernel: Kernel) -> list[int]:
 
 def _draws_haar(initializer: Any) -> bool:
     """Whether it is one of the orthogonal initializers, and no subclass that draws in a way of its own."""
-    return any(isinstance(initializer, known) and _same_draw(initializer, known) for known in _ORTHOGONAL)
-
-
-def _same_draw(initializer: Any, known: type) -> bool:
-    return all(getattr(type(initializer), name, 0) is getattr(known, name, 0) for name in ("__call__", "_values"))
+    return any(
+        isinstance(initializer, known)
+        and all(getattr(type(initializer), name, 0) is getattr(known, name, 0) for name in ("__call__", "_values"))
+        for known in _ORTHOGONAL
+    )
 
 
 def _orthogonal(gain: float, count: int, block: tuple[int, ...], dtype: str, seed: int) -> np.ndarray:

@@ -55,10 +55,6 @@ def gradinit(
         loss: as `compile` takes it; `None` is the loss that the model is compiled with.
         verbose: 1 shows a progress bar.
 
-    Raises:
-        ValueError: if there are no labels or no loss, an option is out of range, the model has an operation without
-            second derivatives, or anything overflows; no weight has changed then.
-
     References:
 
     - Zhu et al. (2021), "GradInit: Learning to initialize neural networks for stable and efficient training",
@@ -81,7 +77,8 @@ def gradinit(
         batches = TrainingBatches(plan.model, plan.x, plan.y, batch_size, [plan.seed, 1], used)
         model = ScaledLoss("gradinit", plan.model, scaled, plan.seed)
         norm_of, loss_after = objectives(model, eta, adam)
-        bounds = np.array([0.0 if is_bias(variable) else LOWER_BOUND for variable in scaled])
+        added = ("bias", "beta")
+        bounds = np.array([0.0 if variable.name.split("/")[-1] in added else LOWER_BOUND for variable in scaled])
         scales = keras.Variable(np.ones(len(scaled)), dtype="float32", name="scales")
         # Gradients are clipped, as the authors have it: one steep batch would slow Adam down for a thousand steps.
         constraint, objective = (
@@ -125,8 +122,3 @@ def objectives(model: ScaledLoss, eta: float, adam: bool) -> tuple[Any, Any]:
         return model([v - eta * step for v, step in zip(values, steps, strict=True)], next_x, next_y, seeds)
 
     return model.compiled(norm), model.compiled(loss_after)
-
-
-def is_bias(variable: keras.Variable) -> bool:
-    """Whether a weight is what a layer adds."""
-    return variable.name.split("/")[-1] in ("bias", "beta")

@@ -53,10 +53,6 @@ def metainit(
         loss: as `compile` takes it; `None` is the loss that the model is compiled with.
         verbose: 1 shows a progress bar.
 
-    Raises:
-        ValueError: if there is no loss, an option is out of range, the model has an operation without third
-            derivatives, or anything overflows; no weight has changed then.
-
     References:
 
     - Dauphin and Schoenholz (2019), "MetaInit: Initializing learning by learning to initialize", equation 3 and

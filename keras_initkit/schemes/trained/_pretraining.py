@@ -56,10 +56,6 @@ def pretraining(
         noise: share of each example's elements that is masked, from 0 to below 1 (denoising auto-encoder).
         verbose: 0 shows no progress bar.
 
-    Raises:
-        ValueError: if there is no data, an option is out of range, there is no layer to pre-train, or training
-            diverges; no weight has changed then.
-
     References:
 
     - Hinton and Salakhutdinov (2006), "Reducing the dimensionality of data with neural networks",

@@ -22,7 +22,8 @@ from keras_initkit._compat import jax_trace
 from keras_initkit.capture._hooks import replaced, wrap_optimizer
 from keras_initkit.capture._random_state import random_state_kept
 from keras_initkit.capture.backends.jax.probe import tapped
-from keras_initkit.capture.step._meter import StepMeter, Unscale
+from keras_initkit.capture.step._captured import Unscale
+from keras_initkit.capture.step._meter import StepMeter
 from keras_initkit.capture.step._reduction import reduce_taps
 from keras_initkit.statistics._tap import Tap
 from keras_initkit.structure._layer_paths import named_layers

@@ -48,8 +48,9 @@ def is_decided_later(output: tf.Tensor) -> bool:
     """Whether it takes the output's readers to know how to read it: a bare product, or a sum of no product."""
     if not tf.is_symbolic_tensor(output):
         return False
-    bare = output.op.type in _FUSED_PRODUCTS
-    return bare or (output.op.type == "AddV2" and not any(_is_product(x) for x in output.op.inputs))
+    if output.op.type == "AddV2":
+        return not any(x.op.type in _FUSED_PRODUCTS | _FUSED_BIASES for x in output.op.inputs)
+    return output.op.type in _FUSED_PRODUCTS
 
 
 def unfused_copy_by_readers(output: tf.Tensor) -> tf.Tensor:
@@ -61,10 +62,6 @@ def unfused_copy_by_readers(output: tf.Tensor) -> tf.Tensor:
     readers = {op.type for op in _readers(output)}
     apart = readers <= _APART if output.op.type == "AddV2" else {"Mean", "SquaredDifference"} <= readers
     return output if apart else unfused_copy(output)
-
-
-def _is_product(tensor: tf.Tensor) -> bool:
-    return tensor.op.type in _FUSED_PRODUCTS | _FUSED_BIASES
 
 
 def _readers(tensor: tf.Tensor) -> list[tf.Operation]:

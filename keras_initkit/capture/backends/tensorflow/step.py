@@ -26,7 +26,8 @@ from keras_initkit.capture.backends.tensorflow._graph import (
     unfused_copy_by_readers,
     unfused_copy_of_joined,
 )
-from keras_initkit.capture.step._meter import FindLayers, StepMeter, Unscale
+from keras_initkit.capture.step._captured import Unscale
+from keras_initkit.capture.step._meter import FindLayers, StepMeter
 from keras_initkit.capture.step._reduction import MeasurementSpec, reduce_taps
 from keras_initkit.statistics._ops import under_xla
 from keras_initkit.statistics._tap import Tap
