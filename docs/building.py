@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pathlib
 import pkgutil
+import re
 import sys
 
 import keras_initkit
@@ -42,11 +43,12 @@ def arguments(gallery_conf, script_vars):
     return ["--out", str(pathlib.Path(gallery_conf["src_dir"], "_build", "reproduced"))]
 
 
-def formulas_as_written(app, what, name, obj, options, lines):
-    """Indented lines of a docstring, above its sections, are formulas and code: they are kept as they are."""
+def formulas(app, what, name, obj, options, lines):
+    """Renders `$...$` as mathematics, and other indented lines above a docstring's sections as they are written."""
+    lines[:] = [re.sub(r"\$([^$`]+)\$", r":math:`\1`", line) for line in lines]
     sections = [i for i, line in enumerate(lines) if line in ("Args:", "Attributes:", "Returns:", "Raises:", "Warns:")]
     for i in reversed(range(1, min(sections, default=len(lines)))):
-        if lines[i].startswith("    ") and not lines[i - 1].strip():
+        if lines[i].startswith("    ") and not lines[i - 1].strip() and not lines[i - 2].startswith(".. "):
             lines[i:i] = [".. code-block:: text", ""]
 
 

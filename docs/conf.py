@@ -49,7 +49,7 @@ sphinx_gallery_conf = {
 
 def setup(app):
     """Sphinx calls it."""
-    app.connect("autodoc-process-docstring", building.formulas_as_written, priority=400)  # before napoleon's sections
+    app.connect("autodoc-process-docstring", building.formulas, priority=400)  # before napoleon's sections
     app.add_html_math_renderer("mathml", (building.math_as_markup, None), (building.math_as_markup, None))
     app.connect("autodoc-skip-member", building.is_noise)
     app.connect("env-check-consistency", building.undocumented)

@@ -35,11 +35,11 @@ class _GatesBias(ShapedInitializer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class CriticalBias(_Bias):
-    """Draws biases from N(0, sigma_b^2), to go with a `Critical` kernel of the same arguments.
+    r"""Draws biases from $N(0, \sigma_b^2)$, to go with a `Critical` kernel of the same arguments.
 
     Args:
         activation, sigma_b, q, seed: As in `Critical`. By default, and for activations that scale with their input
-            (relu), sigma_b is 0.
+            (relu), $\sigma_b$ is 0.
 
     Raises:
         ValueError: As in `Critical`.
@@ -70,9 +70,11 @@ class CriticalBias(_Bias):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class PriorProbabilityBias(_Bias):
-    """Sets the bias of an output layer to predict the class frequencies before training.
+    r"""Sets the bias of an output layer to predict the class frequencies before training.
 
-        sigmoid: b = log(p / (1 - p)),    softmax: b_k = log(p_k / sum p)
+    .. math::
+
+        b_\text{sigmoid} = \log(p / (1 - p)), \qquad b_{\text{softmax}, k} = \log(p_k / \sum_j p_j)
 
     Without it, the first steps on imbalanced labels only learn the bias, from a loss that frequent classes dominate.
 
@@ -167,15 +169,17 @@ class UnitForgetGateBias(_GatesBias):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ChronoBias(_GatesBias):
-    """Draws the biases of an LSTM whose units remember for spans of all lengths up to that of the sequences.
+    r"""Draws the biases of an LSTM whose units remember for spans of all lengths up to that of the sequences.
 
-        b_forget = log(u),  u ~ U(1, max_steps - 1),    b_input = -b_forget,    zero for the other gates
+    .. math::
 
-    A forget gate at sigmoid(log u) keeps its memory for about u steps. Needs `unit_forget_bias=False`, as
-    `UnitForgetGateBias` does.
+        b_\text{forget} = \log u, \quad u \sim U(1, T - 1), \qquad b_\text{input} = -b_\text{forget}
+
+    The other gates' biases are 0. A forget gate at `sigmoid(log(u))` keeps its memory for about $u$ steps. Needs
+    `unit_forget_bias=False`, as `UnitForgetGateBias` does.
 
     Args:
-        max_steps: Float. The longest span to remember, in steps: often the length of the sequences.
+        max_steps: Float. The longest span to remember, $T$, in steps: often the length of the sequences.
         seed: As in `ActivationScaling`.
 
     Raises:

@@ -40,11 +40,13 @@ def _haar_columns(gaussian: keras.KerasTensor, scale: float = 1.0) -> keras.Kera
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ScaledOrthogonal(ShapedInitializer):
-    """Draws an orthogonal kernel, times the gain of the activation after it.
+    r"""Draws an orthogonal kernel, times the gain of the activation after it.
 
-        W = gain(activation) Q,    Q^T Q = I or Q Q^T = I, whichever fits its shape
+    .. math::
 
-    Q is uniform (Haar) among these. Keras' `Orthogonal` fails in bfloat16 and is inexact in float16; this is
+        W = \text{gain}(\text{activation}) \, Q, \qquad Q^T Q = I \text{ or } Q Q^T = I \text{, as its shape allows}
+
+    $Q$ is uniform (Haar) among these. Keras' `Orthogonal` fails in bfloat16 and is inexact in float16; this is
     computed in float32 at least, and cast.
 
     Args:
@@ -121,15 +123,17 @@ class _OrthogonalConvolution(ShapedInitializer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class DeltaOrthogonal(_OrthogonalConvolution):
-    """Draws a convolution kernel with an orthogonal matrix at its center and zeros around it.
+    r"""Draws a convolution kernel with an orthogonal matrix at its center and zeros around it.
 
-        K[center] = gain Q,    K[elsewhere] = 0
+    .. math::
+
+        K_\text{center} = \text{gain} \, Q, \qquad K_\text{elsewhere} = 0
 
     With stride 1 and `padding="same"` it keeps every pixel's norm, if there are at least as many outputs as
     inputs (with fewer, it keeps that of the gradient). Networks of 10,000 layers were trained from it.
 
     Args:
-        gain: Float. Factor of the norm: 1 for a linear layer, `keras_initkit.theory.gain("relu")`, or the sigma_w of
+        gain: Float. Factor of the norm: 1 for a linear layer, `keras_initkit.theory.gain("relu")`, or the $\sigma_w$ of
             `keras_initkit.theory.critical_point("tanh", sigma_b=0.05)`.
         seed: As in `ActivationScaling`.
 
@@ -154,13 +158,15 @@ class DeltaOrthogonal(_OrthogonalConvolution):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ConvOrthogonal(_OrthogonalConvolution):
-    """Draws a convolution kernel that is an orthogonal map of the whole image, with every tap in use.
+    r"""Draws a convolution kernel that is an orthogonal map of the whole image, with every tap in use.
 
-        K = gain H * [P_1, I - P_1] * [P_2, I - P_2] * ...
+    .. math::
 
-    `*` is the convolution of matrix-valued kernels, H is a uniform orthogonal matrix, and each factor has two
-    taps along one axis of the field, with P a uniform orthogonal projection on half the channels: one factor
-    for every tap after the first, of every axis. As each factor is an orthogonal map, so is K: with stride 1
+        K = \text{gain} \, H * [P_1, I - P_1] * [P_2, I - P_2] * \ldots
+
+    $*$ is the convolution of matrix-valued kernels, $H$ is a uniform orthogonal matrix, and each factor has two
+    taps along one axis of the field, with $P$ a uniform orthogonal projection on half the channels: one factor
+    for every tap after the first, of every axis. As each factor is an orthogonal map, so is $K$: with stride 1
     and circular padding it keeps the norm of the image, if there are at least as many outputs as inputs (with
     fewer, that of the gradient). Other padding loses some at the border.
 
@@ -213,11 +219,14 @@ class ConvOrthogonal(_OrthogonalConvolution):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class GatewiseOrthogonal(ShapedInitializer):
-    """Draws a recurrent kernel with one orthogonal block per gate, side by side along its last axis.
+    r"""Draws a recurrent kernel with one orthogonal block per gate, side by side along its last axis.
 
-        W = gain [Q_1, ..., Q_gates],    each Q uniform among the orthogonal matrices of its shape
+    .. math::
 
-    Keras keeps the gates of an LSTM (4) or a GRU (3) in one kernel. Its `Orthogonal` makes that one wide
+        W = \text{gain} \, [Q_1, \ldots, Q_\text{gates}]
+
+    Each $Q$ is uniform among the orthogonal matrices of its shape. Keras keeps the gates of an LSTM (4) or a GRU (3)
+    in one kernel. Its `Orthogonal` makes that one wide
     matrix orthogonal, whose square blocks are not: their singular values run from nearly 0 to 0.9.
 
     Args:

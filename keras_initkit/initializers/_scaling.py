@@ -17,10 +17,14 @@ from keras_initkit.theory._gains import DIRECTIONS, Direction, gain
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ActivationScaling(ScaledVariance):
-    """Scales the variance by the activation's gain, `gain(activation)^2 / fan`: He's rule for any activation.
+    r"""Scales the variance by the activation's gain: He's rule for any activation.
 
-    `ActivationScaling("relu")` is He et al.'s 2 / fan_in (`he_normal`), `ActivationScaling("linear")` is
-    LeCun's 1 / fan_in, and every other activation gets the factor that keeps its signal's second moment.
+    .. math::
+
+        \operatorname{Var} W = \text{gain}(\text{activation})^2 / \text{fan}
+
+    `ActivationScaling("relu")` is He et al.'s $2 / n_{in}$ (`he_normal`), `ActivationScaling("linear")` is
+    LeCun's $1 / n_{in}$, and every other activation gets the factor that keeps its signal's second moment.
 
     Args:
         activation: String, callable or None. The activation after the kernel: the name of a Keras activation, a
@@ -30,8 +34,8 @@ class ActivationScaling(ScaledVariance):
         distribution: String. `"truncated_normal"` (at two standard deviations, and corrected for the truncation),
             `"untruncated_normal"` or `"uniform"`.
         direction: String. `"forward"` takes the gain of the signal, `"backward"` that of the gradient,
-            `"compromise"` the mean of the two second moments, 1 / gain^2 = (E[f(z)^2] + E[f'(z)^2]) / 2, by analogy
-            with Glorot's mean of the fans.
+            `"compromise"` the mean of the two second moments, $1 / \text{gain}^2 = (E[f(z)^2] + E[f'(z)^2]) / 2$, by
+            analogy with Glorot's mean of the fans.
         in_axes: Integer or sequence of integers. Kernel axes that the layer sums over. Give it together with
             `out_axes`; by default the last two axes are inputs and outputs. All other axes multiply both fans.
         out_axes: Integer or sequence of integers. Kernel axes of the layer's output units.
@@ -77,7 +81,7 @@ class ActivationScaling(ScaledVariance):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class StandardUniform(ScaledVariance):
-    """Draws from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), of variance 1 / (3 fan_in).
+    r"""Draws from $U(-1/\sqrt{n_{in}}, 1/\sqrt{n_{in}})$, of variance $1 / (3 n_{in})$.
 
     The "standard" initialization of Glorot and Bengio 2010 (eq. 1), the heuristic that theirs replaced; also
     what PyTorch's Linear and Conv layers draw by default. A signal loses two thirds of its variance at each
@@ -104,12 +108,14 @@ class StandardUniform(ScaledVariance):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class RandomWalk(ScaledVariance):
-    """Draws from N(0, g^2 / fan_in) with the g that keeps a gradient's log-norm from drifting with depth.
+    r"""Draws from $N(0, g^2 / n_{in})$ with the $g$ that keeps a gradient's log-norm from drifting with depth.
 
-        linear: g = exp(1 / (2 n)),    relu: g = sqrt(2) exp(1.2 / (max(n, 6) - 2.4)),    n = fan_in
+    .. math::
 
-    He's rule keeps the mean square norm; the logarithm of a finite layer's norm then falls by about 1 / (2 n)
-    (linear) or 1.2 / n (relu) at each layer, which hundreds of narrow layers add up.
+        g_\text{linear} = \exp(1 / (2 n_{in})), \qquad g_\text{relu} = \sqrt{2} \exp(1.2 / (\max(n_{in}, 6) - 2.4))
+
+    He's rule keeps the mean square norm; the logarithm of a finite layer's norm then falls by about $1 / (2 n_{in})$
+    (linear) or $1.2 / n_{in}$ (relu) at each layer, which hundreds of narrow layers add up.
 
     Args:
         activation: String. `"relu"` or `"linear"`: those with a known correction.
@@ -149,18 +155,20 @@ class RandomWalk(ScaledVariance):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class DepthScaling(ScaledVariance):
-    """Scales the kernel of a layer that writes into a residual stream down with the number of such layers.
+    r"""Scales the kernel of a layer that writes into a residual stream down with the number of such layers.
 
-        residual: std = 1 / sqrt(2 n d),    small: std = 1 / sqrt(d),    wang: std = 2 / (n sqrt(d))
+    .. math::
 
-    with n blocks of two residual branches each (attention and MLP) and width d. Under `"residual"`, 2 n kernels
-    that read units of variance one add 2 n / (2 n) = 1 to the stream's variance, whatever the depth; under
-    `"wang"`, 8 / n. `"small"` is for the kernels that read the stream.
+        s_\text{residual} = 1 / \sqrt{2 n d}, \quad s_\text{small} = 1 / \sqrt{d}, \quad s_\text{wang} = 2 / (n\sqrt{d})
+
+    are the standard deviations with $n$ blocks of two residual branches each (attention and MLP) and width $d$. Under
+    `"residual"`, $2 n$ kernels that read units of variance one add $2 n / (2 n) = 1$ to the stream's variance, whatever
+    the depth; under `"wang"`, $8 / n$. `"small"` is for the kernels that read the stream.
 
     Args:
-        n_layers: Integer. Number of blocks, n.
+        n_layers: Integer. Number of blocks, $n$.
         rule: String. `"residual"`, `"small"` (whatever the depth) or `"wang"`.
-        width: Integer or None. Width d of the stream; None takes each kernel's fan-in. A constant 0.02 is
+        width: Integer or None. Width $d$ of the stream; None takes each kernel's fan-in. A constant 0.02 is
             `width=2500`.
         distribution: String. As in `ActivationScaling`.
         in_axes, out_axes, seed: As in `ActivationScaling`.
@@ -180,8 +188,8 @@ class DepthScaling(ScaledVariance):
           https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
         - Sid Black et al. (2022), "GPT-NeoX-20B: An open-source autoregressive language model", for `"wang"`,
           https://arxiv.org/abs/2204.06745
-        - Toan Q. Nguyen and Julian Salazar (2019), "Transformers without tears", whose SmallInit has 2 / (5 d) where
-          `"small"` has LeCun's 1 / d, https://arxiv.org/abs/1910.05895
+        - Toan Q. Nguyen and Julian Salazar (2019), "Transformers without tears", whose SmallInit has $2 / (5 d)$
+          where `"small"` has LeCun's $1 / d$, https://arxiv.org/abs/1910.05895
     """
 
     def __init__(
@@ -207,12 +215,12 @@ class DepthScaling(ScaledVariance):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Critical(ScaledVariance):
-    """Scales the variance to `sigma_w^2 / fan_in`, on the edge of chaos: gradients neither vanish nor explode.
+    r"""Scales the variance to $\sigma_w^2 / n_{in}$, on the edge of chaos: gradients neither vanish nor explode.
 
-    sigma_w is where `chi_1 = sigma_w^2 E[f'(sqrt(q) z)^2] = 1` and layers of these kernels and of biases of
-    standard deviation sigma_b keep the pre-activations' variance at q (`keras_initkit.theory.critical_point`).
-    The biases are part of it: give the layer `CriticalBias` with the same arguments. With sigma_b = 0, as here
-    by default, Keras' zero biases are that.
+    At this $\sigma_w$, $\chi_1 = \sigma_w^2 E[f'(\sqrt{q} z)^2] = 1$, and layers of these kernels and of biases of
+    standard deviation $\sigma_b$ keep the pre-activations' variance at $q$ (`keras_initkit.theory.critical_point`).
+    The biases are part of it: give the layer `CriticalBias` with the same arguments. With $\sigma_b = 0$, the
+    default here, these are Keras' zero biases.
 
     Args:
         activation: String, callable or None. The activation of the network's layers, as in `ActivationScaling`.

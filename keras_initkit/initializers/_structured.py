@@ -16,9 +16,11 @@ from keras_initkit.theory._fans import Axes, Fans
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Dirac(ShapedInitializer):
-    """Sets a convolution kernel to the identity at its center and zeros around it, which passes the input on.
+    r"""Sets a convolution kernel to the identity at its center and zeros around it, which passes the input on.
 
-        K[center, i, o] = 1 if o = i, else 0    (in each group)
+    .. math::
+
+        K_{\text{center}, i, o} = 1 \text{ if } o = i \text{, else } 0 \quad \text{(in each group)}
 
     With stride 1 and `padding="same"`, output channel i is input channel i, as far as there are both. The
     kernel of a `Dense` layer has `keras.initializers.Identity`.
@@ -64,14 +66,17 @@ class Dirac(ShapedInitializer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Hadamard(ShapedInitializer):
-    """Sets a kernel to zeros and ones, up to one factor, without random numbers (ZerO).
+    r"""Sets a kernel to zeros and ones, up to one factor, without random numbers (ZerO).
 
-        inputs >= outputs: W = I*,    inputs < outputs: W = 2^(-m/2) I* H_m I*,    m = ceil(log2(outputs))
+    .. math::
 
-    I* is an identity cut to shape and H_m the Hadamard matrix of size 2^m, orthogonal with this factor: where
-    a layer widens, zeros and ones alone would leave the new units equal forever. A convolution has W at its
-    center. Widening to a power of two keeps the signal's norm, since the rows of 2^(-m/2) H_m have norm 1 and are
-    orthogonal; otherwise, on average over signals, outputs / 2^m of its square.
+        W = I^* \text{ if } \text{inputs} \geq \text{outputs} \text{, else } 2^{-m/2} I^* H_m I^*,
+        \quad m = \lceil \log_2 \text{outputs} \rceil
+
+    $I^*$ is an identity cut to shape and $H_m$ the Hadamard matrix of size $2^m$, orthogonal with this factor: where
+    a layer widens, zeros and ones alone would leave the new units equal forever. A convolution has $W$ at its
+    center. Widening to a power of two keeps the signal's norm, since the rows of $2^{-m/2} H_m$ have norm 1 and are
+    orthogonal; otherwise, on average over signals, $\text{outputs} / 2^m$ of its square.
 
     Raises:
         ValueError: When called, if the rank of the shape is not 2 to 5.
@@ -104,9 +109,11 @@ class Hadamard(ShapedInitializer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Sparse(ShapedInitializer):
-    """Connects each unit to a few inputs chosen at random, whatever the width.
+    r"""Connects each unit to a few inputs chosen at random, whatever the width.
 
-        W[i, j] ~ N(0, stddev^2) for `nonzero` inputs i of unit j, chosen for each unit, else 0
+    .. math::
+
+        W_{i, j} \sim N(0, \text{stddev}^2) \text{ for a few inputs } i \text{ of unit } j \text{, else } 0
 
     Units stay as different from each other, and as far from saturation, in a wide layer as in a narrow one. A unit is
     an element of the last axis; its inputs are those of all other axes.
@@ -114,7 +121,7 @@ class Sparse(ShapedInitializer):
     Args:
         nonzero: Integer or None. Number of inputs of each unit, at most all of them. 15 unless `sparsity` is given.
         sparsity: Float or None. Fraction of each unit's inputs that is zero, in place of `nonzero`.
-        stddev: Float. Standard deviation of the other weights. 1 is Martens' value; 1 / sqrt(nonzero) keeps the
+        stddev: Float. Standard deviation of the other weights. 1 is Martens' value; `nonzero**-0.5` keeps the
             variance of a signal.
         seed: As in `ActivationScaling`.
 
@@ -165,12 +172,14 @@ class Sparse(ShapedInitializer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Siren(ScaledVariance):
-    """Draws the uniform kernel of a network with sine activations, sin(omega_0 (x W + b)).
+    r"""Draws the uniform kernel of a network with sine activations, $\sin(\omega_0 (x W + b))$.
 
-        first layer: U(-1 / fan_in, 1 / fan_in),    later layers: U(-c, c) with c = sqrt(6 / fan_in) / omega_0
+    .. math::
 
-    The first layer spreads its units over frequencies up to omega_0. In the second the pre-activations, omega_0
-    included, are N(0, 1); from there their variance goes to v = 1 - exp(-2 v) = 0.797 and stays, at any depth.
+        W \sim U(-c, c), \qquad c_\text{first} = 1 / n_{in}, \qquad c_\text{later} = \sqrt{6 / n_{in}} / \omega_0
+
+    The first layer spreads its units over frequencies up to $\omega_0$. In the second the pre-activations, $\omega_0$
+    included, are $N(0, 1)$; from there their variance goes to $v = 1 - \exp(-2 v) = 0.797$ and stays, at any depth.
 
     Args:
         first: Boolean. Whether the kernel belongs to the network's first layer.

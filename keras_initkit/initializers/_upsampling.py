@@ -16,21 +16,24 @@ from keras_initkit.initializers._lookup import get
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ICNR(ShapedInitializer):
-    """Draws the kernel of a sub-pixel convolution that starts as a convolution and nearest-neighbor resizing.
+    r"""Draws the kernel of a sub-pixel convolution that starts as a convolution and nearest-neighbor resizing.
 
-        K = [K_0, ..., K_0],    scale^d copies side by side of one kernel for outputs / scale^d channels
+    .. math::
 
-    Channels are in the order of `keras.ops.depth_to_space` (and TensorFlow's): the position inside a block of
+        K = [K_0, \ldots, K_0]
+
+    These are `scale**d` copies, side by side, of one kernel for `outputs / scale**d` channels. Channels are in the
+    order of `keras.ops.depth_to_space` (and TensorFlow's): the position inside a block of
     pixels first, then the channel.
 
     Args:
-        scale: Integer. Factor of the image's size along each of its d axes: `depth_to_space`'s block size.
-        initializer: String, dict, class or instance. The initializer of K_0, in any form that
+        scale: Integer. Factor of the image's size along each of its $d$ axes: `depth_to_space`'s block size.
+        initializer: String, dict, class or instance. The initializer of $K_0$, in any form that
             `keras_initkit.initializers.get` takes.
 
     Raises:
         ValueError: If the scale is below 1 or the initializer is unknown; when called, if the rank of the shape is not
-            3, 4 or 5, or its number of outputs is no multiple of scale^d.
+            3, 4 or 5, or its number of outputs is no multiple of `scale**d`.
 
     Example:
 
@@ -72,11 +75,13 @@ class ICNR(ShapedInitializer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class BilinearUpsampling(ShapedInitializer):
-    """Sets the kernel of a transposed convolution to interpolate linearly along each axis, each channel by itself.
+    r"""Sets the kernel of a transposed convolution to interpolate linearly along each axis, each channel by itself.
 
-        K[x, y, c, c] = w(x) w(y),    w(x) = 1 - |x - center| / f,    f = ceil(size / 2)
+    .. math::
 
-    For strides of f use a kernel of size 2 f - f % 2 with `padding="same"`. Linear in one dimension, bilinear
+        K_{x, y, c, c} = w(x) w(y), \qquad w(x) = 1 - |x - \text{center}| / f, \qquad f = \lceil \text{size} / 2 \rceil
+
+    For strides of $f$ use a kernel of size `2 * f - f % 2` with `padding="same"`. Linear in one dimension, bilinear
     in two, trilinear in three.
 
     Raises:

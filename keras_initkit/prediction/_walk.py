@@ -37,22 +37,29 @@ def predict(
 
     Signals are followed from the inputs through every layer's call, and gradients from the outputs back:
 
-        dense or convolution:  E[z^2] = sigma_w^2 fan_in E[x^2] + E[b^2],   E[g_x^2] = sigma_w^2 fan_out E[g_z^2]
-        activation:            E[y^2] = E[f(z)^2],                          E[g_z^2] = E[f'(z)^2] E[g_y^2]
+    .. math::
 
-    Here z is Gaussian (a sum of many independent terms), and gradients are independent of the activations. Layers
-    act as in training. Variances are over all elements: examples, positions and units. sigma_w^2 is the mean square
-    of the kernel's present values, close to its initializer's variance. A kernel that is no random draw of mean 0,
-    such as the identity, is not predicted.
+        E[z^2] = \sigma_w^2 n_{in} E[x^2] + E[b^2], \qquad E[g_x^2] = \sigma_w^2 n_{out} E[g_z^2]
+
+    through a dense layer or a convolution $z = W x + b$, and
+
+    .. math::
+
+        E[y^2] = E[f(z)^2], \qquad E[g_z^2] = E[f'(z)^2] E[g_y^2]
+
+    through an activation $y = f(z)$. Here $z$ is Gaussian (a sum of many independent terms), and gradients are
+    independent of the activations. Layers act as in training. Variances are over all elements: examples, positions and
+    units. $\sigma_w^2$ is the mean square of the kernel's present values, close to its initializer's variance. A
+    kernel that is no random draw of mean 0, such as the identity, is not predicted.
 
     Args:
         model: A Functional or built Sequential model. Nested models are opened.
-        input_moments: Statistics of the inputs. `None` stands for independent N(0, 1) elements, a pair
+        input_moments: Statistics of the inputs. `None` means independent $N(0, 1)$ elements, a pair
             `(mean, variance)` for independent elements with these moments. `InputMoments` adds the correlations
             between positions and examples, and the batch size, which the weights' gradients need. For several
             inputs, a list of these or a dictionary by input name.
         output_gradient_variance: Float, or list of floats for several outputs. Variance of the gradient of the loss
-            with respect to the model's output, whose elements are taken as independent. `None` stands for 1.
+            with respect to the model's output, whose elements are taken as independent. `None` means 1.
         measured: Mapping from `Tap` to moments (`.mean`, `.variance`). Where a layer cannot be predicted, prediction
             resumes from its measured output, and backward from the measured gradient of an output.
 

@@ -81,11 +81,18 @@ class Kernel:
     def fans(self) -> Fans:
         r"""Fans of one gate, group or depthwise channel, averaged over positions away from borders.
 
-        A convolution of stride s reads each input in 1 of s windows along an axis, and a transposed one
-        reaches each output with 1 of s kernel elements:
+        A convolution of stride $s$ reads each input in 1 of $s$ windows along an axis, and a transposed one
+        reaches each output with 1 of $s$ kernel elements:
 
-            convolution:             fan_in = in * field,               fan_out = out * field / prod(s)
-            transposed convolution:  fan_in = in * field / prod(s),     fan_out = out * field
+        .. math::
+
+            n_{in} = \text{in} \cdot \text{field}, \qquad n_{out} = \text{out} \cdot \text{field} / \prod s
+
+        in a convolution, and in a transposed one
+
+        .. math::
+
+            n_{in} = \text{in} \cdot \text{field} / \prod s, \qquad n_{out} = \text{out} \cdot \text{field}
 
         Where the kernel's size is no multiple of the stride, positions differ (a kernel of 3 with stride 2
         reaches outputs with 1 or 2 elements in turn) and the fans are means, 1.5 there: the mean variance over

@@ -42,9 +42,11 @@ class Equals:
 
 @dataclass(frozen=True)
 class Orthogonal:
-    """Predicate: the kernel, flattened to (prod(shape[:-1]), shape[-1]), has orthogonal rows or columns.
+    r"""Predicate: the kernel, flattened to `(prod(shape[:-1]), shape[-1])`, has orthogonal rows or columns.
 
-        W^T W = gain^2 I   (as many rows as columns, or more)      W W^T = gain^2 I   (fewer)
+    .. math::
+
+        W^T W = \text{gain}^2 I \text{ (as many rows as columns, or more), else } W W^T = \text{gain}^2 I
 
     Args:
         gain: the singular values.

@@ -23,12 +23,14 @@ class CriticalPoint(NamedTuple):
 
 
 def critical_point(activation: Activation, sigma_b: float | None = None, q: float | None = None) -> CriticalPoint:
-    """Returns the point where depth neither orders a signal nor makes it chaotic: F(q) = q and chi_1 = 1.
+    r"""Returns the point where depth neither orders a signal nor makes it chaotic, $F(q) = q$ and $\chi_1 = 1$.
 
-        sigma_w^2 = 1 / E[f'(sqrt(q) z)^2],    sigma_b^2 = q - E[f(sqrt(q) z)^2] / E[f'(sqrt(q) z)^2]
+    .. math::
+
+        \sigma_w^2 = 1 / E[f'(\sqrt{q} z)^2], \qquad \sigma_b^2 = q - \sigma_w^2 E[f(\sqrt{q} z)^2]
 
     A smooth activation has a line of such points, so one number picks one of them: `sigma_b` or `q`. One that
-    scales with its input (linear, relu, leaky_relu) has a single point, with sigma_b = 0, at any `q`.
+    scales with its input (linear, relu, leaky_relu) has a single point, with $\sigma_b = 0$, at any `q`.
 
     Args:
         activation: String, callable or None. As in `gain`.

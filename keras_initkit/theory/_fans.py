@@ -20,12 +20,14 @@ Axes = int | Sequence[int]
 
 
 def compute_fans(shape: Sequence[int], in_axes: Axes = -2, out_axes: Axes = -1, batch_axes: Axes = ()) -> Fans:
-    """Returns the fan-in and fan-out of a kernel of `shape`.
+    r"""Returns the fan-in and fan-out of a kernel of `shape`.
 
     Every axis that is named neither input, output nor batch belongs to the receptive field, whose size
-    multiplies both fans:
+    multiplies both fans $n_{in}$ and $n_{out}$:
 
-        fan_in = prod(in) * prod(field),    fan_out = prod(out) * prod(field)
+    .. math::
+
+        n_{in} = \prod \text{in} \cdot \prod \text{field}, \qquad n_{out} = \prod \text{out} \cdot \prod \text{field}
 
     Args:
         shape: Sequence of integers. The kernel's shape. A vector or a scalar, such as a bias, has no input and output

@@ -39,7 +39,11 @@ _SECOND_MOMENTS: dict[str | None, tuple[float, float]] = {
 
 
 def gain(activation: Activation, direction: Direction = "forward") -> float:
-    """Returns the gain of `activation` for unit-variance Gaussian pre-activations.
+    r"""Returns the gain of `activation` for unit-variance Gaussian pre-activations.
+
+    .. math::
+
+        g_\text{forward} = E[f(z)^2]^{-1/2}, \qquad g_\text{backward} = E[f'(z)^2]^{-1/2}, \quad z \sim N(0, 1)
 
     Args:
         activation: String, callable or None. The name of a Keras activation, a `keras.activations` function, an
@@ -68,7 +72,7 @@ def gain(activation: Activation, direction: Direction = "forward") -> float:
         - Kaiming He et al. (2015), "Delving deep into rectifiers", equations 10 and 14, for relu,
           https://arxiv.org/abs/1502.01852
         - Ben Poole et al. (2016), "Exponential expressivity in deep neural networks through transient chaos", equation
-          6: a backward gain means chi_1 = 1 at q = 1, https://arxiv.org/abs/1606.05340
+          6: a backward gain means $\chi_1 = 1$ at $q = 1$, https://arxiv.org/abs/1606.05340
     """
     checked_option("direction", direction, DIRECTIONS)
     function = resolve(activation)
@@ -92,7 +96,7 @@ def direction_for(activation: Activation) -> Direction:
     Forward, as in He et al. 2015, but backward for bounded activations whose mean outweighs their variance: sigmoids,
     where the mean makes 85 % of the second moment. It is the same for all examples; keeping it loses their differences
     and the gradient, by 1.85 / 4.72 a layer, the forward by the backward gain. Glorot and Bengio 2010 ask there for
-    four times tanh's deviation, 1 / f'(0). An unbounded one (softplus) would explode with depth by its backward gain.
+    four times tanh's deviation, $1 / f'(0)$. An unbounded one (softplus) would explode with depth by its backward gain.
 
     Example:
 
@@ -108,17 +112,17 @@ def direction_for(activation: Activation) -> Direction:
 def expectation(
     activation: Activation, power: int = 2, derivative: bool = False, mean: float = 0.0, variance: float = 1.0
 ) -> float:
-    """Returns E[f(x)^power], or E[f'(x)^power], for x ~ N(mean, variance), by quadrature.
+    r"""Returns $E[f(x)^p]$, or $E[f'(x)^p]$, for $x \sim N(\mu, v)$, by quadrature.
 
     Args:
         activation: String, callable or None. The function f, as in `gain`.
-        power: Integer of at least 1.
+        power: Positive integer. The exponent $p$.
         derivative: Boolean. Whether to average powers of f' in place of f.
-        mean: Float. Mean of x.
-        variance: Float. Variance of x. At 0, f is taken at the mean alone, and f' within a hundredth of it.
+        mean: Float. Mean $\mu$ of $x$.
+        variance: Float. Variance $v$ of $x$. At 0, f is taken at the mean alone, and f' within a hundredth of it.
 
     Returns:
-        Float. The expectation, to ten digits of `E[|f|^power]` where values are computed in float64 and to six in
+        Float. The expectation, to ten digits of $E[|f|^p]$ where values are computed in float64 and to six in
         float32; infinite where it diverges or f is NaN.
 
     Example:

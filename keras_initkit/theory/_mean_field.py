@@ -35,7 +35,7 @@ SMALL, LARGE = 1e-10, 1e12  # variances that stand for 0 and infinity
 
 
 def covariance(activation: Activation, correlation: Any, variance: float = 1.0) -> np.ndarray:
-    """Returns E[f(u) f(v)] for Gaussians u and v of mean 0 that have the same variance.
+    """Returns $E[f(u) f(v)]$ for Gaussians $u$ and $v$ of mean 0 that have the same variance.
 
     Args:
         activation: String, callable or None. As in `gain`.
@@ -43,7 +43,7 @@ def covariance(activation: Activation, correlation: Any, variance: float = 1.0) 
         variance: Float. Variance of u and of v.
 
     Returns:
-        Float array of the correlation's shape, exact to 1e-6 of E[f^2] (1e-4 where f jumps).
+        Float array of the correlation's shape, exact to 1e-6 of $E[f^2]$ (1e-4 where f jumps).
 
     Raises:
         ValueError: If a correlation is out of range.
@@ -64,7 +64,11 @@ def covariance(activation: Activation, correlation: Any, variance: float = 1.0) 
 
 
 def variance_map(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -> Callable[[float], float]:
-    """Returns the variance map of a layer, F(q) = sigma_w^2 E[f(sqrt(q) z)^2] + sigma_b^2.
+    r"""Returns the variance map of a layer: the variance of its pre-activations from that of the layer before.
+
+    .. math::
+
+        F(q) = \sigma_w^2 E[f(\sqrt{q} z)^2] + \sigma_b^2, \quad z \sim N(0, 1)
 
     Args:
         activation: String, callable or None. As in `gain`.
@@ -72,7 +76,7 @@ def variance_map(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -
         sigma_b: Float. Standard deviation of the biases.
 
     Returns:
-        The function F, from one variance to the next layer's.
+        The function $F$, from one variance to the next layer's.
 
     Raises:
         ValueError: If a standard deviation is negative or not finite, or the activation is unknown.
@@ -97,7 +101,11 @@ def variance_map(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -
 def correlation_map(
     activation: Activation, sigma_w: float, sigma_b: float = 0.0, q: float | None = None
 ) -> Callable[[Any], Any]:
-    """Returns the correlation map of a layer, M(c) = (sigma_w^2 E[f(u) f(v)] + sigma_b^2) / F(q).
+    r"""Returns the correlation map of a layer: the correlation of two pre-activations from that in the layer before.
+
+    .. math::
+
+        M(c) = (\sigma_w^2 E[f(u) f(v)] + \sigma_b^2) / F(q), \quad u, v \sim N(0, q) \text{ of correlation } c
 
     Args:
         activation, sigma_w, sigma_b: As in `variance_map`.
@@ -105,7 +113,7 @@ def correlation_map(
             (`fixed_point`). At 0 and at infinity the map is its limit there.
 
     Returns:
-        The function M, from the correlation of two pre-activations to that in the next layer, a number or an array.
+        The function $M$, from the correlation of two pre-activations to that in the next layer, a number or an array.
 
     Raises:
         ValueError: As in `variance_map`, and if a correlation is not from -1 to 1.
@@ -128,8 +136,8 @@ def correlation_map(
     after = weights * series.mean_square + biases
     if not 0 < after < math.inf:
         raise ValueError(
-            f"sigma_w, sigma_b: got {sigma_w!r} and {sigma_b!r}, which leave a signal of variance {after}, so that "
-            "there is no correlation. Expected weights or biases that are not all zero, and finite activations."
+            f"sigma_w, sigma_b: got {sigma_w!r} and {sigma_b!r}, which leave a signal of variance {after} "
+            "without a correlation. Expected weights or biases that are not all zero, and finite activations."
         )
 
     def mapped(correlation: Any) -> Any:
@@ -140,15 +148,15 @@ def correlation_map(
 
 
 def fixed_point(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -> float:
-    """Returns the variance q = F(q) that pre-activations of variance 1 settle at with depth.
+    r"""Returns the variance $q = F(q)$ that pre-activations of variance 1 settle at with depth.
 
     Args:
         activation, sigma_w, sigma_b: As in `variance_map`.
 
     Returns:
         Float. The variance: 0.0 where it vanishes (for a tanh at criticality as slowly as 1 / depth), infinity where it
-        explodes, and 1.0 where 1 stays: every variance does for relu with sigma_w^2 = 2; under
-        sigma_w = gain("gelu") 1 does, and what is a little more or less moves away.
+        explodes, and 1.0 where 1 stays: every variance does for relu with $\sigma_w^2 = 2$; under
+        `sigma_w=gain("gelu")` 1 does, and what is a little more or less moves away.
 
     Raises:
         ValueError: As in `variance_map`.

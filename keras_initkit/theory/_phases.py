@@ -24,15 +24,19 @@ class DepthScale(NamedTuple):
 
 
 def chi_1(activation: Activation, sigma_w: float, sigma_b: float = 0.0, q: float | None = None) -> float:
-    """Returns chi_1 = sigma_w^2 E[f'(sqrt(q) z)^2], the factor by which a layer multiplies a gradient's variance.
+    r"""Returns the factor $\chi_1$ by which a layer multiplies the variance of a gradient.
+
+    .. math::
+
+        \chi_1 = \sigma_w^2 E[f'(\sqrt{q} z)^2], \quad z \sim N(0, 1)
 
     Args:
         activation, sigma_w, sigma_b: As in `variance_map`.
         q: Float or None. Variance of the pre-activations; None takes the one that they settle at (`fixed_point`).
-            At 0 and at infinity chi_1 is its limit there.
+            At 0 and at infinity $\chi_1$ is its limit there.
 
     Returns:
-        Float. chi_1: below 1 in the ordered phase, above 1 in the chaotic phase.
+        Float. $\chi_1$: below 1 in the ordered phase, above 1 in the chaotic phase.
 
     Raises:
         ValueError: As in `fixed_point`.
@@ -55,19 +59,22 @@ def chi_1(activation: Activation, sigma_w: float, sigma_b: float = 0.0, q: float
 
 
 def depth_scale(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -> DepthScale:
-    """Returns the depth scales over which a signal's variance and two signals' correlation are remembered.
+    r"""Returns the depth scales over which a signal's variance and two signals' correlation are remembered.
 
-        xi_q = 1 / |ln F'(q*)|,    xi_c = 1 / |ln M'(c*)|
+    .. math::
 
-    at the fixed points: c* = 1 in the ordered phase, where M' is chi_1, and the one below 1 in the chaotic phase. Where
-    the variance vanishes or explodes, xi_c is the scale of two signals' covariance.
+        \xi_q = 1 / |\ln F'(q^*)|, \qquad \xi_c = 1 / |\ln M'(c^*)|
+
+    $F$ and $M$ are `variance_map` and `correlation_map`, $q^*$ and $c^*$ their fixed points: $c^* = 1$ in the ordered
+    phase, where $M'$ is $\chi_1$, and the one below 1 in the chaotic phase. Where the variance vanishes or explodes,
+    $\xi_c$ is the scale of two signals' covariance.
 
     Args:
         activation, sigma_w, sigma_b: As in `variance_map`.
 
     Returns:
         A named tuple `DepthScale(variance, correlation)` of floats, in layers; infinite where critical. Networks of
-        more than a few times xi_c layers do not train.
+        more than a few times $\xi_c$ layers do not train.
 
     Raises:
         ValueError: As in `fixed_point`.
@@ -91,13 +98,13 @@ def depth_scale(activation: Activation, sigma_w: float, sigma_b: float = 0.0) ->
 
 
 def phase(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -> Literal["ordered", "critical", "chaotic"]:
-    """Tells whether depth makes signals alike (`"ordered"`), different (`"chaotic"`) or neither (`"critical"`).
+    r"""Returns whether depth makes signals alike (`"ordered"`), different (`"chaotic"`) or neither (`"critical"`).
 
     Args:
         activation, sigma_w, sigma_b: As in `variance_map`.
 
     Returns:
-        `"ordered"`, `"critical"` or `"chaotic"`, as chi_1 is below, within 1e-5 of, or above 1.
+        `"ordered"`, `"critical"` or `"chaotic"`, as $\chi_1$ is below, within 1e-5 of, or above 1.
 
     Raises:
         ValueError: As in `fixed_point`.
