@@ -26,7 +26,7 @@ from keras_initkit.examples._names import NAMES
 from keras_initkit.report._io import json_safe
 from keras_initkit.report._tables import Column, make_table
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
+# Okabe and Ito's colors, which color-blind readers can tell apart.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 
 
@@ -119,7 +119,7 @@ def start(name: str, **sizes: Any) -> Example:
 
     Args:
         name: of the example, as in `NAMES`.
-        sizes: defaults of options of its own (`width=512` makes `--width`), so that a test can run it smaller.
+        sizes: defaults of further options (`width=512` makes `--width`), with which a test can run it smaller.
 
     >>> from unittest import mock
     >>> with mock.patch("sys.argv", ["plot_linear_100.py", "--seed", "1", "--width", "64"]):

@@ -64,12 +64,12 @@ def spread(values):
     return values.max() / values.min() if np.isfinite(values).all() and values.min() > 0 else np.inf
 
 
-def is_centred(histogram):
+def is_centered(histogram):
     """Whether the mean is within four standard errors, of 128 units, from zero."""
     counts, edges = np.array(histogram[0]), np.array(histogram[1])
-    centres = (edges[1:] + edges[:-1]) / 2
-    mean = np.average(centres, weights=counts)
-    return bool(mean**2 < 4**2 / 128 * np.average((centres - mean) ** 2, weights=counts))
+    centers = (edges[1:] + edges[:-1]) / 2
+    mean = np.average(centers, weights=counts)
+    return bool(mean**2 < 4**2 / 128 * np.average((centers - mean) ** 2, weights=counts))
 
 
 def criteria(run, activation):
@@ -79,7 +79,7 @@ def criteria(run, activation):
         run.train_loss < np.log(10) / 2 and run.test_loss < np.log(10) / 2,
         run.saturated < 0.05 and (activation == "tanh" or run.forward[-1] < 10 * run.forward[0]),
         backward < 10,
-        forward < 10 and (activation != "tanh" or all(map(is_centred, run.histograms))),
+        forward < 10 and (activation != "tanh" or all(map(is_centered, run.histograms))),
     )
     return {
         "train loss": run.train_loss,

@@ -67,7 +67,7 @@ def diagnose(
 def diagnose_reports(reports: Sequence[SignalReport], model: ModelContext | None = None) -> list[Finding]:
     """Applies every rule to the reports of a training run; `model` may be kept between calls.
 
-    Of many reports only the first 16, the last 16 and the one from which on numbers are not finite are read, so that
+    Of many reports only the first 16, the last 16 and the one from which on numbers are not finite are read:
     the thousandth step costs no more than the first.
     """
     places = range(len(reports))

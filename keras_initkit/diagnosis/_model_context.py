@@ -89,7 +89,7 @@ class ModelContext:
     def kernels(self) -> list[KernelContext]:
         """Every kernel that has an element, in the order of the layers.
 
-        A model with a `train_step` of its own may train without ever being called, and so without being built; what
+        A model with a custom `train_step` may train without ever being called, and so without being built; what
         its kernels are for is unknown then.
         """
         if not self.model.built:

@@ -32,7 +32,7 @@ def checked_seed(seed: Any) -> Seed:
     """Returns a seed as an initializer keeps it, deserialized if it comes from a configuration.
 
     A `SeedGenerator` is one stream of draws. Its configuration, by which Keras clones an initializer and copies a
-    model, means the last generator of that name and seed that this process has seen, so that copies go on with
+    model, means the last generator of that name and seed that this process has seen: copies go on with
     the stream. A second generator at the stream's start would draw again what the first has drawn, as Keras' do.
     """
     if isinstance(seed, dict):

@@ -15,7 +15,7 @@ from keras_initkit.initializers._core import PACKAGE
 
 
 def get(identifier: Any) -> Any:
-    """Returns the initializer that a name, a configuration, a class or an instance stands for.
+    """Returns the initializer for a name, a configuration, a class or an instance.
 
     Unlike `keras.initializers.get`, it knows the initializers of this package by their plain names.
 
@@ -23,7 +23,7 @@ def get(identifier: Any) -> Any:
         identifier: String, dict, class, instance or array. A name is that of a class of Keras or of this package
             (`"HeNormal"`), its snake case (`"he_normal"`, `"activation_scaling"`) or a registered name
             (`"keras_initkit>ActivationScaling"`). A dict is what `keras.initializers.serialize` returns. A class is
-            called without arguments. An array stands for a constant.
+            called without arguments. An array gives a `Constant`.
 
     Returns:
         The initializer: a new one for a name, a dict or a class; an instance or a function as it is.

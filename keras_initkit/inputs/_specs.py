@@ -61,7 +61,7 @@ def _keys(model: keras.Model) -> list[str] | None:
 def draw_inputs(model: keras.Model, batch_size: int = 32, seed: int = 0) -> Any:
     """Draws inputs from the model's specification.
 
-    Gaussian numbers for float inputs; whole numbers below the number of rows for what an embedding reads, 0 or 1
+    Gaussian numbers for float inputs; integers below the number of rows for what an embedding reads, 0 or 1
     for other integers. A free dimension is 16 long, unless a nested model names its length.
 
     >>> model = keras.Sequential([keras.layers.Input((None,), dtype="int32"), keras.layers.Embedding(5, 2)])
@@ -153,7 +153,7 @@ def _checked(leaf: Any, spec: InputSpec | None, place: int) -> Any:
 
 
 def _check_whole(values: np.ndarray, name: str, spec: InputSpec) -> None:
-    expected = "whole numbers" if spec.rows is None else f"whole numbers from 0 to {spec.rows - 1}, an embedding's rows"
+    expected = "integers" if spec.rows is None else f"integers from 0 to {spec.rows - 1}, an embedding's rows"
     if values.dtype.kind not in "iub":
         wrong = values[values != np.round(values)].astype("float64")  # NaN too
         if wrong.size:

@@ -30,9 +30,9 @@ def variance_over_training(
 ) -> Figure:
     """Draws heat maps of activations and of gradients side by side: a row for each layer, first on top.
 
-    A column is a measured step; above 400 of them a column stands for several that follow one another, with
+    A column is a measured step; above 400 of them a column shows several that follow one another, with
     the geometric mean of their variances, and marked if one of them is not finite or 0. The color is the
-    logarithm of the variance, over two decades at least, so that noise does not look like a trend.
+    logarithm of the variance, over two decades at least: noise shall not look like a trend.
 
     Args:
         layers: names, input to output.

@@ -55,7 +55,7 @@ class Signal:
 
     @classmethod
     def unknown(cls, size: Sizes) -> Signal:
-        """Return a signal of which only the size is known."""
+        """Returns a signal with only its size known."""
         return cls(math.nan, math.nan, size)
 
     @property

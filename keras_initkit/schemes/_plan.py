@@ -60,7 +60,7 @@ class Plan:
 
     A scheme goes through `kernels` (or `layers`, for weights that are not kernels), sets weights by `assign` and says
     by `skip` why it leaves others unchanged. `note` and `notes` appear in the report. Draws take their seeds from
-    `derive_seed`, so that no two weights share one. Whatever a scheme writes in another way is put back.
+    `derive_seed`: no two weights share one. Whatever a scheme writes in another way is put back.
     Quantized layers and layers with a LoRA adapter may not be set; their weights are recorded as skipped.
 
     Args:

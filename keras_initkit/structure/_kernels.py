@@ -33,7 +33,7 @@ class Kernel:
             gates, an embedding's rows). Axes that none of the three names are the receptive field.
         role: String. One of `"dense"`, `"conv"`, `"conv_transpose"`, `"depthwise"`, `"recurrent"`, `"embedding"`,
             or `"unknown"` for a layer without a registered description.
-        shape: Tuple of integers. The variable's shape with packed axes separated, so that each axis has one role: the
+        shape: Tuple of integers. The variable's shape with packed axes separated: each axis has one role: the
             kernel (64, 4 * 32) of an LSTM has shape (64, 4, 32). The elements keep their order. Defaults to the
             variable's shape.
         strides: Tuple of integers. Strides of a convolution, one for each spatial axis.
@@ -119,7 +119,7 @@ def register_kernels(layer_class: type[keras.Layer], describe: Describe | None =
 
     Args:
         layer_class: Subclass of `keras.Layer`. Registering it again replaces the description.
-        describe: Function from a built layer to a list of its own `Kernel` objects, without those of its sublayers,
+        describe: Function from a built layer to a list of its `Kernel` objects, without those of its sublayers,
             which are found anyway; an empty list if it has none. If left out, a decorator is returned.
 
     Returns:

@@ -28,7 +28,7 @@ _PASSING = _classes(
 
 
 def is_normalization(layer: Any) -> bool:
-    """Whether a layer divides what it reads by statistics of it, so that the scale of its input does not matter.
+    """Whether a layer divides its input by statistics of it: the scale of its input does not matter.
 
     `keras.layers.Normalization`, whose constants `adapt` has fixed, and `SpectralNormalization`, which divides a
     kernel, do not.

@@ -97,7 +97,7 @@ class Orthogonal:
 
 @dataclass(frozen=True)
 class DifferentBlocks(Orthogonal):
-    """Predicate: orthogonal blocks, each a draw of its own."""
+    """Predicate: orthogonal blocks, each drawn independently."""
 
     def __call__(self, values: np.ndarray) -> None:
         """Raises an `AssertionError` for a block that is not orthogonal or equals another."""

@@ -59,7 +59,7 @@ def reproducibility(subject: Subject) -> None:
 
 
 def distinct_draws(subject: Subject) -> None:
-    """Without a seed, or with a SeedGenerator, each call draws values of its own."""
+    """Without a seed, or with a SeedGenerator, each call draws different values."""
     subject.needs_seed()
     for seed in (None, keras.random.SeedGenerator(SEEDED)):
         initializer = subject.with_seed(seed)

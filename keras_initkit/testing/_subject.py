@@ -42,7 +42,7 @@ def name_of(initializer: Any) -> str:
 class Subject:
     """An initializer and what is expected of it. The instance itself is never called if it has a seed.
 
-    The checks draw from copies made by `from_config` with seeds of their own: their verdict is the same run
+    The checks draw from copies made by `from_config` with other seeds: their verdict is the same run
     after run, whatever the seed of the instance (None, an integer, a generator), and its generator, if it has
     one, is not advanced.
     """

@@ -1,4 +1,4 @@
-"""The rule for a signal that loses its rank, so that all examples look alike."""
+"""The rule for a signal that loses its rank: all examples look alike."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from keras_initkit.theory._thresholds import COLLAPSED_RANK, FULL_RANK, RANKED_U
     causes=(*SCALE_CAUSES, "symmetric_units", "vanishing_activation", "saturated_units", "dead_units"),
 )
 def find_rank_collapse(evidence: Evidence) -> Iterator[Finding]:
-    """Finds outputs that are the same for all examples, so that no later layer can tell them apart.
+    """Finds outputs that are the same for all examples, which no later layer can then distinguish.
 
     From some hidden layer of four units or more on, the effective rank of every output is below 1.2, while it is
     above 4 at the first: what examples differ in is then a few percent of what they share. Only a probe

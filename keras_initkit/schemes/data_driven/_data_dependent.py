@@ -36,7 +36,7 @@ def data_dependent(
     initializer: Any = "lecun_normal",
     batch_size: int | None = None,
 ) -> None:
-    r"""Every unit has mean beta and variance 1 on the data; then every layer changes at the same relative rate.
+    r"""Gives every unit mean beta and variance 1 on the data, then every layer the same relative rate of change.
 
     Within a layer, for each unit (or channel) i, in one forward pass:
 
@@ -51,7 +51,7 @@ def data_dependent(
     homogeneous (relu, leaky relu, none) and layers follow each other, scaling one by s divides its rate by s^2 and
     leaves the others' as they are, and the factors' product is 1: the network computes the same function after
     one round, up to rounding, and all rates agree. Elsewhere (tanh, normalization, residual branches) it does
-    not compute the same function, and the rates are measured anew for each round: it stops when they no longer
+    not compute the same function, and the rates are measured again for each round: it stops when they no longer
     come closer, keeps the round where they were closest, and says what is left.
 
     Recurrent layers, attention scores and embeddings are not part of it: they stay as they were, and are named.
@@ -59,7 +59,7 @@ def data_dependent(
     Args:
         plan: what may be set, and the data; without data, inputs are drawn from the model's input specification.
         beta: the mean of every unit's pre-activations, in units of their standard deviation. A unit without a
-            bias of its own keeps the mean that it has.
+            bias keeps the mean that it has.
         between_layers: whether rates are equalized too.
         tolerance: relative, of the rates.
         rounds: at most so many backward passes.

@@ -21,7 +21,7 @@ _CANDIDATES = ("cell", "candidate")
 
 @register_scheme("auto")
 def auto(plan: Plan, distribution: Distribution = "truncated_normal") -> None:
-    """Each kernel by the activation that follows it: Var W = gain(activation)^2 / fan_in.
+    """Draws each kernel by the activation that follows it: Var W = gain(activation)^2 / fan_in.
 
     That is He's rule in front of relu, LeCun's in front of nothing, and their like for every other activation:
     a signal of second moment 1 keeps it. In front of sigmoids, whose second moment is mostly a mean that tells no two

@@ -31,7 +31,7 @@ def gradinit(
     loss: Any = None,
     verbose: int = 0,
 ) -> None:
-    r"""Scales learned so that one step of an optimizer reaches the smallest loss, from a bounded gradient.
+    r"""Learns scales with which one step of an optimizer reaches the smallest loss, from a bounded gradient.
 
         minimize   L(theta_s - eta A[g]),    g = dL/dtheta (theta_s),    theta_s = (s_1 W_1, ..., s_n W_n)
         subject to ||g||_p <= gamma

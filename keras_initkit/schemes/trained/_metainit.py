@@ -31,7 +31,7 @@ def metainit(
     loss: Any = None,
     verbose: int = 0,
 ) -> None:
-    r"""Norms of kernels learned so that a gradient step changes the gradient little.
+    r"""Learns norms of kernels for which a gradient step changes the gradient little.
 
         GQ = 1/N sum_i |(g - H g)_i / (g_i + eps_i) - 1|,    eps_i = epsilon where g_i >= 0, else -epsilon
 
@@ -41,7 +41,7 @@ def metainit(
     quotients was smallest: the last ones may have been thrown off by the momentum. Layers behave as in training.
 
     Args:
-        plan: what may be set; with no data, inputs are drawn from N(0, 1) anew for each step, and with no labels,
+        plan: what may be set; with no data, inputs are drawn from N(0, 1) again for each step, and with no labels,
             labels at random to fit the loss: the paper uses no real data at all.
         steps: on the norms.
         learning_rate: of the norms, absolute.

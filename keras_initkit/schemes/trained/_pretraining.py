@@ -33,14 +33,14 @@ def pretraining(
     noise: float = 0.0,
     verbose: int = 1,
 ) -> None:
-    r"""Each Dense and Conv layer in turn learns, as an auto-encoder, to keep what it is given.
+    r"""Pretrains each Dense and Conv layer in turn as an auto-encoder.
 
         h = f(W x~ + b),    x^ = g(W' h + c),    minimize the distance of x^ from x over W, b and c
 
     x is what the layer really gets, from the layers before it as they have been pre-trained, f its own activation,
     x~ is x with a share `noise` of its elements set to zero. W' is the adjoint of the layer's linear map: the
     transposed matrix of a Dense layer, the transposed convolution of a Conv layer with its strides, padding and
-    groups. So the decoder has no kernel of its own (tied weights): a small W with a large W', which would leave the
+    groups. So the decoder has no separate kernel (tied weights): a small W with a large W', which would leave the
     units in their linear range, is not possible. The decoder is thrown away.
 
     Where all x lie in [0, 1] (images, what a sigmoid puts out), g is a sigmoid and the distance the binary

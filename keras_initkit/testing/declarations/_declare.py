@@ -72,7 +72,7 @@ def expect(
     `AssertionError` that says more, for values that it does not accept.
 
     Args:
-        initializer_class: Class. Subclasses need a declaration of their own.
+        initializer_class: Class. Subclasses need their own declaration.
         shapes: Shapes drawn for the statistics. The documented power holds from 2**17 elements.
         fan_shapes: Shapes whose two fans differ, for `fan_mode`; by default dense and convolution kernels, or
             `shapes` where those are given.

@@ -16,7 +16,7 @@ from keras_initkit.theory._fans import compute_fans
 
 # tests/testing/test_keras.py asserts that these, and no others, are found.
 RANDOM = {
-    "precision": "Keras draws in the dtype asked for, so that a half-precision draw is another, coarser one",
+    "precision": "Keras draws in the dtype asked for, and a half-precision draw is another, coarser one",
     "distinct_draws": "an unseeded instance of Keras resolves its seed once and draws the same values at each call",
     "clone_safety": "clones of an initializer with a SeedGenerator restart its stream and draw the same values",
 }
