@@ -8,7 +8,7 @@ from keras import layers
 
 from keras_initkit.capture.backends import step_meter
 from keras_initkit.capture.step._reduction import MeasurementSpec
-from keras_initkit.signal import Tap
+from keras_initkit.signal import SignalReport, Tap
 from keras_initkit.structure import weighted_layers
 
 KINDS = MeasurementSpec().kinds
@@ -57,9 +57,9 @@ def left_behind(model):
 
 
 def tanh_network(mode="eager", **options):
-    """Two tanh layers and a linear one, with biases that are not zero."""
+    """Three tanh layers and a linear one, with biases that are not zero."""
     keras.utils.set_random_seed(0)
-    stack = [layers.Dense(20, "tanh", name=f"dense_{i}") for i in range(2)]
+    stack = [layers.Dense(20, "tanh", name=f"dense_{i}") for i in range(3)]
     model = keras.Sequential([keras.Input((30,)), *stack, layers.Dense(5, name="out", dtype="float32")])
     biases = np.random.default_rng(1)
     for layer in model.layers:
@@ -79,11 +79,11 @@ def test_every_statistic_against_numpy(mode):
     for index, (kernel, bias) in enumerate(zip(kernels, biases, strict=True)):
         inputs.append(signal)
         before.append(signal @ kernel + bias)
-        signal = np.tanh(before[-1]) if index < 2 else before[-1]
+        signal = np.tanh(before[-1]) if index < 3 else before[-1]
         outputs.append(signal)
     gradient = 2 * (signal - Y) / signal.size
-    for index in reversed(range(3)):
-        path, slope = model.layers[index].name, 1 - outputs[index] ** 2 if index < 2 else 1
+    for index in reversed(range(4)):
+        path, slope = model.layers[index].name, 1 - outputs[index] ** 2 if index < 3 else 1
         of_kernel = inputs[index].T @ (gradient * slope)
         expected = {
             "output": outputs[index],
@@ -101,8 +101,10 @@ def test_every_statistic_against_numpy(mode):
         assert update.stddev == pytest.approx(0.1 * of_kernel.std(), rel=1e-4)
         assert update.minimum == pytest.approx(-0.1 * of_kernel.max(), abs=1.2e-7)
         gradient = (gradient * slope) @ kernels[index].T
-    assert len(rows) == len(ALL_KINDS) * 3
-    assert list(dict.fromkeys(tap.layer for tap in rows)) == ["dense_0", "dense_1", "out"]
+    assert len(rows) == len(ALL_KINDS) * 4
+    report = SignalReport.from_step(0, 0, rows.values())
+    assert report.layers == ["dense_0", "dense_1", "dense_2", "out"]
+    assert report.statistic("weight_variance")["out"] == pytest.approx(kernels[-1].var(), rel=1e-5)
     assert rows[Tap("output", "dense_0")].saturated == pytest.approx((np.abs(outputs[0]) > 0.99).mean())
     assert not left_behind(model)
 
@@ -172,8 +174,10 @@ def test_dead_units_are_channels_wherever_they_stand(data_format):
     if first:
         try:
             fit(model, x, np.ones((4, 1)))
-        except Exception as error:  # TensorFlow without oneDNN has no such kernel on a processor
-            pytest.skip(f"plain training fails here: {type(error).__name__}")
+        except Exception as error:
+            if type(error).__name__ not in ("InvalidArgumentError", "UnimplementedError"):
+                raise
+            pytest.skip("TensorFlow without oneDNN cannot train this on a processor, with or without a measured step")
     conv.bias.assign([-1e6, -1e6, *[1.0] * 6])
     assert measured(model, x, np.ones((4, 1)))[Tap("output", "conv")].dead_units == pytest.approx(2 / 8)
 
@@ -185,7 +189,8 @@ def test_frozen_layers_have_no_gradient_but_outputs():
     rows = measured(model, np.ones((2, 4)), np.ones((2, 1)))
     assert Tap("output", "frozen") in rows
     assert Tap("weight", "frozen") in rows
-    assert Tap("output_gradient", "frozen") not in rows
+    # TensorFlow goes back to frozen weights all the same.
+    assert (Tap("output_gradient", "frozen") in rows) == (keras.backend.backend() == "tensorflow")
     assert Tap("weight_gradient", "frozen") not in rows
     assert Tap("output_gradient", "out") in rows
 
