@@ -144,7 +144,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
 
     @property
     def findings(self) -> list[Finding]:
-        """What `diagnose` found so far: a `Finding` for each kind and layer, in the order in which they appeared."""
+        """Findings of `diagnose` so far, one for each kind and layer, in the order in which they appeared."""
         return self._diagnosis.findings
 
     def plot(self) -> Figure:
@@ -173,7 +173,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
             self._log = open_log(os.path.join(self.log_dir, "train"), self.statistics)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Goes on counting from the epoch before; in the first epoch, from the optimizer's own count."""
+        """Continues to count from the previous epoch; in the first epoch, from the optimizer's step count."""
         if not self._begun:  # not before: callbacks restore a model's state when training begins
             self._begun = True
             self._resume_at(steps_done(self.model))

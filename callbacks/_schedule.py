@@ -33,7 +33,7 @@ def every(number: int, first: int = 10) -> Callable[[int], bool]:
 
 
 def logarithmic(per_decade: int = 10) -> Callable[[int], bool]:
-    """Measures the first ten steps, then about `per_decade` from 10 to 100, as many from 100 to 1,000, and so on.
+    """Measures the first ten steps, then about `per_decade` in each further power of ten.
 
     Args:
         per_decade: Integer. Measured steps in each decade.

@@ -88,7 +88,7 @@ class Example:
         console.print(make_table(columns, cells, title), end="\n\n")
 
     def figure(self, figure: Figure, caption: str, part: str = "") -> None:
-        """Saves a figure as `<out>/<example>.png`, with a caption below it that says what to see.
+        """Saves a figure as `<out>/<example>.png`, with a caption below it.
 
         Args:
             figure: with a constrained layout, about 8 inches wide.

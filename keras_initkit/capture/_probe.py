@@ -105,7 +105,7 @@ def probe(
     if y is not None and has_graph:
         check_labels(y, *_outputs(model), loss or model.loss)
     if not model.weights:
-        raise ValueError(f"model: {model.name!r} has no weights, so there is no signal to set right.")
+        raise ValueError(f"model: {model.name!r} has no weights, so there is nothing to probe.")
 
     scale = 1.0
     if y is None and gradients:

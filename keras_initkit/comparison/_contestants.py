@@ -51,7 +51,7 @@ class Contestant:
             return type(self.initializer).from_config(config)
         except Exception as error:  # a user's own class may raise anything
             if self.follows_activation:
-                problem, remedy = f"does not go with the activation {activation!r}", ", or give another activation"
+                problem, remedy = f"cannot be used with the activation {activation!r}", ", or give another activation"
             else:
                 problem, remedy = "cannot be copied from its get_config()", ""
             raise ValueError(f"initializers: {self.name} {problem} ({error}) Leave it out{remedy}.") from error

@@ -178,7 +178,7 @@ class Comparison:
         return plots.activation_histograms(first_runs, self._caption())
 
     def plot_variance(self) -> Figure:
-        """Draws the variance by layer, forward and backward, with the spread over seeds."""
+        """Draws the variance by layer, forward and backward, with the range over seeds."""
         groups = self.by_initializer().items()
         forward = {name: np.array([run.forward for run in runs]) for name, runs in groups}
         backward = {name: np.array([run.backward for run in runs]) for name, runs in groups}

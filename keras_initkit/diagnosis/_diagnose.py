@@ -88,7 +88,7 @@ def _collect_reports(
         if value is not None:
             raise ValueError(f"{name}: got data with reports, expected it with a model only: diagnose(model, x, y).")
     if model is not None and not isinstance(model, keras.Model):
-        raise ValueError(f"model: got {type(model).__name__}, expected the keras.Model that the report speaks of.")
+        raise ValueError(f"model: got {type(model).__name__}, expected the keras.Model that the report is about.")
     if isinstance(model_or_report, SignalReport):
         return (model_or_report,), model
     reports = getattr(model_or_report, "reports", None)

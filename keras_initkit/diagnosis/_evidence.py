@@ -100,7 +100,7 @@ class LayerReading:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What `diagnose` knows and every rule reads.
+    """Everything that `diagnose` knows: the reports, and the model where it is given. Every rule reads it.
 
     Args:
         reports: Tuple of `SignalReport`, in the order of training.
@@ -158,7 +158,7 @@ class Evidence:
         return set() if self.model is None else self.model.trainable
 
     def grown(self, layer: str, reading: LayerReading) -> bool:
-        """Whether a kernel is not near 0, where some start, so that updates can be measured relative to it."""
+        """Whether a kernel has grown away from 0: only then are updates measured relative to it."""
         if self.model is None:
             return reading.weight is not None and reading.weight.stddev > GROWN_STDDEV
         return reading.weight is not None and reading.weight.stddev > GROWN_FRACTION * self.model.usual_stddev.get(

@@ -22,7 +22,7 @@ from keras_initkit.structure._sublayers import parts_of_kind
 
 @dataclass(frozen=True, eq=False)
 class KernelContext:
-    """A kernel and what is around it in its model.
+    """A kernel with the layers before and after it in its model.
 
     Args:
         path: String. Path of the layer that holds it (for an LSTM's cell, the path of the LSTM).
@@ -40,7 +40,7 @@ class KernelContext:
 
     @property
     def is_output(self) -> bool:
-        """Whether only its activation, reshapes and their like stand between it and the model's output."""
+        """Whether nothing but an activation, a reshape and the like lies between the kernel and the model's output."""
         return self.following.where == "output"
 
     @property
@@ -71,7 +71,7 @@ class KernelContext:
 
 
 class ModelContext:
-    """What is known of a built model: its kernels, and which layers begin, end, branch or normalize.
+    """Structure of a built model: its kernels, and which layers begin, end, branch or normalize.
 
     Args:
         model: Keras model. A subclassed one has no graph: `graph` is empty, and its residual branches and
@@ -184,12 +184,12 @@ class ModelContext:
 
     @property
     def scales_loss(self) -> bool:
-        """Whether the optimizer tries loss scales, so that an overflow now and then is its way of working."""
+        """Whether the optimizer adapts a loss scale; an occasional overflow is then expected."""
         return isinstance(getattr(self.model, "optimizer", None), keras.optimizers.LossScaleOptimizer)
 
     @functools.cached_property
     def heads(self) -> list[Call]:
-        """The calls that make the model's outputs."""
+        """Calls that compute the model's outputs."""
         if not self.graph:
             return []
         numbers = {tensor.number for tensor in self.graph[-1].outputs}

@@ -127,7 +127,7 @@ def repair(
         drawn |= set(fresh)
         current = diagnose(model, x, y, loss=loss)
     if not notes:
-        notes.append("repair: nothing was changed; no finding is one of initialization.")
+        notes.append("repair: nothing was changed; none of the findings is about initialization.")
     for finding in findings:
         if finding.kind not in REPAIRABLE and not finding.consequence_of:
             notes.append(f"repair: {finding.kind} in {finding.layer} is left to you. {finding.remedy}")

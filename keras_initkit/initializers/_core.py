@@ -98,8 +98,8 @@ class Cloneable:
             warnings.warn(
                 f"{cls.__name__}: got a clone with the integer seed {seed}, as MultiHeadAttention makes one for each "
                 "kernel; clones with an integer seed draw equal values for equal shapes, such as query, key and value. "
-                f"Pass seed=keras.random.SeedGenerator({seed}), which reproduces as well and whose clones draw apart "
-                f"(or, in versions that have it, call keras_initkit.initialize(model, scheme, seed={seed})).",
+                f"Pass seed=keras.random.SeedGenerator({seed}), which is reproducible too and gives clones different "
+                f"values, or call keras_initkit.initialize(model, scheme, seed={seed}).",
                 stacklevel=3,
             )
         return cls(**config)

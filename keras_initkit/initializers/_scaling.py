@@ -147,7 +147,7 @@ class RandomWalk(ScaledVariance):
         super().__init__(scale, "fan_in", "untruncated_normal", in_axes, out_axes, seed)
 
     def variance(self, fans: Fans) -> float:
-        """He's variance with the correction for a finite width."""
+        """Returns He's variance with the correction for a finite width."""
         width = max(fans[0], 1.0)
         drift = 1.2 / (max(width, 6.0) - 2.4) if self.activation == "relu" else 0.5 / width
         return super().variance(fans) * math.exp(2 * drift)
@@ -209,7 +209,7 @@ class DepthScaling(ScaledVariance):
         super().__init__(scale, "fan_in", distribution, in_axes, out_axes, seed)
 
     def variance(self, fans: Fans) -> float:
-        """The rule's variance for the stream's width, or else for this fan-in."""
+        """Returns the rule's variance for the stream's width, or for this fan-in if no width is given."""
         return super().variance(fans) if self.width is None else self.scale / self.width
 
 

@@ -215,5 +215,5 @@ class Siren(ScaledVariance):
         super().__init__(2 / self.omega_0**2, "fan_in", "uniform", in_axes, out_axes, seed)
 
     def variance(self, fans: Fans) -> float:
-        """A third of the limit's square."""
+        """Returns the variance of U(-c, c), a third of c^2."""
         return 1 / (3 * max(fans[0], 1.0) ** 2) if self.first else super().variance(fans)

@@ -108,7 +108,7 @@ class BilinearUpsampling(ShapedInitializer):
         outputs, inputs = shape[-2:]
         if outputs != inputs:
             raise ValueError(
-                f"shape: got {shape} with {inputs} inputs and {outputs} outputs, expected as many: "
+                f"shape: got {shape} with {inputs} inputs and {outputs} outputs, expected equal numbers: "
                 "each channel is interpolated by itself."
             )
 

@@ -67,8 +67,10 @@ def _check_one(labels: Any, output: tuple[int | None, ...], name: str, known: st
     if known == "sparsecategoricalcrossentropy":
         expected, classes = output[:-1], output[-1] or 0
         if not (_fit(shape, expected) or _fit(shape, (*expected, 1))):
-            hint = " One-hot labels go with categorical_crossentropy." if _fit(shape, output) else ""
-            raise ValueError(f"{name}: got shape {shape}, expected {expected} for {called}: a class each.{hint}")
+            hint = " Use categorical_crossentropy for one-hot labels." if _fit(shape, output) else ""
+            raise ValueError(
+                f"{name}: got shape {shape}, expected {expected} for {called}: one class for each example.{hint}"
+            )
         values = keras.ops.convert_to_numpy(labels)
         ignored = getattr(loss, "ignore_class", None)
         values = values[values != ignored] if ignored is not None else values
@@ -78,9 +80,7 @@ def _check_one(labels: Any, output: tuple[int | None, ...], name: str, known: st
                 f"for {called}, since the output has {classes} units."
             )
     elif not any(_fit(a, b) for a in (shape, (*shape, 1)) for b in (output, (*output, 1))):
-        hint = (
-            " Classes as integers go with sparse_categorical_crossentropy." if known.startswith("categorical") else ""
-        )
+        hint = " Use sparse_categorical_crossentropy for integer classes." if known.startswith("categorical") else ""
         raise ValueError(f"{name}: got shape {shape}, expected the output's {output} for {called}.{hint}")
 
 

@@ -106,7 +106,7 @@ def prepared(model: keras.Model, x: Any) -> Any:
     tensors = [_checked(leaf, spec, place) for place, (leaf, spec) in enumerate(zip(flat, by_order, strict=True))]
     lengths = {int(tensor.shape[0]) for tensor in tensors}
     if len(lengths) > 1:
-        raise ValueError(f"x: got inputs of {sorted(lengths)} examples, expected as many in each.")
+        raise ValueError(f"x: got inputs of {sorted(lengths)} examples, expected the same number in each.")
     if 0 in lengths:
         raise ValueError("x: got no examples, expected at least one.")
     return keras.tree.pack_sequence_as(x, tensors)

@@ -55,7 +55,7 @@ class InputMoments:
 
     @classmethod
     def from_array(cls, array: Any) -> InputMoments:
-        """Measure a batch of real data: mean, variance, and correlations between positions and between examples.
+        """Measures a batch of real data: mean, variance, and correlations between positions and between examples.
 
         Args:
             array: Array or tensor of shape `(examples, *positions, units)`.
@@ -86,7 +86,7 @@ class InputMoments:
     of = from_array  # its name until 0.1
 
     def to_signal(self, tensor: Tensor) -> Signal:
-        """Return the signal of an input that holds such data."""
+        """Returns the signal of an input that holds such data."""
         axes, square = len(tensor.shape) - 2, self.mean**2
         same = self.same if self.same is not None else Autocorrelation.white(self.variance + square, square, axes)
         other = self.other if self.other is not None else Autocorrelation.white(square, square, axes)
@@ -146,7 +146,7 @@ def resolve_moments(model: keras.Model, given: Any) -> list[InputMoments]:
 
 
 def input_signals(model: keras.Model, tensors: Sequence[Tensor], given: Any) -> dict[int, Signal]:
-    """Return the signals of a model's inputs, by the tensors' numbers."""
+    """Returns the signals of a model's inputs, by the tensors' numbers."""
     found = {}
     for tensor, moments in zip(tensors, resolve_moments(model, given), strict=True):
         axes = len(tensor.shape) - 2

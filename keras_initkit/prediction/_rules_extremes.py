@@ -53,7 +53,7 @@ class _Windows:
     def __init__(self, x: Signal):
         z = x.argument if x.argument is not None else x
         if not (z.gaussian and z.identically_distributed):
-            raise UnpredictableError("its input is no function of a Gaussian tensor")
+            raise UnpredictableError("its input is not a function of a Gaussian tensor")
         if z.within_example is None:
             raise UnpredictableError("the correlation between neighboring positions is not known")
         self.z, self.within_example, self.function = z, z.within_example, x.function

@@ -56,9 +56,9 @@ def measure_scale(variable: keras.Variable, bias: keras.Variable | None = None) 
     if square > 0:
         mean, error = float(weights.mean()), float(weights.std()) / math.sqrt(weights.size)
         if abs(mean) > _ERRORS * error:
-            raise UnpredictableError(f"its {variable.name} is no random draw of mean 0: its mean is {mean:.3g}")
+            raise UnpredictableError(f"its {variable.name} is not a random draw of mean 0: its mean is {mean:.3g}")
         if float(np.mean(weights**4)) > _KURTOSIS * square**2:
-            raise UnpredictableError(f"its {variable.name} is no dense random draw: nearly all its weights are zero")
+            raise UnpredictableError(f"its {variable.name} is not a dense random draw: nearly all its weights are zero")
     offset = np.zeros(1) if bias is None else host_values(bias)
     return Scale(square, float(offset.mean()), float(np.mean(offset**2)))
 

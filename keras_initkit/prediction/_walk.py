@@ -50,7 +50,7 @@ def predict(
     through an activation $y = f(z)$. Here $z$ is Gaussian (a sum of many independent terms), and gradients are
     independent of the activations. Layers act as in training. Variances are over all elements: examples, positions and
     units. $\sigma_w^2$ is the mean square of the kernel's present values, close to its initializer's variance. A
-    kernel that is no random draw of mean 0, such as the identity, is not predicted.
+    kernel that is not a random draw of mean 0, such as the identity, is not predicted.
 
     Args:
         model: A Functional or built Sequential model. Nested models are opened.

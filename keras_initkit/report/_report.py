@@ -67,7 +67,7 @@ class SignalReport(ReportData):
 
     @property
     def first_nonfinite(self) -> Tap | None:
-        """The first tensor with a NaN or an infinity; `None` if all are finite.
+        """First tensor with a NaN or an infinity; `None` if all are finite.
 
         First in the order in which a step makes them: weights, outputs forward, gradients backward, weight
         gradients, updates.

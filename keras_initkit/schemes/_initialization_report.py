@@ -38,7 +38,7 @@ class InitializationReport:
 
     @property
     def kernels(self) -> list[WeightChange]:
-        """The changes of kernels."""
+        """Changes of the kernels."""
         return [change for change in self.weights if change.role]
 
     @property
@@ -54,7 +54,7 @@ class InitializationReport:
         return max(logs, default=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: scheme, seed, model, notes, and a dictionary for each weight."""
+        """Returns plain data: scheme, seed, model, notes, and a dictionary for each weight."""
         weights = [asdict(change) for change in self.weights]
         for row in weights:
             row["shape"] = list(row["shape"])
@@ -68,7 +68,7 @@ class InitializationReport:
         }
 
     def plot(self) -> Figure:
-        """Variance of signal, and of gradient where there were labels, by layer, before and after.
+        """Draws the variance of signals, and of gradients if there were labels, by layer, before and after.
 
         Raises:
             ValueError: if `initialize` had no data to measure on.

@@ -41,5 +41,5 @@ class Tap(NamedTuple):
 
     @property
     def gradient(self) -> Tap:
-        """The gradient of the loss with respect to this tensor."""
+        """Tap of the gradient of the loss with respect to this tensor."""
         return self._replace(kind=cast(Kind, f"{self.kind}_gradient"))

@@ -44,7 +44,7 @@ class Call:
 
 
 def calls(model: keras.Model) -> list[Call]:
-    """Return every call in a Functional or built Sequential model, in the order of its forward pass.
+    """Returns every call in a Functional or built Sequential model, in the order of its forward pass.
 
     The calls inside a nested model stand before the nested model's call; the last one is `model` itself. A
     layer or nested model that is used in several places has one `Call` for each. `InputLayer`s have none.
@@ -120,7 +120,7 @@ def _check_has_graph(model: keras.Model) -> None:
 
 
 def _nodes(model: keras.Model) -> list[Any]:
-    """Return the calls between a model's inputs and outputs, in the order in which Keras runs them.
+    """Returns the calls between a model's inputs and outputs, in the order in which Keras runs them.
 
     Keras runs them by decreasing distance from the outputs (all calls of an operation wait for its first), which is
     repeated here.

@@ -38,7 +38,7 @@ class Following(NamedTuple):
 
 
 def following_activations(model: keras.Model) -> dict[str, Following]:
-    """Return the activation that follows each layer of a model, by path.
+    """Returns the activation that follows each layer of a model, by path.
 
     It is the layer's own activation, or else the next one in the graph, looking through normalization, dropout,
     pooling, padding, reshapes and concatenation. The model's outputs count as linear, even under a softmax, and so do
@@ -93,7 +93,7 @@ class _Graph:
         return _agree([each for call in made for tensor in call.outputs for each in self._after(tensor.number, [])])
 
     def _calls_of(self, path: str) -> list[Call]:
-        """Return the calls of a layer, or else of the wrapper that holds it."""
+        """Returns the calls of a layer, or else of the wrapper that holds it."""
         outer = self._calls.get(path.rpartition("/")[0], [])
         return self._calls.get(path) or [call for call in outer if isinstance(call.layer, layers.Wrapper)]
 
@@ -147,7 +147,7 @@ def _with_gain(activation: Callable, where: str) -> Following:
 
 
 def _agree(found: list[Following]) -> Following:
-    """Return the activation that all branches lead to."""
+    """Returns the activation that all branches lead to."""
     if not found:
         return Following("linear", "output")
     if all(each.certain for each in found) and len({round(gain(each.activation), 6) for each in found}) == 1:

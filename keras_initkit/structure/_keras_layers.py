@@ -15,7 +15,7 @@ GRU_GATES = ("update", "reset", "candidate")
 
 
 def _variable(layer: keras.Layer, name: str) -> keras.Variable:
-    """Return the variable `layer.<name>`, or the one behind it where that is a sum (LoRA adds its update)."""
+    """Returns the variable `layer.<name>`, or the one behind it where that is a sum (LoRA adds its update)."""
     value = getattr(layer, name)
     if isinstance(value, keras.Variable):
         return value
@@ -33,7 +33,7 @@ def _einsum_dense(layer):
     kernel, outputs = rest.split("->")
 
     def axes(in_inputs: bool, in_outputs: bool) -> tuple[int, ...]:
-        """Return the kernel's axes whose letter is, or is not, in the inputs and in the outputs."""
+        """Returns the kernel's axes whose letter is, or is not, in the inputs and in the outputs."""
         pairs = [(letter in inputs, letter in outputs) for letter in kernel]
         return tuple(axis for axis, pair in enumerate(pairs) if pair == (in_inputs, in_outputs))
 

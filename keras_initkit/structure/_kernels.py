@@ -115,7 +115,7 @@ _WARNED: weakref.WeakSet[type[keras.Layer]] = weakref.WeakSet()
 
 
 def register_kernels(layer_class: type[keras.Layer], describe: Describe | None = None) -> Callable:
-    """Register a function that describes the kernels of a layer class and its subclasses.
+    """Registers a function that describes the kernels of a layer class and its subclasses.
 
     Args:
         layer_class: Subclass of `keras.Layer`. Registering it again replaces the description.
@@ -152,12 +152,12 @@ def register_kernels(layer_class: type[keras.Layer], describe: Describe | None =
 
 
 def description(layer_class: type[keras.Layer]) -> Describe | None:
-    """Return the function registered for a layer class or its nearest base; `None` if there is none."""
+    """Returns the function registered for a layer class or its nearest base; `None` if there is none."""
     return next((_DESCRIPTIONS[base] for base in layer_class.__mro__ if base in _DESCRIPTIONS), None)
 
 
 def kernels(layer: keras.Layer) -> list[Kernel]:
-    """Return every kernel of a built layer or model, sublayers included, in the order in which Keras tracks them.
+    """Returns every kernel of a built layer or model, sublayers included, in the order in which Keras tracks them.
 
     A kernel that several layers share, or a layer that is used several times, is listed once. Layers quantized to
     integers are skipped, for their packed and scaled values cannot be re-initialized.
@@ -196,7 +196,7 @@ def kernels_by_layer(model: keras.Model) -> dict[str, list[Kernel]]:
 
 
 def layer_fans(layer: keras.Layer) -> VariableMap[Fans]:
-    """Return the fans of every kernel of a built layer or model, by how the layer uses it.
+    """Returns the fans of every kernel of a built layer or model, by how the layer uses it.
 
     Args:
         layer: A built layer or model; its sublayers are included.
@@ -219,7 +219,7 @@ def layer_fans(layer: keras.Layer) -> VariableMap[Fans]:
 
 
 def _own_kernels(layer: keras.Layer, found: Container[int]) -> list[Kernel]:
-    """Return the kernels of a layer without those of its sublayers."""
+    """Returns the kernels of a layer without those of its sublayers."""
     if getattr(layer, "quantization_mode", None) not in (None, "float8"):
         return []
     describe = description(type(layer))
@@ -238,7 +238,7 @@ def _own_kernels(layer: keras.Layer, found: Container[int]) -> list[Kernel]:
 
 
 def _read_by_default(layer: keras.Layer, found: Container[int]) -> list[Kernel]:
-    """Return the weights of rank 2 or more of a layer that has no description."""
+    """Returns the weights of rank 2 or more of a layer that has no description."""
     variables = [
         variable
         for variable in own_weights(layer, into_loops=True)

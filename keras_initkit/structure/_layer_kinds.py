@@ -73,7 +73,7 @@ def passes_through(layer: Any) -> bool:
 
 
 def own_activation(layer: Any) -> Callable | None:
-    """Return the activation that was given to a layer, `linear` included; `None` if it takes none."""
+    """Returns the activation that was given to a layer, `linear` included; `None` if it takes none."""
     activation = getattr(layer, "activation", None)
     return activation if callable(activation) else None
 
@@ -109,7 +109,7 @@ def is_nonlinear(layer: Any) -> bool:
 
 
 def output_limits(layer: Any) -> tuple[float, float] | None:
-    """Return the limits of a layer's activation; `None` where it does not act on each element by itself."""
+    """Returns the limits of a layer's activation; `None` where it does not act on each element by itself."""
     activation = own_activation(layer)
     if activation is None or isinstance(activation, keras.Layer):  # calling a layer may build it
         return None

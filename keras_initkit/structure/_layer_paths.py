@@ -23,7 +23,7 @@ def named_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
 
 
 def weighted_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    """Return those of `named_layers` that hold weights themselves.
+    """Returns those of `named_layers` that hold weights themselves.
 
     A composite layer that only holds other layers is not listed, they are. Weights that belong to the model
     itself are listed under `"model"`.
@@ -35,7 +35,7 @@ def weighted_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
 
 
 def held_weights(model: keras.Model) -> list[tuple[str, keras.layers.Layer, keras.Variable]]:
-    """Return every weight of a model once, after the path of the innermost layer that holds it and that layer."""
+    """Returns every weight of a model once, after the path of the innermost layer that holds it and that layer."""
     found: dict[int, tuple[str, keras.layers.Layer, keras.Variable]] = {}
     for path, layer in named_layers(model).items():
         for weight in own_weights(layer):

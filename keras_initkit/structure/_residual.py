@@ -28,7 +28,7 @@ class Branch:
 
 
 def residual_branches(model: keras.Model) -> list[Branch]:
-    """Return the residual branches of a Functional or Sequential model, in the order of the sums that they end in.
+    """Returns the residual branches of a Functional or Sequential model, in the order of the sums that they end in.
 
     A sum (`Add`, or `a + b`) is residual if its inputs are computed from one tensor along separate paths, and one of
     these, the shortcut, has no activation and at most one kernel, fewer than the others, which are the branches.
@@ -96,7 +96,7 @@ def _is_sum(call: Call) -> bool:
 
 
 def _held_kernels(call: Call, owned: dict[int, list[Kernel]]) -> list[Kernel]:
-    """Return the kernels of a layer and its parts; the layers of a nested model have separate calls."""
+    """Returns the kernels of a layer and its parts; the layers of a nested model have separate calls."""
     if isinstance(call.layer, keras.Model) or not isinstance(call.layer, keras.Layer):
         return []
     return [kernel for _, layer in walk_layers(call.layer) for kernel in owned.get(id(layer), [])]

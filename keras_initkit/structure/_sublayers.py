@@ -11,7 +11,7 @@ from keras_initkit.structure._layer_kinds import is_opaque
 
 
 def sublayers(layer: keras.Layer, into_loops: bool = True) -> list[keras.Layer]:
-    """Return the direct sublayers of a layer, each once, in the order in which Keras tracks them.
+    """Returns the direct sublayers of a layer, each once, in the order in which Keras tracks them.
 
     Whatever Keras itself finds: attributes and lists of layers, a wrapper's layer, an RNN's cell, the
     projections inside an attention layer, the layers of a model.

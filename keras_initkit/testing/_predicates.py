@@ -70,7 +70,7 @@ class Orthogonal:
     signs_are_symmetric = True
 
     def matrices(self, values: np.ndarray) -> list[np.ndarray]:
-        """The blocks, each as a matrix."""
+        """Returns the blocks, each as a matrix."""
         count = len(self.out_axes)
         values = np.moveaxis(values, self.out_axes, range(-count, 0))
         return np.split(values.reshape(-1, math.prod(values.shape[-count:])), self.blocks, axis=1)

@@ -10,7 +10,7 @@ from keras_initkit._checks import checked_axes, checked_shape
 
 
 class Fans(NamedTuple):
-    """How many inputs feed one output unit (`fan_in`), and how many outputs one input unit feeds (`fan_out`)."""
+    """Number of inputs that feed one output unit, and number of outputs that one input unit feeds."""
 
     fan_in: float
     fan_out: float

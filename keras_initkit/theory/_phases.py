@@ -17,7 +17,7 @@ _CRITICAL = 1e-5  # what |chi_1 - 1| may be where it was computed in float32: me
 
 
 class DepthScale(NamedTuple):
-    """Layers over which the variance's, and the correlation's, distance from its fixed point changes by a factor e."""
+    """Numbers of layers over which variance and correlation move by a factor e relative to their fixed points."""
 
     variance: float
     correlation: float

@@ -95,7 +95,7 @@ def test_the_activation_is_passed_on(name):
 )
 def test_an_activation_that_it_cannot_take_is_told_with_its_name(name, activation, why):
     with pytest.raises(
-        ValueError, match=f"^initializers: {name} does not go with the activation '{activation}'.*{why}"
+        ValueError, match=f"^initializers: {name} cannot be used with the activation '{activation}'.*{why}"
     ):
         copy(name, activation)
 

@@ -94,7 +94,7 @@ def test_what_follows_from_another_fault_and_what_is_no_initialization_stay():
     report = repair(model, findings)
     assert changed(before, model) == set()
     assert report.notes[:3] == (
-        "repair: nothing was changed; no finding is one of initialization.",
+        "repair: nothing was changed; none of the findings is about initialization.",
         "repair: unscaled_input in a is left to you. Put keras.layers.Normalization() first.",
         "repair: update_too_large in c is left to you. Change something.",
     )

@@ -156,7 +156,7 @@ def test_bilinear_upsampling_interpolates(dimensions, factor):
         (lambda: ICNR(2, None), "initializer: got None"),
         (lambda: ICNR(2, "henormal"), "henormal"),
         (lambda: ICNR(2)((3, 3, 4, 6)), "whose 6 outputs are no multiple of 4"),
-        (lambda: BilinearUpsampling()((4, 4, 3, 2)), "with 2 inputs and 3 outputs, expected as many"),
+        (lambda: BilinearUpsampling()((4, 4, 3, 2)), "with 2 inputs and 3 outputs, expected equal numbers"),
     ],
 )
 def test_bad_input(make, message):

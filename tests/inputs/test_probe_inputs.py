@@ -101,7 +101,7 @@ WRONG = {
     "y_length": (mlp, {"x": X, "y": Y[:5], "loss": CE}, "y: got 5 examples, expected 8, as in x"),
     "weight_length": (mlp, {"x": X, "y": Y, "loss": CE, "sample_weight": Y[:5]}, "sample_weight: got 5 examples"),
     "classes": (mlp, {"x": X, "y": Y + 1, "loss": CE}, "y: got numbers from 1 to 3, expected classes 0 to 2"),
-    "one_hot": (mlp, {"x": X, "y": np.eye(3)[Y], "loss": CE}, "One-hot labels go with categorical_crossentropy"),
+    "one_hot": (mlp, {"x": X, "y": np.eye(3)[Y], "loss": CE}, "Use categorical_crossentropy for one-hot labels"),
     "integers": (
         mlp,
         {"x": X, "y": Y, "loss": "categorical_crossentropy"},

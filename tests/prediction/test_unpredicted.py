@@ -72,8 +72,8 @@ def test_a_gaussian_plus_a_function_of_it_is_exact_forward():
         (L.Lambda(lambda x: x, name="layer"), "runs arbitrary code"),
         (L.Softmax(name="layer"), "softmax"),
         (L.Activation("softmax", name="layer"), "not Gaussian"),
-        (L.Dense(128, kernel_initializer="ones", name="layer"), "no random draw of mean 0: its mean is 1"),
-        (L.Dense(128, kernel_initializer="identity", name="layer"), "no random draw"),
+        (L.Dense(128, kernel_initializer="ones", name="layer"), "not a random draw of mean 0: its mean is 1"),
+        (L.Dense(128, kernel_initializer="identity", name="layer"), "not a random draw"),
     ],
 )
 def test_reasons(layer, reason):

@@ -106,7 +106,7 @@ def attention_model():
             lambda: resnet(normalise=2),
             r"ends in 'sum2' has a normalization, 'norm2' \(BatchNormalization",
         ),
-        (attention_model, "the branch that ends in 'sum' has 'mha' .*no chain of kernels"),
+        (attention_model, "the branch that ends in 'sum' has 'mha' .*not a chain of kernels"),
     ],
     ids=["plain", "one_kernel", "normalised", "attention"],
 )

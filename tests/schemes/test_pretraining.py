@@ -154,7 +154,7 @@ def test_what_is_left_is_said_and_nothing_else_changes():
         assert changed == {"conv", "dense"}
         results.append(model.get_layer("dense").get_weights()[0])
         skipped = {(change.layer, change.name): change.skipped for change in plan.changes()}
-        assert skipped["head", "kernel"] == "its output is the model's, which learns from labels"
+        assert skipped["head", "kernel"] == "its output is the model's output, which is trained on labels"
         assert skipped["conv", "kernel"] == skipped["dense", "bias"] == ""
     np.testing.assert_array_equal(results[0], results[1])
     assert all(np.abs(results[0] - other).max() > 1e-4 for other in results[2:])
@@ -172,9 +172,9 @@ def test_layers_that_are_left_out_shared_or_of_another_kind():
     skipped = {change.layer: change.skipped for change in plan.changes() if change.name == "kernel"}
     assert skipped == {
         "shared": "",
-        "lstm": "pre-training is for Dense and Conv layers",
+        "lstm": "only Dense and Conv layers are pre-trained",
         "last": "",
-        "head": "its output is the model's, which learns from labels",
+        "head": "its output is the model's output, which is trained on labels",
     }
     model.set_weights(before)
     pretraining(plan_of(model, x, layers=["shared"]), epochs=1, verbose=0)
@@ -217,7 +217,7 @@ def test_no_data_bad_data_and_nothing_to_pretrain():
     with pytest.raises(ValueError, match="pretraining: got no data, expected x:"):
         pretraining(plan_of(model))
     x = np.full((4, 5), np.nan, "float32")
-    with pytest.raises(ValueError, match=r"what layer 'first' is given is not finite\. Look for NaN"):
+    with pytest.raises(ValueError, match=r"the input of layer 'first' is not finite\. Look for NaN"):
         pretraining(plan_of(model, x), verbose=0)
     with pytest.raises(ValueError, match=r"no layer to pre-train.*head: its output is the model's"):
         pretraining(plan_of(keras.Sequential([keras.Input((5,)), glorot(3, 1, name="head")]), np.zeros((4, 5))))

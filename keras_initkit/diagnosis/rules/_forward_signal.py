@@ -150,7 +150,7 @@ def _report_signal(
         "error" if far else "warning",
         {**numbers, "healthy": "within a factor of 10 of where it enters"},
         'Initialize every kernel on the scale of its layer: keras_initkit.initialize(model, "lsuv", x), or '
-        'keras_initkit.initialize(model, "he_normal") for relu; or keep the signal up by '
+        'keras_initkit.initialize(model, "he_normal") for relu; or stabilize the signal with '
         "keras.layers.LayerNormalization() between the layers.",
         confidence_beyond(value, entry * limit),
         message=f"The signal {change}: its {name.replace('_', ' ')} is {entry:.3g} where it enters and {value:.3g} in "

@@ -120,6 +120,6 @@ def find_frozen_weights(evidence: Evidence) -> Iterator[Finding]:
             "warning",
             {"gradient": reason, "reports": len(evidence.reports), "healthy": "not 0"},
             "Connect it: nothing between it and the loss may be stop_gradient, an integer or a comparison, and its "
-            f'output has to be used. If it is to stay as it is: model.get_layer("{layer}").trainable = False.',
+            f'output has to be used. To freeze it: model.get_layer("{layer}").trainable = False.',
             message=f"The kernel of {layer} trains, but its gradient is {reason}: the loss does not depend on it.",
         )

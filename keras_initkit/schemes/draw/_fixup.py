@@ -27,7 +27,7 @@ def fixup(plan: Plan) -> None:
 
     Raises:
         ValueError: where the model has no graph or no residual branch, or a branch has fewer than two kernels, a
-            normalization, or a layer that is no chain of kernels (attention, recurrent); the message names the place.
+            normalization, or a layer that is not a chain of kernels (attention, recurrent). The message names it.
 
     References:
 
@@ -74,10 +74,12 @@ def _check(branch: Branch) -> None:
                 "the model without, or use 'auto' or 'lsuv'."
             )
         if is_attention(call.layer) or is_recurrent(call.layer):
-            raise ValueError(f"{place} has {call.path!r} ({kind}), which is no chain of kernels. Use 'auto' or 'lsuv'.")
+            raise ValueError(
+                f"{place} has {call.path!r} ({kind}), which is not a chain of kernels. Use 'auto' or 'lsuv'."
+            )
     odd = next((kernel for kernel in branch.kernels if kernel.role not in _CHAINED), None)
     if odd is not None:
-        raise ValueError(f"{place} has {odd.variable.path!r} ({odd.role}), which is no chain of kernels.")
+        raise ValueError(f"{place} has {odd.variable.path!r} ({odd.role}), which is not a chain of kernels.")
     if (m := len(branch.kernels)) < 2:
         raise ValueError(
             f"{place} has {m} kernel{'s' * (m != 1)}, expected two or more: with one, which is the last and so zero, "

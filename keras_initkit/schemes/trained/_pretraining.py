@@ -66,7 +66,7 @@ def pretraining(
       autoencoders" (noise, tied weights), https://doi.org/10.1145/1390156.1390294
     """
     if plan.x is None:
-        raise ValueError("pretraining: got no data, expected x: the layers learn to keep what they are given.")
+        raise ValueError("pretraining: got no data, expected x: each layer learns to reconstruct its input.")
     epochs, batch_size = checked_count("epochs", epochs), checked_count("batch_size", batch_size)
     learning_rate = checked_number("learning_rate", learning_rate, above=0)
     noise = checked_number("noise", noise, least=0, below=1)
@@ -78,7 +78,7 @@ def pretraining(
             layer = plan.layers[path]
             given = _given(plan.model, layer, x, list(learned.values()), batch_size)
             if not np.isfinite(given).all():
-                raise ValueError(f"pretraining: what layer {path!r} is given is not finite. Look for NaN in the data.")
+                raise ValueError(f"pretraining: the input of layer {path!r} is not finite. Look for NaN in the data.")
             if verbose:
                 print(f"Pre-training {path} ({number + 1} of {len(order)})")
             generator = np.random.default_rng([plan.seed, number])
@@ -112,9 +112,9 @@ def _order_of_flow(plan: Plan, x: Any) -> list[str]:
         if path not in outputs:
             reasons[path] = "the forward pass does not call its layer"
         elif not isinstance(layer, ENCODERS) or not any(layer.kernel is weight for weight in layer.weights):
-            reasons[path] = "pre-training is for Dense and Conv layers"
+            reasons[path] = "only Dense and Conv layers are pre-trained"
         elif path in heads:
-            reasons[path] = "its output is the model's, which learns from labels"
+            reasons[path] = "its output is the model's output, which is trained on labels"
     for kernel in plan.kernels:
         reason = reasons.get(plan.path_of(kernel.variable))
         if reason:
