@@ -8,14 +8,9 @@ from typing import Any
 import keras
 
 from keras_initkit._checks import checked_shape
-from keras_initkit.initializers._core import Cloneable
+from keras_initkit.initializers._core import Cloneable, wide
 
 CONVOLUTION = "a convolution kernel (field..., inputs, outputs) in one, two or three dimensions"
-
-
-def wide(dtype: str) -> str:
-    """Returns the dtype to compute in: float32 at least; in less a decomposition is slow, inexact or missing."""
-    return dtype if dtype in ("float32", "float64") else "float32"
 
 
 def at_center(matrix: keras.KerasTensor, field: Sequence[int]) -> keras.KerasTensor:

@@ -123,6 +123,11 @@ def fresh_seed(seed: Seed) -> int | keras.random.SeedGenerator:
     return random.randint(1, 10**9) if seed is None else seed
 
 
+def wide(dtype: str) -> str:
+    """Returns the dtype to compute in: float32 at least; in less a decomposition is slow, inexact or missing."""
+    return dtype if dtype in ("float32", "float64") else "float32"
+
+
 def draw(
     shape: Sequence[int], variance: float, distribution: Distribution, dtype: Any = None, seed: Seed = None
 ) -> keras.KerasTensor:
@@ -131,8 +136,7 @@ def draw(
     Drawn in float32 at least and then cast: a half-precision draw has too few values to have the right one.
     """
     dtype = keras.backend.standardize_dtype(dtype)
-    wide = dtype if dtype in ("float32", "float64") else "float32"
-    options: dict[str, Any] = {"dtype": wide, "seed": fresh_seed(seed)}
+    options: dict[str, Any] = {"dtype": wide(dtype), "seed": fresh_seed(seed)}
     stddev = math.sqrt(variance)
     if distribution == "uniform":
         limit = math.sqrt(3) * stddev

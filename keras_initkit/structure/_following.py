@@ -19,7 +19,7 @@ from keras_initkit.structure._layer_kinds import (
     passes_through,
 )
 from keras_initkit.structure._layer_paths import named_layers
-from keras_initkit.structure._sublayers import walk_layers
+from keras_initkit.structure._sublayers import parts_of_kind
 from keras_initkit.theory._gains import gain
 
 
@@ -75,9 +75,7 @@ class _Graph:
             self._calls.setdefault(call.path, []).append(call)
             for tensor in call.inputs:
                 self._readers.setdefault(tensor.number, []).append(call)
-        self._inside_attention = {
-            id(part) for _, layer in walk_layers(model) if is_attention(layer) for _, part in walk_layers(layer)
-        }
+        self._inside_attention = parts_of_kind(model, is_attention)
 
     def following(self, path: str, layer: Any) -> Following:
         if id(layer) in self._inside_attention:

@@ -13,6 +13,7 @@ import numpy as np
 from keras_initkit.capture._hooks import wrap_activation, wrap_call
 from keras_initkit.capture._random_state import random_state_kept
 from keras_initkit.capture.backends import probe_backend
+from keras_initkit.initializers._core import wide
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.structure import Kernel
 from keras_initkit.structure._layer_kinds import is_attention, is_embedding, is_recurrent, own_activation
@@ -121,17 +122,13 @@ class Pass:
         for kernel, factor in self._factors.values():
             variable = kernel.variable
             values = host(variable.value).reshape(kernel.shape) * factor
-            self._plan.assign(variable, values.reshape(tuple(variable.shape)).astype(_wide(variable)))
+            self._plan.assign(variable, values.reshape(tuple(variable.shape)).astype(wide(variable.dtype)))
         for variable, values in self._values.values():
-            self._plan.assign(variable, values.astype(_wide(variable)))
+            self._plan.assign(variable, values.astype(wide(variable.dtype)))
 
     def _note(self, kernels: tuple[Kernel, ...], text: str) -> None:
         for kernel in kernels:
             self._plan.note(kernel.variable, text)
-
-
-def _wide(variable: keras.Variable) -> str:
-    return "float64" if keras.backend.standardize_dtype(variable.dtype) == "float64" else "float32"
 
 
 def _all_steps_first(layer: keras.layers.TimeDistributed) -> Callable:

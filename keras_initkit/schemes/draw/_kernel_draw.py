@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from keras_initkit.capture._random_state import python_random
-from keras_initkit.initializers._base import ShapedInitializer, wide
-from keras_initkit.initializers._core import ScaledVariance, draw
+from keras_initkit.initializers._base import ShapedInitializer
+from keras_initkit.initializers._core import ScaledVariance, draw, wide
 from keras_initkit.initializers._orthogonal import GatewiseOrthogonal, ScaledOrthogonal, haar
 from keras_initkit.initializers._structured import Dirac
 from keras_initkit.initializers._upsampling import ICNR, BilinearUpsampling
