@@ -32,7 +32,7 @@ def take_rows(data: Any, rows: Any) -> Any:
 def disjoint_batches(model: keras.Model, x: Any, batches: int, batch_size: int | None, seed: int) -> Iterator[Any]:
     """Yields batches that share no example, in random order where there are more examples than asked for.
 
-    Without `x` inputs are drawn, 256 for each batch; without `batch_size` all examples are divided among the batches.
+    Without `x`, inputs are drawn, 256 for each batch by default; of `x`, all examples are divided among the batches.
     """
     batches = checked_count("batches", batches)
     batch_size = None if batch_size is None else checked_count("batch_size", batch_size)
