@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_initkit._checks import checked_count
 from keras_initkit._compat import is_compiled_with_loss
 from keras_initkit.capture._expectations import NO_GRAPH, OutputGradients, expectations
 from keras_initkit.capture._layer_hooks import CaptureHooks
@@ -74,7 +76,8 @@ def probe(
     ['input', 'pre_activation', 'output']
     """
     if not isinstance(model, keras.Model):
-        raise ValueError(f"model: got {model!r}, expected a keras.Model.")
+        raise ValueError(f"model: got {reprlib.repr(model)}, expected a keras.Model: probe(model, x, y).")
+    seed = checked_count("seed", seed, least=0)
     if not gradients and not (y is loss is sample_weight is None):
         given = [
             name for name, each in (("y", y), ("loss", loss), ("sample_weight", sample_weight)) if each is not None

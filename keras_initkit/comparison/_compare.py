@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import reprlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,6 +73,12 @@ def compare(
     comparison.plot_variance().savefig("variance.png")
     ```
     """
+    if not isinstance(data, str):
+        raise ValueError(f"data: got {reprlib.repr(data)}, expected the name of a data set or a path of an .npz file.")
+    if log_dir is not None and not isinstance(log_dir, str | os.PathLike):
+        raise ValueError(f"log_dir: got {log_dir!r}, expected a path, or None to write no logs.")
+    if progress is not None and not callable(progress):
+        raise ValueError(f"progress: got {progress!r}, expected a function of the run's name and the fraction done.")
     if not isinstance(activation, str):
         raise ValueError(f"activation: got {activation!r}, expected the name of a Keras activation.")
     settings: dict[str, Any] = {

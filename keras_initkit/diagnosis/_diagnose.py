@@ -82,13 +82,13 @@ def _collect_reports(
     model_or_report: Any, x: Any, y: Any, loss: Any, model: keras.Model | None
 ) -> tuple[Sequence[SignalReport], keras.Model | None]:
     """The reports to judge, and the model where it is known."""
+    if model is not None and not isinstance(model, keras.Model):
+        raise ValueError(f"model: got {type(model).__name__}, expected the keras.Model that the report is about.")
     if isinstance(model_or_report, keras.Model):
         return (probe(model_or_report, x, y, loss=loss),), model_or_report
     for name, value in (("x", x), ("y", y), ("loss", loss)):
         if value is not None:
             raise ValueError(f"{name}: got data with reports, expected it with a model only: diagnose(model, x, y).")
-    if model is not None and not isinstance(model, keras.Model):
-        raise ValueError(f"model: got {type(model).__name__}, expected the keras.Model that the report is about.")
     if isinstance(model_or_report, SignalReport):
         return (model_or_report,), model
     reports = getattr(model_or_report, "reports", None)

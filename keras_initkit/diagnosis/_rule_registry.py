@@ -27,7 +27,10 @@ class Rule:
         """Yields what the rule finds, if it judges such evidence."""
         if self.judges == ("report" if evidence.is_run else "run"):
             return
-        for finding in self.function(evidence):
+        findings = self.function(evidence)
+        if not isinstance(findings, Iterable):
+            raise ValueError(f"rule {self.kind!r}: it returned {findings!r}, expected findings that it yields.")
+        for finding in findings:
             if not isinstance(finding, Finding) or finding.kind != self.kind:
                 raise ValueError(f"rule {self.kind!r}: it yielded {finding!r}, expected a Finding of its kind.")
             yield finding
@@ -91,7 +94,11 @@ def register_rule(
     """
     if not isinstance(kind, str) or not kind.isidentifier():
         raise ValueError(f"kind: got {kind!r}, expected a name of letters, digits and underscores.")
-    if isinstance(causes, str) or not set(causes) <= {*KINDS, kind}:
+    if (
+        isinstance(causes, str)
+        or not isinstance(causes, Iterable)
+        or not all(cause in [*KINDS, kind] for cause in causes)
+    ):
         raise ValueError(f"causes: got {causes!r}, expected a sequence of kinds among {', '.join(map(repr, KINDS))}.")
     for name, value, allowed in (("judges", judges, Judges), ("direction", direction, Direction)):
         if value not in get_args(allowed):

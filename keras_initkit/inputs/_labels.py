@@ -48,10 +48,10 @@ def check_labels(y: Any, shapes: list[tuple[int | None, ...]], names: list[str],
 
 def _known_loss(loss: Any) -> str | None:
     """The name of a loss of Keras whose labels have the output's shape, or are classes; `None` of any other."""
-    if isinstance(loss, str):
+    if not callable(loss):
         try:
             loss = keras.losses.get(loss)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"loss: got {loss!r}, expected the name of a Keras loss or a callable.") from error
     kind = type(loss) if isinstance(loss, keras.losses.Loss) else loss
     exported = vars(keras.losses).values()

@@ -61,8 +61,8 @@ def register_statistic(
         raise ValueError(f"name: got {name!r}, expected a string of letters, digits and underscores.")
     if not callable(function):
         raise ValueError(f"function: got {function!r}, expected a function of a layer's rows by kind of tensor.")
-    kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
-    if not kinds or not set(kinds) <= set(KINDS):
+    kinds = (kinds,) if isinstance(kinds, str) or not isinstance(kinds, Iterable) else tuple(kinds)
+    if not kinds or not all(kind in KINDS for kind in kinds):
         raise ValueError(f"kinds: got {kinds!r}, expected one or more of {', '.join(map(repr, KINDS))}.")
     statistic = Statistic(function, kinds)
     if not replace and STATISTICS.get(name, statistic) != statistic:

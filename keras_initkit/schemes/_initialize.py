@@ -108,6 +108,11 @@ def initialize(
 
 def _bind_options(scheme: Any, options: Mapping[str, Any]) -> Callable[[Plan], None]:
     """Returns the scheme as a function of the plan alone."""
+    if hasattr(scheme, "shape"):  # Keras takes an array for an initializer, but of one weight alone
+        raise ValueError(
+            f"scheme: got {reprlib.repr(scheme)}, expected the name of a scheme or an initializer: "
+            "initialize(model, scheme, x, y)."
+        )
     function = find_scheme(scheme)
     if function is None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -105,7 +106,7 @@ def _has_graph(model: keras.Model) -> bool:
 
 def _check_has_graph(model: keras.Model) -> None:
     if not isinstance(model, keras.Model):
-        raise ValueError(f"model: got {model!r}, expected a Keras model.")
+        raise ValueError(f"model: got {reprlib.repr(model)}, expected a Keras model.")
     if _has_graph(model):
         return
     if isinstance(model, keras.Sequential) and not model.built:

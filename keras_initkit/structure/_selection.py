@@ -43,9 +43,9 @@ def _matches(choice: object, path: str, layer: keras.layers.Layer) -> bool:
         return bool(choice.search(path))
     if isinstance(choice, keras.layers.Layer):
         return any(part is layer for part in named_layers(choice).values())
-    if callable(choice):
+    if callable(choice) and not isinstance(choice, type):
         return bool(choice(layer))
     raise ValueError(
-        f"layers: got {choice!r}, expected a name, a compiled regular expression, a layer, a predicate, "
-        "or a list of these."
+        f"layers: got {choice!r}, expected a name, a compiled regular expression, a layer, a predicate "
+        "of the layer, or a list of these."
     )

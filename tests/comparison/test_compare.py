@@ -172,6 +172,9 @@ def test_real_images_from_a_file(tmp_path):
         ({"initializers": [3]}, "initializers: got 3, expected an initializer"),
         ({"activation": None}, "activation: got None, expected the name"),
         ({"activation": len}, "activation: got <built-in function len>, expected the name"),
+        ({"data": np.ones((3, 4))}, r"data: got array\(.*, expected the name of a data set"),
+        ({"log_dir": 3}, "log_dir: got 3, expected a path, or None"),
+        ({"progress": 3}, "progress: got 3, expected a function"),
     ],
 )
 def test_bad_arguments_are_refused_before_training(flat, tmp_path, arguments, message, monkeypatch):

@@ -84,6 +84,10 @@ def test_a_rule_that_yields_something_else():
     register_rule("mine", lambda evidence: [3], replace=True)
     with pytest.raises(ValueError, match=r"rule 'mine': it yielded 3, expected a Finding of its kind"):
         diagnose(model_with(), X)
+    register_rule("mine", lambda evidence: None, replace=True)
+    with pytest.raises(ValueError, match=r"rule 'mine': it returned None, expected findings that it yields"):
+        diagnose(model_with(), X)
+    register_rule("mine", lambda evidence: [3], replace=True)
     callback = LayerStatsCallback(None, "batch")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -109,6 +113,8 @@ def test_a_rule_that_yields_something_else():
             {"causes": ["sorrow"]},
             r"^causes: got \['sorrow'\], expected a sequence of kinds",
         ),
+        (("mine", find_shifted_mean), {"causes": None}, r"^causes: got None, expected a sequence"),
+        (("mine", find_shifted_mean), {"causes": [[]]}, r"^causes: got \[\[\]\], expected a sequence"),
         (
             ("mine", find_shifted_mean),
             {"judges": "all"},

@@ -362,6 +362,8 @@ def test_errors():
         diagnose(3)
     with pytest.raises(ValueError, match=r"model_or_report: got a callback without reports\. Train with it first"):
         diagnose(Run())
+    with pytest.raises(ValueError, match=r"model: got int, expected the keras\.Model"):
+        diagnose(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]), model=3)
     with pytest.raises(ValueError, match=r"x: got data with reports, expected it with a model only"):
         diagnose(Run(report(HEAD)), np.zeros((2, 2)))
 

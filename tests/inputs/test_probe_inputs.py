@@ -113,10 +113,18 @@ WRONG = {
     "no_loss": (mlp, {"x": X, "y": Y}, "loss: got None with labels, and the model .* is not compiled with one"),
     "no_labels": (mlp, {"x": X, "loss": MSE}, "y: got None with loss='mse', expected labels"),
     "unknown_loss": (mlp, {"x": X, "y": Y, "loss": "mean_sqared"}, "loss: got 'mean_sqared', expected the name"),
+    "no_loss_at_all": (
+        mlp,
+        {"x": X, "y": Y, "loss": 3},
+        "loss: got 3, expected the name of a Keras loss or a callable",
+    ),
     "no_data": (Own, {}, "x: got None for the model 'own.*', which is not built; expected a batch of data"),
     "own_labels": (Own, {"x": X, "y": X, "loss": MSE}, r"y: got shape \(8, 6\), expected the output's \(8, 3\)"),
     "no_weights": (lambda: keras.Sequential([layers.Input((6,)), layers.ReLU()]), {"x": X}, "has no weights"),
     "batch_size": (mlp, {"batch_size": 0}, "batch_size: got 0, expected a positive integer"),
+    "seed_float": (mlp, {"seed": 1.5}, "seed: got 1.5, expected an integer of at least 0"),
+    "seed_negative": (mlp, {"seed": -1}, "seed: got -1, expected an integer of at least 0"),
+    "array_for_model": (lambda: np.zeros((50, 50)), {"x": X}, "model: got array.{1,40}, expected a keras.Model: probe"),
     "no_model": (lambda: layers.Dense(3), {"x": X}, "model: got <Dense.*, expected a keras.Model"),
 }
 

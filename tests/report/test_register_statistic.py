@@ -81,6 +81,8 @@ def test_a_name_is_taken_once():
         (("new", "mean"), r"function: got 'mean', expected a function"),
         (("new", value_range, "outputs"), r"kinds: got \('outputs',\), expected one or more of 'input'"),
         (("new", value_range, ["output", "loss"]), r"kinds: got \('output', 'loss'\)"),
+        (("new", value_range, None), r"kinds: got \(None,\), expected"),
+        (("new", value_range, [[]]), r"kinds: got \(\[\],\), expected"),
         (("new", value_range, []), r"kinds: got \(\), expected"),
     ],
 )

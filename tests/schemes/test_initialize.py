@@ -214,6 +214,7 @@ def test_integers_and_weights_that_are_no_kernels_are_listed():
         ({"scheme": "he_norml"}, "scheme: got 'he_norml', expected one of .*'auto'.* Did you mean 'he_normal'"),
         ({"scheme": "lsvu"}, "Did you mean 'lsuv'"),
         ({"scheme": "keras_initkit>ActivationScalin"}, "Did you mean 'keras_initkit>ActivationScaling'"),
+        ({"scheme": np.zeros((8, 6))}, r"(?s)scheme: got array.*, expected .*: initialize\(model, scheme, x, y\)"),
         ({"scheme": None}, "scheme: got None, expected an initializer, its name"),
         ({"scheme": 3}, "scheme: got 3, expected an initializer, its name"),
         ({"scheme": "he_normal", "gain": 2}, "gain: got an option, but 'he_normal' is an initializer, which has none"),

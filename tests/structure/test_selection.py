@@ -60,6 +60,10 @@ def test_a_layer_itself_and_a_nested_model(model):
         (lambda layer: False, "matches no layer with weights; known: "),
         (L.Dense(1), "matches no layer with weights"),
         ([], r"layers: got \[\], expected at least one layer, or None for all"),
+        (
+            L.Dense,
+            "layers: got <class '.*Dense'>, expected a name, a compiled regular expression, a layer, a predicate",
+        ),
         (3, "layers: got 3, expected a name, a compiled regular expression, a layer, a predicate"),
     ],
 )
