@@ -51,7 +51,7 @@ class Finding:
         message: String. What is wrong, in a sentence. Left out, the evidence is printed in its place.
 
     Raises:
-        ValueError: If `kind` or `severity` is unknown.
+        ValueError: If `kind` or `severity` is unknown, or `evidence` is no mapping.
 
     Example:
 
@@ -76,6 +76,8 @@ class Finding:
         for name, value, expected in (("kind", self.kind, KINDS), ("severity", self.severity, SEVERITIES)):
             if value not in expected:
                 raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, expected))}.")
+        if not isinstance(self.evidence, Mapping):
+            raise ValueError(f"evidence: got {self.evidence!r}, expected a mapping of numbers by name.")
 
     def __str__(self) -> str:
         because = f", caused by {self.consequence_of}" if self.consequence_of else ""

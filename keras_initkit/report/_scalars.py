@@ -105,8 +105,11 @@ def read_statistics(rows: Iterable[TensorStats], names: Iterable[str]) -> dict[s
     for layer, by_kind in layers.items():
         for name, values in found.items():
             value = STATISTICS[name].function(by_kind)
-            if value is not None:
-                values[layer] = float(value)
+            try:
+                if value is not None:
+                    values[layer] = float(value)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"statistic {name!r}: it returned {value!r}, expected a number or None.") from error
     return found
 
 

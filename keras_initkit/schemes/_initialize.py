@@ -83,6 +83,11 @@ def initialize(
     """
     if not isinstance(model, keras.Model):
         raise ValueError(f"model: got {reprlib.repr(model)}, expected a keras.Model: initialize(model, scheme, x, y).")
+    if hasattr(scheme, "shape"):  # Keras takes an array for an initializer, but of one weight alone
+        raise ValueError(
+            f"scheme: got {reprlib.repr(scheme)}, expected the name of a scheme or an initializer: "
+            "initialize(model, scheme, x, y)."
+        )
     x, y = unpack_data("initialize(model, scheme", x, y, options.pop("data", None))
     with random_state_kept():  # looking a name up, Keras makes an initializer, with a seed of its own
         function = _bind_options(scheme, options)
@@ -108,11 +113,6 @@ def initialize(
 
 def _bind_options(scheme: Any, options: Mapping[str, Any]) -> Callable[[Plan], None]:
     """Returns the scheme as a function of the plan alone."""
-    if hasattr(scheme, "shape"):  # Keras takes an array for an initializer, but of one weight alone
-        raise ValueError(
-            f"scheme: got {reprlib.repr(scheme)}, expected the name of a scheme or an initializer: "
-            "initialize(model, scheme, x, y)."
-        )
     function = find_scheme(scheme)
     if function is None:
         try:

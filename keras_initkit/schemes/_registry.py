@@ -47,6 +47,8 @@ def register_scheme(name: str) -> Callable[[Scheme], Scheme]:
         raise ValueError(f"name: got {name!r}, expected a string that is not the name of an initializer.")
 
     def register(function: Scheme) -> Scheme:
+        if not callable(function):
+            raise ValueError(f"function: got {function!r}, expected a function of a plan.")
         _SCHEMES[name] = function
         return function
 

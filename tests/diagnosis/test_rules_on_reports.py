@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 from scipy import stats
@@ -351,6 +352,8 @@ def test_findings_print_and_compare():
     assert len({finding, Finding("dead_units", "a", 3, "error", {"dead_units": 0.9}, "Draw it anew.")}) == 1
     with pytest.raises(ValueError, match=r"kind: got 'sad', expected one of 'unscaled_input'"):
         Finding("sad", "a", 0, "error", {}, "")
+    with pytest.raises(ValueError, match=r"evidence: got None, expected a mapping"):
+        Finding("dead_units", "a", 0, "error", None, "")
     with pytest.raises(ValueError, match=r"severity: got 'fatal', expected one of 'error', 'warning', 'info'"):
         Finding("nonfinite", "a", 0, "fatal", {}, "")
 

@@ -124,7 +124,11 @@ WRONG = {
     "batch_size": (mlp, {"batch_size": 0}, "batch_size: got 0, expected a positive integer"),
     "seed_float": (mlp, {"seed": 1.5}, "seed: got 1.5, expected an integer of at least 0"),
     "seed_negative": (mlp, {"seed": -1}, "seed: got -1, expected an integer of at least 0"),
-    "array_for_model": (lambda: np.zeros((50, 50)), {"x": X}, "model: got array.{1,40}, expected a keras.Model: probe"),
+    "array_for_model": (
+        lambda: np.zeros((50, 50)),
+        {"x": X},
+        r"model: got array.{1,40}, expected a keras.Model: probe",
+    ),
     "no_model": (lambda: layers.Dense(3), {"x": X}, "model: got <Dense.*, expected a keras.Model"),
 }
 

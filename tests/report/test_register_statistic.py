@@ -104,3 +104,11 @@ def test_an_unknown_name_is_told_its_neighbors():
 def test_kinds_come_in_the_order_of_taps():
     register_statistic("all", value_range, reversed(KINDS))
     assert _scalars.needed_kinds(["all"]) == KINDS
+
+
+@pytest.mark.parametrize("value", ["much", [1.0], np.ones(2), 1j], ids=str)
+def test_a_statistic_that_is_no_number_is_named(value):
+    register_statistic("odd", lambda rows: value)
+    rows = [TensorStats(Tap("output", "a", 0), Moments.of([0.0, 1.0]))]
+    with pytest.raises(ValueError, match=r"^statistic 'odd': it returned .*, expected a number or None"):
+        _scalars.read_statistics(rows, ["odd"])

@@ -283,7 +283,7 @@ def test_arguments_in_another_order_are_named():
             ValueError, match=r"model: got .* expected a keras.Model: initialize\(model, scheme, x, y\)"
         ):
             ik.initialize(*arguments)
-    with pytest.raises(ValueError, match=r"x\[.*: got"):
+    with pytest.raises(ValueError, match=r"(?s)^scheme: got array.*: initialize\(model, scheme, x, y\)"):
         ik.initialize(model, X, "auto")
 
 
@@ -336,6 +336,8 @@ def test_schemes_of_ones_own():
         ik.initialize(model, "test_constant")
     with pytest.raises(ValueError, match="name: got 'he_normal', expected a string that is not the name"):
         register_scheme("he_normal")
+    with pytest.raises(ValueError, match=r"^function: got 3, expected a function of a plan"):
+        register_scheme("test_no_function")(3)
 
 
 def test_half_precision_weights():
