@@ -127,7 +127,7 @@ WRONG = {
     "array_for_model": (
         lambda: np.zeros((50, 50)),
         {"x": X},
-        r"model: got array.{1,40}, expected a keras.Model: probe",
+        r"model: got array.{1,40}, expected a keras.Model",
     ),
     "no_model": (lambda: layers.Dense(3), {"x": X}, "model: got <Dense.*, expected a keras.Model"),
 }
