@@ -25,7 +25,7 @@ class EventLog:
     noticed; the system would go on writing to a file without a name. A write that fails leaves whole events behind.
     """
 
-    def __init__(self, directory: str | os.PathLike):
+    def __init__(self, directory: str | os.PathLike[str]):
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 

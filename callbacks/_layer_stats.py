@@ -95,7 +95,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
 
     def __init__(
         self,
-        log_dir: str | os.PathLike | None = "logs",
+        log_dir: str | os.PathLike[str] | None = "logs",
         update_freq: UpdateFreq = "epoch",
         layers: Layers = None,
         statistics: Iterable[str] | None = None,
@@ -129,7 +129,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         """Leaves out of a copy or a pickle the log and the functions that were compiled for a model."""
         return {**vars(self), "_meter": None, "_metered": None, "_log": None}
 
-    def start_run(self, log_dir: str | os.PathLike | None) -> None:
+    def start_run(self, log_dir: str | os.PathLike[str] | None) -> None:
         """Forgets reports and findings and counts steps from 0 again, with another log.
 
         Use it to train the same model again from other weights, after a reset of its optimizer: the functions that

@@ -30,7 +30,7 @@ def compare(
     units: int = 128,
     batch_size: int = 32,
     learning_rate: float = 0.01,
-    log_dir: str | os.PathLike | None = None,
+    log_dir: str | os.PathLike[str] | None = None,
     progress: Callable[[str, float], object] | None = None,
 ) -> Comparison:
     """Trains the same model from many initializers and measures activations and gradients before the first update.

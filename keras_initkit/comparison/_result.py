@@ -191,7 +191,7 @@ class Comparison:
         accuracy = {name: np.array([run.history["val_accuracy"] for run in runs]) for name, runs in groups}
         return plots.training_curves(loss, accuracy, self._caption())
 
-    def save(self, directory: str | os.PathLike) -> list[str]:
+    def save(self, directory: str | os.PathLike[str]) -> list[str]:
         """Writes `comparison.csv`, `comparison.json` and the figures.
 
         JSON has no NaN and no infinity: they are written as `null` and as the strings `"Infinity"`, `"-Infinity"`.

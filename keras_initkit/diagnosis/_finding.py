@@ -72,7 +72,7 @@ class Finding:
     consequence_of: FindingKind | str = ""
     message: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value, expected in (("kind", self.kind, KINDS), ("severity", self.severity, SEVERITIES)):
             if value not in expected:
                 raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, expected))}.")

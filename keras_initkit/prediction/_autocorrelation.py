@@ -23,7 +23,8 @@ class Autocorrelation:
     """
 
     def __init__(self, near: np.ndarray, far: np.ndarray):
-        self.near, self.far = np.asarray(near, "float64"), np.asarray(far, "float64")
+        self.near: np.ndarray = np.asarray(near, "float64")
+        self.far: np.ndarray = np.asarray(far, "float64")
 
     @classmethod
     def white(cls, second_moment: float, far: float, axes: int) -> Autocorrelation:

@@ -45,7 +45,7 @@ class InputMoments:
     other: Autocorrelation | None = None
     gaussian: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         fine = all(isinstance(v, Real) and math.isfinite(v) for v in (self.mean, self.variance))
         if not fine or self.variance < 0:
             raise ValueError(

@@ -17,7 +17,8 @@ class Prediction(Mapping[Tap, Expected]):
     """
 
     def __init__(self, expected: Mapping[Tap, Expected], unpredicted: Mapping[str, str]):
-        self._expected, self.unpredicted = dict(expected), dict(unpredicted)
+        self._expected = dict(expected)
+        self.unpredicted: dict[str, str] = dict(unpredicted)
 
     def __getitem__(self, tap: Tap) -> Expected:
         return self._expected[tap]

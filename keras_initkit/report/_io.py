@@ -55,7 +55,7 @@ def _row_to_dict(row: TensorStats) -> dict[str, Any]:
     }
 
 
-def write_csv(report: ReportData, path: str | os.PathLike) -> None:
+def write_csv(report: ReportData, path: str | os.PathLike[str]) -> None:
     """Writes a line for each tensor; a field is empty where something was not measured or does not apply."""
     rows = [_row_to_dict(row) for row in report.rows]
     for row in rows:
@@ -66,7 +66,7 @@ def write_csv(report: ReportData, path: str | os.PathLike) -> None:
         writer.writerows(rows)
 
 
-def write_json(report: ReportData, path: str | os.PathLike) -> None:
+def write_json(report: ReportData, path: str | os.PathLike[str]) -> None:
     """Writes the whole report. What is `None` is left out, because `null` means NaN."""
     data = report_to_dict(report)
     rows = [{key: value for key, value in row.items() if value is not None} for row in data.pop("rows")]
@@ -75,7 +75,7 @@ def write_json(report: ReportData, path: str | os.PathLike) -> None:
         json.dump(content, file, indent=1, allow_nan=False)
 
 
-def read_json(path: str | os.PathLike) -> dict[str, Any]:
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Returns the arguments of the report that `write_json` wrote; a ValueError says why a file holds none."""
     expected = "expected a file that SignalReport.to_json wrote"
     try:

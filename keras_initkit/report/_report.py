@@ -118,7 +118,7 @@ class SignalReport(ReportData):
         """
         return _io.report_to_dict(self)
 
-    def to_csv(self, path: str | os.PathLike) -> None:
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Writes a line for each tensor: the rows of `to_dict` without the histograms.
 
         Raises:
@@ -126,7 +126,7 @@ class SignalReport(ReportData):
         """
         _io.write_csv(self, path)
 
-    def to_json(self, path: str | os.PathLike) -> None:
+    def to_json(self, path: str | os.PathLike[str]) -> None:
         """Writes the whole report; `from_json` reads it back.
 
         JSON has no word for NaN and infinity; they are written as `null` and as the strings `"Infinity"`,
@@ -138,7 +138,7 @@ class SignalReport(ReportData):
         _io.write_json(self, path)
 
     @classmethod
-    def from_json(cls, path: str | os.PathLike) -> SignalReport:
+    def from_json(cls, path: str | os.PathLike[str]) -> SignalReport:
         """Returns the report that `to_json` wrote, equal to the last bit.
 
         Raises:

@@ -90,9 +90,14 @@ class Plan:
     def __init__(
         self, model: keras.Model, layers: Mapping[str, keras.layers.Layer], x: Any = None, y: Any = None, seed: int = 0
     ):
-        self.model, self.x, self.y, self.seed = model, x, y, seed
+        self.model: keras.Model = model
+        self.x: Any = x
+        self.y: Any = y
+        self.seed: int = seed
         closed = {path: reason for path, layer in layers.items() if (reason := _closed(layer))}
-        self.layers = {path: layer for path, layer in layers.items() if path not in closed}
+        self.layers: dict[str, keras.layers.Layer] = {
+            path: layer for path, layer in layers.items() if path not in closed
+        }
         roles = VariableMap((kernel.variable, kernel) for kernel in kernels(model))
         self._changes: dict[int, WeightChange] = {}
         self._variables: dict[int, keras.Variable] = {}

@@ -64,7 +64,7 @@ class Kernel:
     gates: tuple[str, ...] = ()
     layer: keras.Layer | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         own_shape = tuple(self.variable.shape)
         shape = tuple(self.shape) or own_shape
         if math.prod(shape) != math.prod(own_shape):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 
 from keras_initkit.structure._layer_paths import named_layers
 
-Layers: TypeAlias = str | re.Pattern | keras.layers.Layer | Callable[[keras.layers.Layer], bool] | Sequence | None
+Layers: TypeAlias = (
+    str | re.Pattern[str] | keras.layers.Layer | Callable[[keras.layers.Layer], bool] | Sequence[Any] | None
+)
 
 
 def select(layers: dict[str, keras.layers.Layer], chosen: Layers) -> dict[str, keras.layers.Layer]:
