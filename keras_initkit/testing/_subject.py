@@ -25,6 +25,7 @@ def name_of(initializer: Any) -> str:
 
     Example:
 
+    >>> import keras
     >>> name_of(keras.initializers.RandomNormal(stddev=1.0, seed=3))
     'RandomNormal(stddev=1.0)'
     """
