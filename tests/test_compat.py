@@ -65,14 +65,14 @@ def compiled_model(**options):
 
 
 def test_a_fresh_loss_is_like_that_of_compile_and_not_built():
-    model = compiled_model(loss="sparse_categorical_crossentropy", loss_weights=[2.0])
+    model = compiled_model(loss="sparse_categorical_crossentropy", loss_weights=2.0)
     assert _compat.is_compiled_with_loss(model)
     assert not _compat.is_compiled_with_loss(compiled_model())
     name, fresh = _compat.fresh_compile_loss(model, None)
     compiled = getattr(model, name)
     assert type(fresh) is type(compiled)
     assert fresh is not compiled
-    assert (compiled._user_loss, compiled._user_loss_weights) == ("sparse_categorical_crossentropy", [2.0])
+    assert (compiled._user_loss, compiled._user_loss_weights) == ("sparse_categorical_crossentropy", 2.0)
     assert (fresh._user_loss, fresh._user_loss_weights) == (compiled._user_loss, compiled._user_loss_weights)
     assert fresh.output_names == compiled.output_names
     assert not fresh.built
