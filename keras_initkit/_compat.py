@@ -36,18 +36,18 @@ def producing_node(symbol: Any) -> Any:
 
 
 def inputs_structure(model: keras.Model) -> Any:
-    """Return the list, dictionary or tensor in which a Functional model takes its inputs; `None` for another model.
+    """Returns the list, dictionary or tensor in which a Functional model takes its inputs; `None` for another model.
 
     Keras shows `Model.inputs`, a flat list, but not the dictionary's keys. `Functional._inputs_struct` is what it
-    flattens inputs by. When it moves: follow `Functional.call`. tests/inputs/test_probe_inputs.py guards it.
+    flattens inputs by. If it moves: follow `Functional.call`.
     """
     return getattr(model, "_inputs_struct", None)
 
 
 def attention_projections(layer: keras.layers.MultiHeadAttention) -> list[keras.Layer]:
-    """Return the query, value and key projections of a built attention layer.
+    """Returns the query, value and key projections of a built attention layer.
 
-    Keras shows them as properties since 3.4; before that only the private attributes exist. When these move, the
+    Keras shows them as properties since 3.4; before that only the private attributes exist. If these move, the
     properties are there.
     """
     names = ("query_dense", "value_dense", "key_dense")

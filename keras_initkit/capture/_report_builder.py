@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit.inputs._batches import find_nonfinite
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.report._scalars import first_nonfinite
 from keras_initkit.statistics._expected import Expected
@@ -48,14 +49,11 @@ class ReportBuilder:
 
     def read_data(self, x: Any) -> None:
         """Looks for what is not finite in the data itself."""
-        for place, each in enumerate(keras.tree.flatten(x)):
-            if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(each.dtype)):
-                continue
-            values = keras.ops.convert_to_numpy(each)
-            finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-            if not finite.all() and self._broken_data is None:
-                name = f" {place}" if len(keras.tree.flatten(x)) > 1 else ""
-                self._broken_data = f"the data, input{name}, example {int(np.argmin(finite))}"
+        found = find_nonfinite(x)
+        if found is not None:
+            place, broken = found
+            name = "" if place is None else f" {place}"
+            self._broken_data = f"the data, input{name}, example {int(np.argmax(broken))}"
 
     def read_weights(self) -> None:
         """Reads the weights, each with the layer that holds it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,7 @@ from keras_initkit.capture._probe import probe
 from keras_initkit.diagnosis._diagnose import diagnose
 from keras_initkit.diagnosis._evidence import is_constant
 from keras_initkit.diagnosis._finding import Finding
+from keras_initkit.inputs._data_argument import unpack_data
 from keras_initkit.report._report import SignalReport
 from keras_initkit.schemes import initialize
 from keras_initkit.statistics._moments import Moments
@@ -105,7 +105,7 @@ def repair(
         raise ValueError(
             f"findings: got {type(findings).__name__}, expected what diagnose(model) returns, a list of Finding."
         )
-    x, y = _split_data(model, x, y, data)
+    x, y = unpack_data("repair(model, findings", model, x, y, data)
     known = weighted_layers(model)
     notes: list[str] = []
     drawn: set[str] = set()
@@ -133,21 +133,6 @@ def repair(
             notes.append(f"repair: {finding.kind} in {finding.layer} is left to you. {finding.remedy}")
     report = probe(model, x, y, loss=loss)
     return replace(report, notes=(*notes, *report.notes))
-
-
-def _split_data(model: keras.Model, x: Any, y: Any, data: Any) -> tuple[Any, Any]:
-    """`x` and `y`; one release long also from `data=` or from a pair in place of `x`."""
-    pair = x if data is None else data
-    is_pair = y is None and isinstance(pair, tuple) and len(pair) == 2
-    # Of a model with two inputs, a tuple of two arrays is its `x`.
-    is_pair = is_pair and (len(getattr(model, "inputs", None) or "x") != 2 or keras.tree.is_nested(pair[0]))
-    if data is not None or is_pair:
-        warnings.warn(
-            "repair(model, findings, data): write repair(model, findings, x, y).", DeprecationWarning, stacklevel=3
-        )
-    if data is not None and x is not None:
-        raise ValueError("data: got it together with x, expected x and y only.")
-    return pair if is_pair else (pair, y)
 
 
 def _find_layers(model: keras.Model, findings: Sequence[Finding]) -> dict[str, str]:

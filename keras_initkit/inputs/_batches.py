@@ -102,16 +102,24 @@ class TrainingBatches:
         return self._shape
 
 
-def _check_finite(x: Any) -> None:
+def find_nonfinite(x: Any) -> tuple[int | None, np.ndarray] | None:
+    """Returns the place of the first input with NaN or infinity, `None` for an only one, and which examples have it."""
     leaves = keras.tree.flatten(x)
     for place, leaf in enumerate(leaves):
-        if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(leaf.dtype)):
-            continue
-        values = to_numpy(leaf)
-        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-        if not finite.all():
-            raise ValueError(
-                f"{f'x[{place}]' if len(leaves) > 1 else 'x'}: got NaN or infinity in {int((~finite).sum())} of "
-                f"{len(finite)} examples, the first of them number {int(np.argmin(finite))}; expected finite numbers. "
-                "Drop or fill them first."
-            )
+        if keras.backend.is_float_dtype(keras.backend.standardize_dtype(leaf.dtype)):
+            values = to_numpy(leaf)
+            broken = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+            if broken.any():
+                return place if len(leaves) > 1 else None, broken
+    return None
+
+
+def _check_finite(x: Any) -> None:
+    found = find_nonfinite(x)
+    if found is not None:
+        place, broken = found
+        raise ValueError(
+            f"{'x' if place is None else f'x[{place}]'}: got NaN or infinity in {int(broken.sum())} of {len(broken)} "
+            f"examples, the first of them number {int(np.argmax(broken))}; expected finite numbers. "
+            "Drop or fill them first."
+        )

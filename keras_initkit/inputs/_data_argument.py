@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import keras
 
-def unpack_data(call: str, x: Any, y: Any, data: Any = None) -> tuple[Any, Any]:
+
+def unpack_data(call: str, model: keras.Model, x: Any, y: Any, data: Any = None) -> tuple[Any, Any]:
     """Returns examples and labels, passed as `x` and `y`, as a pair in `x`, or as `data=`.
 
     `call` is the call to recommend, up to the examples, such as `"initialize(model, scheme"`.
@@ -16,7 +18,9 @@ def unpack_data(call: str, x: Any, y: Any, data: Any = None) -> tuple[Any, Any]:
         if x is not None or y is not None:
             raise ValueError(f"data: got data= beside x or y, expected {call}, x, y).")
         x = data
-    if y is None and isinstance(x, tuple):
+    # Of a model with several inputs, a tuple of as many arrays is its `x`.
+    inputs = len(getattr(model, "inputs", None) or "x")
+    if y is None and isinstance(x, tuple) and (inputs == 1 or len(x) != inputs or keras.tree.is_nested(x[0])):
         if len(x) not in (1, 2):
             name = "data" if old else "x"
             raise ValueError(

@@ -28,7 +28,7 @@ from keras_initkit.theory._mean_field import covariance
 
 
 def through_activation(activation: Any, before: LayerPropagation) -> LayerPropagation:
-    """Apply a layer's activation after its propagation; `None` and linear change nothing."""
+    """Applies a layer's activation after its propagation; `None` and linear change nothing."""
     function = resolve(activation)
     if function is keras.activations.linear:
         return before
@@ -85,7 +85,7 @@ def activate(function: Callable, z: Signal) -> LayerPropagation:
 
 
 def _profile(function: Callable, z: Signal, second: float) -> Profile:
-    """Return the profile of f(z): E[f(z)^2] is a power of the variance of z, to first order."""
+    """Returns the profile of f(z): E[f(z)^2] is a power of the variance of z, to first order."""
     lows = [float(values.min()) for values in z.profile if values is not None and values.min() < 1 - 1e-9]
     low = max(min(lows, default=1.0), 0.05)
     if low == 1.0 or _variance_of_argument(z) == 0 or second <= 0:
@@ -96,7 +96,7 @@ def _profile(function: Callable, z: Signal, second: float) -> Profile:
 
 
 def moment(function: Callable, z: Signal, power: int, derivative: bool = False) -> float:
-    """Return E[f(z)^power], or E[f'(z)^power]."""
+    """Returns E[f(z)^power], or E[f'(z)^power]."""
     return _moment(function, power, derivative, z.mean, _variance_of_argument(z))
 
 
@@ -106,7 +106,7 @@ def _moment(function: Callable, power: int, derivative: bool, mean: float, varia
 
 
 def correlate(function: Callable, z: Signal, lags: Autocorrelation) -> Autocorrelation:
-    """Return E[f(z_a) f(z_b)] where `lags` holds E[z_a z_b]."""
+    """Returns E[f(z_a) f(z_b)] where `lags` holds E[z_a z_b]."""
     variance = _variance_of_argument(z)
     if variance == 0:
         return lags.map(lambda values: np.full_like(values, moment(function, z, 1) ** 2))
@@ -123,11 +123,11 @@ def _shifted(function: Callable, mean: float) -> Callable:
 
 
 def _variance_of_argument(z: Signal) -> float:
-    """Return the variance, 0 where it is only rounding of the mean."""
+    """Returns the variance, 0 where it is only rounding of the mean."""
     return z.variance if z.variance > 1e-12 * z.second_moment else 0.0
 
 
 def derivative_at(function: Callable, z: np.ndarray, variance: float) -> np.ndarray:
-    """Return f' by central differences over a thousandth of a standard deviation."""
+    """Returns f' by central differences over a thousandth of a standard deviation."""
     step = 1e-3 * math.sqrt(variance)
     return (evaluate(function, z + step) - evaluate(function, z - step)).astype("float64") / (2 * step)

@@ -28,7 +28,7 @@ class Autocorrelation:
 
     @classmethod
     def white(cls, second_moment: float, far: float, axes: int) -> Autocorrelation:
-        """Return the function that is `second_moment` at lag 0 and `far` at all others."""
+        """Returns the function that is `second_moment` at lag 0 and `far` at all others."""
         return cls(np.full((1,) * axes, second_moment), np.full((1,) * axes, far))
 
     @property
@@ -52,7 +52,7 @@ class Autocorrelation:
         return self.near.size == 1 and self.far.size == 1
 
     def at(self, lags: Sequence[np.ndarray]) -> np.ndarray:
-        """Return values at lags, given as one integer array for each axis."""
+        """Returns values at lags, given as one integer array for each axis."""
         if not self.axes:
             return self.near
         lags = np.broadcast_arrays(*lags)
@@ -62,7 +62,7 @@ class Autocorrelation:
         return np.where(inside, self.near[clipped], self.far[folded])
 
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Autocorrelation:
-        """Apply a function to every value."""
+        """Applies a function to every value."""
         return Autocorrelation(function(self.near), function(self.far))
 
     def __add__(self, other: Autocorrelation) -> Autocorrelation:
@@ -77,13 +77,13 @@ class Autocorrelation:
         return _tabulate(lambda lags: function(self.at(lags), other.at(lags)), reach, period)
 
     def strided(self, strides: Sequence[int]) -> Autocorrelation:
-        """Return the autocorrelation of every s-th position."""
+        """Returns the autocorrelation of every s-th position."""
         reach = [r // s for r, s in zip(self.reach, strides, strict=True)]
         period = [size // math.gcd(size, s) for size, s in zip(self.far.shape, strides, strict=True)]
         return _tabulate(lambda lags: self.at([lag * s for lag, s in zip(lags, strides, strict=True)]), reach, period)
 
     def dilated(self, strides: Sequence[int]) -> Autocorrelation:
-        """Return that of positions s apart with independent ones between, as a transposed convolution makes them."""
+        """Returns that of positions s apart with independent ones between, as a transposed convolution makes them."""
         reach = [r * s for r, s in zip(self.reach, strides, strict=True)]
         period = [size * s for size, s in zip(self.far.shape, strides, strict=True)]
 
@@ -94,7 +94,7 @@ class Autocorrelation:
         return _tabulate(value, reach, period)
 
     def windowed(self, window: Sequence[int], strides: Sequence[int]) -> Autocorrelation:
-        """Return that of means over windows: the mean over all pairs of positions in two windows."""
+        """Returns that of means over windows: the mean over all pairs of positions in two windows."""
         reach = [(r + p - 1) // s for r, p, s in zip(self.reach, window, strides, strict=True)]
         period = [size // math.gcd(size, s) for size, s in zip(self.far.shape, strides, strict=True)]
 
@@ -109,7 +109,7 @@ class Autocorrelation:
         return _tabulate(value, reach, period)
 
     def repeated(self, sizes: Sequence[int]) -> Autocorrelation:
-        """Return that of positions that are each repeated, averaged over the place among the copies."""
+        """Returns that of positions that are each repeated, averaged over the place among the copies."""
         reach = [(r + 1) * s for r, s in zip(self.reach, sizes, strict=True)]
         period = [size * s for size, s in zip(self.far.shape, sizes, strict=True)]
 
@@ -122,7 +122,7 @@ class Autocorrelation:
         return _tabulate(value, reach, period)
 
     def mean(self, size: Sequence[int | None]) -> float:
-        """Average over all pairs of positions of a map of this size; `None` is an endless axis."""
+        """Averages over all pairs of positions of a map of this size; `None` is an endless axis."""
         if not self.axes:
             return self.zero
         known = [n for n in size if n is not None]
@@ -134,7 +134,7 @@ class Autocorrelation:
 
 
 def _tabulate(value: Callable, reach: Sequence[int], period: Sequence[int]) -> Autocorrelation:
-    """Tabulate `value` at each lag up to `reach` and over one period of the rest."""
+    """Tabulates `value` at each lag up to `reach` and over one period of the rest."""
     if not reach:
         return Autocorrelation(value([]), value([]))
     reach = [min(r, _LONGEST) for r in reach]

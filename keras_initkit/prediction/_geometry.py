@@ -37,7 +37,7 @@ class WindowOffsets:
 
     @classmethod
     def pointwise(cls, size: Sizes) -> WindowOffsets:
-        """Return the single offset 0 of a layer that acts on each position by itself."""
+        """Returns the single offset 0 of a layer that acts on each position by itself."""
         return cls(size, 1.0, 1.0, None if None in size else math.prod(size))  # type: ignore[arg-type]
 
 
@@ -50,7 +50,7 @@ def window_offsets(
     margin: Sequence[tuple[int, int]] = (),
     profile: Profile = (),
 ) -> WindowOffsets:
-    """Count the offsets of a convolution or pooling, each weighted by the input's profile where it reads.
+    """Counts the offsets of a convolution or pooling, each weighted by the input's profile where it reads.
 
     The window of output o reads inputs $o s + t d - p$ for $t < k$, with p zeros before the input.
 
@@ -99,7 +99,7 @@ def window_counts(
 def transposed_offsets(
     size: Sizes, outer: Sizes, field: Sequence[int], strides: Sequence[int], dilation: Sequence[int]
 ) -> WindowOffsets:
-    """Count the offsets of a transposed convolution: input i adds to the existing outputs among $i s + t d - p$."""
+    """Counts the offsets of a transposed convolution: input i adds to the existing outputs among $i s + t d - p$."""
     per_output = per_input = 1.0
     for n, m, k, s, d in zip(size, outer, field, strides, dilation, strict=True):
         if n is None or m is None:

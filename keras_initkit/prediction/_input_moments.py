@@ -95,7 +95,7 @@ class InputMoments:
 
 
 def _products(x: np.ndarray) -> np.ndarray:
-    """Return the mean of x_a x_{a+d} over positions a and units, for all lags d, by Fourier transforms."""
+    """Returns the mean of x_a x_{a+d} over positions a and units, for all lags d, by Fourier transforms."""
     size = x.shape[:-1]
     if not size:
         return np.asarray((x**2).mean())
@@ -107,7 +107,7 @@ def _products(x: np.ndarray) -> np.ndarray:
 
 
 def _autocorrelation(products: np.ndarray, size: Sequence[int]) -> Autocorrelation:
-    """Keep all lags up to 64 positions, and the mean of the rest."""
+    """Keeps all lags up to 64 positions, and the mean of the rest."""
     reach = [min(n - 1, 64) for n in size]
     near = products[tuple(slice(n - 1 - r, n + r) for n, r in zip(size, reach, strict=True))]
     rest = products.size - near.size
@@ -129,7 +129,7 @@ def _moments(given: Any) -> InputMoments:
 
 
 def resolve_moments(model: keras.Model, given: Any) -> list[InputMoments]:
-    """Return the moments that `predict` was given, one for each of the model's inputs."""
+    """Returns the moments that `predict` was given, one for each of the model's inputs."""
     names = [symbol.name for symbol in model.inputs]
     count = len(names)
     if isinstance(given, Mapping):
@@ -160,6 +160,6 @@ def input_signals(model: keras.Model, tensors: Sequence[Tensor], given: Any) -> 
 
 
 def number_of_examples(model: keras.Model, given: Any) -> int | None:
-    """Return the batch size from the inputs' moments or the model's shapes; `None` where neither has one."""
+    """Returns the batch size from the inputs' moments or the model's shapes; `None` where neither has one."""
     known = [moments.examples for moments in resolve_moments(model, given)] + [s.shape[0] for s in model.inputs]
     return next((int(number) for number in known if number), None)

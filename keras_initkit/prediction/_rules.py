@@ -35,7 +35,7 @@ def rule(*names: str, resumes: bool = False) -> Callable[[Rule], Rule]:
 
 
 def unpredicted(reason: str, *names: str) -> None:
-    """Register the reason why classes of `keras.layers` cannot be predicted."""
+    """Registers the reason why classes of `keras.layers` cannot be predicted."""
     for name in names:
         if hasattr(keras.layers, name):
             _REASONS[getattr(keras.layers, name)] = reason
@@ -60,12 +60,12 @@ def propagate(call: Call, inputs: Sequence[Signal]) -> LayerPropagation:
 
 
 def status(layer_class: type[keras.Layer]) -> str:
-    """Return `"predicted"`, the reason why not, or an empty string for a class that this table does not know."""
+    """Returns `"predicted"`, the reason why not, or an empty string for a class that this table does not know."""
     return "predicted" if layer_class in _RULES else _REASONS.get(layer_class, "")
 
 
 def _known_class(layer: object) -> type | None:
-    """Return the class in the table whose `call` a layer runs; `None` if there is none."""
+    """Returns the class in the table whose `call` a layer runs; `None` if there is none."""
     if not isinstance(layer, keras.Layer):  # an operation: x + y
         name = type(layer).__name__
         return getattr(keras.layers, _OPERATIONS[name]) if name in _OPERATIONS else None

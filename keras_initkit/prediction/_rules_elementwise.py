@@ -76,7 +76,7 @@ def affine(x: Signal, scale: float, offset: float) -> LayerPropagation:
 def add_noise(
     x: Signal, mean: float, zero: Callable[[float], float], others: Callable[[np.ndarray], np.ndarray], whole: bool
 ) -> Signal:
-    """Add or multiply fresh noise to a signal.
+    """Adds or multiply fresh noise to a signal.
 
     Args:
         x: The signal.

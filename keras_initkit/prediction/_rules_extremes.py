@@ -32,7 +32,7 @@ _LARGEST = 64  # elements of a window
 
 @functools.lru_cache(maxsize=8)
 def _normals(count: int) -> np.ndarray:
-    """Return a quasi-random sample of `count` independent N(0, 1) variables, shape (samples, count)."""
+    """Returns a quasi-random sample of `count` independent N(0, 1) variables, shape (samples, count)."""
     from scipy.special import ndtri
     from scipy.stats.qmc import Sobol
 
@@ -66,7 +66,7 @@ class _Windows:
         return self.within_example.at(list(difference)) - self.z.mean**2
 
     def maximum(self, window: Sequence[int], edge: bool, strength: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-        """Return maxima over a window, and z at the elements that were chosen.
+        """Returns maxima over a window, and z at the elements that were chosen.
 
         `edge` says that a zero of the border is in the window; `strength` is the variance there over the mean of all.
         """
@@ -77,7 +77,7 @@ class _Windows:
         return (np.maximum(largest, 0.0) if edge else largest), chosen
 
     def product(self, window: Sequence[int], shift: Sequence[int] | None, cross: float = 0.0) -> float:
-        """Return E[max max'] of two windows `shift` positions apart; without it, of covariance `cross` throughout."""
+        """Returns E[max max'] of two windows `shift` positions apart; without it, of covariance `cross` throughout."""
         sites = _sites(window)
         count = len(sites)
         if shift is not None:
@@ -89,7 +89,7 @@ class _Windows:
         return float(np.mean(values[:, :count].max(axis=1) * values[:, count:].max(axis=1)))
 
     def products(self, window: Sequence[int], covariances: np.ndarray) -> np.ndarray:
-        """Return the same for many covariances between windows that do not overlap, interpolated."""
+        """Returns the same for many covariances between windows that do not overlap, interpolated."""
         unique = np.unique(np.round(covariances, 12))
         if len(unique) > 9:
             unique = np.linspace(unique[0], unique[-1], 9)
@@ -102,7 +102,7 @@ def _sites(window: Sequence[int]) -> np.ndarray:
 
 
 def _pooled(x: Signal, window: Sequence[int], strides: Sequence[int], padding: str) -> tuple[Signal, np.ndarray]:
-    """Return the signal of maxima over windows, and a sample of the chosen elements."""
+    """Returns the signal of maxima over windows, and a sample of the chosen elements."""
     if math.prod(window) > _LARGEST:
         raise UnpredictableError(f"its windows have {math.prod(window)} elements, more than the {_LARGEST} predicted")
     windows = _Windows(x)

@@ -43,7 +43,7 @@ class Scale:
 
 
 def host_values(variable: keras.Variable) -> np.ndarray:
-    """Return a variable's values in float64."""
+    """Returns a variable's values in float64."""
     return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(variable.value, "float32")), "float64")
 
 
@@ -64,7 +64,7 @@ def measure_scale(variable: keras.Variable, bias: keras.Variable | None = None) 
 
 
 def axis_size(kernel: Kernel, axes: Any) -> int:
-    """Return the product of a kernel's sizes along axes."""
+    """Returns the product of a kernel's sizes along axes."""
     return math.prod(kernel.shape[axis] for axis in axes)
 
 
@@ -75,7 +75,7 @@ def linear(
     offsets: WindowOffsets,
     move: Callable[[Autocorrelation], Autocorrelation],
 ) -> LayerPropagation:
-    """Multiply a signal by a kernel. `move` maps the input's autocorrelation to the output's positions."""
+    """Multiplies a signal by a kernel. `move` maps the input's autocorrelation to the output's positions."""
     scale = measure_scale(kernel.variable, bias)
     inputs, outputs = (axis_size(kernel, axes) for axes in (kernel.in_axes, kernel.out_axes))
     forward = scale.square * inputs * offsets.per_output
@@ -124,7 +124,7 @@ def _spatial(layer: keras.Layer, kernel: Kernel, x: Signal, bias: keras.Variable
 
 
 def per_axis(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
-    """Return a number for each axis."""
+    """Returns a number for each axis."""
     return (value,) * axes if isinstance(value, int) else tuple(value)
 
 

@@ -60,7 +60,7 @@ def _copies(gradient: Gradient, weights: Sequence[float]) -> list[Gradient]:
 
 
 def _plus(a: Signal, b: Signal) -> Signal:
-    """Add two independent signals: E[(a + b)_p (a + b)_q] = E[a_p a_q] + E[b_p b_q] + 2 E[a] E[b]."""
+    """Adds two independent signals: E[(a + b)_p (a + b)_q] = E[a_p a_q] + E[b_p b_q] + 2 E[a] E[b]."""
     crossed = 2 * a.mean * b.mean
     lags: dict[str, Any] = {}
     for name in ("within_example", "between_examples"):
@@ -78,7 +78,7 @@ def _plus(a: Signal, b: Signal) -> Signal:
 
 
 def _mixed(a: Signal, b: Signal) -> Any:
-    """Average two profiles, weighted by their mean squares."""
+    """Averages two profiles, weighted by their mean squares."""
     if not (a.profile or b.profile) or a.second_moment + b.second_moment == 0:
         return ()
     share = a.second_moment / (a.second_moment + b.second_moment)
@@ -91,7 +91,7 @@ def _mixed(a: Signal, b: Signal) -> Any:
 
 
 def _sum_of_one_argument(call: Call, inputs: Sequence[Signal], weights: Sequence[float]) -> LayerPropagation:
-    """Add signals that are functions of one Gaussian z: z + f(z) is one function of z."""
+    """Adds signals that are functions of one Gaussian z: z + f(z) is one function of z."""
     sources = {id(signal.argument or signal): signal.argument or signal for signal in inputs}
     (source,) = sources.values() if len(sources) == 1 else (None,)
     if source is None or not source.gaussian:

@@ -31,7 +31,7 @@ class Affine:
 
     @classmethod
     def from_layer(cls, layer) -> Affine:
-        """Measure a layer's gamma and beta; 1 and 0 where it has none."""
+        """Measures a layer's gamma and beta; 1 and 0 where it has none."""
         gamma, beta = getattr(layer, "gamma", None), getattr(layer, "beta", None)
         if gamma is None and not isinstance(getattr(layer, "scale", True), bool):  # RMSNormalization calls it scale
             gamma = layer.scale

@@ -18,7 +18,7 @@ from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal
 
 
 def without_function(signal: Signal, **changes) -> Signal:
-    """Change a signal that is no longer a function of a Gaussian one."""
+    """Changes a signal that is no longer a function of a Gaussian one."""
     return replace(signal, **{"argument": None, "function": None, "profile": (), **changes})
 
 
@@ -68,7 +68,7 @@ def average_pooling(call, inputs):
 
 
 def window_sizes(x: Signal, window, strides, padding) -> list[tuple[tuple[int, ...], float]]:
-    """Return the sizes that windows have inside the input, each with its fraction of all windows."""
+    """Returns the sizes that windows have inside the input, each with its fraction of all windows."""
     kinds: list[tuple[tuple[int, ...], float]] = [((), 1.0)]
     for n, k, s in zip(x.size, window, strides, strict=True):
         inside = [k] if n is None else window_counts(n, k, s, 1, padding)[0]

@@ -69,12 +69,12 @@ class Signal:
         return max(self.second_moment - self.mean**2, 0.0)
 
     def map_autocorrelations(self, function: Callable[[Autocorrelation], Autocorrelation]) -> dict[str, Any]:
-        """Apply `function` to `within_example` and `between_examples` where known; return them by name."""
+        """Applies `function` to `within_example` and `between_examples` where known; return them by name."""
         both = {"within_example": self.within_example, "between_examples": self.between_examples}
         return {name: None if values is None else function(values) for name, values in both.items()}
 
     def with_margin(self) -> Signal:
-        """Return the signal with its margin of zeros counted as elements."""
+        """Returns the signal with its margin of zeros counted as elements."""
         if not any(map(any, self.margin)):
             return replace(self, margin=()) if self.margin else self
         outer = pad_sizes(self.size, self.margin)
@@ -91,7 +91,7 @@ class Signal:
 
 
 def pad_sizes(size: Sizes, margin: Iterable[tuple[int, int]]) -> Sizes:
-    """Return sizes with a margin around them."""
+    """Returns sizes with a margin around them."""
     return tuple(n if n is None else n + sum(pair) for n, pair in zip(size, margin, strict=True))
 
 
@@ -116,7 +116,7 @@ class Gradient:
     chosen: np.ndarray | None = None
 
     def scaled(self, factor: float, **changes: Any) -> Gradient:
-        """Multiply by independent random factors of mean square `factor`, which undo `balanced` and `chosen`."""
+        """Multiplies by independent random factors of mean square `factor`, which undo `balanced` and `chosen`."""
         changes = {"balanced": False, "chosen": None, **changes}
         return replace(self, second_moment=self.second_moment * factor, **changes)
 
@@ -172,7 +172,7 @@ def add_gradients(gradients: list[Gradient]) -> Gradient:
 
 
 def reweight_profile(profile: Profile, function: Callable[[np.ndarray], np.ndarray]) -> Profile:
-    """Apply `function` to the mean square at each position, and scale the profile to mean 1 again."""
+    """Applies `function` to the mean square at each position, and scale the profile to mean 1 again."""
 
     def along(values: np.ndarray | None) -> np.ndarray | None:
         if values is None or np.ptp(values) == 0:

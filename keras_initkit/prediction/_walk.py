@@ -177,7 +177,7 @@ class _Propagation:
         self.signals[call.outputs[0].number] = found.output
 
     def _measured_at(self, tap: Tap) -> tuple[float, float] | None:
-        """Return mean and mean square of what was measured at a tap."""
+        """Returns mean and mean square of what was measured at a tap."""
         if tap not in self.measured:
             return None
         mean, variance = float(self.measured[tap].mean), float(self.measured[tap].variance)
@@ -209,7 +209,7 @@ class _Propagation:
         return tensor.number in self.signals and bool(self.signals[tensor.number].margin)
 
     def _arriving(self, call: Call, tensor: Tensor) -> Gradient | None:
-        """Return the gradient that arrives at a tensor from all its consumers, or else the measured one."""
+        """Returns the gradient that arrives at a tensor from all its consumers, or else the measured one."""
         parts = self.gradients.get(tensor.number, [])
         known = [part for part in parts if part is not None]
         if known and len(known) == len(parts):
@@ -239,7 +239,7 @@ class _Propagation:
                 self._expect_gradient(tap, part)
 
     def _expect_inside(self, call: Call, found: LayerPropagation, gradient: Gradient) -> None:
-        """Record the gradients of the pre-activation and of the weights."""
+        """Records the gradients of the pre-activation and of the weights."""
         if found.through_activation is not None:
             tap = Tap("pre_activation_gradient", call.path, call.index)
             self._expect_gradient(tap, found.through_activation(gradient))
@@ -250,14 +250,14 @@ class _Propagation:
 
 
 def _tapped(kind: Kind, call: Call, tensors: Sequence[Tensor]) -> list[tuple[Tap, Tensor]]:
-    """Pair a call's floating-point tensors with their taps, numbered where there are several."""
+    """Pairs a call's floating-point tensors with their taps, numbered where there are several."""
     floats = [tensor for tensor in tensors if tensor.is_float]
     names = [""] if len(floats) == 1 else [str(place) for place in range(len(floats))]
     return [(Tap(kind, call.path, call.index, name), tensor) for name, tensor in zip(names, floats, strict=True)]
 
 
 def _with_examples(call: Call, examples: int | None) -> Call:
-    """Return the call with this batch size in its shapes, where the model leaves it open."""
+    """Returns the call with this batch size in its shapes, where the model leaves it open."""
 
     def sized(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(tensor._replace(shape=(tensor.shape[0] or examples, *tensor.shape[1:])) for tensor in tensors)

@@ -88,7 +88,7 @@ def initialize(
             f"scheme: got {reprlib.repr(scheme)}, expected the name of a scheme or an initializer: "
             "initialize(model, scheme, x, y)."
         )
-    x, y = unpack_data("initialize(model, scheme", x, y, options.pop("data", None))
+    x, y = unpack_data("initialize(model, scheme", model, x, y, options.pop("data", None))
     with random_state_kept():  # looking a name up, Keras makes an initializer, with a seed of its own
         function = _bind_options(scheme, options)
     seed = random.randint(0, 2**31 - 1) if seed is None else checked_count("seed", seed, least=0)

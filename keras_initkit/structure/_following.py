@@ -106,7 +106,7 @@ class _Graph:
         return True
 
     def _after(self, number: int, passed: list[str]) -> list[Following]:
-        """Return what the readers of a tensor do with it first."""
+        """Returns what the readers of a tensor do with it first."""
         found = []
         for reader in self._readers.get(number, []):
             found.extend(self._first(reader, passed))

@@ -77,7 +77,7 @@ def _separable_conv(layer):
 
 
 def _gated(variable, gates, **options):
-    """Return a kernel whose last axis holds the gates one after another, each with all its units."""
+    """Returns a kernel whose last axis holds the gates one after another, each with all its units."""
     *rest, packed = variable.shape
     shape = (*rest, len(gates), packed // len(gates))
     return Kernel(variable, in_axes=-3, out_axes=-1, batch_axes=-2, shape=shape, gates=gates, **options)

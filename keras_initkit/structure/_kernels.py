@@ -104,7 +104,7 @@ class Kernel:
 
 
 def as_tuple(axes: Axes) -> tuple[int, ...]:
-    """Return one axis or several as a tuple."""
+    """Returns one axis or several as a tuple."""
     return (axes,) if isinstance(axes, int) else tuple(axes)
 
 

@@ -120,7 +120,7 @@ def output_limits(layer: Any) -> tuple[float, float] | None:
 
 
 def activation_name(activation: Any) -> str:
-    """Return an activation's name, for a reader."""
+    """Returns an activation's name, for a reader."""
     return getattr(activation, "__name__", None) or getattr(activation, "name", None) or str(activation)
 
 

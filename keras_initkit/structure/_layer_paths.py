@@ -44,7 +44,7 @@ def held_weights(model: keras.Model) -> list[tuple[str, keras.layers.Layer, kera
 
 
 def _unused(path: str, found: dict[str, keras.layers.Layer]) -> str:
-    """Return `path`, numbered where two layers of one parent have one name."""
+    """Returns `path`, numbered where two layers of one parent have one name."""
     number, candidate = 1, path
     while candidate in found:
         candidate, number = f"{path}_{number}", number + 1

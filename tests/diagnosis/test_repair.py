@@ -188,13 +188,12 @@ def test_data_and_a_pair_still_work_and_say_what_to_write(form):
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     data = x if form == "keyword" else (x, y)
     arguments, options = ((data,), {}) if form == "pair" else ((), {"data": data})
-    with pytest.warns(DeprecationWarning, match=r"write repair\(model, findings, x, y\)"):
+    written = "x" if form == "keyword" else "x, y"
+    with pytest.warns(DeprecationWarning, match=rf"write repair\(model, findings, {written}\)\.$") as seen:
         report = repair(model, [], *arguments, **options)
     assert any("drawn from N(0, 1)" in note for note in report.notes) == (form == "keyword")
-    with (
-        pytest.raises(ValueError, match=r"^data: got it together with x"),
-        pytest.warns(DeprecationWarning, match="write repair"),
-    ):
+    assert seen[0].filename == __file__
+    with pytest.raises(ValueError, match=r"^data: got data= beside x or y, expected repair\(model, findings, x, y\)"):
         repair(model, [], x, data=x)
 
 

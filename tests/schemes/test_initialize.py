@@ -276,6 +276,14 @@ def test_data_and_pairs_warn_and_work(old, new, written):
     assert (report.kernels[0].backward_after is None) == (written == "x")
 
 
+def test_a_tuple_for_a_model_of_two_inputs_is_its_inputs():
+    first, second = keras.Input((4,)), keras.Input((4,))
+    model = keras.Model([first, second], keras.layers.Dense(3)(keras.layers.Add()([first, second])))
+    x = [np.ones((8, 4)), np.eye(8, 4)]
+    reports = [ik.initialize(model, "he_normal", given, seed=1) for given in (x, tuple(x))]
+    assert reports[0].kernels[0].forward_after == reports[1].kernels[0].forward_after > 0
+
+
 def test_arguments_in_another_order_are_named():
     model = compiled_model()
     for arguments in (("auto", model), (X, model), ("auto", model, X), (X, "auto")):
