@@ -10,6 +10,8 @@ import sys
 import keras_initkit
 from keras_initkit.examples import NAMES
 
+SECTIONS = ("Args:", "Attributes:", "Returns:", "Raises:", "Warns:")
+
 
 class ReadingOrder:
     """Sorts the gallery's scripts as `NAMES` has them."""
@@ -43,13 +45,37 @@ def arguments(gallery_conf, script_vars):
     return ["--out", str(pathlib.Path(gallery_conf["src_dir"], "_build", "reproduced"))]
 
 
-def formulas(app, what, name, obj, options, lines):
-    """Renders `$...$` as mathematics, and other indented lines above a docstring's sections as they are written."""
+def as_sphinx_reads(app, what, name, obj, options, lines):
+    """Turns what Keras' docstrings hold beside reStructuredText into it: `$...$`, fences, headings, indented lines."""
     lines[:] = [re.sub(r"\$([^$`]+)\$", r":math:`\1`", line) for line in lines]
-    sections = [i for i, line in enumerate(lines) if line in ("Args:", "Attributes:", "Returns:", "Raises:", "Warns:")]
+    sections = [i for i, line in enumerate(lines) if line in SECTIONS]
     for i in reversed(range(1, min(sections, default=len(lines)))):
         if lines[i].startswith("    ") and not lines[i - 1].strip() and not lines[i - 2].startswith(".. "):
             lines[i:i] = [".. code-block:: text", ""]
+    # Napoleon would take what stands before a colon for the type of the returned value, and passes over an example
+    # that is not indented.
+    for i, line in enumerate(lines):
+        if line == "Returns:":
+            lines[i : i + 2] = ["", f":returns: {lines[i + 1].strip()}"]
+        elif line == "Example:":
+            lines[i : i + 1] = [".. rubric:: Example", ""]
+    lines[:] = _without_fences(lines)
+
+
+def _without_fences(lines):
+    """The lines, with each Markdown block of code as a directive."""
+    indent = None
+    for line in lines:
+        if line.startswith("```"):
+            indent = "    " if indent is None else None
+            yield from [f".. code-block:: {line[3:]}", ""] if indent else [""]
+        else:
+            yield (indent or "") + line
+
+
+def without_factories(app, what, name, obj, options, signature, annotation):
+    """A dataclass' `<factory>` is no Python: Sphinx would split types at their commas."""
+    return (signature or "").replace("<factory>", "...") or signature, annotation
 
 
 def is_noise(app, what, name, obj, skip, options):
@@ -62,7 +88,9 @@ def math_as_markup(translator, node):
     from docutils.nodes import SkipNode, math_block
     from docutils.utils.math.latex2mathml import tex2mathml
 
-    translator.body.append(tex2mathml(node.astext().strip(), as_block=isinstance(node, math_block)))
+    block = isinstance(node, math_block)
+    formula = tex2mathml(node.astext().strip(), as_block=block)
+    translator.body.append(f'<div class="formula">{formula}</div>' if block else formula)
     raise SkipNode
 
 

@@ -26,10 +26,12 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 default_role = "code"  # docstrings write `name`
 autodoc_member_order = "bysource"
+maximum_signature_line_length = 150
 html_math_renderer = "mathml"
 html_theme = "alabaster"
+html_static_path = ["_static"]  # its custom.css is the theme's own hook
 html_theme_options = {
-    "page_width": "1280px",
+    "page_width": "1240px",
     "body_max_width": "auto",
     "code_font_size": "0.8em",
     "sidebar_width": "230px",
@@ -44,12 +46,14 @@ sphinx_gallery_conf = {
     "reset_argv": "building.arguments",
     "capture_repr": (),
     "download_all_examples": False,
+    "write_computation_times": False,
 }
 
 
 def setup(app):
     """Sphinx calls it."""
-    app.connect("autodoc-process-docstring", building.formulas, priority=400)  # before napoleon's sections
+    app.connect("autodoc-process-docstring", building.as_sphinx_reads, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", building.without_factories)
     app.add_html_math_renderer("mathml", (building.math_as_markup, None), (building.math_as_markup, None))
     app.connect("autodoc-skip-member", building.is_noise)
     app.connect("env-check-consistency", building.undocumented)

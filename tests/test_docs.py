@@ -1,6 +1,7 @@
 """The documentation builds without a warning, and the tutorial prints what stands in it."""
 
 import contextlib
+import html.parser
 import io
 import pathlib
 import re
@@ -48,12 +49,66 @@ def assert_alike(printed, shown):
         assert number == pytest.approx(shown_number, rel=0.05, abs=slack), f"{got[0]}, shown as {expected[0]}"
 
 
-def test_pages_build_without_a_warning(tmp_path):
-    """Without the gallery's runs; a public name without a place in the API pages is a warning."""
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """The pages, built without the gallery's runs; a public name without a place in the API pages is a warning."""
     pytest.importorskip("sphinx_gallery")
+    root = tmp_path_factory.mktemp("pages")
     options = ["-q", "-W", "--keep-going", "-D", "plot_gallery=0", "-d", "trees"]
     # sphinx-gallery writes its pages beside the sources: a copy keeps the checkout clean.
-    shutil.copytree(DOCS, tmp_path / "docs", ignore=shutil.ignore_patterns("_build", "gallery"))
-    shutil.copytree(DOCS.parent / "examples", tmp_path / "examples")
-    run_python("-m", "sphinx", *options, "docs", "html", cwd=tmp_path)
-    assert (tmp_path / "html" / "gallery" / "index.html").exists()
+    shutil.copytree(DOCS, root / "docs", ignore=shutil.ignore_patterns("_build", "gallery", "sg_*"))
+    shutil.copytree(DOCS.parent / "examples", root / "examples")
+    run_python("-m", "sphinx", *options, "docs", "html", cwd=root)
+    read = {path.resolve(): Page(path) for path in (root / "html").rglob("*.html")}
+    assert (root / "html" / "gallery" / "index.html").resolve() in read
+    return read
+
+
+def test_pages_show_no_raw_markup(pages):
+    for path, page in pages.items():
+        assert not re.findall(r"[^\n]*[$`\\][^\n]*", page.prose), path.name
+        # Sections that were not read as such, or whose text was cut at a colon.
+        assert not re.findall(r"^(?:Args|Example|References|Type|Return type):$", page.prose, re.MULTILINE), path.name
+        assert "`" not in page.code, path.name
+
+
+def test_links_between_pages_have_targets_and_nothing_is_loaded_from_elsewhere(pages):
+    for path, page in pages.items():
+        for link in page.links:
+            file, _, anchor = link.partition("#")
+            target = (path.parent / file).resolve() if file else path
+            assert target in pages or target.exists(), f"{path.name}: {link}"
+            assert not anchor or target not in pages or anchor in pages[target].anchors, f"{path.name}: {link}"
+        assert not [source for source in page.sources if "://" in source], path.name
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser shows of a page: prose, inline code, links and loaded files."""
+
+    SILENT = ("pre", "script", "style", "math")
+
+    def __init__(self, path):
+        super().__init__()
+        self.prose, self.code, self.links, self.sources, self.anchors, self.open = "", "", [], [], set(), []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.anchors.add(attributes.get("id"))
+        if tag in (*self.SILENT, "code"):
+            self.open.append(tag)
+        if tag == "a" and "://" not in attributes.get("href", "://"):
+            self.links.append(attributes["href"])
+        if "src" in attributes or attributes.get("rel") == "stylesheet":
+            self.sources.append(attributes.get("src") or attributes["href"])
+
+    def handle_endtag(self, tag):
+        if tag in (*self.SILENT, "code"):
+            self.open.remove(tag)
+
+    def handle_data(self, data):
+        if not set(self.open) & set(self.SILENT):
+            if "code" in self.open:
+                self.code += data
+            else:
+                self.prose += data

@@ -143,7 +143,7 @@ class Evidence:
 
     @functools.cached_property
     def scale_free(self) -> set[str]:
-        """Paths of layers whose scale does not matter: before a normalization, or in a residual branch.
+        """Paths of layers whose scale does not matter, being before a normalization or in a residual branch.
 
         Without the model only normalizations are seen, and each is assumed to read the layer before it.
         """

@@ -53,8 +53,8 @@ def register_rule(
     """Adds a rule to those that `diagnose` and `LayerStatsCallback` apply.
 
     A rule is a function of `Evidence` that yields a `Finding` of its kind for each layer at fault. The evidence holds
-    `readings`, for each report the layers' `LayerReading`s in the order of flow (`first` and `last` are those of the
-    first and the last report), `reports`, the reports themselves, `is_run`, and `model`, a `ModelContext` with each
+    `readings`, for each report a `LayerReading` of every layer in the order of flow (those of the first and the last
+    report are also called `first` and `last`), `reports`, the reports themselves, `is_run`, and `model`, a `ModelContext` with each
     kernel and what follows it, or `None` if only reports are known.
 
     Args:
