@@ -54,8 +54,8 @@ def register_rule(
 
     A rule is a function of `Evidence` that yields a `Finding` of its kind for each layer at fault. The evidence holds
     `readings`, for each report a `LayerReading` of every layer in the order of flow (those of the first and the last
-    report are also called `first` and `last`), `reports`, the reports themselves, `is_run`, and `model`, a `ModelContext` with each
-    kernel and what follows it, or `None` if only reports are known.
+    report are also called `first` and `last`), `reports`, the reports themselves, `is_run`, and `model`, a
+    `ModelContext` with each kernel and what follows it, or `None` if only reports are known.
 
     Args:
         kind: String. The kind of the rule's findings; added to `KINDS`.
