@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,14 +26,51 @@ def tracked_layers(layer: keras.Layer) -> list[keras.Layer]:
     return layer._layers
 
 
-def producing_node(symbol: Any) -> Any:
-    """Returns the call that made a symbolic tensor: a node with `operation`, `input_tensors`, `output_tensors`.
+@contextlib.contextmanager
+def graph_nodes_off() -> Iterator[None]:
+    """Has this thread's symbolic calls leave no node in the layers that are called, nor in their tensors.
 
-    Keras shows the layers of a graph, but not their calls. Both names have been these since Keras 2. If they move:
-    look for the node in `model._nodes`.
+    Keras notes each symbolic call of a layer in the layer, which then holds the tensors for good, and refuses outputs
+    that are no tensors. No public name keeps it from that. If it moves: take the nodes away afterwards
+    (`_inbound_nodes`, `_outbound_nodes`).
     """
-    operation, index, _ = symbol._keras_history
-    return operation._inbound_nodes[index]
+    from keras.src.layers import layer
+    from keras.src.ops import operation
+
+    thread, original = threading.get_ident(), operation.Node
+
+    def node(*args: Any, **kwargs: Any) -> Any:
+        return None if threading.get_ident() == thread else original(*args, **kwargs)
+
+    places = [place for place in (layer, operation) if getattr(place, "Node", None) is original]
+    for place in places:
+        place.Node = node
+    try:
+        yield
+    finally:
+        for place in places:
+            place.Node = original
+
+
+@contextlib.contextmanager
+def auto_names_kept() -> Iterator[None]:
+    """Has layers that are made afterwards get the names that they would get had nothing been made in here.
+
+    Keras numbers the names of layers and operations by a counter that only grows. If it moves: names of later layers
+    would be numbered higher.
+    """
+    from keras.src.backend.common import global_state
+
+    key = "object_name_uids"
+    counts = global_state.get_global_attribute(key)
+    before = None if counts is None else dict(counts)
+    try:
+        yield
+    finally:
+        counts = global_state.get_global_attribute(key)
+        if counts is not None:
+            counts.clear()
+            counts.update(before or {})
 
 
 def inputs_structure(model: keras.Model) -> Any:

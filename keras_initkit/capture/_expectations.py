@@ -13,7 +13,8 @@ from keras_initkit.prediction import InputMoments, predict
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._moments import Moments
 from keras_initkit.statistics._tap import Tap
-from keras_initkit.structure._calls import Tensor, calls
+from keras_initkit.structure._calls import calls
+from keras_initkit.structure._graph import Tensor
 from keras_initkit.theory._gains import expectation
 
 NO_GRAPH = "Nothing is predicted: a subclassed model has no graph to follow."

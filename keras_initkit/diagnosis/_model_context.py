@@ -11,8 +11,9 @@ import keras
 import numpy as np
 
 from keras_initkit._arrays import to_numpy
-from keras_initkit.structure._calls import Call, calls
+from keras_initkit.structure._calls import calls
 from keras_initkit.structure._following import Following, following_activations
+from keras_initkit.structure._graph import Call
 from keras_initkit.structure._kernels import Kernel, as_tuple, kernels_by_layer
 from keras_initkit.structure._layer_kinds import is_attention, is_nonlinear, is_normalization
 from keras_initkit.structure._layer_paths import named_layers

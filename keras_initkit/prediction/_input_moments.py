@@ -14,7 +14,7 @@ import numpy as np
 from keras_initkit._arrays import to_numpy
 from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._signals import Signal
-from keras_initkit.structure._calls import Tensor
+from keras_initkit.structure._graph import Tensor
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import keras
 
 from keras_initkit.prediction._signals import LayerPropagation, Signal, UnpredictableError
-from keras_initkit.structure._calls import Call
+from keras_initkit.structure._graph import Call
 from keras_initkit.structure._layer_kinds import is_embedding
 
 Rule = Callable[[Call, Sequence[Signal]], LayerPropagation]

@@ -18,7 +18,7 @@ from keras_initkit.prediction._rules import rule
 from keras_initkit.prediction._rules_elementwise import affine
 from keras_initkit.prediction._rules_linear import einsum_dense
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError, are_independent
-from keras_initkit.structure._calls import Call
+from keras_initkit.structure._graph import Call
 
 
 def _union(inputs: Sequence[Signal]) -> frozenset:
@@ -206,6 +206,6 @@ def attention(call, inputs):
     for dense, x in zip(attention_projections(call.layer), read, strict=True):
         shape = (None, *x.size, None)
         output = (None, *x.size, *dense.kernel.shape[1:])  # heads, and the size of each
-        inner = Call("", dense, 0, (call.inputs[0]._replace(shape=shape),), (call.inputs[0]._replace(shape=output),))
+        inner = Call("", dense, 0, (replace(call.inputs[0], shape=shape),), (replace(call.inputs[0], shape=output),))
         parts.append((dense, x, einsum_dense(inner, [x]).output))
     return LayerPropagation(Signal.unknown(inputs[0].size), lambda gradient: [], parts=parts)

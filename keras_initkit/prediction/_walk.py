@@ -22,7 +22,8 @@ from keras_initkit.prediction._rules import propagate
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError, add_gradients
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._tap import Kind, Tap
-from keras_initkit.structure._calls import Call, Tensor, calls
+from keras_initkit.structure._calls import calls
+from keras_initkit.structure._graph import Call, Tensor
 from keras_initkit.structure._layer_paths import named_layers
 
 
@@ -133,17 +134,11 @@ class _Propagation:
         self.signals: dict[int, Signal] = {}
         self.resumed: set[int] = set()  # tensors whose signal is the measured one
         self.gradients: dict[int, list[Gradient | None]] = {}  # None: a part that is not known
-        made = {tensor.number for tensor in graph[-1].inputs}
-        self.opened: set[int] = set()  # models whose parts are calls of their own
-        for place, call in enumerate(graph):
-            if all(tensor.number in made for tensor in call.outputs):
-                self.opened.add(place)
-            made.update(tensor.number for tensor in call.outputs)
 
     def forward(self, signals: Mapping[int, Signal]) -> None:
         self.signals.update(signals)
         for place, call in enumerate(self.graph):
-            if place not in self.opened:
+            if not call.opened:
                 self._propagate_forward(place, call)
             for tap, tensor in [*_tapped("input", call, call.inputs), *_tapped("output", call, call.outputs)]:
                 if tensor.number not in self.resumed:
@@ -201,7 +196,7 @@ class _Propagation:
             for tap, tensor in _tapped("output_gradient", call, call.outputs):
                 if not self._has_margin(tensor):
                     self._expect_gradient(tap, arrived[tensor.number])
-            if place not in self.opened:
+            if not call.opened:
                 self._propagate_backward(place, call, arrived[call.outputs[0].number])
 
     def _has_margin(self, tensor: Tensor) -> bool:
@@ -260,6 +255,6 @@ def _with_examples(call: Call, examples: int | None) -> Call:
     """Returns the call with this batch size in its shapes, where the model leaves it open."""
 
     def sized(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(tensor._replace(shape=(tensor.shape[0] or examples, *tensor.shape[1:])) for tensor in tensors)
+        return tuple(replace(tensor, shape=(tensor.shape[0] or examples, *tensor.shape[1:])) for tensor in tensors)
 
     return replace(call, inputs=sized(call.inputs), outputs=sized(call.outputs))

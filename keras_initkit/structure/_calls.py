@@ -2,56 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import reprlib
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
 
 import keras
 
-from keras_initkit._compat import producing_node
-from keras_initkit.structure._layer_paths import named_layers
+from keras_initkit._compat import inputs_structure
+from keras_initkit.structure._graph import Call
+from keras_initkit.structure._recorder import Recorder
+
+FREE_DIMENSION = 16
+_FREE_BATCH = 2
+
+_TRACES: ContextVar[dict[int, list[Call]] | None] = ContextVar("traces", default=None)
 
 
-class Tensor(NamedTuple):
-    """A tensor of the graph. Equal numbers mean the same tensor; `shape` has `None` where a size is not known."""
+@contextlib.contextmanager
+def traced_once() -> Iterator[None]:
+    """Within it, a model is traced when `calls` first asks, and not again. Also a decorator."""
+    if _TRACES.get() is not None:
+        yield
+        return
+    token = _TRACES.set({})
+    try:
+        yield
+    finally:
+        _TRACES.reset(token)
 
-    number: int
-    shape: tuple[int | None, ...]
-    dtype: str
 
-    @property
-    def is_float(self) -> bool:
-        """Whether it holds floating-point numbers and thus has a gradient."""
-        return keras.backend.is_float_dtype(self.dtype)
+def calls(model: keras.Model, x: Any = None) -> list[Call]:
+    """Returns every call in a model, in the order of its forward pass.
 
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One call of a layer, or of an operation that is no layer (`x + y`).
+    The model runs on symbolic tensors of a fixed shape: that of `x`, or of its inputs, where any number of examples is
+    noted as `None` and other free sizes are 16. Composite layers (nested models, attention, layers of your own) are
+    opened: the calls inside one stand before its own call; the last one is `model` itself. A composite whose `call`
+    cannot run on symbolic tensors is a single call, which says why. A layer that is used in several places has one
+    `Call` for each. `InputLayer`s have none.
 
     Args:
-        path: String. The layer's path as in `named_layers`; an operation's name after its model's path.
-        layer: The layer or operation.
-        index: Integer. Number of this call among the layer's calls, from 0, in the order of the forward pass.
-        inputs: Tuple of `Tensor`. The inputs, in the order of its arguments.
-        outputs: Tuple of `Tensor`.
-    """
-
-    path: str
-    layer: Any
-    index: int
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-
-
-def calls(model: keras.Model) -> list[Call]:
-    """Returns every call in a Functional or built Sequential model, in the order of its forward pass.
-
-    The calls inside a nested model stand before the nested model's call; the last one is `model` itself. A
-    layer or nested model that is used in several places has one `Call` for each. `InputLayer`s have none.
+        model: A built Keras model.
+        x: Inputs as the model takes them, of which only shapes and dtypes are read; a subclassed model that was
+            built by calling it on several inputs needs them.
 
     Raises:
-        ValueError: If the model has no graph: a subclassed one, or a Sequential one that is not built.
+        ValueError: If the model is not built, has no `call`, or does not run on symbolic tensors.
 
     Example:
 
@@ -59,98 +56,68 @@ def calls(model: keras.Model) -> list[Call]:
     >>> [(call.path, call.index, call.outputs[0].shape) for call in calls(model)]
     [('a', 0, (None, 3)), ('b', 0, (None, 3)), ('model', 0, (None, 3))]
     """
-    _check_has_graph(model)
-    paths = {id(layer): path for path, layer in named_layers(model).items()}
-    counts: dict[str, int] = {}
-    tensors = 0
-    found: list[Call] = []
-
-    def new(symbol: Any) -> Tensor:
-        nonlocal tensors
-        tensors += 1
-        return Tensor(tensors, tuple(symbol.shape), keras.backend.standardize_dtype(symbol.dtype))
-
-    def record(layer: Any, path: str, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
-        index = counts.get(path, 0)
-        counts[path] = index + 1
-        found.append(Call(path, layer, index, inputs, outputs))
-
-    def visit(part: keras.Model, path: str, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        _check_has_graph(part)
-        known = {id(symbol): tensor for symbol, tensor in zip(part.inputs, inputs, strict=True)}
-        for node in _nodes(part):
-            layer = node.operation
-            read = tuple(known[id(symbol)] for symbol in node.input_tensors)
-            inside = paths.get(id(layer)) or (layer.name if part is model else f"{path}/{layer.name}")
-            if isinstance(layer, keras.Model) and _has_graph(layer):
-                written = visit(layer, inside, read)
-            else:
-                written = tuple(new(symbol) for symbol in node.output_tensors)
-                record(layer, inside, read, written)
-            known.update((id(symbol), tensor) for symbol, tensor in zip(node.output_tensors, written, strict=True))
-        outputs = tuple(known[id(symbol)] for symbol in part.outputs)
-        record(part, path, inputs, outputs)
-        return outputs
-
-    visit(model, paths[id(model)], tuple(new(symbol) for symbol in model.inputs))
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"model: got {reprlib.repr(model)}, expected a Keras model.")
+    kept = _TRACES.get()
+    if kept is not None and id(model) in kept:
+        return kept[id(model)]
+    found = _trace(model, x)
+    if kept is not None:
+        kept[id(model)] = found
     return found
 
 
-def _has_graph(model: keras.Model) -> bool:
-    """Whether a model was made of symbolic inputs and outputs, which record its calls."""
+def _trace(model: keras.Model, x: Any) -> list[Call]:
+    if not model.built:
+        raise ValueError(
+            f"model: got {model.name}, which is not built, expected a built model. "
+            "Start it with keras.Input(shape), call it on data, or build() it."
+        )
+    problem: Exception | None = None
+    for symbols in _arguments(model, x):
+        recorder = Recorder(model, _FREE_BATCH if x is None else None)
+        try:
+            recorder.run(symbols)
+        except Exception as error:  # whatever a user's `call` raises on symbolic tensors
+            problem = problem or error
+        else:
+            return recorder.calls
+    raise ValueError(
+        f"model: got {model.name}, a {type(model).__name__} that does not run on symbolic tensors "
+        f"({type(problem).__name__}: {str(problem).partition(chr(10))[0]}), expected one that does. "
+        "keras_initkit.probe measures any model."
+    ) from problem
+
+
+def has_graph(model: keras.Model) -> bool:
+    """Whether a model was made of symbolic inputs and outputs."""
     try:  # a Sequential model that is not built raises, a subclassed one has no such attribute
         return bool(model.inputs) and bool(model.outputs)
     except (AttributeError, ValueError):
         return False
 
 
-def _check_has_graph(model: keras.Model) -> None:
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"model: got {reprlib.repr(model)}, expected a Keras model.")
-    if _has_graph(model):
-        return
-    if isinstance(model, keras.Sequential) and not model.built:
-        raise ValueError(
-            f"model: got {model.name}, which is not built, expected a built model. "
-            "Start it with keras.Input(shape), call it on data, or build() it."
+def _arguments(model: keras.Model, x: Any) -> Iterator[Any]:
+    """Yields symbolic inputs, as good guesses as there are."""
+    if has_graph(model):
+        structure = inputs_structure(model)
+        given = [None] * len(model.inputs) if x is None else keras.tree.flatten(x)
+        for free in (FREE_DIMENSION, None):  # a nested model may want other sizes than these
+            symbols = [
+                keras.KerasTensor(_sized(symbol.shape, free) if each is None else each.shape, symbol.dtype)
+                for symbol, each in zip(model.inputs, given, strict=True)
+            ]
+            yield symbols[0] if structure is None else keras.tree.pack_sequence_as(structure, symbols)
+    elif x is not None:
+        yield keras.tree.map_structure(
+            lambda each: keras.KerasTensor(each.shape, keras.backend.standardize_dtype(each.dtype)), x
         )
-    raise ValueError(
-        f"model: got {model.name}, a {type(model).__name__} without a graph of layers (a subclassed model runs "
-        "arbitrary Python code), expected a Functional or Sequential model. keras_initkit.probe measures any model."
-    )
+    else:
+        shape = (model.get_build_config() or {}).get("input_shape")
+        for dtype in ("float32", "int32") if shape else ():
+            yield keras.tree.map_shape_structure(lambda each, d=dtype: keras.KerasTensor(_sized(each), d), shape)
 
 
-def _nodes(model: keras.Model) -> list[Any]:
-    """Returns the calls between a model's inputs and outputs, in the order in which Keras runs them.
-
-    Keras runs them by decreasing distance from the outputs (all calls of an operation wait for its first), which is
-    repeated here.
-    """
-    inputs = {id(symbol) for symbol in model.inputs}
-
-    def maker(symbol: Any) -> Any:
-        return None if id(symbol) in inputs else producing_node(symbol)
-
-    ordered: list[Any] = []  # every call after the calls that it reads from
-    done: set[int] = set()
-    for output in model.outputs:
-        waiting = [(maker(output), False)]
-        while waiting:
-            node, complete = waiting.pop()
-            if node is None or id(node) in done:
-                continue
-            if complete:
-                done.add(id(node))
-                ordered.append(node)
-            else:
-                waiting.append((node, True))
-                waiting.extend((maker(symbol), False) for symbol in reversed(node.input_tensors))
-    depths: dict[int, int] = {}
-    operation_depths: dict[int, int] = {}
-    for node in reversed(ordered):
-        depth = max(depths.get(id(node), 0), operation_depths.get(id(node.operation), 0))
-        depths[id(node)] = operation_depths[id(node.operation)] = depth
-        for source in filter(None, map(maker, node.input_tensors)):
-            depths[id(source)] = max(depths.get(id(source), 0), depth + 1)
-    position = {id_: place for place, id_ in enumerate(depths)}
-    return sorted(ordered, key=lambda node: (-depths[id(node)], position[id(node)]))
+def _sized(shape: Any, free: int | None = FREE_DIMENSION) -> tuple[int | None, ...]:
+    batch, *rest = shape
+    return (batch or _FREE_BATCH, *(size or free for size in rest))

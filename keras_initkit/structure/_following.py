@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers
 
-from keras_initkit.structure._calls import Call, calls
+from keras_initkit.structure._calls import calls
+from keras_initkit.structure._graph import Call
 from keras_initkit.structure._kernels import kernels
 from keras_initkit.structure._layer_kinds import (
     activation_name,

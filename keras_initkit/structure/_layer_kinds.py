@@ -27,6 +27,17 @@ _PASSING = _classes(
 )
 
 
+_COMPOSITES = _classes(
+    "Layer|Wrapper|Lambda|Pipeline|ReversibleEmbedding|(Additive)?Attention|GroupQueryAttention|MultiHeadAttention"
+)
+
+
+def is_elementary(layer: keras.Layer) -> bool:
+    """Whether a layer computes what one of Keras' own classes does, and is not made of others."""
+    runs = next((base for base in type(layer).__mro__ if "call" in vars(base)), keras.Layer)
+    return runs.__module__.startswith("keras.") and not issubclass(runs, keras.Model) and runs not in _COMPOSITES
+
+
 def is_normalization(layer: Any) -> bool:
     """Whether a layer divides its input by statistics of it: the scale of its input does not matter.
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_initkit.structure._calls import Call, calls
+from keras_initkit.structure._calls import calls
+from keras_initkit.structure._graph import Call
 from keras_initkit.structure._kernels import Kernel, kernels
 from keras_initkit.structure._layer_kinds import is_nonlinear
 from keras_initkit.structure._sublayers import walk_layers

@@ -1,0 +1,58 @@
+"""What a graph is made of: tensors, and the calls between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the graph. Two are equal if they are the same tensor.
+
+    Args:
+        number: Integer.
+        shape: Tuple of integers. `None` for an axis of examples whose number is free.
+        dtype: String.
+        variable: Keras variable, where the tensor is a weight.
+    """
+
+    number: int
+    shape: tuple[int | None, ...] = field(compare=False)
+    dtype: str = field(compare=False)
+    variable: keras.Variable | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds floating-point numbers and thus has a gradient."""
+        return keras.backend.is_float_dtype(self.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a layer, or of an operation that is no layer (`x + y`, `keras.ops.softmax(x)`).
+
+    Args:
+        path: String. The layer's path as in `named_layers`; an operation's name after the path of what it is part of.
+        layer: The layer or operation.
+        index: Integer. Number of this call among the layer's calls, from 0, in the order of the forward pass.
+        inputs: Tuple of `Tensor`. The inputs, in the order of its arguments, without a layer's masks.
+        outputs: Tuple of `Tensor`.
+        args: Tuple. All positional arguments, tensors as `Tensor`.
+        kwargs: Dictionary. All keyword arguments, likewise.
+        opened: Boolean. Whether the calls inside it stand before it, its outputs being theirs.
+        reason: String. Why a composite layer could not be opened, where it could not.
+    """
+
+    path: str
+    layer: Any
+    index: int
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    opened: bool = False
+    reason: str = ""

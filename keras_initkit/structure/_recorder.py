@@ -1,0 +1,281 @@
+"""Runs a model on symbolic tensors, and notes every call that it makes, down to single operations."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+from keras_initkit._compat import auto_names_kept, graph_nodes_off
+from keras_initkit.structure._graph import Call, Tensor
+from keras_initkit.structure._layer_kinds import is_elementary
+from keras_initkit.structure._layer_paths import named_layers
+from keras_initkit.structure._sublayers import walk_layers
+
+_LOCK = threading.RLock()  # the classes below are patched for one thread at a time
+_TRACKERS = frozenset({"_trainable_variables", "_non_trainable_variables", "_tracker"})
+
+
+class _NotTraceableError(Exception):
+    """Raised where a call would change the model; the message says how, as a clause."""
+
+
+class Recorder:
+    """Notes the calls that a model makes while it runs on `keras.KerasTensor`s of fixed shapes.
+
+    Layers that are not elementary are opened: their `call` runs, with their weights replaced by symbolic tensors, so
+    that the graph shows what is done with each. One whose `call` cannot run like that is noted as a single call, with
+    the reason. Nothing of the model changes: no graph node is added to it, nothing is built, and its variables are in
+    a `keras.StatelessScope`.
+
+    Args:
+        model: A built Keras model.
+        free_batch: Integer. Size of a first axis that stands for any batch; such an axis is noted as `None`.
+    """
+
+    def __init__(self, model: keras.Model, free_batch: int | None):
+        self.calls: list[Call] = []
+        self.adds_loss = False
+        self._model, self._free_batch = model, free_batch
+        self._paths = {id(layer): path for path, layer in named_layers(model).items()}
+        self._layers = [layer for _, layer in walk_layers(model)]
+        operations = [each for layer in self._layers for each in getattr(layer, "operations", [])]
+        self._kept = {id(each): each.name for each in operations if not isinstance(each, keras.Layer)}
+        self._symbols: dict[int, tuple[Any, Tensor]] = {}  # by identity; the symbol itself, that it stays alive
+        self._counts: collections.Counter[str] = collections.Counter()
+        self._stack: list[tuple[str, collections.Counter]] = []  # path and operations of each composite that is running
+        self._paused = False
+
+    def run(self, arguments: Any) -> None:
+        """Calls the model on symbolic tensors; `calls` then ends with the model's own call.
+
+        Raises:
+            Exception: Of whatever kind the model's own `call` raises on symbolic tensors.
+        """
+        for symbol in keras.tree.flatten(arguments):
+            self._tensor(symbol)
+        with _LOCK, contextlib.ExitStack() as stack:
+            stack.enter_context(keras.StatelessScope())
+            stack.enter_context(auto_names_kept())
+            stack.enter_context(graph_nodes_off())
+            stack.enter_context(self._observed())
+            stack.enter_context(_nothing_built(self._layers))
+            self._model(arguments)
+
+    @contextlib.contextmanager
+    def _observed(self) -> Iterator[None]:
+        """Sends the symbolic calls of this thread through `_called`."""
+        thread = threading.get_ident()
+        with contextlib.ExitStack() as stack:
+            for owner in (keras.Operation, keras.Layer):
+                original = vars(owner).get("symbolic_call")  # before Keras 3.10 only operations have it
+                if original is None:
+                    continue
+
+                def symbolic_call(operation: Any, *args: Any, _original: Any = original, **kwargs: Any) -> Any:
+                    if threading.get_ident() != thread or self._paused:
+                        return _original(operation, *args, **kwargs)
+                    return self._called(operation, lambda: _original(operation, *args, **kwargs), args, kwargs)
+
+                stack.callback(setattr, owner, "symbolic_call", original)
+                owner.symbolic_call = symbolic_call
+            add_loss = keras.Layer.add_loss
+
+            def noted(layer: Any, loss: Any) -> None:
+                if threading.get_ident() != thread:
+                    return add_loss(layer, loss)
+                self.adds_loss = True
+
+            stack.callback(setattr, keras.Layer, "add_loss", add_loss)
+            keras.Layer.add_loss = noted
+            yield
+
+    def _called(self, operation: Any, infer: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        if not isinstance(operation, keras.Layer):
+            outputs = self._inferred(infer)
+            if type(operation).__name__ == "ConvertToTensor" and _is_symbol(args[0]) and args[0].dtype == outputs.dtype:
+                self._symbols[id(outputs)] = outputs, self._tensor(args[0])
+                return outputs
+            self._note(operation, self._operation_path(operation), args, kwargs, outputs)
+            return outputs
+        path = self._paths.get(id(operation)) or self._inside(operation.name)
+        reason = ""
+        for symbolic_weights in () if is_elementary(operation) else (True, False):
+            try:
+                return self._opened(operation, path, args, kwargs, symbolic_weights)
+            except Exception as error:  # whatever a user's code raises on symbolic tensors
+                reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+                if operation is self._model and not symbolic_weights:
+                    raise
+        outputs = self._inferred(infer)
+        if isinstance(operation, keras.layers.EinsumDense) and None in outputs.shape:  # as its `output_shape` may say
+            kernel = keras.KerasTensor(operation.kernel.shape)
+            outputs = self._inferred(lambda: keras.ops.einsum(operation.equation, args[0], kernel))
+        self._note(operation, path, args, kwargs, outputs, reason=reason)
+        return outputs
+
+    def _inferred(self, infer: Any) -> Any:
+        """Returns the outputs by Keras' own inference of shapes, whose inner calls are not noted."""
+        self._paused = True
+        try:
+            return infer()
+        finally:
+            self._paused = False
+
+    def _opened(
+        self, layer: keras.Layer, path: str, args: tuple, kwargs: dict[str, Any], symbolic_weights: bool
+    ) -> Any:
+        mark, counts = len(self.calls), self._counts.copy()
+        self._stack.append((path, collections.Counter()))
+        try:
+            with self._symbolic_weights(layer) if symbolic_weights else contextlib.nullcontext():
+                outputs = layer.call(*args, **kwargs)
+            outputs = keras.tree.map_structure(self._as_symbol, outputs)
+        except Exception:
+            del self.calls[mark:]
+            self._counts = counts
+            raise
+        finally:
+            self._stack.pop()
+        self._note(layer, path, args, kwargs, outputs, opened=True)
+        return outputs
+
+    @contextlib.contextmanager
+    def _symbolic_weights(self, layer: keras.Layer) -> Iterator[None]:
+        """Has symbolic tensors in place of the variables that a layer holds as attributes, in lists and dictionaries.
+
+        `layer.call` then leaves a graph of what it does with them: `ops.transpose(self.kernel)` is a call as well.
+        """
+        stand_ins: dict[int, Any] = {}
+
+        def stand_in(variable: keras.Variable) -> Any:
+            if id(variable) not in stand_ins:
+                is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(variable.dtype))
+                dtype = layer.compute_dtype if is_float and keras.backend.is_float_dtype(layer.compute_dtype) else None
+                symbol = _WeightSymbol(variable, dtype or keras.backend.standardize_dtype(variable.dtype))
+                stand_ins[id(variable)] = symbol
+                self._tensor(symbol, variable)
+            return stand_ins[id(variable)]
+
+        replaced = {}
+        for name, value in vars(layer).items():
+            if name not in _TRACKERS:
+                changed = _map_variables(value, stand_in)
+                if changed is not value:
+                    replaced[name] = (value, changed)
+        attributes = vars(layer)
+        for name, (_, changed) in replaced.items():
+            attributes[name] = changed
+        try:
+            yield
+        finally:
+            for name, (value, _) in replaced.items():
+                attributes[name] = value
+
+    def _as_symbol(self, value: Any) -> Any:
+        """Returns a symbolic tensor for a concrete one, such as a table of sines, which Keras refuses as an output."""
+        if isinstance(value, keras.KerasTensor) or not (
+            isinstance(value, keras.Variable) or keras.ops.is_tensor(value)
+        ):
+            return value
+        variable = value if isinstance(value, keras.Variable) else None
+        symbol = keras.KerasTensor(value.shape, keras.backend.standardize_dtype(value.dtype))
+        self._tensor(symbol, variable, constant=True)
+        return symbol
+
+    def _tensor(self, symbol: Any, variable: keras.Variable | None = None, constant: bool = False) -> Tensor:
+        if isinstance(symbol, keras.Variable):  # one that belongs to another layer
+            variable = symbol
+        if id(symbol) not in self._symbols:
+            shape = tuple(symbol.shape)
+            if shape and shape[0] == self._free_batch and variable is None and not constant:
+                shape = (None, *shape[1:])
+            dtype = keras.backend.standardize_dtype(symbol.dtype)
+            self._symbols[id(symbol)] = symbol, Tensor(len(self._symbols) + 1, shape, dtype, variable)
+        return self._symbols[id(symbol)][1]
+
+    def _note(
+        self, operation: Any, path: str, args: tuple, kwargs: dict[str, Any], outputs: Any, **options: Any
+    ) -> None:
+        given: Any = (args, kwargs)
+        if isinstance(operation, keras.Layer):
+            given = args, {name: value for name, value in kwargs.items() if not re.fullmatch("(.*_)?mask", name)}
+        read, written = (tuple(map(self._tensor, filter(_is_symbol, keras.tree.flatten(e)))) for e in (given, outputs))
+        noted = keras.tree.map_structure(lambda each: self._tensor(each) if _is_symbol(each) else each, (args, kwargs))
+        index = self._counts[path]
+        self._counts[path] += 1
+        self.calls.append(Call(path, operation, index, read, written, noted[0], noted[1], **options))
+
+    def _inside(self, name: str) -> str:
+        """Returns the path of a part of the composite that is running."""
+        outer = self._stack[-1][0] if len(self._stack) > 1 else ""
+        return f"{outer}/{name}" if outer else name
+
+    def _operation_path(self, operation: Any) -> str:
+        """Returns the name that a graph gave to an operation; those that `call` makes anew are numbered in each run."""
+        if id(operation) in self._kept:
+            return self._inside(self._kept[id(operation)])
+        name = re.sub("(?<!^)(?=[A-Z])", "_", type(operation).__name__).lower()
+        made = self._stack[-1][1]
+        made[name] += 1
+        return self._inside(name if made[name] == 1 else f"{name}_{made[name] - 1}")
+
+
+def _is_symbol(value: Any) -> bool:
+    return isinstance(value, keras.KerasTensor | keras.Variable)
+
+
+class _WeightSymbol(keras.KerasTensor):
+    """A symbolic tensor in the place of a variable, with what `call` may ask of one."""
+
+    def __init__(self, variable: keras.Variable, dtype: str):
+        super().__init__(variable.shape, dtype)
+        self.name, self.path, self.trainable = variable.name, variable.path, variable.trainable
+
+    @property
+    def value(self) -> keras.KerasTensor:
+        return self
+
+    def assign(self, value: Any) -> Any:
+        """Leaves the variable as it is, as in a `keras.StatelessScope`."""
+        return value
+
+
+def _map_variables(value: Any, change: Callable[[keras.Variable], Any]) -> Any:
+    """Returns `value` with its variables changed; itself, where there are none."""
+    if isinstance(value, keras.Variable):
+        return change(value)
+    if isinstance(value, dict):
+        found = {key: _map_variables(each, change) for key, each in value.items()}
+        return found if any(found[key] is not value[key] for key in found) else value
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        each_changed = [_map_variables(each, change) for each in value]
+        same = all(new is old for new, old in zip(each_changed, value, strict=True))
+        return value if same else type(value)(each_changed) if isinstance(value, tuple) else each_changed
+    return value
+
+
+@contextlib.contextmanager
+def _nothing_built(layers: list[keras.Layer]) -> Iterator[None]:
+    """Has layers that are not built refuse to make weights, and forget that they were built."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise _NotTraceableError("a part of it is not built")
+
+    unbuilt = [(layer, dict(vars(layer))) for layer in layers if not layer.built]
+    held = [(value, list(value)) for _, attributes in unbuilt for value in attributes.values() if type(value) is list]
+    for layer, _ in unbuilt:
+        vars(layer)["add_weight"] = refuse
+    try:
+        yield
+    finally:
+        for layer, attributes in unbuilt:
+            vars(layer).clear()
+            vars(layer).update(attributes)
+        for value, elements in held:
+            value[:] = elements
