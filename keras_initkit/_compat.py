@@ -26,6 +26,20 @@ def tracked_layers(layer: keras.Layer) -> list[keras.Layer]:
     return layer._layers
 
 
+def symbolic_call(layer: keras.Layer) -> Callable:
+    """Returns what runs a layer on symbolic tensors: its `call`, but for graphs in early versions of Keras.
+
+    There the `call` of a Functional model makes backend tensors of its inputs. If the names move: early versions are
+    what they are, and later ones have `keras.ops.convert_to_tensor` for symbolic tensors too.
+    """
+    from keras.src.ops import core
+
+    graph = getattr(layer, "_functional", layer)  # of a Sequential model
+    if hasattr(core, "ConvertToTensor") or not hasattr(graph, "_run_through_graph"):
+        return layer.call
+    return lambda inputs, **options: graph._run_through_graph(inputs, lambda operation: operation)
+
+
 @contextlib.contextmanager
 def graph_nodes_off() -> Iterator[None]:
     """Has this thread's symbolic calls leave no node in the layers that are called, nor in their tensors.

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_initkit._checks import checked_count
 from keras_initkit._compat import inputs_structure
-from keras_initkit.structure._calls import calls
+from keras_initkit.structure._calls import calls, has_graph
 from keras_initkit.structure._layer_kinds import is_embedding
 from keras_initkit.structure._sublayers import walk_layers
 
@@ -31,18 +31,17 @@ class InputSpec(NamedTuple):
 
 def input_specs(model: keras.Model) -> list[InputSpec] | None:
     """A Functional or Sequential model's inputs in order; `None` for one that has no graph, or is not built."""
-    try:
-        graph = calls(model)
-    except ValueError:
+    if not has_graph(model):
         return None
+    graph = calls(model)
     names = _keys(model) or [symbol.name for symbol in model.inputs]
     specs = []
-    for name, tensor in zip(names, graph[-1].inputs, strict=True):
-        shape, rows = tensor.shape, []
+    for name, symbol, tensor in zip(names, model.inputs, graph[-1].inputs, strict=True):
+        shape, rows = symbol.shape, []
         for call in graph:
             if tensor not in call.inputs:
                 continue
-            if isinstance(call.layer, keras.Model):  # a nested one may say more
+            if has_graph(call.layer):  # a nested one may say more
                 inner = call.layer.inputs[call.inputs.index(tensor)].shape
                 if len(inner) == len(shape):
                     shape = tuple(theirs if ours is None else ours for ours, theirs in zip(shape, inner, strict=True))

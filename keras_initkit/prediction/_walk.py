@@ -140,6 +140,8 @@ class _Propagation:
         for place, call in enumerate(self.graph):
             if not call.opened:
                 self._propagate_forward(place, call)
+            elif not all(tensor.number in self.signals for tensor in call.outputs):
+                self._resume(call)
             for tap, tensor in [*_tapped("input", call, call.inputs), *_tapped("output", call, call.outputs)]:
                 if tensor.number not in self.resumed:
                     self._expect(tap, self.signals.get(tensor.number))
@@ -161,15 +163,19 @@ class _Propagation:
                 )
         except UnpredictableError as error:
             self.unpredicted.setdefault(call.path, str(error))
-            for tap, tensor in _tapped("output", call, call.outputs):
-                seen = self._measured_at(tap)
-                if seen is not None:
-                    sources = frozenset({("measured", tensor.number)})
-                    self.resumed.add(tensor.number)
-                    self.signals[tensor.number] = Signal(*seen, tensor.shape[1:-1], sources=sources)
+            self._resume(call)
             return
         self.propagations[place] = found
         self.signals[call.outputs[0].number] = found.output
+
+    def _resume(self, call: Call) -> None:
+        """Goes on from what was measured at a call's outputs."""
+        for tap, tensor in _tapped("output", call, call.outputs):
+            seen = self._measured_at(tap)
+            if seen is not None:
+                sources = frozenset({("measured", tensor.number)})
+                self.resumed.add(tensor.number)
+                self.signals[tensor.number] = Signal(*seen, tensor.shape[1:-1], sources=sources)
 
     def _measured_at(self, tap: Tap) -> tuple[float, float] | None:
         """Returns mean and mean square of what was measured at a tap."""
@@ -215,7 +221,9 @@ class _Propagation:
         for tap, output in _tapped("output_gradient", call, call.outputs):
             seen = self._measured_at(tap) if output == tensor else None
             if seen is not None:
-                return Gradient(seen[1], white=False, sources=frozenset({("measured gradient", tensor.number)}))
+                gradient = Gradient(seen[1], white=False, sources=frozenset({("measured gradient", tensor.number)}))
+                self.gradients[tensor.number] = [gradient]  # for the call inside this one that made the tensor
+                return gradient
         return None
 
     def _propagate_backward(self, place: int, call: Call, gradient: Gradient | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from keras_initkit._compat import auto_names_kept, graph_nodes_off
+from keras_initkit._compat import auto_names_kept, graph_nodes_off, symbolic_call
 from keras_initkit.structure._graph import Call, Tensor
 from keras_initkit.structure._layer_kinds import is_elementary
 from keras_initkit.structure._layer_paths import named_layers
@@ -77,13 +77,13 @@ class Recorder:
                 if original is None:
                     continue
 
-                def symbolic_call(operation: Any, *args: Any, _original: Any = original, **kwargs: Any) -> Any:
+                def observed(operation: Any, *args: Any, _original: Any = original, **kwargs: Any) -> Any:
                     if threading.get_ident() != thread or self._paused:
                         return _original(operation, *args, **kwargs)
                     return self._called(operation, lambda: _original(operation, *args, **kwargs), args, kwargs)
 
                 stack.callback(setattr, owner, "symbolic_call", original)
-                owner.symbolic_call = symbolic_call
+                owner.symbolic_call = observed
             add_loss = keras.Layer.add_loss
 
             def noted(layer: Any, loss: Any) -> None:
@@ -134,7 +134,7 @@ class Recorder:
         self._stack.append((path, collections.Counter()))
         try:
             with self._symbolic_weights(layer) if symbolic_weights else contextlib.nullcontext():
-                outputs = layer.call(*args, **kwargs)
+                outputs = symbolic_call(layer)(*args, **kwargs)
             outputs = keras.tree.map_structure(self._as_symbol, outputs)
         except Exception:
             del self.calls[mark:]

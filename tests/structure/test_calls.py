@@ -74,13 +74,16 @@ def test_calls_come_in_the_order_of_the_forward_pass():
     assert [call.path for call in calls(model)][:-2] == expected
 
 
-def test_models_without_a_graph():
-    class Own(keras.Model):
+def test_models_that_cannot_be_traced():
+    class Foreign(keras.Model):
         def call(self, x):
-            return x
+            return float(x[0, 0]) * x  # asks for a number
 
-    with pytest.raises(ValueError, match=r"Own without a graph.*keras_initkit.probe measures any model"):
-        calls(Own())
+    foreign = Foreign(name="foreign")
+    foreign.build((None, 4))
+    foreign.built = True
+    with pytest.raises(ValueError, match=r"foreign, a Foreign that does not run on symbolic tensors \("):
+        calls(foreign)
     with pytest.raises(ValueError, match=r"not built.*keras.Input"):
         calls(keras.Sequential([L.Dense(2)]))
     with pytest.raises(ValueError, match="expected a Keras model"):
