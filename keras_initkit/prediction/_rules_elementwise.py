@@ -76,7 +76,7 @@ def affine(x: Signal, scale: float, offset: float) -> LayerPropagation:
 def add_noise(
     x: Signal, mean: float, zero: Callable[[float], float], others: Callable[[np.ndarray], np.ndarray], whole: bool
 ) -> Signal:
-    """Adds or multiply fresh noise to a signal.
+    """Adds or multiplies fresh noise to a signal.
 
     Args:
         x: The signal.

@@ -69,7 +69,7 @@ class Signal:
         return max(self.second_moment - self.mean**2, 0.0)
 
     def map_autocorrelations(self, function: Callable[[Autocorrelation], Autocorrelation]) -> dict[str, Any]:
-        """Applies `function` to `within_example` and `between_examples` where known; return them by name."""
+        """Applies `function` to `within_example` and `between_examples` where known; returns them by name."""
         both = {"within_example": self.within_example, "between_examples": self.between_examples}
         return {name: None if values is None else function(values) for name, values in both.items()}
 
@@ -172,7 +172,7 @@ def add_gradients(gradients: list[Gradient]) -> Gradient:
 
 
 def reweight_profile(profile: Profile, function: Callable[[np.ndarray], np.ndarray]) -> Profile:
-    """Applies `function` to the mean square at each position, and scale the profile to mean 1 again."""
+    """Applies `function` to the mean square at each position, and scales the profile to mean 1 again."""
 
     def along(values: np.ndarray | None) -> np.ndarray | None:
         if values is None or np.ptp(values) == 0:

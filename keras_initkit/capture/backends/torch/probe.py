@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -66,13 +66,23 @@ def undisturbed(model: keras.Model) -> Iterator[None]:
     """Keeps PyTorch's random numbers, and the modes and buffers of modules."""
     modules = {id(each): each for _, layer in walk_layers(model) for each in layer.modules()}.values()
     modes = [(module, module.training) for module in modules]
-    buffers = [(buffer, buffer.detach().clone()) for module in modules for buffer in module.buffers(recurse=False)]
-    with torch.random.fork_rng():
+    buffers = [buffer for module in modules for buffer in module.buffers(recurse=False)]
+    with tensors_kept(buffers):
         try:
             yield
         finally:
             for module, training in modes:
                 module.training = training
+
+
+@contextlib.contextmanager
+def tensors_kept(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
+    """Restores tensors in place, and PyTorch's random numbers, to what they were before."""
+    before = [(x, x.detach().clone()) for x in tensors]
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
             with torch.no_grad():
-                for buffer, before in buffers:
-                    buffer.copy_(before)
+                for x, value in before:
+                    x.copy_(value)

@@ -22,6 +22,7 @@ import torch
 from keras_initkit._compat import seed_generator, torch_is_in_backward_pass
 from keras_initkit.capture._hooks import wrap_optimizer
 from keras_initkit.capture._random_state import random_state_kept
+from keras_initkit.capture.backends.torch.probe import tensors_kept
 from keras_initkit.capture.step._captured import CapturedTensors, Unscale
 from keras_initkit.capture.step._meter import StepMeter
 from keras_initkit.statistics._tap import Tap
@@ -110,19 +111,15 @@ def _undone(model: keras.Model) -> Iterator[None]:
     seeds = [] if generator is None else [generator.state]
     variables = [each.value for each in (*model.variables, *model.metrics_variables, *seeds)]
     tensors = {id(x): x for x in (*variables, *model.parameters(), *model.buffers())}.values()
-    before = [(x, _copy(x)) for x in tensors]
     gradients = [(x, x.grad) for x in model.parameters()]
     for weight, gradient in gradients:
         weight.grad = None if gradient is None else gradient.clone()
     try:
-        with random_state_kept(), torch.random.fork_rng():
+        with random_state_kept(), tensors_kept(tensors):
             yield
     finally:
         for weight, gradient in gradients:
             weight.grad = gradient
-        with torch.no_grad():
-            for x, value in before:
-                x.copy_(value)
 
 
 STEP_METER = TorchStepMeter
