@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import keras
 
 from keras_initkit._checks import checked_count, checked_option
 from keras_initkit.callbacks import _summary
-from keras_initkit.callbacks._event_log import EventLog
 from keras_initkit.callbacks._progress import steps_done
 from keras_initkit.callbacks._run_diagnosis import OnFinding, RunDiagnosis, report_findings
-from keras_initkit.callbacks._run_log import collect_histograms, open_log
+from keras_initkit.callbacks._run_log import RunLog, collect_histograms
 from keras_initkit.callbacks._schedule import UpdateFreq, make_schedule
 from keras_initkit.capture.backends import step_meter, writes_logs
 from keras_initkit.capture.step._reduction import DEFAULT_SAMPLE, MeasurementSpec
@@ -118,7 +116,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self._diagnosis = RunDiagnosis()
         self._meter: Any = None
         self._metered: Any = None
-        self._log: EventLog | None = None
+        self._log = RunLog()
         self._measuring = self._with_histograms = False
         self._begun, self._is_chief = False, True
         self._epoch = 0
@@ -127,7 +125,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out of a copy or a pickle the log and the functions that were compiled for a model."""
-        return {**vars(self), "_meter": None, "_metered": None, "_log": None}
+        return {**vars(self), "_meter": None, "_metered": None, "_log": RunLog()}
 
     def start_run(self, log_dir: str | os.PathLike[str] | None) -> None:
         """Forgets reports and findings and counts steps from 0 again, with another log.
@@ -168,9 +166,8 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self._begun = False
         self._diagnosis.begin()
         self._is_chief = writes_logs()  # of several processes that train one model, one writes and warns
-        self._log = None
-        if self.log_dir is not None and self._is_chief:
-            self._log = open_log(os.path.join(self.log_dir, "train"), self.statistics)
+        writes = self.log_dir is not None and self._is_chief
+        self._log = RunLog(os.path.join(self.log_dir, "train") if writes else None, self.statistics)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Continues to count from the previous epoch; in the first epoch, from the optimizer's step count."""
@@ -200,10 +197,10 @@ class LayerStatsCallback(keras.callbacks.Callback):
             return
         report = SignalReport.from_step(self._steps - 1, self._epoch, rows)
         self.reports.append(report)
-        self._write(lambda log: log.scalars(report.step, report.scalars(self.statistics)))
+        self._log.write_scalars(report)
         if self._with_histograms:
             self._with_histograms = False
-            self._write(lambda log: log.histograms(report.step, collect_histograms(report)))
+            self._log.write(lambda log: log.histograms(report.step, collect_histograms(report)))
         if self.on_finding != "ignore" and self._diagnosis.is_due(self.reports):
             self._diagnose()
 
@@ -213,16 +210,16 @@ class LayerStatsCallback(keras.callbacks.Callback):
             self._diagnose()
         if self.reports:
             step, name = self.reports[-1].step, self._name()
-            self._write(
+            self._log.write(
                 lambda log: log.text(step, _summary.TEXT, _summary.summarize(self.reports, name, self.findings))
             )
-            self._write(lambda log: log.image(step, _summary.PICTURE, _summary.draw_picture(self.reports, name)))
-        self._log = None
+            self._log.write(lambda log: log.image(step, _summary.PICTURE, _summary.draw_picture(self.reports, name)))
+        self._log = RunLog()
 
     def _diagnose(self) -> None:
         new = self._diagnosis.new_findings(self.reports, self.model)
         if new:
-            self._write(lambda log: log.text(new[-1].step, _summary.FINDINGS, _summary.list_findings(new)))
+            self._log.write(lambda log: log.text(new[-1].step, _summary.FINDINGS, _summary.list_findings(new)))
             if self._is_chief:
                 report_findings(new, self.on_finding, bar=(self.params or {}).get("verbose") == 1)
             if self.on_finding == "stop" and any(finding.severity == "error" for finding in new):
@@ -232,22 +229,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         """Continues the log of a process that trained this model before."""
         if steps > self._steps:
             self._steps = steps
-            self._write(lambda log: log.resumed_at(steps))
-
-    def _write(self, write: Callable[[EventLog], None]) -> None:
-        """Writes to the log, if there is one; an error, such as a full disk, must not end a long training."""
-        if self._log is None:
-            return
-        try:
-            write(self._log)
-        except Exception as error:
-            path, self._log = self._log.path, None
-            reason = error.strerror or error if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-            warnings.warn(
-                f"LayerStatsCallback: cannot write to {path} ({reason}); training goes on without the log. The "
-                "measurements stay in the callback's `reports`.",
-                stacklevel=3,
-            )
+            self._log.write(lambda log: log.resumed_at(steps))
 
     def _name(self) -> str:
         return "" if self.model is None else self.model.name

@@ -1,8 +1,9 @@
-"""The log of one run: how it is opened, and the tags of its histograms."""
+"""The log of one run: how it is opened, what is written to it, and what happens when it cannot be written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Sequence
 
 from keras_initkit.callbacks._event_log import EventLog, make_chart_layout
 from keras_initkit.report._report import SignalReport
@@ -17,6 +18,57 @@ HISTOGRAMS = {
 }
 
 
+class RunLog:
+    """Writes what a training run measures; without a directory it writes nothing.
+
+    An error, such as a full disk or a statistic of the user's that raises, must not end a long training.
+    """
+
+    def __init__(self, directory: str | None = None, statistics: Sequence[str] = ()):
+        self.events = None if directory is None else _open(directory, statistics)
+        self._statistics = statistics
+        self._left_out: set[str] = set()
+
+    def write(self, write: Callable[[EventLog], None]) -> None:
+        """Calls `write` with the log, if there still is one."""
+        if self.events is None:
+            return
+        try:
+            write(self.events)
+        except Exception as error:
+            path, self.events = self.events.path, None
+            reason = error.strerror or error if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            warnings.warn(
+                f"LayerStatsCallback: cannot write to {path} ({reason}); training goes on without the log. The "
+                "measurements stay in the callback's `reports`.",
+                stacklevel=3,
+            )
+
+    def write_scalars(self, report: SignalReport) -> None:
+        """Writes the statistics of a step."""
+        if self.events is not None:
+            values = self._collect_scalars(report)
+            self.write(lambda log: log.scalars(report.step, values))
+
+    def _collect_scalars(self, report: SignalReport) -> dict[str, float]:
+        try:
+            return report.scalars(self._statistics)
+        except Exception:  # of a statistic that the user registered: which one?
+            values: dict[str, float] = {}
+            for name in self._statistics:
+                try:
+                    values |= report.scalars([name])
+                except Exception as error:
+                    if name not in self._left_out:
+                        self._left_out.add(name)
+                        warnings.warn(
+                            f"LayerStatsCallback: the statistic {name!r} raised {type(error).__name__}: {error}. It is "
+                            "left out of the log where it raises; everything else is logged.",
+                            stacklevel=4,
+                        )
+            return values
+
+
 def collect_histograms(report: SignalReport) -> dict[str, Histogram]:
     """Returns histograms by tag; a tensor without a finite element has none."""
     return {
@@ -26,7 +78,7 @@ def collect_histograms(report: SignalReport) -> dict[str, Histogram]:
     }
 
 
-def open_log(directory: str, statistics: Iterable[str]) -> EventLog:
+def _open(directory: str, statistics: Sequence[str]) -> EventLog:
     """Returns a log with a chart for every statistic."""
     try:
         log = EventLog(directory)

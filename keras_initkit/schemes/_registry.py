@@ -16,20 +16,21 @@ Scheme = Callable[..., None]
 _SCHEMES: dict[str, Scheme] = {}
 
 
-def register_scheme(name: str) -> Callable[[Scheme], Scheme]:
+def register_scheme(name: str, *, replace: bool = False) -> Callable[[Scheme], Scheme]:
     """Registers a function as a scheme: `initialize(model, name, **options)` calls `function(plan, **options)`.
 
     The built-in schemes are registered by it too. The function reads `plan.kernels` and sets weights by
     `plan.assign`; see `Plan`. If it raises, all weights are restored.
 
     Args:
-        name: String. Name of the scheme; a later registration under the same name replaces the earlier one.
+        name: String. Name of the scheme.
+        replace: Boolean. Whether a scheme of this name may be replaced.
 
     Returns:
         A decorator that returns the function unchanged.
 
     Raises:
-        ValueError: If the name is not a string, or is the name of an initializer.
+        ValueError: If the name is not a string, is the name of an initializer, or is taken by another scheme.
 
     Example:
 
@@ -49,6 +50,11 @@ def register_scheme(name: str) -> Callable[[Scheme], Scheme]:
     def register(function: Scheme) -> Scheme:
         if not callable(function):
             raise ValueError(f"function: got {function!r}, expected a function of a plan.")
+        if not replace and _SCHEMES.get(name, function) is not function:
+            raise ValueError(
+                f"name: got {name!r}, which is registered for {_SCHEMES[name]!r}; expected a new name. "
+                "Pass replace=True to replace it."
+            )
         _SCHEMES[name] = function
         return function
 

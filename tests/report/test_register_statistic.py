@@ -1,5 +1,7 @@
 """Statistics that users add: checked when they are registered, computed by reports, logged by the callback."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -51,6 +53,38 @@ def test_fit_logs_it_under_its_tag(tmp_path):
     assert [event.step for event in log.Scalars("value_range/a")] == [0, 1]
     assert log.Scalars("value_range/a")[0].value == pytest.approx(np.ptp(outputs), rel=1e-5)
     assert log.Scalars("kernel_peak/a")[0].value == pytest.approx(kernel.max(), rel=1e-6)
+
+
+def test_what_raises_is_left_out_of_the_log_with_one_warning_each(tmp_path):
+    def not_on_b(rows):
+        if rows["output"][0].tap.layer == "b":
+            raise RuntimeError("no such luck")
+        return 1.0
+
+    functions = {"not_on_b": not_on_b, "odd": lambda rows: "much", "value_range": value_range}
+    for name, function in functions.items():
+        register_statistic(name, function, "output")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a"), keras.layers.Dense(2, name="b")])
+    model.compile("sgd", "mse")
+    x = np.ones((8, 4), "float32")
+    callback = LayerStatsCallback(
+        str(tmp_path), "batch", statistics=["activation_mean", *functions], histogram_freq=1, on_finding="ignore"
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(x, np.zeros((8, 2)), batch_size=2, epochs=1, verbose=0, callbacks=[callback])
+    texts = [str(each.message) for each in caught if "LayerStatsCallback" in str(each.message)]
+    assert len(texts) == 2, texts
+    assert texts[0].startswith("LayerStatsCallback: the statistic 'not_on_b' raised RuntimeError: no such luck. It is")
+    assert texts[1].startswith("LayerStatsCallback: the statistic 'odd' raised ValueError: statistic 'odd': it retur")
+    assert len(callback.reports) == 4
+    log = read_events(tmp_path / "train")
+    assert set(log.Tags()["scalars"]) == {
+        f"{name}/{layer}" for name in ("activation_mean", "value_range") for layer in "ab"
+    }
+    for tag in log.Tags()["scalars"]:
+        assert [event.step for event in log.Scalars(tag)] == [0, 1, 2, 3]
+    assert {"activation/a", "activation/b", "layers/variance", "layers/summary"} <= set(log.Tags()["tensors"])
 
 
 def test_the_default_statistics_stay_what_they_were():

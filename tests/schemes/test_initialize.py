@@ -348,6 +348,23 @@ def test_schemes_of_ones_own():
         register_scheme("test_no_function")(3)
 
 
+def test_a_name_of_a_scheme_is_taken_once():
+    from keras_initkit.schemes._registry import find_scheme
+
+    auto, other = find_scheme("auto"), lambda plan: None
+    with pytest.raises(ValueError, match=r"^name: got 'auto', .*; expected a new name\. Pass replace=True"):
+        register_scheme("auto")(other)
+    assert find_scheme("auto") is register_scheme("auto")(auto)  # a module that is imported again
+    register_scheme("auto", replace=True)(other)
+    try:
+        model = compiled_model()
+        before = state_of(model)
+        ik.initialize(model, "auto")
+        assert equal(before, state_of(model))
+    finally:
+        register_scheme("auto", replace=True)(auto)
+
+
 def test_half_precision_weights():
     model = keras.Sequential([keras.Input((64,)), L.Dense(256, dtype="float16"), L.Dense(256, dtype="mixed_bfloat16")])
     report = ik.initialize(model, "orthogonal", X.repeat(8, axis=1))
