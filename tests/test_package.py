@@ -1,3 +1,4 @@
+import functools
 import inspect
 import json
 import pathlib
@@ -11,6 +12,7 @@ from helpers import run_python
 import keras_initkit as ik
 
 
+@functools.cache  # seconds for each process that imports Keras
 def modules_after(code):
     result = run_python("-c", f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))")
     return set(json.loads(result.stdout.splitlines()[-1]))
