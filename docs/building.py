@@ -73,9 +73,10 @@ def _without_fences(lines):
             yield (indent or "") + line
 
 
-def without_factories(app, what, name, obj, options, signature, annotation):
-    """A dataclass' `<factory>` is no Python: Sphinx would split types at their commas."""
-    return (signature or "").replace("<factory>", "...") or signature, annotation
+def as_python(app, what, name, obj, options, signature, annotation):
+    """Writes defaults such as `<factory>` or `<function f>` as Python: Sphinx would split types at their commas."""
+    signature = signature and re.sub(r"<(?:function )?(\w+)[^<>]*>", r"\1", signature.replace("<factory>", "..."))
+    return signature, annotation
 
 
 def is_noise(app, what, name, obj, skip, options):

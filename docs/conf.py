@@ -53,7 +53,7 @@ sphinx_gallery_conf = {
 def setup(app):
     """Sphinx calls it."""
     app.connect("autodoc-process-docstring", building.as_sphinx_reads, priority=400)  # before napoleon
-    app.connect("autodoc-process-signature", building.without_factories)
+    app.connect("autodoc-process-signature", building.as_python)
     app.add_html_math_renderer("mathml", (building.math_as_markup, None), (building.math_as_markup, None))
     app.connect("autodoc-skip-member", building.is_noise)
     app.connect("env-check-consistency", building.undocumented)

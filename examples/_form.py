@@ -118,8 +118,10 @@ def start(name: str, **sizes: Any) -> Example:
     """Reads an example's options from the command line and seeds all random numbers.
 
     Args:
-        name: of the example, as in `NAMES`.
-        sizes: defaults of further options (`width=512` makes `--width`), with which a test can run it smaller.
+        name: String. Name of the example, one of `NAMES`.
+        sizes: Integers. Defaults of further options (`width=512` makes `--width`); a test can run it smaller.
+
+    Example:
 
     >>> from unittest import mock
     >>> with mock.patch("sys.argv", ["plot_linear_100.py", "--seed", "1", "--width", "64"]):

@@ -234,6 +234,15 @@ def test_the_ends_of_a_narrow_range_can_be_told_apart():
     assert [label.get_text() for label in panel.get_xticklabels()] == ["0.0998", "0.1002"]
 
 
+@pytest.mark.parametrize(
+    ("edges", "label"),
+    [([0.099999991, 0.1, 0.10000014], "0.1 ± 7e-08"), ([-1e-30, 0, 1e-30], "0 ± 1e-30")],
+)
+def test_ends_that_would_overlap_are_one_label(edges, label):
+    panel, *_ = by_depth(1, histograms=[([1, 2], edges)]).axes
+    assert [tick.get_text() for tick in panel.get_xticklabels()] == [label]
+
+
 @pytest.mark.filterwarnings("error")
 def test_names_are_no_formulas():
     names = ["$x_1$", r"$\nonsense{$", "$unclosed"]

@@ -18,8 +18,8 @@ def activation_histograms(histograms: Mapping[str, Sequence[Histogram]], caption
     The panels of a row share their horizontal range; a bar that leaves a panel is cut at its upper edge.
 
     Args:
-        histograms: counts and bin edges of each layer, by initializer.
-        caption: what was measured, for the title.
+        histograms: Mapping from each initializer to a pair of counts and bin edges for each layer.
+        caption: String. What was measured, for the title.
     """
     layers = len(next(iter(histograms.values())))
     height = 1.15 * len(histograms) + 0.9
@@ -42,10 +42,10 @@ def variance_by_layer(
     """Draws the variance of activations and of gradients by layer, on a logarithmic axis.
 
     Args:
-        forward, backward: variances by initializer, shape (seeds, layers). The line is the geometric mean over
-            the seeds, the band one standard deviation of the logarithm; a variance of 0 or one that is not
-            finite has no place on the axis and is named in the legend.
-        caption: what was measured, for the title.
+        forward, backward: Mapping from each initializer to variances of shape `(seeds, layers)`. The line is the
+            geometric mean over the seeds, the band one standard deviation of the logarithm; a variance of 0 or one
+            that is not finite has no place on the axis and is named in the legend.
+        caption: String. What was measured, for the title.
     """
     figure = Figure(figsize=(12, 5.2), layout="constrained")
     figure.suptitle(f"Signal before training: {caption}", wrap=True)
@@ -88,10 +88,10 @@ def training_curves(loss: Mapping[str, np.ndarray], accuracy: Mapping[str, np.nd
     """Draws test loss and accuracy by epoch.
 
     Args:
-        loss, accuracy: by initializer, shape (seeds, epochs); the line is the mean, the band one standard deviation.
-            A loss that is not finite has no place on the axis and is named in the legend; losses of very
-            different size are drawn on a logarithmic axis.
-        caption: what was measured, for the title.
+        loss, accuracy: Mapping from each initializer to an array of shape `(seeds, epochs)`. The line is the mean,
+            the band one standard deviation. A loss that is not finite has no place on the axis and is named in
+            the legend; losses of very different size are drawn on a logarithmic axis.
+        caption: String. What was measured, for the title.
     """
     figure = Figure(figsize=(12, 5.2), layout="constrained")
     figure.suptitle(f"Training: {caption}", wrap=True)

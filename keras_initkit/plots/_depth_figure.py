@@ -39,14 +39,14 @@ def signal_by_depth(
     """Draws a row of activation histograms; below it the variance by layer, forward and backward.
 
     Args:
-        layers: names, input to output.
-        histograms: counts and bin edges of each layer's activations; at most ten are drawn, evenly spread, the
-            first and the last among them.
-        forward, backward: variances of each layer by the series' name; a name that starts with `"predicted"` is
-            drawn as theory's. `None` is a layer without a value. A measured variance that is 0 or not finite has
-            no place on the logarithmic axis: it is marked at the panel's lower or upper edge and named.
-        bands: the healthy range, forward and backward.
-        caption: what was measured, for the title.
+        layers: Sequence of strings. Names of the layers, input to output.
+        histograms: Sequence of pairs. Counts and bin edges of each layer's activations; at most ten are drawn,
+            evenly spread, the first and the last among them.
+        forward, backward: Mapping from each series' name to the variance of each layer; a name that starts with
+            `"predicted"` is drawn as theory's. `None` is a layer without a value. A measured variance that is 0 or
+            not finite has no place on the logarithmic axis: it is marked at the panel's lower or upper edge and named.
+        bands: Pair of pairs. The healthy range, forward and backward; `None` draws none.
+        caption: String. What was measured, for the title.
     """
     shown = _evenly([i for i, histogram in enumerate(histograms) if histogram is not None], PANELS)
     # Layers' names hang below: the longest decides how much room they take.

@@ -35,10 +35,10 @@ def variance_over_training(
     logarithm of the variance, over two decades at least: noise shall not look like a trend.
 
     Args:
-        layers: names, input to output.
-        steps: numbers of the measured steps, ascending.
-        forward, backward: variances by layer and step; `None` where a layer has none.
-        caption: what was measured, for the title.
+        layers: Sequence of strings. Names of the layers, input to output.
+        steps: Sequence of integers. Numbers of the measured steps, ascending.
+        forward, backward: Sequences of a sequence for each layer. Variances by step; `None` where there is none.
+        caption: String. What was measured, for the title.
     """
     height = min(max(3.2, 1.9 + 0.17 * len(layers)), 12)
     figure = Figure(figsize=(13, height), layout="constrained")

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 Histogram = tuple[Sequence[int], Sequence[float]]
+TINY = 1e-30  # what a histogram of zeros reaches to on either side
 
 
 def shared_range(histograms: Iterable[Histogram]) -> tuple[float, float]:
@@ -27,10 +28,14 @@ def draw_histogram(panel: Axes, histogram: Histogram, limits: tuple[float, float
         texts = [f"{limit:{form}}" for limit in limits]
         if texts[0] != texts[1]:
             break
-    panel.set_xticks(limits, texts, fontsize=7)
-    left, right = panel.get_xticklabels()
-    left.set_horizontalalignment("left")
-    right.set_horizontalalignment("right")
+    middle, half = limits[0] / 2 + limits[1] / 2, limits[1] / 2 - limits[0] / 2
+    if half <= TINY or len("".join(texts)) > 17:  # constant, or ends whose digits would run into each other
+        panel.set_xticks([middle], [f"{middle:.2g} ± {half:.1g}"], fontsize=7)
+    else:
+        panel.set_xticks(limits, texts, fontsize=7)
+        left, right = panel.get_xticklabels()
+        left.set_horizontalalignment("left")
+        right.set_horizontalalignment("right")
     *_, second, largest = sorted(counts)
     panel.set_ylim(0, 1.2 * (second or largest or 1))  # the bin of ReLU's zeros would hide the rest
     panel.set_yticks([])

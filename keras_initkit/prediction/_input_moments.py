@@ -25,7 +25,7 @@ class InputMoments:
         mean: Float. Mean of all elements.
         variance: Float. Variance of all elements.
         examples: Integer. Number of examples in a batch, where it is known.
-        same: Autocorrelation E[x_a x_b] of two positions of one example, by their lag. `None`: positions are
+        same: Autocorrelation $E[x_a x_b]$ of two positions of one example, by their lag. `None`: positions are
             independent.
         other: The same for two different examples. `None`: examples are independent.
         gaussian: Boolean. Whether the elements are Gaussian; otherwise an activation on the input is not predicted.

@@ -48,7 +48,7 @@ class SignalReport(ReportData):
             name: String. One of `STATISTICS`; `register_statistic` adds others.
 
         Raises:
-            ValueError: if the name is unknown.
+            ValueError: If the name is unknown.
         """
         return _scalars.read_statistics(self.rows, _scalars.check_statistics([name]))[name]
 
@@ -59,7 +59,7 @@ class SignalReport(ReportData):
             statistics: Strings. Names of statistics; `None` means all of `STATISTICS`.
 
         Raises:
-            ValueError: if a name is unknown.
+            ValueError: If a name is unknown.
         """
         names = _scalars.check_statistics(_scalars.STATISTICS if statistics is None else statistics)
         values = _scalars.read_statistics(self.rows, names)
@@ -122,7 +122,7 @@ class SignalReport(ReportData):
         """Writes a line for each tensor: the rows of `to_dict` without the histograms.
 
         Raises:
-            OSError: if the file cannot be written.
+            OSError: If the file cannot be written.
         """
         _io.write_csv(self, path)
 
@@ -133,7 +133,7 @@ class SignalReport(ReportData):
         `"-Infinity"`. What does not apply to a row is left out.
 
         Raises:
-            OSError: if the file cannot be written.
+            OSError: If the file cannot be written.
         """
         _io.write_json(self, path)
 
@@ -142,7 +142,7 @@ class SignalReport(ReportData):
         """Returns the report that `to_json` wrote, equal to the last bit.
 
         Raises:
-            ValueError: if the file holds no report, or one of another format version.
-            OSError: if the file cannot be read.
+            ValueError: If the file holds no report, or one of another format version.
+            OSError: If the file cannot be read.
         """
         return cls(**_io.read_json(path))

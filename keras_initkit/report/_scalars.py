@@ -43,7 +43,7 @@ def register_statistic(
         replace: Boolean. Whether a statistic of this name may be replaced.
 
     Raises:
-        ValueError: if an argument is none of these, or the name is taken by another function.
+        ValueError: If an argument is none of these, or the name is taken by another function.
 
     Example:
 

@@ -71,7 +71,7 @@ class InitializationReport:
         """Draws the variance of signals, and of gradients if there were labels, by layer, before and after.
 
         Raises:
-            ValueError: if `initialize` had no data to measure on.
+            ValueError: If `initialize` had no data to measure on.
         """
         rows = {change.layer: change for change in self.kernels if change.forward_after is not None}
         if not rows:

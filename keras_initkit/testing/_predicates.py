@@ -49,9 +49,9 @@ class Orthogonal:
         W^T W = \text{gain}^2 I \text{ (as many rows as columns, or more), else } W W^T = \text{gain}^2 I
 
     Args:
-        gain: the singular values.
-        blocks: how many such matrices stand side by side along the last axis (4 gates in an LSTM kernel).
-        out_axes: the axes that make up the matrix' columns, if not the last one.
+        gain: Float. The singular values.
+        blocks: Integer. Number of such matrices side by side along the last axis (4 gates in an LSTM kernel).
+        out_axes: Tuple of integers. The axes that make up the matrix' columns, if not the last one.
 
     Example:
 

@@ -26,7 +26,7 @@ def fixup(plan: Plan) -> None:
     is part of the architecture: add it to the model where training at large rates needs it.
 
     Raises:
-        ValueError: where the model has no graph or no residual branch, or a branch has fewer than two kernels, a
+        ValueError: Where the model has no graph or no residual branch, or a branch has fewer than two kernels, a
             normalization, or a layer that is not a chain of kernels (attention, recurrent). The message names it.
 
     References:

@@ -39,7 +39,7 @@ class TensorFlowStepMeter(StepMeter):
     Under `tf.distribute.MirroredStrategy` the figures are those of the global batch.
 
     Raises:
-        ValueError: under a distribution strategy of several replicas that is another.
+        ValueError: Under a distribution strategy of several replicas that is another.
     """
 
     def __init__(self, model: keras.Model, find_layers: FindLayers, spec: MeasurementSpec):
