@@ -37,7 +37,7 @@ def order_findings(found: Sequence[Finding], layers: Sequence[str]) -> list[Find
 
     def link(finding: Finding) -> Finding:
         for kind in (*RULES[finding.kind].causes, finding.kind):
-            if any(explains(cause, finding) for cause in by_kind.get(kind, ()) if cause is not finding):
+            if any(explains(cause, finding) for cause in by_kind.get(kind, ())):
                 return replace(finding, consequence_of=kind)
         return finding
 

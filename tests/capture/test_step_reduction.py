@@ -94,9 +94,11 @@ def test_what_needs_no_care_is_as_exact():
     "x",
     [
         100 + RNG.standard_normal((100, 100)),  # squares would leave three digits of the variance
-        1e-22 * RNG.standard_normal((100, 100)),  # squares would vanish
+        1e-19 * RNG.standard_normal((100, 100)),  # squares of the small ones would vanish, where denormals are flushed
+        1e-22 * RNG.standard_normal((100, 100)),  # squares would have two digits, or vanish
+        1e-30 * np.repeat([[1, -1]], 5000, axis=0),  # nothing would be left, and no mean either
     ],
-    ids=["mean 100", "1e-22"],
+    ids=["mean 100", "1e-19", "1e-22", "+-1e-30"],
 )
 def test_what_needs_care_gets_it_alone(x):
     moments, expected = rows({"a": [tensor(x)]})["a"].moments, Moments.of(x.astype("float32"))
@@ -120,6 +122,17 @@ def test_several_calls_and_none():
     assert seen["several"].moments.count == x.size
     assert seen["several"].moments.variance == pytest.approx(seen["whole"].moments.variance, rel=1e-6)
     assert not rows({"none": []})
+
+
+def test_outputs_without_units_take_nothing_from_the_others():
+    """No examples are a batch's last, empty part; no units a slice of nothing."""
+    relu = np.maximum(RNG.standard_normal((20, 4)), 0)
+    relu[:, 1] = 0
+    given = {"no units": [tensor(np.zeros((20, 0)))], "relu": [tensor(relu)], "no examples": [tensor(np.zeros((0, 4)))]}
+    seen = rows(given, limits={"relu": (0.0, np.inf)})
+    assert list(seen) == ["relu"]
+    assert seen["relu"].dead_units == 0.25
+    assert not rows({"no units": [tensor(np.zeros((20, 0)))]})
 
 
 def test_a_sample_has_a_standard_error_below_one_percent():

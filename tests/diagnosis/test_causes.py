@@ -70,6 +70,13 @@ def test_a_kind_follows_from_the_same_kind_upstream(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_findings_of_one_kind_at_one_place_do_not_explain_each_other(kind):
+    """Each would be a consequence of the other, and no cause would be left: also of layers that are not known."""
+    for first, second in (("b", "b"), ("unknown", "other")):
+        assert {consequence for *_, consequence in ordered(finding(kind, first), finding(kind, second))} == {""}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_cause_explains_nothing(kind):
     for other in set(KINDS) - {kind, *RULES[kind].causes} - {each for each in KINDS if kind in RULES[each].causes}:
         assert {consequence for *_, consequence in ordered(finding(kind, "b"), finding(other, "a"))} == {""}

@@ -73,6 +73,18 @@ def test_a_sample_keeps_step_with_no_period(period):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow traces unknown sizes")
+def test_the_last_row_is_the_last_there_is():
+    """10946 is a Fibonacci number: its place is 10946.99996, which float32 rounds to the 10948th row of 10947."""
+    import tensorflow as tf
+
+    trace = tf.function(lambda x: spread_rows(x, 20_000)).get_concrete_function(tf.TensorSpec((None, 1), "float32"))
+    rows = values(trace(numbered((10_947, 1))))[:, 0]
+    assert len(rows) == 10_947
+    assert rows[-1] == 10_946
+    assert np.abs(rows - np.arange(10_947)).max() <= 1
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow traces unknown sizes")
 @pytest.mark.parametrize("examples", [1, 5, 40, 1000])
 def test_a_size_that_is_unknown_while_tracing(examples):
     import tensorflow as tf
