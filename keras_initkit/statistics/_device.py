@@ -134,8 +134,9 @@ def _reduce_carefully(x: Any) -> Any:
     total, low, high = ops.sum(x, axis=1), ops.min(x, axis=1), ops.max(x, axis=1)
     mean = total / x.shape[1]
     scale = ops.maximum(high - mean, mean - low)
-    scale = ops.where(scale > 0, scale, ops.ones_like(scale))
-    squares = ops.sum(ops.square((x - mean[:, None]) / scale[:, None]), axis=1)
+    unit = ops.where(scale > 0, scale, ops.ones_like(scale))
+    squares = ops.sum(ops.square((x - mean[:, None]) / unit[:, None]), axis=1)
+    # Of equal elements the scale is 0, not 1: in units of another block's, the square of 1 may overflow to 0 * inf.
     return _stack(_Columns(ops.full_like(total, x.shape[1]), total, squares, scale, low, high))
 
 
@@ -143,7 +144,7 @@ def _reduce_quickly(x: Any) -> Any:
     """Reduces each row to `_Columns` with a scale of 1, by its norm."""
     ops = keras.ops
     norms, total = (ops.cast(each, widest_float()) for each in (norm(x, axis=1), ops.sum(x, axis=1)))
-    squares = ops.maximum(ops.square(norms) - ops.square(total) / x.shape[1], 0)
+    squares = ops.square(norms) - ops.square(total) / x.shape[1]  # of nearly equal elements below 0, by rounding
     width, one = ops.full_like(total, x.shape[1]), ops.ones_like(total)
     return _stack(_Columns(width, total, squares, one, ops.min(x, axis=1), ops.max(x, axis=1)))
 

@@ -66,6 +66,25 @@ def test_a_value_that_somebody_else_has_put_there_stays():
     assert owner.name == "theirs"
 
 
+@pytest.mark.parametrize("same_owner", [True, False])
+def test_one_value_in_two_places_is_not_taken_for_one(same_owner):
+    """A function may be put over two attributes, or the same attribute of two owners; each is restored alone."""
+    owner, other = Owner(), Owner()
+    second = (owner, "title") if same_owner else (other, "name")
+    value = object()
+    first, beside, above = replaced(owner, "name", value), replaced(*second, value), replaced(*second, "above")
+    for context in (first, beside, above):
+        context.__enter__()
+    first.__exit__(None, None, None)
+    assert owner.name == "of the class"
+    assert getattr(*second) == "above"
+    above.__exit__(None, None, None)
+    assert getattr(*second) is value
+    beside.__exit__(None, None, None)
+    assert not vars(owner)
+    assert not vars(other)
+
+
 def test_an_exception_ends_a_replacement():
     owner = Owner()
     with pytest.raises(RuntimeError, match="on purpose"), replaced(owner, "name", "ours"):

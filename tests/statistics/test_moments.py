@@ -111,9 +111,10 @@ def test_columns_of_blocks_by_hand():
     assert m2[1] * scale[1] ** 2 == pytest.approx((x.astype("float64") ** 2).sum(), rel=1e-6)
 
 
-def test_equal_elements_have_no_variance_on_the_device():
-    """Three times 0.1, added up and divided again, is not 0.1."""
-    for value in (0.1, 0.7, 1e10 / 3):
-        x = keras.ops.convert_to_tensor(np.full((1001, 3), value, "float32"))
+@pytest.mark.parametrize("shape", [(1001, 3), (100, 7), (3, 13), (100, 512)])
+def test_equal_elements_have_no_variance_on_the_device(shape):
+    """Seven times 0.1, added up in float32 and divided again, is not 0.1; nor are 512 thirds a third."""
+    for value in (0.1, 0.7, 1 / 3, 1e10 / 3, 1e-20 / 7):
+        x = keras.ops.convert_to_tensor(np.full(shape, value, "float32"))
         row = reduce_blocks([(0, x)], 1, together=False)
         assert float(keras.ops.convert_to_numpy(row.scaled_m2)[0]) == 0
