@@ -16,6 +16,9 @@ import keras
 
 # Keras
 
+# What every variable is an instance of. Until Keras 3.5 `keras.Variable` is a subclass of it, which layers do not use.
+VARIABLE: type = next((base for base in keras.Variable.__mro__ if base.__name__ == "KerasVariable"), keras.Variable)
+
 
 def tracked_layers(layer: keras.Layer) -> list[keras.Layer]:
     """Returns the direct sublayers of a layer, as Keras tracks them.
@@ -41,29 +44,42 @@ def symbolic_call(layer: keras.Layer) -> Callable:
 
 
 @contextlib.contextmanager
+def replaced_in_this_thread(owner: Any, name: str, replace: Callable[[Callable], Callable]) -> Iterator[None]:
+    """Replaces a function of a class or module for the calls of this thread; others call the original."""
+    thread, original = threading.get_ident(), vars(owner)[name]
+    here = replace(original)
+
+    def either(*args: Any, **kwargs: Any) -> Any:
+        return (here if threading.get_ident() == thread else original)(*args, **kwargs)
+
+    setattr(owner, name, either)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+@contextlib.contextmanager
 def graph_nodes_off() -> Iterator[None]:
-    """Has this thread's symbolic calls leave no node in the layers that are called, nor in their tensors.
+    """Has this thread's symbolic calls leave no node in the layers that are called, and take away no loss of theirs.
 
     Keras notes each symbolic call of a layer in the layer, which then holds the tensors for good, and refuses outputs
-    that are no tensors. No public name keeps it from that. If it moves: take the nodes away afterwards
-    (`_inbound_nodes`, `_outbound_nodes`).
+    that are no tensors; each call of a model empties the list of losses that its last call has left. No public name
+    keeps it from either. If they move: take the nodes away afterwards (`_inbound_nodes`, `_outbound_nodes`), and put
+    the losses back (`_losses`).
     """
     from keras.src.layers import layer
     from keras.src.ops import operation
 
-    thread, original = threading.get_ident(), operation.Node
+    def nothing(_: Callable) -> Callable:
+        return lambda *args, **kwargs: None
 
-    def node(*args: Any, **kwargs: Any) -> Any:
-        return None if threading.get_ident() == thread else original(*args, **kwargs)
-
-    places = [place for place in (layer, operation) if getattr(place, "Node", None) is original]
-    for place in places:
-        place.Node = node
-    try:
+    with contextlib.ExitStack() as stack:
+        for place in (layer, operation):
+            if hasattr(place, "Node"):  # until Keras 3.10 the former has none
+                stack.enter_context(replaced_in_this_thread(place, "Node", nothing))
+        stack.enter_context(replaced_in_this_thread(keras.Layer, "_clear_losses", nothing))
         yield
-    finally:
-        for place in places:
-            place.Node = original
 
 
 @contextlib.contextmanager

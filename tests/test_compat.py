@@ -30,16 +30,28 @@ def test_the_structure_of_inputs_has_the_dictionarys_keys():
     assert sorted(_compat.inputs_structure(keras.Model(inputs, L.Add()(list(inputs.values()))))) == ["one", "two"]
 
 
-def test_the_node_that_made_a_tensor_tells_the_call():
-    inputs = keras.Input((3,))
+def test_symbolic_calls_leave_nothing_behind():
     layer = L.Dense(3)
-    between = layer(inputs)
-    output = layer(between)
-    first, second = _compat.producing_node(between), _compat.producing_node(output)
-    assert first.operation is second.operation is layer
-    assert second.output_tensors[0] is output
-    assert second.input_tensors[0] is between
-    assert first.input_tensors[0] is inputs
+    model = keras.Sequential([keras.Input((3,)), layer])
+    nodes = [len(layer._inbound_nodes), len(layer._outbound_nodes)]
+    layer._losses.append("a loss")
+    with _compat.auto_names_kept(), _compat.graph_nodes_off():
+        kept = L.ReLU().name
+        made = _compat.symbolic_call(model)(keras.KerasTensor((2, 3)))
+    assert isinstance(made, keras.KerasTensor)
+    assert [len(layer._inbound_nodes), len(layer._outbound_nodes)] == nodes
+    assert layer._losses == ["a loss"]
+    assert L.ReLU().name == kept
+    layer._losses.clear()
+    assert keras.Model(inputs := keras.Input((3,)), layer(inputs)).count_params() == 12  # graphs are made as before
+
+
+def test_every_variable_is_an_instance_of_one_class():
+    layer = L.Dense(2)
+    layer.build((None, 2))
+    assert isinstance(layer.kernel, _compat.VARIABLE)
+    assert isinstance(keras.Variable(1.0), _compat.VARIABLE)
+    assert not isinstance(keras.KerasTensor((1,)), _compat.VARIABLE)
 
 
 def test_the_generator_of_seeds_is_found_once_it_is_needed():

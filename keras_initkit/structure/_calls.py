@@ -83,8 +83,8 @@ def _trace(model: keras.Model, x: Any) -> list[Call]:
         else:
             return recorder.calls
     raise ValueError(
-        f"model: got {model.name}, a {type(model).__name__} that does not run on symbolic tensors "
-        f"({type(problem).__name__}: {str(problem).partition(chr(10))[0]}), expected one that does. "
+        f"model: got {model.name} of class {type(model).__name__}, which does not run on symbolic tensors "
+        f"({type(problem).__name__}: {str(problem).partition(chr(10))[0]}), expected a model that does. "
         "keras_initkit.probe measures any model."
     ) from problem
 
@@ -115,7 +115,9 @@ def _arguments(model: keras.Model, x: Any) -> Iterator[Any]:
     else:
         shape = (model.get_build_config() or {}).get("input_shape")
         for dtype in ("float32", "int32") if shape else ():
-            yield keras.tree.map_shape_structure(lambda each, d=dtype: keras.KerasTensor(_sized(each), d), shape)
+            yield keras.tree.map_shape_structure(
+                lambda each, d=dtype: keras.KerasTensor(_sized((None, *each[1:])), d), shape
+            )
 
 
 def _sized(shape: Any, free: int | None = FREE_DIMENSION) -> tuple[int | None, ...]:

@@ -6,12 +6,13 @@ import collections
 import contextlib
 import re
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
-from keras_initkit._compat import auto_names_kept, graph_nodes_off, symbolic_call
+from keras_initkit._compat import VARIABLE, auto_names_kept, graph_nodes_off, replaced_in_this_thread, symbolic_call
 from keras_initkit.structure._graph import Call, Tensor
 from keras_initkit.structure._layer_kinds import is_elementary
 from keras_initkit.structure._layer_paths import named_layers
@@ -61,6 +62,8 @@ class Recorder:
             self._tensor(symbol)
         with _LOCK, contextlib.ExitStack() as stack:
             stack.enter_context(keras.StatelessScope())
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")  # the real call gives them
             stack.enter_context(auto_names_kept())
             stack.enter_context(graph_nodes_off())
             stack.enter_context(self._observed())
@@ -70,29 +73,26 @@ class Recorder:
     @contextlib.contextmanager
     def _observed(self) -> Iterator[None]:
         """Sends the symbolic calls of this thread through `_called`."""
-        thread = threading.get_ident()
-        with contextlib.ExitStack() as stack:
-            for owner in (keras.Operation, keras.Layer):
-                original = vars(owner).get("symbolic_call")  # before Keras 3.10 only operations have it
-                if original is None:
-                    continue
 
-                def observed(operation: Any, *args: Any, _original: Any = original, **kwargs: Any) -> Any:
-                    if threading.get_ident() != thread or self._paused:
-                        return _original(operation, *args, **kwargs)
-                    return self._called(operation, lambda: _original(operation, *args, **kwargs), args, kwargs)
+        def observed(original: Callable) -> Callable:
+            def symbolic_call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+                if self._paused:
+                    return original(operation, *args, **kwargs)
+                return self._called(operation, lambda: original(operation, *args, **kwargs), args, kwargs)
 
-                stack.callback(setattr, owner, "symbolic_call", original)
-                owner.symbolic_call = observed
-            add_loss = keras.Layer.add_loss
+            return symbolic_call
 
-            def noted(layer: Any, loss: Any) -> None:
-                if threading.get_ident() != thread:
-                    return add_loss(layer, loss)
+        def noted(original: Callable) -> Callable:
+            def add_loss(layer: Any, loss: Any) -> None:
                 self.adds_loss = True
 
-            stack.callback(setattr, keras.Layer, "add_loss", add_loss)
-            keras.Layer.add_loss = noted
+            return add_loss
+
+        with contextlib.ExitStack() as stack:
+            for owner in (keras.Operation, keras.Layer):
+                if "symbolic_call" in vars(owner):  # in earlier Keras only operations have it
+                    stack.enter_context(replaced_in_this_thread(owner, "symbolic_call", observed))
+            stack.enter_context(replaced_in_this_thread(keras.Layer, "add_loss", noted))
             yield
 
     def _called(self, operation: Any, infer: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -179,17 +179,15 @@ class Recorder:
 
     def _as_symbol(self, value: Any) -> Any:
         """Returns a symbolic tensor for a concrete one, such as a table of sines, which Keras refuses as an output."""
-        if isinstance(value, keras.KerasTensor) or not (
-            isinstance(value, keras.Variable) or keras.ops.is_tensor(value)
-        ):
+        if isinstance(value, keras.KerasTensor) or not (isinstance(value, VARIABLE) or keras.ops.is_tensor(value)):
             return value
-        variable = value if isinstance(value, keras.Variable) else None
+        variable = value if isinstance(value, VARIABLE) else None
         symbol = keras.KerasTensor(value.shape, keras.backend.standardize_dtype(value.dtype))
         self._tensor(symbol, variable, constant=True)
         return symbol
 
     def _tensor(self, symbol: Any, variable: keras.Variable | None = None, constant: bool = False) -> Tensor:
-        if isinstance(symbol, keras.Variable):  # one that belongs to another layer
+        if isinstance(symbol, VARIABLE):  # one that belongs to another layer
             variable = symbol
         if id(symbol) not in self._symbols:
             shape = tuple(symbol.shape)
@@ -227,7 +225,7 @@ class Recorder:
 
 
 def _is_symbol(value: Any) -> bool:
-    return isinstance(value, keras.KerasTensor | keras.Variable)
+    return isinstance(value, keras.KerasTensor | VARIABLE)
 
 
 class _WeightSymbol(keras.KerasTensor):
@@ -248,7 +246,7 @@ class _WeightSymbol(keras.KerasTensor):
 
 def _map_variables(value: Any, change: Callable[[keras.Variable], Any]) -> Any:
     """Returns `value` with its variables changed; itself, where there are none."""
-    if isinstance(value, keras.Variable):
+    if isinstance(value, VARIABLE):
         return change(value)
     if isinstance(value, dict):
         found = {key: _map_variables(each, change) for key, each in value.items()}

@@ -82,7 +82,7 @@ def test_models_that_cannot_be_traced():
     foreign = Foreign(name="foreign")
     foreign.build((None, 4))
     foreign.built = True
-    with pytest.raises(ValueError, match=r"foreign, a Foreign that does not run on symbolic tensors \("):
+    with pytest.raises(ValueError, match=r"foreign of class Foreign, which does not run on symbolic tensors \("):
         calls(foreign)
     with pytest.raises(ValueError, match=r"not built.*keras.Input"):
         calls(keras.Sequential([L.Dense(2)]))
