@@ -38,13 +38,12 @@ class ReportBuilder:
         if tap.kind not in (*SIGNALS, "weight") and self._scale != 1:
             values = values.astype("float64") / self._scale
         layer = self._layers[tap.layer]
-        channels_first = getattr(layer, "data_format", None) == "channels_first"
         self._rows[tap] = TensorStats.from_array(
             tap,
             values,
             type(layer).__name__,
             limits=self._ranges[tap.layer],
-            units_axis=1 if channels_first and values.ndim > 2 else -1,
+            units_axis=1 if getattr(layer, "data_format", None) == "channels_first" else -1,
         )
 
     def read_data(self, x: Any) -> None:

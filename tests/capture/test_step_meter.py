@@ -7,6 +7,7 @@ from helpers import assert_moments, values
 from keras import layers
 
 from keras_initkit.capture.backends import step_meter
+from keras_initkit.capture.step._captured import CapturedTensors
 from keras_initkit.capture.step._reduction import MeasurementSpec
 from keras_initkit.signal import SignalReport, Tap
 from keras_initkit.structure import weighted_layers
@@ -210,6 +211,56 @@ def test_meters_of_one_model_share_a_step_and_each_gets_what_it_asked_for():
     armed = Armed(weights, histograms=True)
     fit(model, X, Y, armed)
     assert all(row.histogram for row in armed.steps[0][0].values())
+
+
+def test_meters_of_one_model_share_the_larger_sample_and_histograms_if_any_asks_for_them():
+    model = tanh_network()
+    small, large = (step_meter(model, weighted_layers, MeasurementSpec(("output",), size)) for size in (64, 128))
+
+    class Armed(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            small.arm()
+            large.arm(histograms=True)
+            small.arm()
+
+    fit(model, X, Y, Armed())
+    for meter in (small, large):
+        rows = {row.tap.layer: row for row in meter.collect()}
+        assert rows["out"].moments.count == 128  # of 200, in blocks of 8
+        assert sum(rows["out"].histogram[0]) == 128
+
+
+@in_every_mode
+def test_a_meter_that_joins_later_gets_what_it_asks_for(mode):
+    """The measured step has then been made for the first alone; and is not made again when both go on."""
+    traced = []
+
+    class Counted(layers.Dense):
+        def call(self, x):
+            traced.append(x)
+            return super().call(x)
+
+    model = keras.Sequential([keras.Input((30,)), Counted(5, name="out")])
+    model.compile("sgd", "mse", **MODES[mode])
+    first = step_meter(model, weighted_layers, MeasurementSpec(("output",), None))
+    later = step_meter(model, weighted_layers, MeasurementSpec(("weight",), None))
+    fit(model, X, Y, Armed(first))
+    fit(model, X, Y, armed := Armed(first, later))
+    assert [list(rows) for rows in armed.steps[0]] == [[Tap("output", "out")], [Tap("weight", "out")]]
+    traced.clear()
+    fit(model, X, Y, armed := Armed(first, later))
+    assert [list(rows) for rows in armed.steps[0]] == [[Tap("output", "out")], [Tap("weight", "out")]]
+    assert len(traced) == (1 if mode == "eager" else 0)
+
+
+def test_taps_are_warned_of_that_missed_one_of_their_tensors():
+    all_seen, one_missed, none_seen, nothing_to_see = taps = [Tap("output", name) for name in "abcd"]
+    captured = CapturedTensors(None, {})
+    captured.seen.update({all_seen: [1, 2], one_missed: [1]})
+    captured.expected.update({all_seen: 2, one_missed: 2, none_seen: 1})
+    with pytest.warns(UserWarning, match="cannot be read from outside") as caught:
+        captured.warn(taps)
+    assert [str(each.message).split("'")[1] for each in caught] == ["b", "c"]
 
 
 @in_every_mode
