@@ -129,6 +129,20 @@ def test_a_shared_layer_is_read_in_all_its_calls(mode):
     assert_moments(rows[Tap("weight_gradient", "shared")].moments, of_kernel, near_zero=NEAR_ZERO)
 
 
+def test_of_several_outputs_the_first_is_read():
+    class Two(layers.Dense):
+        def call(self, x):
+            y = super().call(x)
+            return y, 10 * y
+
+    two, inputs = Two(5, name="two"), keras.Input((30,))
+    one, ten = two(inputs)
+    model = keras.Model(inputs, layers.Add()([one, ten]))
+    model.compile("sgd", "mse", **MODES["eager"])
+    expected = X.astype("float64") @ values(two.kernel)
+    assert_moments(measured(model, X, Y)[Tap("output", "two")].moments, expected, near_zero=NEAR_ZERO)
+
+
 @in_every_mode
 def test_loss_scaling_is_divided_out(mode):
     plain = measured(tanh_network(mode), X, Y, ALL_KINDS)
@@ -254,7 +268,7 @@ def test_a_meter_that_joins_later_gets_what_it_asks_for(mode):
 
 
 def test_taps_are_warned_of_that_missed_one_of_their_tensors():
-    all_seen, one_missed, none_seen, nothing_to_see = taps = [Tap("output", name) for name in "abcd"]
+    all_seen, one_missed, none_seen, _ = taps = [Tap("output", name) for name in "abcd"]
     captured = CapturedTensors(None, {})
     captured.seen.update({all_seen: [1, 2], one_missed: [1]})
     captured.expected.update({all_seen: 2, one_missed: 2, none_seen: 1})
