@@ -33,7 +33,7 @@ html_static_path = ["_static"]  # its custom.css is the theme's own hook
 html_theme_options = {
     "page_width": "1240px",
     "body_max_width": "auto",
-    "code_font_size": "0.8em",
+    "code_font_size": "0.78em",
     "sidebar_width": "230px",
     "description": "Weight initializers and signal instrumentation for Keras 3",
 }
