@@ -166,8 +166,8 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self._begun = False
         self._diagnosis.begin()
         self._is_chief = writes_logs()  # of several processes that train one model, one writes and warns
-        writes = self.log_dir is not None and self._is_chief
-        self._log = RunLog(os.path.join(self.log_dir, "train") if writes else None, self.statistics)
+        log_dir = self.log_dir if self._is_chief else None
+        self._log = RunLog(None if log_dir is None else os.path.join(log_dir, "train"), self.statistics)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Continues to count from the previous epoch; in the first epoch, from the optimizer's step count."""

@@ -1,10 +1,11 @@
 """Keras initializers for single weights, registered as `"keras_initkit>Name"`."""
 
-from keras_initkit.initializers._biases import ChronoBias, CriticalBias, PriorProbabilityBias, UnitForgetGateBias
+from keras_initkit.initializers._biases import ChronoBias, PriorProbabilityBias, UnitForgetGateBias
 from keras_initkit.initializers._catalogue import catalogue
+from keras_initkit.initializers._edge_of_chaos import Critical, CriticalBias
 from keras_initkit.initializers._lookup import get
 from keras_initkit.initializers._orthogonal import ConvOrthogonal, DeltaOrthogonal, GatewiseOrthogonal, ScaledOrthogonal
-from keras_initkit.initializers._scaling import ActivationScaling, Critical, DepthScaling, RandomWalk, StandardUniform
+from keras_initkit.initializers._scaling import ActivationScaling, DepthScaling, RandomWalk, StandardUniform
 from keras_initkit.initializers._structured import Dirac, Hadamard, Siren, Sparse
 from keras_initkit.initializers._upsampling import ICNR, BilinearUpsampling
 

@@ -1,4 +1,4 @@
-"""Biases: critical, by class frequency, and for the gates of an LSTM."""
+"""Biases: by class frequency, and for the gates of an LSTM."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ import numpy as np
 
 from keras_initkit._checks import checked_number, checked_option
 from keras_initkit.initializers._base import ShapedInitializer
-from keras_initkit.initializers._core import PACKAGE, checked_seed, draw, fresh_seed, restored
-from keras_initkit.theory._activations import Activation
-from keras_initkit.theory._critical import critical_point
-
-
-class _Bias(ShapedInitializer):
-    ranks = range(1, 17)
-    meaning = "a bias (..., units)"
+from keras_initkit.initializers._core import PACKAGE, checked_seed, fresh_seed
 
 
 class _GatesBias(ShapedInitializer):
@@ -34,42 +27,7 @@ class _GatesBias(ShapedInitializer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class CriticalBias(_Bias):
-    r"""Draws biases from $N(0, \sigma_b^2)$, to go with a `Critical` kernel of the same arguments.
-
-    Args:
-        activation, sigma_b, q, seed: As in `Critical`. By default, and for activations that scale with their input
-            (relu), $\sigma_b$ is 0.
-
-    Raises:
-        ValueError: As in `Critical`.
-
-    Example:
-
-    >>> from keras_initkit.initializers import CriticalBias
-    >>> bias = CriticalBias("tanh", q=1.0, seed=0)((10_000,))
-    >>> round(float(keras.ops.std(bias)), 2)
-    0.39
-
-    References:
-        - Samuel S. Schoenholz et al. (2017), "Deep information propagation", https://arxiv.org/abs/1611.01232
-    """
-
-    def __init__(
-        self, activation: Activation = "relu", sigma_b: float | None = None, q: float | None = None, seed: Any = None
-    ):
-        activation = restored(activation)
-        self.variance = critical_point(activation, sigma_b, q).sigma_b ** 2
-        self.activation = activation
-        self.sigma_b, self.q = (None if each is None else float(each) for each in (sigma_b, q))
-        self.seed = checked_seed(seed)
-
-    def _values(self, shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
-        return draw(shape, self.variance, "untruncated_normal", dtype, self.seed)
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class PriorProbabilityBias(_Bias):
+class PriorProbabilityBias(ShapedInitializer):
     r"""Sets the bias of an output layer to predict the class frequencies before training.
 
     .. math::
@@ -101,6 +59,9 @@ class PriorProbabilityBias(_Bias):
         - Tsung-Yi Lin et al. (2017), "Focal loss for dense object detection", section 3.3, for the sigmoid,
           https://arxiv.org/abs/1708.02002
     """
+
+    ranks = range(1, 17)
+    meaning = "a bias (..., units)"
 
     def __init__(
         self, probability: float | Sequence[float] = 0.01, activation: Literal["sigmoid", "softmax"] = "sigmoid"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,31 +10,11 @@ import numpy as np
 
 from keras_initkit._checks import checked_axes, checked_count, checked_number, checked_option
 from keras_initkit.initializers._base import CONVOLUTION, ShapedInitializer, at_center
-from keras_initkit.initializers._core import PACKAGE, Seed, checked_seed, draw, restored
+from keras_initkit.initializers._core import PACKAGE, checked_seed, draw, restored
+from keras_initkit.initializers._haar import haar, haar_columns
 from keras_initkit.theory._activations import Activation
 from keras_initkit.theory._fans import Axes
 from keras_initkit.theory._gains import DIRECTIONS, Direction, gain
-
-_TINY = 1e-30
-
-
-def haar(shape: Sequence[int], scale: float, dtype: Any, seed: Seed) -> keras.KerasTensor:
-    """Draws matrices of `shape[-2:]`, uniform among those with orthogonal rows or columns, whichever are fewer."""
-    *batch, rows, columns = shape
-    tall = (*batch, max(rows, columns), min(rows, columns))
-    q = _haar_columns(draw(tall, 1.0, "untruncated_normal", dtype, seed), scale)
-    return q if rows >= columns else keras.ops.swapaxes(q, -2, -1)
-
-
-def _haar_columns(gaussian: keras.KerasTensor, scale: float = 1.0) -> keras.KerasTensor:
-    """Makes orthogonal columns of tall matrices of standard normal numbers.
-
-    The factor Q of a Gaussian matrix is uniform (Haar) once the diagonal of R is positive (Mezzadri 2007).
-    """
-    q, r = keras.ops.qr(gaussian)
-    diagonal = keras.ops.diagonal(r, axis1=-2, axis2=-1)
-    signs = keras.ops.sign(diagonal + _TINY)  # the sign of zero would erase a column
-    return q * keras.ops.expand_dims(scale * signs, -2)  # one pass over Q
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -82,10 +61,9 @@ class ScaledOrthogonal(ShapedInitializer):
     def __init__(
         self, activation: Activation = "linear", direction: Direction = "forward", out_axes: Axes = -1, seed: Any = None
     ):
-        activation = restored(activation)
-        self.activation, self.out_axes = activation, checked_axes("out_axes", out_axes)
+        self.activation, self.out_axes = restored(activation), checked_axes("out_axes", out_axes)
         self.direction = checked_option("direction", direction, DIRECTIONS)
-        self.gain = gain(activation, direction)
+        self.gain = gain(self.activation, direction)
         self.seed = checked_seed(seed)
 
     def _order(self, shape: tuple[int, ...]) -> tuple[list[int], int]:
@@ -107,9 +85,8 @@ class ScaledOrthogonal(ShapedInitializer):
         sizes = [shape[axis] for axis in order]
         matrix = haar((math.prod(sizes[:inputs]), math.prod(sizes[inputs:])), self.gain, dtype, self.seed)
         kernel = keras.ops.reshape(matrix, sizes)
-        if order != sorted(order):
-            kernel = keras.ops.transpose(kernel, [order.index(axis) for axis in range(len(shape))])
-        return kernel
+        places = [order.index(axis) for axis in range(len(shape))]
+        return kernel if places == sorted(places) else keras.ops.transpose(kernel, places)
 
 
 class _OrthogonalConvolution(ShapedInitializer):
@@ -196,11 +173,11 @@ class ConvOrthogonal(_OrthogonalConvolution):
         # One draw for all, since a second draw from the same integer seed would be equal to the first.
         half, tall = (many + 1) // 2, many * few
         normal = draw((tall + len(axes) * many * half,), 1.0, "untruncated_normal", dtype, self.seed)
-        rotation = keras.ops.transpose(_haar_columns(keras.ops.reshape(normal[:tall], (many, few)), self.gain))
+        rotation = keras.ops.transpose(haar_columns(keras.ops.reshape(normal[:tall], (many, few)), self.gain))
         sizes = [1] * len(field) + [few, many]
         kernel = keras.ops.reshape(rotation, sizes)
         if axes:
-            bases = _haar_columns(keras.ops.reshape(normal[tall:], (len(axes), many, half)))
+            bases = haar_columns(keras.ops.reshape(normal[tall:], (len(axes), many, half)))
             if many % 2:  # round half of an odd number of channels up and down in turn: the mass stays central
                 ranks = np.array([(many + axes[:index].count(axis) % 2) // 2 for index, axis in enumerate(axes)])
                 bases = bases * keras.ops.convert_to_tensor(np.arange(half) < ranks[:, None, None], dtype)
@@ -226,8 +203,8 @@ class GatewiseOrthogonal(ShapedInitializer):
         W = \text{gain} \, [Q_1, \ldots, Q_\text{gates}]
 
     Each $Q$ is uniform among the orthogonal matrices of its shape. Keras keeps the gates of an LSTM (4) or a GRU (3)
-    in one kernel. Its `Orthogonal` makes that one wide
-    matrix orthogonal, whose square blocks are not: their singular values run from nearly 0 to 0.9.
+    in one kernel. Its `Orthogonal` makes that one wide matrix orthogonal, whose square blocks are not: their singular
+    values run from nearly 0 to 0.9.
 
     Args:
         gates: Integer. Number of blocks: 4 for LSTM and ConvLSTM, 3 for GRU.

@@ -13,7 +13,6 @@ import keras
 
 from keras_initkit.structure._layer_paths import held_weights
 from keras_initkit.structure._sublayers import walk_layers
-from keras_initkit.structure._variables import VariableMap
 from keras_initkit.structure._weights import own_weights
 from keras_initkit.theory._fans import Axes, Fans, compute_fans
 
@@ -138,7 +137,7 @@ def register_kernels(layer_class: type[keras.Layer], describe: Describe | None =
     ...     return [Kernel(layer.w, in_axes=(0, 1), out_axes=2)]
     >>> layer = Bilinear()
     >>> layer.build([(None, 4), (None, 5)])
-    >>> layer_fans(layer)[layer.w]
+    >>> kernels(layer)[0].fans
     Fans(fan_in=20.0, fan_out=8.0)
     """
     if not (isinstance(layer_class, type) and issubclass(layer_class, keras.Layer)):
@@ -193,29 +192,6 @@ def kernels_by_layer(model: keras.Model) -> dict[str, list[Kernel]]:
         if (path := paths.get(id(kernel.variable))) is not None:
             found.setdefault(path, []).append(kernel)
     return found
-
-
-def layer_fans(layer: keras.Layer) -> VariableMap[Fans]:
-    """Returns the fans of every kernel of a built layer or model, by how the layer uses it.
-
-    Args:
-        layer: A built layer or model; its sublayers are included.
-
-    Returns:
-        A read-only dictionary from each variable to its `Fans(fan_in, fan_out)`. A recurrent kernel has the fans of
-        one gate, a grouped convolution those of one group.
-
-    Raises:
-        ValueError: As `kernels`.
-
-    Example:
-
-    >>> layer = keras.layers.DepthwiseConv2D(3)
-    >>> layer.build((None, 32, 32, 64))
-    >>> layer_fans(layer)[layer.kernel]
-    Fans(fan_in=9.0, fan_out=9.0)
-    """
-    return VariableMap((kernel.variable, kernel.fans) for kernel in kernels(layer))
 
 
 def _own_kernels(layer: keras.Layer, found: Container[int]) -> list[Kernel]:

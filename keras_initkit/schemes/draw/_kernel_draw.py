@@ -12,7 +12,8 @@ import numpy as np
 from keras_initkit.capture._random_state import python_random
 from keras_initkit.initializers._base import ShapedInitializer
 from keras_initkit.initializers._core import ScaledVariance, draw, wide
-from keras_initkit.initializers._orthogonal import GatewiseOrthogonal, ScaledOrthogonal, haar
+from keras_initkit.initializers._haar import haar
+from keras_initkit.initializers._orthogonal import GatewiseOrthogonal, ScaledOrthogonal
 from keras_initkit.initializers._structured import Dirac
 from keras_initkit.initializers._upsampling import ICNR, BilinearUpsampling
 from keras_initkit.structure import Kernel
