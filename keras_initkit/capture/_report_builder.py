@@ -124,7 +124,7 @@ class ReportBuilder:
             for other, row in self._rows.items()
             if (other.kind, other.layer, other.call) == ("input_gradient", tap.layer, tap.call)
         )
-        if not at_inputs.count or not at_inputs.variance > 0:
+        if not at_inputs.variance > 0:  # NaN where there are none
             return None
         return self._rows[tap].moments.stddev / at_inputs.stddev
 

@@ -270,6 +270,17 @@ def test_a_meter_that_joins_later_gets_what_it_asks_for(mode):
     assert len(traced) == (1 if mode == "eager" else 0)
 
 
+def test_another_layer_at_the_same_path_is_measured_by_its_own_range():
+    chosen = {"out": layers.Dense(1, "tanh")}
+    meter = step_meter(tanh_network(), lambda _: dict(chosen), MeasurementSpec(ALL_KINDS))
+    meter._resolve_taps()
+    assert meter._limits == {"out": (-1, 1)}
+    chosen["out"] = layers.Dense(1, "sigmoid")
+    meter._resolve_taps()
+    assert meter._limits == {"out": (0, 1)}
+    assert meter._activated == chosen
+
+
 def test_taps_are_warned_of_that_missed_one_of_their_tensors():
     all_seen, one_missed, none_seen, _ = taps = [Tap("output", name) for name in "abcd"]
     captured = CapturedTensors(None, {})
@@ -298,5 +309,6 @@ def test_an_exception_in_a_measured_step_leaves_nothing_behind(mode):
     with pytest.raises(KeyboardInterrupt):
         fit(model, X, Y, Armed(meter))
     assert model.train_function is plain
+    assert meter._captured is None  # nothing keeps the step's tensors
     assert not meter.collect()
     assert not left_behind(model)

@@ -54,6 +54,8 @@ def test_saturated_units_are_an_error_from_19_of_20_on(saturated, expected):
 def test_a_signal_too_faint_to_call_units_behind_it_dead(size, expected):
     rows = report(layer("a", read=1.0, output=size), layer("b", output=0.0, dead_units=1.0), HEAD)
     assert severity(found(rows), "dead_units", "b") == expected
+    rows = report(layer("a", read=1.0, output=size, dead_units=1.0), layer("b", output=size), HEAD)
+    assert severity(found(rows), "dead_units", "a") == "error"  # the layer with that signal can be judged
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,14 @@ def test_the_first_value_that_is_not_finite(first):
     assert SignalReport(tuple(rows)).first_nonfinite == Tap(*ORDER[first])
 
 
+def test_backward_the_later_call_comes_first():
+    """Forward the first, whatever the order of the rows."""
+    for kind, call in (("output", 0), ("output_gradient", 1)):
+        rows = [TensorStats(Tap(kind, "shared", number), Moments.from_array([np.nan])) for number in (0, 1)]
+        for order in (rows, rows[::-1]):
+            assert SignalReport(tuple(order)).first_nonfinite == Tap(kind, "shared", call)
+
+
 def test_all_is_finite():
     assert SignalReport((row("output"),)).first_nonfinite is None
     assert SignalReport(()).first_nonfinite is None
