@@ -12,10 +12,10 @@ import numpy as np
 
 
 def checked_option(name: str, value: Any, allowed: Sequence[str], otherwise: str = "") -> Any:
-    """Returns `value` if it is among those allowed; `otherwise` names what else the caller takes, for the error."""
+    """Returns an allowed `value` as a plain string; `otherwise` names what else the caller takes, for the error."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, allowed))}{otherwise}.")
-    return value
+    return str(value)
 
 
 def checked_number(

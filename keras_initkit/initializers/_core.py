@@ -54,7 +54,9 @@ def _stream(config: dict[str, Any]) -> str:
 
 def restored(activation: Activation | dict[str, Any]) -> Activation:
     """An activation as a constructor takes it, deserialized if it comes from a configuration."""
-    return keras.saving.deserialize_keras_object(activation) if isinstance(activation, dict) else activation
+    if isinstance(activation, dict):
+        return keras.saving.deserialize_keras_object(activation)
+    return str(activation) if isinstance(activation, str) else activation  # NumPy's strings are strings
 
 
 def constructor_config(initializer: keras.initializers.Initializer) -> dict[str, Any]:

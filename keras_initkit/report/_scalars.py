@@ -64,13 +64,13 @@ def register_statistic(
     kinds = (kinds,) if isinstance(kinds, str) or not isinstance(kinds, Iterable) else tuple(kinds)
     if not kinds or not all(kind in KINDS for kind in kinds):
         raise ValueError(f"kinds: got {kinds!r}, expected one or more of {', '.join(map(repr, KINDS))}.")
-    statistic = Statistic(function, kinds)
+    statistic = Statistic(function, tuple(map(str, kinds)))
     if not replace and STATISTICS.get(name, statistic) != statistic:
         raise ValueError(
             f"name: got {name!r}, which is registered for {STATISTICS[name].function!r}; expected a new name. "
             "Pass replace=True to replace it."
         )
-    STATISTICS[name] = statistic
+    STATISTICS[str(name)] = statistic
 
 
 def check_statistics(names: Iterable[str] | None) -> tuple[str, ...]:

@@ -83,6 +83,8 @@ def initialize(
     """
     if not isinstance(model, keras.Model):
         raise ValueError(f"model: got {reprlib.repr(model)}, expected a keras.Model: initialize(model, scheme, x, y).")
+    if isinstance(scheme, str):
+        scheme = str(scheme)  # NumPy's strings are arrays too
     if hasattr(scheme, "shape"):  # Keras takes an array for an initializer, but of one weight alone
         raise ValueError(
             f"scheme: got {reprlib.repr(scheme)}, expected the name of a scheme or an initializer: "

@@ -55,7 +55,7 @@ def register_scheme(name: str, *, replace: bool = False) -> Callable[[Scheme], S
                 f"name: got {name!r}, which is registered for {_SCHEMES[name]!r}; expected a new name. "
                 "Pass replace=True to replace it."
             )
-        _SCHEMES[name] = function
+        _SCHEMES[str(name)] = function
         return function
 
     return register

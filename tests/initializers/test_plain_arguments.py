@@ -128,3 +128,10 @@ def test_messages(call, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011
         call()
     assert str(error.value) == message
+
+
+def test_strings_of_numpy_are_kept_as_plain_strings():
+    initializer = ik.ActivationScaling(np.str_("relu"), np.str_("fan_out"), np.str_("uniform"), np.str_("backward"))
+    strings = [value for value in initializer.get_config().values() if value is not None]
+    assert strings == ["relu", "fan_out", "uniform", "backward"]
+    assert {type(value) for value in strings} == {str}

@@ -365,6 +365,12 @@ def test_a_name_of_a_scheme_is_taken_once():
         register_scheme("auto", replace=True)(auto)
 
 
+def test_names_of_schemes_may_be_strings_of_numpy():
+    for name in ("he_normal", "auto"):
+        report = ik.initialize(compiled_model(), np.str_(name), seed=np.int64(3))
+        assert (type(report.scheme), type(report.seed)) == (str, int)
+
+
 def test_half_precision_weights():
     model = keras.Sequential([keras.Input((64,)), L.Dense(256, dtype="float16"), L.Dense(256, dtype="mixed_bfloat16")])
     report = ik.initialize(model, "orthogonal", X.repeat(8, axis=1))
