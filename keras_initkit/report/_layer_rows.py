@@ -46,7 +46,7 @@ def read_layer_rows(report: ReportData) -> list[LayerRow]:
     repeated = {layer for layer, call, _ in found if call}
     rows = []
     for (layer, call, name), by_kind in found.items():
-        title = layer + f" (call {call})" * (layer in repeated and call is not None) + f" [{name}]" * bool(name)
+        title = layer + f" (call {call})" * (layer in repeated) + f" [{name}]" * bool(name)
         gradient = by_kind.get("output_gradient") or by_kind.get("pre_activation_gradient")
         reads_signal = layer in readers or not readers  # a training step's report has no inputs
         rows.append(LayerRow(title, by_kind.get("output"), by_kind.get("pre_activation"), gradient, reads_signal))

@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from keras_initkit.report._health import healthy_bands
+from keras_initkit.report._health import healthy_bands, mark_units
 from keras_initkit.report._layer_rows import Gap, fold, read_layer_rows
 from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
 from keras_initkit.statistics._expected import Expected
@@ -129,6 +129,14 @@ def test_the_healthy_band_is_a_factor_of_ten_from_where_the_signal_enters():
     assert forward == pytest.approx((2.5, 250.0))
     assert backward == pytest.approx((4.9, 490.0))
     assert healthy_bands([]) == (None, None)
+    overflow = TensorStats(Tap("output", "a", 0), Moments.from_array([-1e200, 1e200]))
+    rows = read_layer_rows(SignalReport((overflow, with_sd(2.0, layer="b"))))
+    assert overflow.moments.variance == math.inf
+    assert healthy_bands(rows)[0] == pytest.approx((0.4, 40.0))
+
+
+def test_a_layer_that_has_lost_half_of_its_units_is_marked_and_one_with_more_left_is_not():
+    assert [mark_units(fraction, 0.5) for fraction in (0.49, 0.5, 0.51)] == ["", "outside", "outside"]
 
 
 def test_an_embedding_is_not_where_the_signal_enters():
