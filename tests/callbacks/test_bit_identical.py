@@ -53,7 +53,7 @@ def next_draws():
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 @pytest.mark.filterwarnings("ignore")
-def test_training_is_the_same_to_the_last_bit(name):
+def test_training_is_the_same_to_the_last_bit(name, record_property):
     build = CONFIGURATIONS[name]
     expected, expected_history, expected_draws = state_after_training(build, [])
     # First, plain and partial batches by turns.
@@ -70,6 +70,7 @@ def test_training_is_the_same_to_the_last_bit(name):
     np.testing.assert_equal(history, expected_history)
     assert draws == expected_draws
     assert_measured(callback, name)
+    record_property("the same on", BACKEND)  # counted by conftest.py
 
 
 def assert_measured(callback, name):
