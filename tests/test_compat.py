@@ -43,7 +43,8 @@ def test_symbolic_calls_leave_nothing_behind():
     assert layer._losses == ["a loss"]
     assert L.ReLU().name == kept
     layer._losses.clear()
-    assert keras.Model(inputs := keras.Input((3,)), layer(inputs)).count_params() == 12  # graphs are made as before
+    inputs = keras.Input((3,))
+    assert keras.Model(inputs, layer(inputs)).count_params() == 12  # graphs are made as before
 
 
 def test_every_variable_is_an_instance_of_one_class():

@@ -11,12 +11,12 @@ import keras
 import numpy as np
 
 from keras_initkit._arrays import to_numpy
-from keras_initkit.structure._calls import calls
 from keras_initkit.structure._following import Following, following_activations
-from keras_initkit.structure._graph import Call
+from keras_initkit.structure._graph import Call, Tensor
 from keras_initkit.structure._kernels import Kernel, as_tuple, kernels_by_layer
 from keras_initkit.structure._layer_kinds import is_attention, is_nonlinear, is_normalization
 from keras_initkit.structure._layer_paths import named_layers
+from keras_initkit.structure._patterns import gathered_calls
 from keras_initkit.structure._residual import residual_branches
 from keras_initkit.structure._sublayers import parts_of_kind
 
@@ -75,14 +75,14 @@ class ModelContext:
     """Structure of a built model: its kernels, and which layers begin, end, branch or normalize.
 
     Args:
-        model: Keras model. A subclassed one has no graph: `graph` is empty, and its residual branches and
+        model: Keras model. Of one that cannot be traced `graph` is empty, and its residual branches and
             normalizations are not known.
     """
 
     def __init__(self, model: keras.Model):
         self.model = model
         try:
-            self.graph: list[Call] = calls(model)
+            self.graph: list[Call] = gathered_calls(model)
         except ValueError:
             self.graph = []
 
@@ -150,31 +150,33 @@ class ModelContext:
         if not self.graph:
             return []
         with_kernel = {context.path for context in self.kernels}
-        raw = {tensor.number for tensor in self.graph[-1].inputs}
+        raw = set(self.graph[-1].inputs)
         found = []
-        for call in self.graph:
-            if isinstance(call.layer, keras.Model) or not call.inputs:
-                continue
-            if not all(tensor.number in raw for tensor in call.inputs):
+        for call in self._leaves:
+            if not raw.issuperset(call.inputs) or not call.inputs:
                 continue
             if call.path in with_kernel:
                 found.append(call.path)
             else:
-                raw |= {tensor.number for tensor in call.outputs}
+                raw |= set(call.outputs)
         return list(dict.fromkeys(found))
+
+    @property
+    def _leaves(self) -> list[Call]:
+        """The calls without the composites, for which the calls inside them stand."""
+        return [call for call in self.graph if not call.opened]
 
     @functools.cached_property
     def normalized(self) -> set[str]:
         """Paths of layers whose output is read by normalizations alone."""
-        readers: dict[int, list[Any]] = {}
-        for call in self.graph:
-            if not isinstance(call.layer, keras.Model):
-                for tensor in call.inputs:
-                    readers.setdefault(tensor.number, []).append(call.layer)
+        readers: dict[Tensor, list[Call]] = {}
+        for call in self._leaves:
+            for tensor in call.inputs:
+                readers.setdefault(tensor, []).append(call)
         found = set()
         for call in self.graph:
-            after = [reader for tensor in call.outputs for reader in readers.get(tensor.number, [])]
-            if after and all(map(is_normalization, after)):
+            after = [reader for tensor in call.outputs for reader in readers.get(tensor, [])]
+            if after and all(each.role == "normalization" or is_normalization(each.layer) for each in after):
                 found.add(call.path)
         return found
 
@@ -193,9 +195,5 @@ class ModelContext:
         """Calls that compute the model's outputs."""
         if not self.graph:
             return []
-        numbers = {tensor.number for tensor in self.graph[-1].outputs}
-        return [
-            call
-            for call in self.graph
-            if not isinstance(call.layer, keras.Model) and numbers & {tensor.number for tensor in call.outputs}
-        ]
+        outputs = set(self.graph[-1].outputs)
+        return [call for call in self._leaves if outputs.intersection(call.outputs)]

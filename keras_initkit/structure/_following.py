@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers
 
-from keras_initkit.structure._calls import calls
-from keras_initkit.structure._graph import Call
+from keras_initkit.structure._graph import Call, Tensor, signals
 from keras_initkit.structure._kernels import kernels
 from keras_initkit.structure._layer_kinds import (
     activation_name,
@@ -17,10 +16,15 @@ from keras_initkit.structure._layer_kinds import (
     is_activation,
     is_attention,
     is_opaque,
+    moves,
+    multiplies,
     passes_through,
+    shifts_or_scales,
 )
 from keras_initkit.structure._layer_paths import named_layers
+from keras_initkit.structure._patterns import gathered_calls
 from keras_initkit.structure._sublayers import parts_of_kind
+from keras_initkit.structure._weights import own_weights
 from keras_initkit.theory._gains import gain
 
 
@@ -58,83 +62,103 @@ def following_activations(model: keras.Model) -> dict[str, Following]:
 
 
 class _Graph:
-    """The calls that read each tensor. Nested models are replaced by the calls of their layers."""
+    """The calls that read each tensor. Composites are replaced by the calls inside them."""
 
     def __init__(self, model: keras.Model):
         try:
-            found = calls(model)
-        except ValueError:  # it has no graph
+            found = gathered_calls(model)
+        except ValueError:  # it cannot be traced
             found = []
         self._calls: dict[str, list[Call]] = {}
-        self._readers: dict[int, list[Call]] = {}
-        made: set[int] = set()
+        self._readers: dict[Tensor, list[Call]] = {}
+        self._uses: dict[int, list[Call]] = {}  # products of weights and signals, by the weight's identity
+        self._signals = signals(found)
         for call in found:
-            outputs = {tensor.number for tensor in call.outputs}
-            if isinstance(call.layer, keras.Model) and outputs <= made:
+            if call.opened:
                 continue
-            made |= outputs
             self._calls.setdefault(call.path, []).append(call)
             for tensor in call.inputs:
-                self._readers.setdefault(tensor.number, []).append(call)
+                self._readers.setdefault(tensor, []).append(call)
+                if tensor.variable is not None and multiplies(call.layer):
+                    self._uses.setdefault(id(tensor.variable), []).append(call)
         self._inside_attention = parts_of_kind(model, is_attention)
 
     def following(self, path: str, layer: Any) -> Following:
         if id(layer) in self._inside_attention:
             return Following("linear", "attention")
         own = None if is_activation(layer) else applied_activation(layer)
-        made = self._calls_of(path)
+        made = self._calls_of(path, layer)
         if made and all(self._ends_in_output(call) for call in made):
             return Following("linear", "output")
         if own is not None:
             return _with_gain(own, f"own {activation_name(own)}")
         if not made:
             return Following("linear", "no activation, and no graph shows what follows", False)
-        return _agree([each for call in made for tensor in call.outputs for each in self._after(tensor.number, [])])
+        return _agree([each for call in made for tensor in call.outputs for each in self._after(tensor, [])])
 
-    def _calls_of(self, path: str) -> list[Call]:
-        """Returns the calls of a layer, or else of the wrapper that holds it."""
+    def _calls_of(self, path: str, layer: Any) -> list[Call]:
+        """Returns the calls of a layer, or the products of its weights, or the calls of the wrapper that holds it."""
         outer = self._calls.get(path.rpartition("/")[0], [])
-        return self._calls.get(path) or [call for call in outer if isinstance(call.layer, layers.Wrapper)]
+        products = [call for weight in own_weights(layer) for call in self._uses.get(id(weight), [])]
+        return self._calls.get(path) or products or [call for call in outer if isinstance(call.layer, layers.Wrapper)]
+
+    def _passes(self, reader: Call) -> bool:
+        """Whether a call only moves or normalizes what it reads, or adds or multiplies by a weight (a bias, a gain)."""
+        if reader.role == "normalization" or passes_through(reader.layer) or moves(reader.layer):
+            return True
+        return shifts_or_scales(reader.layer) and len(reader.inputs) == 2 and self._moving(reader) == 1
+
+    def _moving(self, reader: Call) -> int:
+        """Returns how many of a call's inputs depend on the model's."""
+        return sum(tensor in self._signals for tensor in reader.inputs)
 
     def _ends_in_output(self, call: Call) -> bool:
         """Whether only activations, reshapes and the like come between a call and the model's outputs."""
-        waiting = [tensor.number for tensor in call.outputs]
+        waiting = list(call.outputs)
         while waiting:
             for reader in self._readers.get(waiting.pop(), []):
-                if not (is_activation(reader.layer) or passes_through(reader.layer)):
+                if not (self._passes(reader) or is_activation(reader.layer) or self._function(reader) is not None):
                     return False
-                waiting.extend(tensor.number for tensor in reader.outputs)
+                waiting.extend(reader.outputs)
         return True
 
-    def _after(self, number: int, passed: list[str]) -> list[Following]:
-        """Returns what the readers of a tensor do with it first."""
-        found = []
-        for reader in self._readers.get(number, []):
-            found.extend(self._first(reader, passed))
-        return found
+    def _after(self, tensor: Tensor, passed: list[str]) -> list[Following]:
+        """Return what the readers of a tensor do with it first."""
+        return [each for reader in self._readers.get(tensor, []) for each in self._first(reader, passed)]
+
+    def _function(self, reader: Call) -> Callable | None:
+        """Returns the function of one tensor that operations compute by elements; `None` if they do something else."""
+        if reader.function is not None:
+            return reader.function
+        if isinstance(reader.layer, layers.Layer) or len(reader.inputs) != 1:
+            return None
+        try:
+            gain(reader.layer)
+        except Exception:  # of any kind: it was called on numbers that it was not made for
+            return None
+        return reader.layer
 
     def _first(self, reader: Call, passed: list[str]) -> list[Following]:
         layer = reader.layer
         through = f" after {', '.join(passed)}" if passed else ""
-        if is_activation(layer):
-            function = applied_activation(layer)
-            if function is not None:
-                return [_with_gain(function, f"{activation_name(function)}{through}")]
-        elif isinstance(layer, layers.Layer) and not passes_through(layer):
-            if _has_kernel(layer):
-                return [Following("linear", f"{reader.path}, a kernel")]
-            return [Following("linear", f"no activation before {reader.path}", False)]
-        elif not isinstance(layer, layers.Layer):  # an operation: an activation, if it maps one tensor by elements
-            try:
-                if len(reader.inputs) != 1:
-                    raise ValueError("it has several inputs")
-                factor = gain(layer)
-            except Exception:  # of any kind: it was called on numbers that it was not made for
-                return [Following("linear", f"no activation before {reader.path}", False)]
-            if abs(factor - 1) > 1e-6:
-                return [Following(layer, f"{activation_name(layer)}{through}")]
-        inside = [each for tensor in reader.outputs for each in self._after(tensor.number, [*passed, reader.path])]
+        function = applied_activation(layer) if is_activation(layer) else self._function(reader)
+        if function is not None:
+            return [_with_gain(function, f"{activation_name(function)}{through}")]
+        rescaled = shifts_or_scales(layer) and self._moving(reader) == 1 == len(reader.inputs)
+        if not (is_activation(layer) or self._passes(reader) or rescaled):
+            return [self._end(reader)]
+        inside = [each for tensor in reader.outputs for each in self._after(tensor, [*passed, reader.path])]
+        if rescaled and not all(each.where == "attention" for each in inside):
+            return [self._end(reader)]  # a number changes what an activation makes of its input
         return inside or [Following("linear", "output")]
+
+    def _end(self, reader: Call) -> Following:
+        """Returns what a call does that neither is an activation nor passes its input on."""
+        if isinstance(reader.layer, layers.Layer) and _has_kernel(reader.layer):
+            return Following("linear", f"{reader.path}, a kernel")
+        if multiplies(reader.layer):
+            return Following("linear", f"{reader.path}, a kernel" if self._moving(reader) == 1 else "attention")
+        return Following("linear", f"no activation before {reader.path}", False)
 
 
 def _with_gain(activation: Callable, where: str) -> Following:

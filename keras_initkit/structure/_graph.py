@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -45,6 +45,8 @@ class Call:
         kwargs: Dictionary. All keyword arguments, likewise.
         opened: Boolean. Whether the calls inside it stand before it, its outputs being theirs.
         reason: String. Why a composite layer could not be opened, where it could not.
+        role: String. `"normalization"` or `"activation"` for operations that `gathered_calls` has made one call.
+        function: The function of one tensor that such an activation is.
     """
 
     path: str
@@ -56,3 +58,15 @@ class Call:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     opened: bool = False
     reason: str = ""
+    role: Literal["", "normalization", "activation"] = ""
+    function: Callable | None = None
+
+
+def signals(found: Iterable[Call]) -> set[Tensor]:
+    """Returns the tensors of a model's calls that depend on its inputs; the others are weights and constants."""
+    found = list(found)
+    known = set(found[-1].inputs) if found else set()
+    for call in found:
+        if known.intersection(call.inputs):
+            known.update(call.outputs)
+    return known

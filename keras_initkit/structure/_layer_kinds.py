@@ -32,6 +32,15 @@ _COMPOSITES = _classes(
 )
 
 
+_MOVING = re.compile(
+    "BroadcastTo|Cast|Concatenate|ExpandDims|Flip|GetItem|Identity|Moveaxis|Pad|Ravel|Repeat|Reshape|Roll|Slice|Split|"
+    "Squeeze|Stack|StopGradient|Swapaxes|Take|TakeAlongAxis|Tile|Transpose|UnravelIndex|Unstack"
+)
+_PRODUCTS = re.compile(
+    "Conv|ConvTranspose|DepthwiseConv|Dot|DotProductAttention|Einsum|Inner|Matmul|SeparableConv|Tensordot|Vdot"
+)
+
+
 def is_elementary(layer: keras.Layer) -> bool:
     """Whether a layer computes what one of Keras' own classes does, and is not made of others."""
     runs = next((base for base in type(layer).__mro__ if "call" in vars(base)), keras.Layer)
@@ -83,6 +92,21 @@ def passes_through(layer: Any) -> bool:
     return _is_a(layer, _PASSING) or is_normalization(layer)
 
 
+def moves(operation: Any) -> bool:
+    """Whether an operation that is no layer only moves, repeats, chooses or casts elements."""
+    return not isinstance(operation, keras.Layer) and _MOVING.fullmatch(type(operation).__name__) is not None
+
+
+def multiplies(operation: Any) -> bool:
+    """Whether an operation that is no layer sums products of what it reads."""
+    return not isinstance(operation, keras.Layer) and _PRODUCTS.fullmatch(type(operation).__name__) is not None
+
+
+def shifts_or_scales(operation: Any) -> bool:
+    """Whether an operation that is no layer adds or multiplies by elements."""
+    return type(operation).__name__ in ("Add", "Subtract", "Multiply", "Divide", "TrueDivide")
+
+
 def own_activation(layer: Any) -> Callable | None:
     """Returns the activation that was given to a layer, `linear` included; `None` if it takes none."""
     activation = getattr(layer, "activation", None)
@@ -112,7 +136,7 @@ def is_nonlinear(layer: Any) -> bool:
     """
     layer = _unwrapped(layer)
     if not isinstance(layer, keras.Layer):
-        return _is_curved(layer)
+        return is_curved(layer)
     activation = own_activation(layer)
     if activation is not None:
         return activation is not keras.activations.linear
@@ -150,7 +174,7 @@ def _unwrapped(layer: Any) -> Any:
     return layer
 
 
-def _is_curved(operation: Any) -> bool:
+def is_curved(operation: Any) -> bool:
     """Whether an operation on one tensor acts on each element by itself, and not along a straight line."""
     try:
         steps = np.diff(evaluate(operation, np.linspace(-3.0, 3.0, 13)))

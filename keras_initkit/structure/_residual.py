@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_initkit.structure._calls import calls
-from keras_initkit.structure._graph import Call
+from keras_initkit.structure._graph import Call, Tensor, signals
 from keras_initkit.structure._kernels import Kernel, kernels
-from keras_initkit.structure._layer_kinds import is_nonlinear
+from keras_initkit.structure._layer_kinds import is_nonlinear, multiplies
+from keras_initkit.structure._patterns import gathered_calls
 from keras_initkit.structure._sublayers import walk_layers
 
 
@@ -29,7 +29,7 @@ class Branch:
 
 
 def residual_branches(model: keras.Model) -> list[Branch]:
-    """Returns the residual branches of a Functional or Sequential model, in the order of the sums that they end in.
+    """Returns the residual branches of a model, in the order of the sums that they end in.
 
     A sum (`Add`, or `a + b`) is residual if its inputs are computed from one tensor along separate paths, and one of
     these, the shortcut, has no activation and at most one kernel, fewer than the others, which are the branches.
@@ -42,25 +42,24 @@ def residual_branches(model: keras.Model) -> list[Branch]:
     >>> [(branch.at, [call.path for call in branch.calls]) for branch in residual_branches(model)]
     [('sum', ['a', 'b'])]
     """
-    found = calls(model)
-    made: dict[int, int] = {}  # place of the call that makes a tensor
+    found = gathered_calls(model)
+    made: dict[Tensor, int] = {}  # place of the call that makes a tensor
     for place, call in enumerate(found):
         for tensor in call.outputs:
-            made.setdefault(tensor.number, place)
-    # The sources of each call: indices of the calls that it depends on; the model's inputs are negative numbers.
+            made.setdefault(tensor, place)
+    moving = signals(found)
+    # The sources of each call: places of the calls that it depends on; the model's inputs are negative numbers.
     sources: list[set[int]] = []
     for call in found:
-        before = {_place(made, tensor.number) for tensor in call.inputs}
+        before = {made.get(tensor, -tensor.number) for tensor in call.inputs if tensor in moving}
         sources.append(before.union(*(sources[place] for place in before if place >= 0)) if before else before)
-    owned: dict[int, list[Kernel]] = {}
-    for kernel in kernels(model):
-        owned.setdefault(id(kernel.layer), []).append(kernel)
+    held = _HeldKernels(model)
 
     branches = []
     for call in found:
-        if not _is_sum(call):
+        if not _is_sum(call, moving):
             continue
-        ends = [_place(made, tensor.number) for tensor in call.inputs]
+        ends = [made.get(tensor, -tensor.number) for tensor in call.inputs]
         reach = [{end}.union(sources[end] if end >= 0 else ()) for end in ends]
         common = set.intersection(*reach)
         if not common:
@@ -70,34 +69,51 @@ def residual_branches(model: keras.Model) -> list[Branch]:
         for upstream in reach:
             between = sorted(place for place in upstream - common if place >= 0 and start in sources[place])
             ways.append([found[place] for place in between])
-        counts = [sum(len(_held_kernels(each, owned)) for each in way) for way in ways]
+        counts = [sum(len(held.by(each)) for each in way) for way in ways]
         shortcut = counts.index(min(counts))
         others = counts[:shortcut] + counts[shortcut + 1 :]
-        linear = not any(is_nonlinear(each.layer) for each in ways[shortcut])
+        linear = not any(_bends(each, moving) for each in ways[shortcut])
         if counts[shortcut] > 1 or not linear or counts[shortcut] >= min(others):
             continue
         for place, way in enumerate(ways):
             if place != shortcut:
-                inside = [kernel for each in way for kernel in _held_kernels(each, owned)]
+                inside = [kernel for each in way for kernel in held.by(each)]
                 branches.append(Branch(call.path, tuple(way), tuple(inside)))
     return branches
 
 
-def _place(made: dict[int, int], number: int) -> int:
-    return made.get(number, -number)  # tensors are numbered from 1, the model's inputs first
-
-
-def _is_sum(call: Call) -> bool:
+def _is_sum(call: Call, moving: set[Tensor]) -> bool:
+    """Whether a call adds signals; a bias is none."""
     if isinstance(call.layer, keras.layers.Add):
         return len(call.inputs) > 1
     # `a + b` of symbolic tensors is an operation, whose class Keras does not export.
-    return (
-        not isinstance(call.layer, keras.layers.Layer) and type(call.layer).__name__ == "Add" and len(call.inputs) == 2
-    )
+    return type(call.layer).__name__ == "Add" and len(call.inputs) == 2 and moving.issuperset(call.inputs)
 
 
-def _held_kernels(call: Call, owned: dict[int, list[Kernel]]) -> list[Kernel]:
-    """Returns the kernels of a layer and its parts; the layers of a nested model have separate calls."""
-    if isinstance(call.layer, keras.Model) or not isinstance(call.layer, keras.Layer):
-        return []
-    return [kernel for _, layer in walk_layers(call.layer) for kernel in owned.get(id(layer), [])]
+def _bends(call: Call, moving: set[Tensor]) -> bool:
+    """Whether a call is no linear function of its input, its scale apart."""
+    if call.role:
+        return call.role == "activation"
+    if isinstance(call.layer, keras.Layer):
+        return is_nonlinear(call.layer)
+    if sum(tensor in moving for tensor in call.inputs) > 1:  # a product of signals
+        return type(call.layer).__name__ in ("Multiply", "Divide", "TrueDivide")
+    return is_nonlinear(call.layer)
+
+
+class _HeldKernels:
+    """The kernels that a call multiplies by: those of its layer and its parts, or the weights that it reads itself."""
+
+    def __init__(self, model: keras.Model):
+        self._owned: dict[int, list[Kernel]] = {}
+        self._by_variable = {id(kernel.variable): kernel for kernel in kernels(model)}
+        for kernel in self._by_variable.values():
+            self._owned.setdefault(id(kernel.layer), []).append(kernel)
+
+    def by(self, call: Call) -> list[Kernel]:
+        if call.opened:  # the calls inside it stand for it
+            return []
+        if isinstance(call.layer, keras.Layer):
+            return [kernel for _, layer in walk_layers(call.layer) for kernel in self._owned.get(id(layer), [])]
+        read = [self._by_variable.get(id(tensor.variable)) for tensor in call.inputs if tensor.variable is not None]
+        return [kernel for kernel in read if kernel is not None and multiplies(call.layer)]

@@ -134,21 +134,22 @@ def test_a_layer_that_is_an_output_and_goes_on_is_hidden():
     assert following_activations(model)["features"].where == "own relu"
 
 
-def test_a_subclassed_model_has_only_own_activations():
+def test_a_subclassed_model_is_followed_through_its_call():
     class Own(keras.Model):
         def __init__(self):
             super().__init__()
-            self.one, self.two = L.Dense(64, "relu", name="one"), L.Dense(64, name="two")
+            self.one, self.two, self.head = (L.Dense(64, name=name) for name in ("one", "two", "head"))
 
         def call(self, x):
-            return keras.ops.relu(self.two(self.one(x)))
+            x = keras.ops.relu(self.one(x))
+            return self.head(self.two(x) * keras.ops.sigmoid(1.702 * x))
 
     model = Own()
     model(np.ones((1, 64)))
     report = ik.initialize(model, "auto", seed=0)
     error = 10 * np.sqrt(1.37 / (4 * 64 * 64))
-    assert [change.scale for change in report.kernels] == [pytest.approx(2, rel=error), pytest.approx(1, rel=error)]
-    assert "two: no activation, and no graph shows what follows" in report.notes[0]
+    assert [change.scale for change in report.kernels] == [pytest.approx(scale, rel=error) for scale in (2, 1, 1)]
+    assert "two: no activation before multiply" in report.notes[0]
 
 
 def test_recurrent_layers_gate_by_gate():

@@ -118,18 +118,37 @@ def test_it_refuses_and_names_the_place(make, message):
     assert all((a == b).all() for a, b in zip(before, model.get_weights(), strict=True))
 
 
-def test_a_subclassed_model_has_no_graph():
+def test_branches_inside_a_subclassed_model():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.head = L.Dense(64, name="one"), L.Dense(64, name="two"), L.Dense(2, name="head")
+
+        def call(self, x):
+            return self.head(x + self.two(keras.ops.relu(self.one(x))))
+
+    model = Own()
+    model(np.ones((1, 64)))
+    ik.initialize(model, "fixup", seed=0)
+    one, two, head = (keras.ops.convert_to_numpy(layer.kernel) for layer in (model.one, model.two, model.head))
+    # One branch of two kernels: He's variance times 1 ** -1, and the last is zero, as is the classifier.
+    assert np.mean(one**2) == pytest.approx(2 / 64, rel=10 * np.sqrt(1.37 / (4 * 64 * 64)))
+    assert not two.any()
+    assert not head.any()
+
+
+def test_a_model_that_cannot_be_traced_is_refused():
     class Own(keras.Model):
         def __init__(self):
             super().__init__()
             self.dense = L.Dense(4)
 
         def call(self, x):
-            return x + self.dense(x)
+            return x + self.dense(x) * float(keras.ops.sum(x) > 0)
 
     model = Own()
     model(np.ones((1, 4)))
-    with pytest.raises(ValueError, match="without a graph"):
+    with pytest.raises(ValueError, match="does not run on symbolic tensors"):
         ik.initialize(model, "fixup")
 
 

@@ -20,7 +20,11 @@ class Norm(layers.Layer):
 class Block(layers.Layer):
     def __init__(self, width, **options):
         super().__init__(**options)
-        self.norm, self.up, self.down = Norm(name="norm"), layers.Dense(2 * width, "gelu"), layers.Dense(width)
+        self.norm, self.up, self.down = (
+            Norm(name="norm"),
+            layers.Dense(2 * width, "gelu", name="up"),
+            layers.Dense(width, name="down"),
+        )
 
     def call(self, x):
         return x + self.down(self.up(self.norm(x)))
@@ -44,16 +48,16 @@ def test_a_composite_is_opened_down_to_operations():
     model = keras.Sequential([keras.Input((4,)), Block(4, name="block")])
     names = [path for path, _ in paths(model)]
     inside = [f"block/norm/{name}" for name in ("square", "mean", "add", "rsqrt", "multiply", "multiply_1")]
-    assert names == [*inside, "block/norm", "block/dense", "block/dense_1", "block/add", "block", "model"]
+    assert names == [*inside, "block/norm", "block/up", "block/down", "block/add", "block", "model"]
     by_path = {call.path: call for call in calls(model)}
     whole, block, norm = by_path["model"], by_path["block"], by_path["block/norm"]
     assert norm.opened
     assert block.opened
     assert whole.opened
-    assert not by_path["block/dense"].opened
+    assert not by_path["block/up"].opened
     assert block.inputs == norm.inputs == whole.inputs
-    assert norm.outputs == by_path["block/norm/multiply_1"].outputs == by_path["block/dense"].inputs
-    assert by_path["block/add"].inputs == (*whole.inputs, *by_path["block/dense_1"].outputs)
+    assert norm.outputs == by_path["block/norm/multiply_1"].outputs == by_path["block/up"].inputs
+    assert by_path["block/add"].inputs == (*whole.inputs, *by_path["block/down"].outputs)
     assert block.outputs == by_path["block/add"].outputs == whole.outputs
 
 

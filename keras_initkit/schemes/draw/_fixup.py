@@ -9,7 +9,7 @@ from keras_initkit.schemes._registry import register_scheme
 from keras_initkit.schemes.draw._draw_all import draw_biases
 from keras_initkit.schemes.draw._kernel_draw import draw_kernel
 from keras_initkit.structure._following import following_activations
-from keras_initkit.structure._layer_kinds import is_attention, is_normalization, is_recurrent
+from keras_initkit.structure._layer_kinds import is_attention, is_normalization, is_recurrent, multiplies
 from keras_initkit.structure._residual import Branch, residual_branches
 
 _CHAINED = ("dense", "conv", "conv_transpose", "depthwise")
@@ -26,8 +26,8 @@ def fixup(plan: Plan) -> None:
     is part of the architecture: add it to the model where training at large rates needs it.
 
     Raises:
-        ValueError: Where the model has no graph or no residual branch, or a branch has fewer than two kernels, a
-            normalization, or a layer that is not a chain of kernels (attention, recurrent). The message names it.
+        ValueError: Where the model cannot be traced or has no residual branch, or a branch has fewer than two kernels,
+            a normalization, or a layer that is not a chain of kernels (attention, recurrent). The message names it.
 
     References:
 
@@ -68,15 +68,19 @@ def _check(branch: Branch) -> None:
     place = f"fixup: the branch that ends in {branch.at!r}"
     for call in branch.calls:
         kind = type(call.layer).__name__
-        if is_normalization(call.layer) or isinstance(call.layer, keras.layers.SpectralNormalization):
+        if (
+            call.role == "normalization"
+            or is_normalization(call.layer)
+            or isinstance(call.layer, keras.layers.SpectralNormalization)
+        ):
             raise ValueError(
                 f"{place} has a normalization, {call.path!r} ({kind}). Fixup takes the place of normalization: build "
                 "the model without, or use 'auto' or 'lsuv'."
             )
-        if is_attention(call.layer) or is_recurrent(call.layer):
-            raise ValueError(
-                f"{place} has {call.path!r} ({kind}), which is not a chain of kernels. Use 'auto' or 'lsuv'."
-            )
+        products = multiplies(call.layer) and all(tensor.variable is None for tensor in call.inputs)
+        if products or is_attention(call.layer) or is_recurrent(call.layer):
+            path = call.path.rpartition("/")[0] or call.path if products else call.path
+            raise ValueError(f"{place} has {path!r} ({kind}), which is not a chain of kernels. Use 'auto' or 'lsuv'.")
     odd = next((kernel for kernel in branch.kernels if kernel.role not in _CHAINED), None)
     if odd is not None:
         raise ValueError(f"{place} has {odd.variable.path!r} ({odd.role}), which is not a chain of kernels.")
