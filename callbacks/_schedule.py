@@ -84,4 +84,4 @@ def _is_round(per_decade: int, step: int) -> bool:
     if step < 10:
         return True
     power = round(per_decade * math.log10(step))
-    return step in {round(10 ** (near / per_decade)) for near in (power - 1, power, power + 1)}
+    return step == round(10 ** (power / per_decade))

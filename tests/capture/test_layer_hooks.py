@@ -121,3 +121,9 @@ def test_a_composite_layer_has_a_row_for_each_output_that_is_not_its_parts():
 def test_integers_are_not_read():
     embedding = layers.Embedding(4, 2)
     assert taps(lambda: embedding(np.array([[1, 2]])), e=embedding) == [Tap("output", "e", 0)]
+
+
+def test_an_activation_that_is_a_layer_is_no_part():
+    dense = layers.Dense(3, activation=layers.ReLU())
+    dense(X)  # built
+    assert taps(lambda: dense(X), d=dense) == [Tap(kind, "d", 0) for kind in ("input", "pre_activation", "output")]

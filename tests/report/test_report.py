@@ -8,8 +8,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from keras_initkit.report._health import healthy_bands, mark_units
+from keras_initkit.report._health import healthy_bands, mark_stddev, mark_units
 from keras_initkit.report._layer_rows import Gap, fold, read_layer_rows
+from keras_initkit.report._render_text import Quantity
 from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
 from keras_initkit.statistics._expected import Expected
 
@@ -165,6 +166,21 @@ def test_long_models_keep_ends_and_lose_no_line():
     flat = [inner for line in folded for inner in (line.rows if isinstance(line, Gap) else (line,))]
     assert flat == lines
     assert all(len(line.rows) > 1 for line in folded if isinstance(line, Gap))
+
+
+def test_one_row_alone_is_no_gap():
+    values = [1.0] * 200
+    values[6] = 1e3  # the first five are kept
+    assert "dense_5" in names_after(stack(values))
+
+
+def test_a_gap_shows_its_smallest_and_largest_value_and_the_graver_mark():
+    quantity = Quantity(("", "sd"), lambda sd: sd, str, lambda sd: mark_stddev(sd, (1.0, 4.0)))
+    assert quantity.range_cell([3.0, math.nan, 2.0]) == ("2.0\nnan", "alarm")
+    assert quantity.range_cell([math.nan, 1.5, None, 1.0]) == ("1.0\nnan", "alarm")
+    assert quantity.range_cell([1.5, 100.0, 1.2]) == ("1.2\n100.0", "outside")
+    assert quantity.range_cell([1.5, 0.0]) == ("0.0\n1.5", "alarm")
+    assert quantity.range_cell([None]) == ("", "")
 
 
 @pytest.mark.parametrize("place", [7, 52, 101, 190])
