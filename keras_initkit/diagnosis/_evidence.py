@@ -11,7 +11,7 @@ from keras_initkit.diagnosis._model_context import ModelContext
 from keras_initkit.report._report import SignalReport
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.statistics._moments import Moments
-from keras_initkit.structure._layer_kinds import is_activation, is_normalization, passes_through
+from keras_initkit.structure._layer_kinds import is_activation, is_embedding, is_normalization, passes_through
 from keras_initkit.theory._thresholds import (
     EQUAL_TOLERANCE,
     GROWN_FRACTION,
@@ -135,6 +135,18 @@ class Evidence:
     def is_initial(self) -> bool:
         """Whether the first report shows the model before any training step."""
         return self.reports[0].step == 0
+
+    def is_normalization(self, reading: LayerReading) -> bool:
+        """Whether a layer normalizes: by what it does if the model is known, by its class otherwise."""
+        if self.model is not None:
+            return self.model.roles.get(reading.layer) == "normalization"
+        return is_normalization(reading.layer_type)
+
+    def is_embedding(self, reading: LayerReading) -> bool:
+        """Whether a layer looks up rows of a table."""
+        if self.model is not None:
+            return self.model.roles.get(reading.layer) == "embedding"
+        return is_embedding(reading.layer_type)
 
     @functools.cached_property
     def outputs(self) -> set[str]:

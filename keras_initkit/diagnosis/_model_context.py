@@ -14,11 +14,11 @@ from keras_initkit._arrays import to_numpy
 from keras_initkit.structure._following import Following, following_activations
 from keras_initkit.structure._graph import Call, Tensor
 from keras_initkit.structure._kernels import Kernel, as_tuple, kernels_by_layer
-from keras_initkit.structure._layer_kinds import is_attention, is_nonlinear, is_normalization
+from keras_initkit.structure._layer_kinds import is_attention, is_embedding, is_nonlinear, is_normalization
 from keras_initkit.structure._layer_paths import named_layers
 from keras_initkit.structure._patterns import gathered_calls
 from keras_initkit.structure._residual import residual_branches
-from keras_initkit.structure._sublayers import parts_of_kind
+from keras_initkit.structure._roles import LayerRole, layer_roles, nonlinear_layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ class ModelContext:
             return []
         following = following_activations(self.model)
         branched = {id(k.variable) for branch in self._branches for k in branch.kernels}
-        attention = parts_of_kind(self.model, is_attention)
+        attention = tuple(f"{path}/" for path, role in self.roles.items() if role == "attention")
         unknown = Following("linear", "not in a graph", False)
         return [
             KernelContext(
@@ -105,7 +105,7 @@ class ModelContext:
                 kernel,
                 following.get(path, unknown),
                 path in self.normalized,
-                id(kernel.variable) in branched or id(kernel.layer) in attention,
+                id(kernel.variable) in branched or f"{path}/".startswith(attention),
             )
             for path, held in kernels_by_layer(self.model).items()
             for kernel in held
@@ -140,9 +140,21 @@ class ModelContext:
             found[context.path] = min(usual, found.get(context.path, usual))
         return found
 
+    @functools.cached_property
+    def roles(self) -> dict[str, LayerRole]:
+        """What a layer does as a whole, by path: `"normalization"`, `"embedding"` and the like."""
+        if self.graph:
+            return layer_roles(self.graph)
+        kinds = {"normalization": is_normalization, "embedding": is_embedding, "attention": is_attention}
+        return {path: role for path, layer in self._layers.items() for role, known in kinds.items() if known(layer)}
+
+    @functools.cached_property
+    def _nonlinear(self) -> set[str]:
+        return nonlinear_layers(self.graph)
+
     def is_nonlinear(self, path: str) -> bool:
-        """Whether a layer applies an activation."""
-        return is_nonlinear(self._layers[path])
+        """Whether a layer applies an activation to its result."""
+        return path in self._nonlinear or is_nonlinear(self._layers[path])
 
     @functools.cached_property
     def first_layers(self) -> list[str]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from keras_initkit.diagnosis._evidence import Evidence, LayerReading, take_suffix
 from keras_initkit.diagnosis._finding import Finding, confidence_beyond
 from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, register_rule
-from keras_initkit.structure._layer_kinds import is_embedding
 from keras_initkit.theory._thresholds import EXPLODED_GRADIENT, LASTING_REPORTS, VANISHED_GRADIENT
 
 
@@ -100,7 +99,7 @@ def _lasting(
     found: dict[str, list[float]] = {}
     for readings in evidence.readings[-LASTING_REPORTS:]:
         for layer, reading in readings.items():
-            if not reading.has_kernel or is_embedding(reading.layer_type) or layer in evidence.scale_free:
+            if not reading.has_kernel or evidence.is_embedding(reading) or layer in evidence.scale_free:
                 continue
             value = measure(reading)
             if value is not None and math.isfinite(value):

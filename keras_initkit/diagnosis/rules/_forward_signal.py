@@ -10,7 +10,6 @@ from keras_initkit.diagnosis._finding import Finding, confidence_beyond
 from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, register_rule
 from keras_initkit.diagnosis.rules._signal_rank import is_collapsed
 from keras_initkit.statistics._moments import Moments
-from keras_initkit.structure._layer_kinds import is_embedding, is_normalization
 from keras_initkit.theory._thresholds import HEALTHY_FACTOR, SIGNAL_FACTOR
 
 
@@ -84,11 +83,11 @@ def _measure_hidden(
     passed = evidence.scale_free | evidence.outputs
     found = {}
     for layer, reading in readings.items():
-        if layer in passed or reading.output is None or is_embedding(reading.layer_type):
+        if layer in passed or reading.output is None or evidence.is_embedding(reading):
             continue
         if reading.output.nonfinite or not (everything or reading.has_kernel):
             continue
-        if is_normalization(reading.layer_type):
+        if evidence.is_normalization(reading):
             continue
         found[layer] = size(reading.output)
     return found

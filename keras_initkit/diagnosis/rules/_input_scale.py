@@ -10,7 +10,7 @@ from scipy import stats
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, Severity, confidence_beyond
 from keras_initkit.diagnosis._rule_registry import register_rule
-from keras_initkit.structure._layer_kinds import activation_name, is_embedding, own_activation
+from keras_initkit.structure._layer_kinds import activation_name, own_activation
 from keras_initkit.theory._gains import gain
 from keras_initkit.theory._thresholds import (
     GRAVE_INPUT_FACTOR,
@@ -75,7 +75,7 @@ def _read_inputs(evidence: Evidence) -> Iterator[tuple[str, float, float | None]
         layers = evidence.model.first_layers
     for layer in layers:
         reading = readings.get(layer)
-        if reading is None or is_embedding(reading.layer_type):
+        if reading is None or evidence.is_embedding(reading):
             continue
         read = reading.moments("input")
         if read is not None:
