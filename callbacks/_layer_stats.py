@@ -164,7 +164,8 @@ class LayerStatsCallback(keras.callbacks.Callback):
         if self.model.built and all(layer.built for layer in self.model.layers):
             self._select_layers(self.model)
         self._begun = False
-        self._diagnosis.begin()
+        if self.on_finding != "ignore":
+            self._diagnosis.begin(self.model)
         self._is_chief = writes_logs()  # of several processes that train one model, one writes and warns
         log_dir = self.log_dir if self._is_chief else None
         self._log = RunLog(None if log_dir is None else os.path.join(log_dir, "train"), self.statistics)

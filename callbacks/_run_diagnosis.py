@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from keras_initkit.diagnosis import Finding
 from keras_initkit.diagnosis._diagnose import diagnose_reports
 from keras_initkit.diagnosis._model_context import ModelContext
 from keras_initkit.report._report import SignalReport
+from keras_initkit.structure._calls import Traces, calls, traced_once
 
 OnFinding = Literal["warn", "stop", "ignore"] | Callable[[Finding], Any]
 _often = logarithmic(10)
@@ -33,14 +35,20 @@ class RunDiagnosis:
         self._finite = True
         self._broken = False
         self._context: ModelContext | None = None  # kept as long as the model stays the same
+        self._traces: Traces = {}
         self._skipped = 0  # reports of other models
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_context": None}
+        return {**vars(self), "_context": None, "_traces": {}}
 
-    def begin(self) -> None:
-        """Forgets the model's structure, which may have changed since the last training."""
-        self._context = None
+    def begin(self, model: keras.Model) -> None:
+        """Forgets the model's structure, which may have changed since the last training, and looks at it anew.
+
+        Now, and not between two steps: what a user's `call` keeps in Python then stays that of the steps.
+        """
+        self._context, self._traces = None, {}
+        with traced_once(self._traces), contextlib.suppress(ValueError):  # it is not built, or cannot be traced
+            calls(model)
 
     def begin_another(self, reports: Sequence[SignalReport]) -> None:
         """Leaves out the reports so far, which are of another model."""
@@ -58,9 +66,10 @@ class RunDiagnosis:
             return []
         self._judged = reports[-1]
         try:
-            if self._context is None or not self._context.kernels:  # it may not have been built then
-                self._context = ModelContext(model)
-            found = diagnose_reports(reports[self._skipped :], self._context)
+            with traced_once(self._traces):
+                if self._context is None or not self._context.kernels:  # it may not have been built then
+                    self._context = ModelContext(model)
+                found = diagnose_reports(reports[self._skipped :], self._context)
         except Exception as error:
             self._broken = True
             warnings.warn(

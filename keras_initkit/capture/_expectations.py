@@ -13,11 +13,9 @@ from keras_initkit.prediction import InputMoments, predict
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._moments import Moments
 from keras_initkit.statistics._tap import Tap
-from keras_initkit.structure._calls import calls
+from keras_initkit.structure._calls import calls, leaves_in_order
 from keras_initkit.structure._graph import Tensor
 from keras_initkit.theory._gains import expectation
-
-NO_GRAPH = "Nothing is predicted: a subclassed model has no graph to follow."
 
 
 class OutputGradients:
@@ -29,7 +27,8 @@ class OutputGradients:
     def observed(self, outputs: Any) -> Any:
         """The outputs, whose gradients will be read."""
         flat = keras.tree.flatten(outputs)
-        self._variances = [None] * len(flat)
+        tensors = [place for place, each in enumerate(flat) if keras.ops.is_tensor(each)]
+        self._variances = [None] * len(tensors)
 
         def reader(place: int) -> Any:
             def read(gradient: np.ndarray | None) -> None:
@@ -38,9 +37,9 @@ class OutputGradients:
 
             return read
 
-        for place, tensor in enumerate(flat):
-            if is_signal(tensor):
-                flat[place] = probe_backend().observed(tensor, lambda _: None, reader(place))
+        for number, place in enumerate(tensors):
+            if is_signal(flat[place]):
+                flat[place] = probe_backend().observed(flat[place], lambda _: None, reader(number))
         return keras.tree.pack_sequence_as(outputs, flat)
 
     def variances(self, scale: float) -> list[float | None]:
@@ -49,22 +48,27 @@ class OutputGradients:
 
 
 def expectations(
-    model: keras.Model, x: Any, moments: Mapping[Tap, Moments], variances: Sequence[float | None]
+    model: keras.Model, x: Any, moments: Mapping[Tap, Moments], variances: Sequence[float | None] | None
 ) -> tuple[Mapping[Tap, Expected], list[str]]:
     """Returns what theory expects, by tap, and why it expects nothing where it does not.
 
     Args:
-        variances: Variance of the gradient at each output; `None` where it came through the logits.
+        variances: Variance of the gradient at each output; `None` where it came through the logits, and for all
+            where no gradient was measured.
     """
     outputs = calls(model)[-1].outputs
-    known = [
-        variance if variance is not None else _through_logits(model, tensor, moments)
-        for variance, tensor in zip(variances, outputs, strict=True)
-    ]
+    known = (
+        [1.0] * len(outputs)
+        if variances is None
+        else [
+            variance if variance is not None else _through_logits(model, tensor, moments)
+            for variance, tensor in zip(variances, outputs, strict=True)
+        ]
+    )
     if not all(np.isfinite(known)):
         return {}, ["Nothing is predicted: the gradients at the outputs are not finite."]
     try:
-        data = [InputMoments.from_array(each) for each in keras.tree.flatten(x)]
+        data = [InputMoments.from_array(each) for each in leaves_in_order(model, x)]
     except ValueError as error:  # NaN, strings
         return {}, [f"Nothing is predicted from such data: {error}"]
     prediction = predict(model, data, output_gradient_variance=known, measured=moments)

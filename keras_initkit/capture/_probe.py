@@ -13,20 +13,22 @@ import numpy as np
 
 from keras_initkit._checks import checked_count
 from keras_initkit._compat import is_compiled_with_loss
-from keras_initkit.capture._expectations import NO_GRAPH, OutputGradients, expectations
+from keras_initkit._random_state import random_state_kept
+from keras_initkit.capture._expectations import OutputGradients, expectations
 from keras_initkit.capture._layer_hooks import CaptureHooks
 from keras_initkit.capture._objective import loss_scale, random_projection, training_loss
-from keras_initkit.capture._random_state import random_state_kept
 from keras_initkit.capture._report_builder import ReportBuilder
 from keras_initkit.capture.backends import is_signal, probe_backend
 from keras_initkit.inputs._labels import check_labels, prepared_labels
-from keras_initkit.inputs._specs import draw_inputs, input_specs, prepared
+from keras_initkit.inputs._specs import draw_inputs, prepared
 from keras_initkit.report._report import SignalReport
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._tap import Tap
+from keras_initkit.structure._calls import calls, check_has_call, has_graph, traced_once
 from keras_initkit.structure._layer_paths import named_layers
 
 
+@traced_once()
 def probe(
     model: keras.Model,
     x: Any = None,
@@ -93,6 +95,7 @@ def probe(
             f"loss: got None with labels, and the model {model.name!r} is not compiled with one. Give loss, compile "
             "the model, or leave y out."
         )
+    check_has_call(model)
     notes = []
     if x is None:
         x = draw_inputs(model, batch_size, seed)
@@ -104,8 +107,13 @@ def probe(
     if sample_weight is not None:
         sample_weight = prepared_labels(sample_weight, "sample_weight", examples)
     _build(model, x)
-    layers, has_graph = named_layers(model), input_specs(model) is not None
-    if y is not None and has_graph:
+    layers, untraced = named_layers(model), ""
+    try:  # before the pass: whatever a user's `call` keeps in Python is then that of the pass
+        calls(model, x)
+    except ValueError as error:
+        cause = str(error.__cause__).partition("\n")[0]
+        untraced = f"Nothing is predicted: the model's call does not run on symbolic tensors ({cause})."
+    if y is not None and has_graph(model):
         check_labels(y, *_outputs(model), loss or model.loss)
     if not model.weights:
         raise ValueError(f"model: {model.name!r} has no weights, so there is nothing to probe.")
@@ -124,7 +132,7 @@ def probe(
         if y is None:
             signals = [each for each in keras.tree.flatten(y_pred) if is_signal(each)]
             return random_projection(signals, np.random.default_rng(seed))
-        if not has_graph:
+        if not has_graph(model):
             check_labels(y, *_outputs(model, y_pred), loss or model.loss)
         options = {"training": training} if "training" in inspect.signature(model.compute_loss).parameters else {}
         return scale * model.compute_loss(x=inputs, y=y, y_pred=y_pred, sample_weight=sample_weight, **options)
@@ -149,9 +157,9 @@ def probe(
     optimizer = getattr(model, "optimizer", None)
     step = 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations.value))
     expected: Mapping[Tap, Expected] = {}
-    reasons = [NO_GRAPH]
-    if has_graph:
-        of_gradients = at_outputs.variances(scale) if gradients else [1.0] * len(model.outputs)
+    reasons = [untraced]
+    if not untraced:
+        of_gradients = at_outputs.variances(scale) if gradients else None
         expected, reasons = expectations(model, x, readings.moments, of_gradients)
     return SignalReport(readings.rows(expected), step, 0, model.name, (*notes, *readings.notes, *reasons))
 

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._random_state import python_random
 from keras_initkit.callbacks._layer_stats import LayerStatsCallback
 from keras_initkit.capture._probe import probe
-from keras_initkit.capture._random_state import python_random
 from keras_initkit.comparison._contestants import Contestant
 from keras_initkit.comparison._datasets import Dataset, ShuffledBatches
 from keras_initkit.comparison._hparams import session

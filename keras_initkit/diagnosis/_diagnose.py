@@ -16,10 +16,12 @@ from keras_initkit.diagnosis._order import order_findings
 from keras_initkit.diagnosis._rule_registry import RULES
 from keras_initkit.diagnosis.rules._nonfinite_values import find_nonfinite_start
 from keras_initkit.report._report import SignalReport
+from keras_initkit.structure._calls import traced_once
 
 ENDS = 16  # reports at each end of a run that are read
 
 
+@traced_once()
 def diagnose(
     model_or_report: keras.Model | SignalReport | Any,
     x: Any = None,

@@ -8,7 +8,9 @@ from typing import Any
 import keras
 
 
-def unpack_data(call: str, model: keras.Model, x: Any, y: Any, data: Any = None) -> tuple[Any, Any]:
+def unpack_data(
+    call: str, model: keras.Model, x: Any, y: Any, data: Any = None, stacklevel: int = 3
+) -> tuple[Any, Any]:
     """Returns examples and labels, passed as `x` and `y`, as a pair in `x`, or as `data=`.
 
     `call` is the call to recommend, up to the examples, such as `"initialize(model, scheme"`.
@@ -30,7 +32,9 @@ def unpack_data(call: str, model: keras.Model, x: Any, y: Any, data: Any = None)
     if old:
         written = f"{call}, x)" if y is None else f"{call}, x, y)"
         warnings.warn(
-            f"Passing data= or a tuple of data is deprecated; write {written}.", DeprecationWarning, stacklevel=3
+            f"Passing data= or a tuple of data is deprecated; write {written}.",
+            DeprecationWarning,
+            stacklevel=stacklevel,
         )
     if x is None and y is not None:
         raise ValueError("y: got labels without examples, expected x and y. Pass x too.")

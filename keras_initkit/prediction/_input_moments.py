@@ -14,6 +14,7 @@ import numpy as np
 from keras_initkit._arrays import to_numpy
 from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._signals import Signal
+from keras_initkit.structure._calls import has_graph
 from keras_initkit.structure._graph import Tensor
 
 
@@ -128,10 +129,10 @@ def _moments(given: Any) -> InputMoments:
     )
 
 
-def resolve_moments(model: keras.Model, given: Any) -> list[InputMoments]:
+def resolve_moments(model: keras.Model, tensors: Sequence[Tensor], given: Any) -> list[InputMoments]:
     """Returns the moments that `predict` was given, one for each of the model's inputs."""
-    names = [symbol.name for symbol in model.inputs]
-    count = len(names)
+    names = [symbol.name for symbol in model.inputs] if has_graph(model) else []
+    count = len(tensors)
     if isinstance(given, Mapping):
         unknown = [name for name in given if name not in names]
         if unknown:
@@ -148,7 +149,7 @@ def resolve_moments(model: keras.Model, given: Any) -> list[InputMoments]:
 def input_signals(model: keras.Model, tensors: Sequence[Tensor], given: Any) -> dict[int, Signal]:
     """Returns the signals of a model's inputs, by the tensors' numbers."""
     found = {}
-    for tensor, moments in zip(tensors, resolve_moments(model, given), strict=True):
+    for tensor, moments in zip(tensors, resolve_moments(model, tensors, given), strict=True):
         axes = len(tensor.shape) - 2
         if moments.same is not None and moments.same.axes != axes:
             raise ValueError(
@@ -159,7 +160,9 @@ def input_signals(model: keras.Model, tensors: Sequence[Tensor], given: Any) -> 
     return found
 
 
-def number_of_examples(model: keras.Model, given: Any) -> int | None:
+def number_of_examples(model: keras.Model, tensors: Sequence[Tensor], given: Any) -> int | None:
     """Returns the batch size from the inputs' moments or the model's shapes; `None` where neither has one."""
-    known = [moments.examples for moments in resolve_moments(model, given)] + [s.shape[0] for s in model.inputs]
+    known = [moments.examples for moments in resolve_moments(model, tensors, given)] + [
+        tensor.shape[0] for tensor in tensors
+    ]
     return next((int(number) for number in known if number), None)

@@ -14,10 +14,11 @@ from keras_initkit.prediction._prediction import Prediction
 from keras_initkit.prediction._signals import Gradient
 from keras_initkit.prediction._walk import Propagation
 from keras_initkit.statistics._tap import Tap
-from keras_initkit.structure._calls import calls
+from keras_initkit.structure._calls import calls, traced_once
 from keras_initkit.structure._graph import Call
 
 
+@traced_once()
 def predict(
     model: keras.Model,
     input_moments: Any = None,
@@ -89,7 +90,7 @@ def predict(
         raise ValueError(f"measured: got {type(measured).__name__}, expected a mapping from Tap to moments.")
     graph = calls(model)
     whole = graph[-1]
-    examples = number_of_examples(model, input_moments)
+    examples = number_of_examples(model, whole.inputs, input_moments)
     signals = input_signals(model, whole.inputs, input_moments)
     walk = Propagation(model, graph, measured or {}, examples)
     walk.forward(signals)

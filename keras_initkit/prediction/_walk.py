@@ -164,6 +164,9 @@ def _with_examples(call: Call, examples: int | None) -> Call:
     """Returns the call with this batch size in its shapes, where the model leaves it open."""
 
     def sized(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(replace(tensor, shape=(tensor.shape[0] or examples, *tensor.shape[1:])) for tensor in tensors)
+        return tuple(
+            replace(each, shape=(each.shape[0] or examples, *each.shape[1:])) if each.shape else each
+            for each in tensors
+        )
 
     return replace(call, inputs=sized(call.inputs), outputs=sized(call.outputs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import inspect
@@ -15,7 +16,7 @@ import keras
 
 from keras_initkit._arrays import to_numpy
 from keras_initkit._checks import checked_count
-from keras_initkit.capture._random_state import random_state_kept
+from keras_initkit._random_state import random_state_kept
 from keras_initkit.inputs._data_argument import unpack_data
 from keras_initkit.inputs._labels import prepared_labels
 from keras_initkit.inputs._specs import prepared
@@ -26,10 +27,12 @@ from keras_initkit.schemes._registry import find_scheme
 from keras_initkit.schemes._undo import only_what_is_set
 from keras_initkit.schemes.draw._draw_all import draw_all, initializer_chooser
 from keras_initkit.structure import weighted_layers
+from keras_initkit.structure._calls import calls, check_has_call, traced_once
 from keras_initkit.structure._layer_paths import named_layers
 from keras_initkit.structure._selection import Layers, select
 
 
+@traced_once()
 def initialize(
     model: keras.Model,
     scheme: Any,
@@ -90,12 +93,14 @@ def initialize(
             f"scheme: got {reprlib.repr(scheme)}, expected the name of a scheme or an initializer: "
             "initialize(model, scheme, x, y)."
         )
-    x, y = unpack_data("initialize(model, scheme", model, x, y, options.pop("data", None))
+    x, y = unpack_data("initialize(model, scheme", model, x, y, options.pop("data", None), stacklevel=4)
     with random_state_kept():  # looking a name up, Keras makes an initializer, with a seed of its own
         function = _bind_options(scheme, options)
     seed = random.randint(0, 2**31 - 1) if seed is None else checked_count("seed", seed, least=0)
     x, y = _prepared(model, x, y)
     _build(model, x)
+    with contextlib.suppress(ValueError):  # before any pass: what a user's `call` keeps in Python is that of the last
+        calls(model, x)
     plan = Plan(model, select(weighted_layers(model), layers), x, y, seed)
     measure = functools.partial(measure_variances, model, plan.paths_of_kernels(), x, y)
     before = measure()
@@ -153,6 +158,7 @@ def _prepared(model: keras.Model, x: Any, y: Any) -> tuple[Any, Any]:
 def _build(model: keras.Model, x: Any) -> None:
     """Builds the model, and layers that a built one has not called yet."""
     if not model.built and x is None:
+        check_has_call(model)
         raise ValueError(
             f"model: {model.name} is not built, so it has no weights yet. Pass x, start the model with "
             "keras.Input, or call it once."

@@ -6,27 +6,43 @@ import contextlib
 import reprlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
 from keras_initkit._compat import inputs_structure
 from keras_initkit.structure._graph import Call
 from keras_initkit.structure._recorder import Recorder
+from keras_initkit.structure._sublayers import sublayers, walk_layers
 
 FREE_DIMENSION = 16
-_FREE_BATCH = 2
+FREE_BATCH = 2
 
-_TRACES: ContextVar[dict[int, list[Call]] | None] = ContextVar("traces", default=None)
+
+class _Trace(NamedTuple):
+    """What a trace found, or why there is none. The model is held, as its identity must stay its own."""
+
+    model: keras.Model
+    built: int  # number of its layers that were built
+    had_data: bool
+    found: list[Call] | ValueError
+
+
+Traces = dict[int, _Trace]  # by the model's identity
+_TRACES: ContextVar[Traces | None] = ContextVar("traces", default=None)
 
 
 @contextlib.contextmanager
-def traced_once() -> Iterator[None]:
-    """Within it, a model is traced when `calls` first asks, and not again. Also a decorator."""
+def traced_once(kept: Traces | None = None) -> Iterator[None]:
+    """Within it, a model is traced when `calls` first asks, and not again. Also a decorator.
+
+    Args:
+        kept: Dictionary. Where the traces are kept, for another time; by default they end with the context.
+    """
     if _TRACES.get() is not None:
         yield
         return
-    token = _TRACES.set({})
+    token = _TRACES.set({} if kept is None else kept)
     try:
         yield
     finally:
@@ -59,15 +75,39 @@ def calls(model: keras.Model, x: Any = None) -> list[Call]:
     if not isinstance(model, keras.Model):
         raise ValueError(f"model: got {reprlib.repr(model)}, expected a Keras model.")
     kept = _TRACES.get()
-    if kept is not None and id(model) in kept:
-        return kept[id(model)]
-    found = _trace(model, x)
-    if kept is not None:
-        kept[id(model)] = found
-    return found
+    if kept is None or not model.built:
+        return _trace(model, x)
+    built = sum(layer.built for _, layer in walk_layers(model))
+    trace = kept.get(id(model))
+    if (
+        trace is None
+        or trace.built != built
+        or (isinstance(trace.found, ValueError) and (x is not None) > trace.had_data)
+    ):
+        try:
+            found: list[Call] | ValueError = _trace(model, x)
+        except ValueError as error:
+            found = error
+        trace = kept[id(model)] = _Trace(model, built, x is not None, found)
+    if isinstance(trace.found, ValueError):
+        raise trace.found
+    return trace.found
+
+
+def check_has_call(model: keras.Model) -> None:
+    """Raises a ValueError that names the parts of a model without `call`, such as a GAN with a `train_step` alone."""
+    if type(model).call not in (keras.Model.call, keras.Layer.call):
+        return
+    names = [name for name, value in vars(model).items() if isinstance(value, keras.Layer)]
+    names = names or [layer.name for layer in sublayers(model)]
+    raise ValueError(
+        f"model: got {model.name}, a {type(model).__name__} without a `call`, expected a model that can be called. "
+        + (f"Pass one of its parts: {', '.join(names)}." if names else "Give it a `call`.")
+    )
 
 
 def _trace(model: keras.Model, x: Any) -> list[Call]:
+    check_has_call(model)
     if not model.built:
         raise ValueError(
             f"model: got {model.name}, which is not built, expected a built model. "
@@ -75,7 +115,7 @@ def _trace(model: keras.Model, x: Any) -> list[Call]:
         )
     problem: Exception | None = None
     for symbols in _arguments(model, x):
-        recorder = Recorder(model, _FREE_BATCH if x is None else None)
+        recorder = Recorder(model, FREE_BATCH)
         try:
             recorder.run(symbols)
         except Exception as error:  # whatever a user's `call` raises on symbolic tensors
@@ -97,29 +137,47 @@ def has_graph(model: keras.Model) -> bool:
         return False
 
 
+def leaves_in_order(model: keras.Model, x: Any) -> list[Any]:
+    """Returns the arrays of `x` in the order of the model's inputs, which a dictionary may give by their names."""
+    if isinstance(x, dict) and has_graph(model) and not isinstance(inputs_structure(model), dict):
+        return [x[symbol.name] for symbol in model.inputs]
+    return keras.tree.flatten(x)
+
+
 def _arguments(model: keras.Model, x: Any) -> Iterator[Any]:
     """Yields symbolic inputs, as good guesses as there are."""
     if has_graph(model):
         structure = inputs_structure(model)
-        given = [None] * len(model.inputs) if x is None else keras.tree.flatten(x)
+        given = [None] * len(model.inputs) if x is None else leaves_in_order(model, x)
         for free in (FREE_DIMENSION, None):  # a nested model may want other sizes than these
             symbols = [
-                keras.KerasTensor(_sized(symbol.shape, free) if each is None else each.shape, symbol.dtype)
+                keras.KerasTensor(_sized(_filled(symbol.shape, each), free), symbol.dtype)
                 for symbol, each in zip(model.inputs, given, strict=True)
             ]
             yield symbols[0] if structure is None else keras.tree.pack_sequence_as(structure, symbols)
     elif x is not None:
-        yield keras.tree.map_structure(
-            lambda each: keras.KerasTensor(each.shape, keras.backend.standardize_dtype(each.dtype)), x
-        )
+        for batch in ((None,), ()):  # any number of examples; that of `x`, where a part was built for it
+            yield keras.tree.map_structure(
+                lambda each, b=batch: keras.KerasTensor(
+                    _sized((*b, *each.shape[len(b) :])), keras.backend.standardize_dtype(each.dtype)
+                ),
+                x,
+            )
     else:
         shape = (model.get_build_config() or {}).get("input_shape")
-        for dtype in ("float32", "int32") if shape else ():
-            yield keras.tree.map_shape_structure(
-                lambda each, d=dtype: keras.KerasTensor(_sized((None, *each[1:])), d), shape
-            )
+        for batch in ((None,), ()) if shape else ():
+            for dtype in ("float32", "int32"):
+                yield keras.tree.map_shape_structure(
+                    lambda each, b=batch, d=dtype: keras.KerasTensor(_sized((*b, *each[len(b) :])), d), shape
+                )
+
+
+def _filled(shape: tuple[int | None, ...], given: Any) -> tuple[int | None, ...]:
+    """Returns an input's shape, its free sizes being those of the data."""
+    sizes = shape if given is None or len(given.shape) != len(shape) else given.shape
+    return (shape[0], *(theirs if ours is None else ours for ours, theirs in zip(shape[1:], sizes[1:], strict=True)))
 
 
 def _sized(shape: Any, free: int | None = FREE_DIMENSION) -> tuple[int | None, ...]:
     batch, *rest = shape
-    return (batch or _FREE_BATCH, *(size or free for size in rest))
+    return (batch or FREE_BATCH, *(size or free for size in rest))

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from keras_initkit._compat import VARIABLE, auto_names_kept, graph_nodes_off, replaced_in_this_thread, symbolic_call
+from keras_initkit._random_state import random_state_kept
 from keras_initkit.structure._graph import Call, Tensor
 from keras_initkit.structure._layer_kinds import is_elementary
 from keras_initkit.structure._layer_paths import named_layers
@@ -61,6 +62,7 @@ class Recorder:
         for symbol in keras.tree.flatten(arguments):
             self._tensor(symbol)
         with _LOCK, contextlib.ExitStack() as stack:
+            stack.enter_context(random_state_kept())
             stack.enter_context(keras.StatelessScope())
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")  # the real call gives them

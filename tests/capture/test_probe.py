@@ -207,18 +207,20 @@ def test_every_tensor_is_that_of_numpy(way):
     ]
 
 
-def test_every_layer_is_called_once(monkeypatch):
-    calls = collections.Counter()
+def test_every_layer_is_called_once_on_data_and_last():
+    calls, last = collections.Counter(), {}
 
     class Counted(layers.Dense):
         def call(self, x):
-            calls[self.name] += 1
+            calls[self.name] += keras.ops.is_tensor(x)
+            last[self.name] = x
             return super().call(x)
 
     model = keras.Sequential([layers.Input((6,)), *(Counted(6, "relu", name=f"d{i}") for i in range(5))])
     calls.clear()
     probe(model, X, X, loss="mse")
     assert calls == {f"d{i}": 1 for i in range(5)}
+    assert all(map(keras.ops.is_tensor, last.values()))
 
 
 def test_shared_layers_have_a_row_for_each_call():
@@ -245,7 +247,24 @@ def test_composite_layers_have_a_row_for_what_is_theirs():
     assert [(row.tap.kind, row.tap.name) for row in own] == [("output", "1"), ("output_gradient", "1")]
     of_part = report.moments[Tap("output", "hidden", 0)]
     assert own[0].moments.variance == pytest.approx(of_part.variance / 4, rel=1e-6)
-    assert report.notes[-1].startswith("Nothing is predicted")
+    hidden = next(row for row in report.rows if row.tap == Tap("output", "hidden", 0))
+    assert hidden.predicted is not None  # what is subclassed is traced too
+
+
+def test_a_call_that_needs_numbers_is_measured_and_not_predicted():
+    class Branching(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden = layers.Dense(4, name="hidden")
+
+        def call(self, x):
+            y = self.hidden(x)
+            return y if float(keras.ops.convert_to_numpy(keras.ops.stop_gradient(x)).sum()) > -1e9 else -y
+
+    report = probe(Branching(), X, gradients=False)
+    assert Tap("output", "hidden", 0) in report.moments
+    assert report.notes == (report.notes[0],)
+    assert report.notes[0].startswith("Nothing is predicted: the model's call does not run on symbolic tensors (")
 
 
 def test_recurrent_layers_are_seen_from_outside():

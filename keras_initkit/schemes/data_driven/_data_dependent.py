@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from keras_initkit._checks import checked_count, checked_number
+from keras_initkit._random_state import random_state_kept
 from keras_initkit.capture._objective import random_projection
-from keras_initkit.capture._random_state import random_state_kept
 from keras_initkit.capture.backends import is_signal, probe_backend
 from keras_initkit.inputs._batches import disjoint_batches
 from keras_initkit.schemes._plan import Plan

@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._random_state import random_state_kept
 from keras_initkit.capture._hooks import wrap_activation, wrap_call
-from keras_initkit.capture._random_state import random_state_kept
 from keras_initkit.capture.backends import probe_backend
 from keras_initkit.initializers._core import wide
 from keras_initkit.schemes._plan import Plan

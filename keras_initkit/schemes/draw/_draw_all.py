@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.capture._random_state import python_random
+from keras_initkit._random_state import python_random
 from keras_initkit.initializers._lookup import get
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes._registry import register_scheme

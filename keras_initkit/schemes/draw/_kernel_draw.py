@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.capture._random_state import python_random
+from keras_initkit._random_state import python_random
 from keras_initkit.initializers._base import ShapedInitializer
 from keras_initkit.initializers._core import ScaledVariance, draw, wide
 from keras_initkit.initializers._haar import haar

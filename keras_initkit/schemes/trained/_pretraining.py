@@ -12,8 +12,8 @@ import numpy as np
 
 from keras_initkit._arrays import to_numpy
 from keras_initkit._checks import checked_count, checked_number
+from keras_initkit._random_state import random_state_kept
 from keras_initkit.capture._hooks import wrap_call
-from keras_initkit.capture._random_state import random_state_kept
 from keras_initkit.inputs._batches import take_rows
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes._registry import register_scheme

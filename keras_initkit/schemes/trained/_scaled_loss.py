@@ -12,8 +12,8 @@ import numpy as np
 
 from keras_initkit._arrays import to_numpy
 from keras_initkit._compat import is_compiled_with_loss
+from keras_initkit._random_state import random_state_kept
 from keras_initkit.capture._objective import training_loss
-from keras_initkit.capture._random_state import random_state_kept
 from keras_initkit.capture.backends import derivatives_backend
 from keras_initkit.schemes._plan import Plan
 

@@ -19,8 +19,8 @@ import jax
 import keras
 
 from keras_initkit._compat import jax_trace
+from keras_initkit._random_state import random_state_kept
 from keras_initkit.capture._hooks import replaced, wrap_optimizer
-from keras_initkit.capture._random_state import random_state_kept
 from keras_initkit.capture.backends.jax.probe import tapped
 from keras_initkit.capture.step._captured import Unscale
 from keras_initkit.capture.step._meter import StepMeter

@@ -20,8 +20,8 @@ import keras
 import torch
 
 from keras_initkit._compat import seed_generator, torch_is_in_backward_pass
+from keras_initkit._random_state import random_state_kept
 from keras_initkit.capture._hooks import wrap_optimizer
-from keras_initkit.capture._random_state import random_state_kept
 from keras_initkit.capture.backends.torch.probe import tensors_kept
 from keras_initkit.capture.step._captured import CapturedTensors, Unscale
 from keras_initkit.capture.step._meter import StepMeter
