@@ -112,16 +112,6 @@ def inputs_structure(model: keras.Model) -> Any:
     return getattr(model, "_inputs_struct", None)
 
 
-def attention_projections(layer: keras.layers.MultiHeadAttention) -> list[keras.Layer]:
-    """Returns the query, value and key projections of a built attention layer.
-
-    Keras shows them as properties since 3.4; before that only the private attributes exist. If these move, the
-    properties are there.
-    """
-    names = ("query_dense", "value_dense", "key_dense")
-    return [getattr(layer, name, None) or getattr(layer, f"_{name}") for name in names]
-
-
 def seed_generator() -> keras.random.SeedGenerator | None:
     """Returns Keras' global generator of seeds; `None` where nothing has needed it yet.
 

@@ -20,9 +20,7 @@ def test_tracked_layers_are_those_of_the_public_list_of_a_model():
     assert tracked == sequential.layers
     attention = L.MultiHeadAttention(2, 3)
     attention.build((None, 4, 6), (None, 4, 6))
-    query, value, key = _compat.attention_projections(attention)
-    assert [query.name, value.name, key.name] == ["query", "value", "key"]
-    assert all(part in _compat.tracked_layers(attention) for part in (query, value, key))
+    assert {"query", "value", "key"} < {part.name for part in _compat.tracked_layers(attention)}
 
 
 def test_the_structure_of_inputs_has_the_dictionarys_keys():

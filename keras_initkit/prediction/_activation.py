@@ -72,16 +72,38 @@ def activate(function: Callable, z: Signal) -> LayerPropagation:
     if not (math.isfinite(mean) and math.isfinite(second)):
         raise UnpredictableError("its activation has no finite mean square over this input")
     profile = _profile(function, z, second)
-    output = Signal(mean, second, z.size, **lags, sources=z.sources, argument=z, function=function, profile=profile)
+    inner, argument = (z.function, z.argument) if z.function and z.argument is not None else (None, z)
+    output = Signal(
+        mean,
+        second,
+        z.size,
+        **lags,
+        sources=z.sources,
+        argument=argument,
+        function=function if inner is None else lambda x: function(inner(x)),
+        profile=profile,
+        axes=z.axes,
+        across_units=None if z.across_units is None else _of_units(function, z),
+    )
 
     def backward(gradient: Gradient) -> list[Gradient]:
         if gradient.chosen is None:
             slope = moment(function, z, 2, derivative=True)
         else:
             slope = float(np.mean(derivative_at(function, gradient.chosen, z.variance) ** 2))
-        return [gradient.scaled(slope)]
+        common = None
+        if gradient.common is not None and z.within_example is not None and z.variance > 0:
+            alike = (z.within_example.off_zero(z.size) - z.mean**2) / z.variance  # slopes at two positions
+            shared = moment(function, z, 1, derivative=True) ** 2
+            common = gradient.common * (shared + alike * (slope - shared))
+        return [gradient.scaled(slope, common=common)]
 
     return LayerPropagation(output, backward)
+
+
+def _of_units(function: Callable, z: Signal) -> float:
+    """Returns E[f(z_u) f(z_v)] of two units."""
+    return float(correlate(function, z, Autocorrelation(np.asarray(z.across_units), np.asarray(z.across_units))).near)
 
 
 def _profile(function: Callable, z: Signal, second: float) -> Profile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -131,6 +132,69 @@ class Autocorrelation:
         lags = np.meshgrid(*(np.arange(1 - n, n) for n in known), indexing="ij", sparse=True)
         weights = [(n - np.abs(lag)) / n**2 for n, lag in zip(known, lags, strict=True)]
         return float((self.at(lags) * math.prod(weights)).sum())
+
+    def transposed(self, order: Sequence[int]) -> Autocorrelation:
+        """Returns the function with its axes in another order."""
+        return Autocorrelation(self.near.transpose(order), self.far.transpose(order))
+
+    def within(self, kept: Sequence[int]) -> Autocorrelation:
+        """Returns the function of the lags along some axes, the others being 0."""
+        near = tuple(slice(None) if axis in kept else reach for axis, reach in enumerate(self.reach))
+        far = tuple(slice(None) if axis in kept else 0 for axis in range(self.axes))
+        return Autocorrelation(self.near[near], self.far[far])
+
+    def constant(self) -> bool:
+        """Whether all lags have the value of lag 0."""
+        return bool(np.ptp(self.near) <= 1e-12 * abs(self.zero) and np.all(np.abs(self.far - self.zero) <= 1e-12))
+
+    def full(self, size: Sequence[int | None]) -> Autocorrelation | None:
+        """Returns the function with all lags of a map of this size one by one; `None` if they are too many."""
+        if None in size or math.prod(2 * n - 1 for n in size if n) > 2**18 or any(n > _LONGEST for n in size if n):
+            return None
+        lags = np.meshgrid(*(np.arange(1 - n, n) for n in size if n), indexing="ij")
+        return Autocorrelation(self.at(lags), np.full((1,) * len(size), self.far.mean())) if size else self
+
+    def outer(self, other: Autocorrelation, size: Sequence[int | None], other_size: Sequence[int | None]) -> Any:
+        """Returns the product over the axes of both, of maps of these sizes; `None` where it would be too large."""
+        if (not self.axes or self.constant()) and (not other.axes or other.constant()):
+            axes = self.axes + other.axes
+            return Autocorrelation.white(self.zero * other.zero, self.zero * other.zero, axes)
+        one, two = self.full(size), other.full(other_size)
+        if one is None or two is None or one.near.size * two.near.size > 2**20:
+            return None
+        return Autocorrelation(np.multiply.outer(one.near, two.near), np.multiply.outer(one.far, two.far))
+
+    def off_zero(self, size: Sequence[int | None]) -> float:
+        """Averages over all pairs of different positions of a map of this size."""
+        if None in size or not self.axes:
+            return float(self.far.mean())
+        count = math.prod(n for n in size if n)
+        return self.zero if count == 1 else (self.mean(size) * count - self.zero) / (count - 1)
+
+    def reshaped(self, before: Sequence[int], after: Sequence[int]) -> Autocorrelation | None:
+        """Returns the function over one axis split into several, or several merged into one."""
+        if self.flat:
+            return Autocorrelation.white(self.zero, float(self.far.flat[0]), len(after))
+        if len(before) == 1:
+            lags = np.meshgrid(*(np.arange(1 - n, n) for n in after), indexing="ij")
+            strides = [math.prod(after[place + 1 :]) for place in range(len(after))]
+            if math.prod(2 * n - 1 for n in after) > 2**18 or max(after) > _LONGEST:
+                return None
+            whole = np.sum([lag * stride for lag, stride in zip(lags, strides, strict=True)], axis=0)
+            return Autocorrelation(self.at([whole]), np.full((1,) * len(after), self.far.mean()))
+        count = math.prod(before)
+        if len(after) > 1 or count > 2**12:
+            return None
+        reach = min(count - 1, _LONGEST)
+        places = np.unravel_index(np.arange(count), tuple(before))
+        near = np.zeros(2 * reach + 1)
+        for lag in range(reach + 1):
+            moved = [place[lag:] - place[: count - lag] for place in places]
+            near[reach + lag] = near[reach - lag] = self.at(moved).mean()
+        weights = count - np.abs(np.arange(-reach, reach + 1))
+        rest = count**2 - weights.sum()
+        far = (self.mean(before) * count**2 - (near * weights).sum()) / rest if rest else near.mean()
+        return Autocorrelation(near, np.full((1,), far))
 
 
 def _tabulate(value: Callable, reach: Sequence[int], period: Sequence[int]) -> Autocorrelation:

@@ -17,6 +17,8 @@ from keras_initkit.prediction._signals import Signal
 from keras_initkit.structure._calls import has_graph
 from keras_initkit.structure._graph import Tensor
 
+_INTEGERS = 2**20
+
 
 @dataclass(frozen=True, eq=False)
 class InputMoments:
@@ -30,6 +32,8 @@ class InputMoments:
             independent.
         other: The same for two different examples. `None`: examples are independent.
         gaussian: Boolean. Whether the elements are Gaussian; otherwise an activation on the input is not predicted.
+        integers: Array of the integers that the input holds: masks, and indices of rows, are read from it. `None`:
+            masks let everything through, and indices are random.
 
     Example:
 
@@ -45,6 +49,7 @@ class InputMoments:
     same: Autocorrelation | None = None
     other: Autocorrelation | None = None
     gaussian: bool = False
+    integers: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         fine = all(isinstance(v, Real) and math.isfinite(v) for v in (self.mean, self.variance))
@@ -69,20 +74,22 @@ class InputMoments:
             raise ValueError(
                 f"array: got shape {x.shape} of {x.dtype}, expected numbers of shape (examples, *positions, units)."
             )
+        integers = x if np.issubdtype(x.dtype, np.integer) and x.size <= _INTEGERS else None
         x = x.astype("float64")
         if not np.isfinite(x).all():
             raise ValueError("array: got NaN or infinity, expected finite numbers.")
         examples = len(x)
-        own = np.sum([_products(example) for example in x], axis=0)
-        total = _products(x.sum(axis=0))
+        own = np.sum([products(example) for example in x], axis=0)
+        total = products(x.sum(axis=0))
         pairs = max(examples * (examples - 1), 1)
         axes = x.ndim - 2
         other = (
-            _autocorrelation((total - own) / pairs, x.shape[1:-1])
+            autocorrelation((total - own) / pairs, x.shape[1:-1])
             if examples > 1
             else Autocorrelation.white(0.0, 0.0, axes)
         )
-        return cls(float(x.mean()), float(x.var()), examples, _autocorrelation(own / examples, x.shape[1:-1]), other)
+        same = autocorrelation(own / examples, x.shape[1:-1])
+        return cls(float(x.mean()), float(x.var()), examples, same, other, integers=integers)
 
     of = from_array  # its name until 0.1
 
@@ -95,7 +102,7 @@ class InputMoments:
         return Signal(self.mean, self.variance + square, tensor.shape[1:-1], same, other, self.gaussian, sources=root)
 
 
-def _products(x: np.ndarray) -> np.ndarray:
+def products(x: np.ndarray) -> np.ndarray:
     """Returns the mean of x_a x_{a+d} over positions a and units, for all lags d, by Fourier transforms."""
     size = x.shape[:-1]
     if not size:
@@ -107,12 +114,12 @@ def _products(x: np.ndarray) -> np.ndarray:
     return sums / math.prod(n - np.abs(lag) for n, lag in zip(size, lags, strict=True))
 
 
-def _autocorrelation(products: np.ndarray, size: Sequence[int]) -> Autocorrelation:
-    """Keeps all lags up to 64 positions, and the mean of the rest."""
+def autocorrelation(by_lag: np.ndarray, size: Sequence[int]) -> Autocorrelation:
+    """Keeps the mean products at all lags up to 64 positions, and the mean of the rest."""
     reach = [min(n - 1, 64) for n in size]
-    near = products[tuple(slice(n - 1 - r, n + r) for n, r in zip(size, reach, strict=True))]
-    rest = products.size - near.size
-    far = (products.sum() - near.sum()) / rest if rest else float(products.mean())
+    near = by_lag[tuple(slice(n - 1 - r, n + r) for n, r in zip(size, reach, strict=True))]
+    rest = by_lag.size - near.size
+    far = (by_lag.sum() - near.sum()) / rest if rest else float(by_lag.mean())
     return Autocorrelation(near, np.full((1,) * len(size), far))
 
 

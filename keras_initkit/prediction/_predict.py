@@ -9,7 +9,8 @@ from typing import Any
 
 import keras
 
-from keras_initkit.prediction._input_moments import input_signals, number_of_examples
+from keras_initkit.prediction._input_moments import input_signals, number_of_examples, resolve_moments
+from keras_initkit.prediction._known_values import KnownValues
 from keras_initkit.prediction._prediction import Prediction
 from keras_initkit.prediction._signals import Gradient
 from keras_initkit.prediction._walk import Propagation
@@ -92,7 +93,9 @@ def predict(
     whole = graph[-1]
     examples = number_of_examples(model, whole.inputs, input_moments)
     signals = input_signals(model, whole.inputs, input_moments)
-    walk = Propagation(model, graph, measured or {}, examples)
+    moments = resolve_moments(model, whole.inputs, input_moments)
+    integers = {tensor.number: each.integers for tensor, each in zip(whole.inputs, moments, strict=True)}
+    walk = Propagation(model, graph, measured or {}, examples, KnownValues(graph, integers))
     walk.forward(signals)
     walk.backward(_output_gradients(model, whole, output_gradient_variance))
     return Prediction(walk.expected, walk.unpredicted)

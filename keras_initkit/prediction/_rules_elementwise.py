@@ -5,30 +5,33 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_initkit.prediction._activation import activate
 from keras_initkit.prediction._autocorrelation import Autocorrelation
+from keras_initkit.prediction._layout import standardize
+from keras_initkit.prediction._notes import Mixing
 from keras_initkit.prediction._rules import rule
 from keras_initkit.prediction._rules_linear import host_values
-from keras_initkit.prediction._signals import LayerPropagation, Signal, UnpredictableError
+from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
 from keras_initkit.theory._activations import resolve
 
 _SPATIAL = (keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D, keras.layers.SpatialDropout3D)
 
 
-@rule("Activation")
+@rule("Activation", anywhere=True)
 def activation(call, inputs):
     """y = f(x)."""
-    return activate(resolve(call.layer.activation), inputs[0].with_margin())
+    return activate(resolve(call.layer.activation), needed(inputs[0]).with_margin())
 
 
-@rule("ReLU", "LeakyReLU", "ELU")
+@rule("ReLU", "LeakyReLU", "ELU", anywhere=True)
 def parametrized_activation(call, inputs):
     """y = f(x), where f is the layer itself with its parameters."""
-    return activate(call.layer.call, inputs[0].with_margin())
+    return activate(call.layer.call, needed(inputs[0]).with_margin())
 
 
 @rule("PReLU")
@@ -41,7 +44,7 @@ def prelu(call, inputs):
     return activate(lambda x: (x + abs(x)) / 2 + slope * (x - abs(x)) / 2, inputs[0].with_margin())
 
 
-@rule("Identity", "ActivityRegularization")
+@rule("Identity", "ActivityRegularization", operations="Cast Copy StopGradient ConvertToTensor", anywhere=True)
 def identity(call, inputs):
     """y = x."""
     return LayerPropagation(inputs[0], lambda gradient: [gradient])
@@ -56,8 +59,16 @@ def rescaling(call, inputs):
     return affine(inputs[0].with_margin(), float(scale), float(offset))
 
 
+def needed(x: Signal) -> Signal:
+    """Returns a signal that is known; raises `UnpredictableError` otherwise."""
+    if not x.known:
+        raise UnpredictableError("its input is not predicted")
+    return x
+
+
 def affine(x: Signal, scale: float, offset: float) -> LayerPropagation:
     """y = a x + b."""
+    x = replace(needed(x), note=None)
 
     def products(values: np.ndarray) -> np.ndarray:
         return scale**2 * values + 2 * scale * offset * x.mean + offset**2
@@ -67,10 +78,18 @@ def affine(x: Signal, scale: float, offset: float) -> LayerPropagation:
         mean=scale * x.mean + offset,
         second_moment=float(products(np.asarray(x.second_moment))),
         **x.map_autocorrelations(lambda lags: lags.map(products)),
-        argument=None,
-        function=None,
+        across_units=None if x.across_units is None else float(products(np.asarray(x.across_units))),
+        **_of_argument(x, scale, offset),
     )
     return LayerPropagation(output, lambda gradient: [gradient.scaled(scale**2)])
+
+
+def _of_argument(x: Signal, scale: float, offset: float) -> dict[str, Any]:
+    """Returns a x + b as a function of the Gaussian signal that x is a function of."""
+    if x.argument is None and not x.gaussian:
+        return {"argument": None, "function": None}
+    inner = x.function or (lambda z: z)
+    return {"argument": x.argument or x, "function": lambda z: scale * inner(z) + offset}
 
 
 def add_noise(
@@ -88,8 +107,9 @@ def add_noise(
 
     def same(lags: Autocorrelation) -> Autocorrelation:
         changed = lags.map(zero if whole else others)  # type: ignore[arg-type]
-        changed.near[lags.reach] = zero(lags.zero)
-        return changed
+        near = np.array(changed.near)  # `others` may have returned the very array
+        near[lags.reach] = zero(lags.zero)
+        return Autocorrelation(near, changed.far)
 
     return replace(
         x,
@@ -102,22 +122,29 @@ def add_noise(
     )
 
 
-@rule("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout")
+@rule("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout", anywhere=True)
 def dropout(call, inputs):
     """E[y^2] = E[x^2] / (1 - rate), forward and backward, as in training; products of different elements stay.
 
     GaussianDropout's factors have the same mean and variance.
     """
-    x, rate = inputs[0].with_margin(), float(call.layer.rate)
+    rate = float(call.layer.rate)
     if rate == 0:
-        return identity(call, [x])
+        return identity(call, inputs)
+    x = needed(standardize(inputs[0], call.inputs[0].shape) if inputs[0].values else inputs[0]).with_margin()
     if rate == 1:
         raise UnpredictableError("it drops everything")
     if getattr(call.layer, "noise_shape", None) is not None:
         raise UnpredictableError("its noise_shape makes elements share their noise")
     spatial = isinstance(call.layer, _SPATIAL)
     output = add_noise(x, x.mean, lambda v: v / (1 - rate), lambda v: v, spatial)
-    return LayerPropagation(replace(output, gaussian=False), lambda gradient: [gradient.scaled(1 / (1 - rate))])
+    kept = 1 - rate
+    note = x.note.dropped(kept) if isinstance(x.note, Mixing) else None
+
+    def backward(gradient: Gradient) -> list[Gradient]:
+        return [gradient.scaled(1 / kept, common=gradient.common, along=gradient.along)]
+
+    return LayerPropagation(replace(output, gaussian=False, note=note), backward)
 
 
 @rule("AlphaDropout")

@@ -49,18 +49,26 @@ def host_values(variable: keras.Variable) -> np.ndarray:
 
 def measure_scale(variable: keras.Variable, bias: keras.Variable | None = None) -> Scale:
     """Measures the scale of a kernel and its bias as they are; the kernel has to be a random draw of mean 0."""
-    weights = host_values(variable).ravel()
+    scale = measure_values(host_values(variable), variable.name)
+    if bias is None:
+        return scale
+    offset = host_values(bias)
+    return replace(scale, bias_mean=float(offset.mean()), bias_square=float(np.mean(offset**2)))
+
+
+def measure_values(values: np.ndarray, name: str) -> Scale:
+    """Measures the scale of the values of a kernel, which have to be a random draw of mean 0."""
+    weights = values.ravel()
     square = float(np.mean(weights**2))
     if not math.isfinite(square):
-        raise UnpredictableError(f"its {variable.name} holds NaN or infinity")
+        raise UnpredictableError(f"its {name} holds NaN or infinity")
     if square > 0:
         mean, error = float(weights.mean()), float(weights.std()) / math.sqrt(weights.size)
         if abs(mean) > _ERRORS * error:
-            raise UnpredictableError(f"its {variable.name} is not a random draw of mean 0: its mean is {mean:.3g}")
+            raise UnpredictableError(f"its {name} is not a random draw of mean 0: its mean is {mean:.3g}")
         if float(np.mean(weights**4)) > _KURTOSIS * square**2:
-            raise UnpredictableError(f"its {variable.name} is not a dense random draw: nearly all its weights are zero")
-    offset = np.zeros(1) if bias is None else host_values(bias)
-    return Scale(square, float(offset.mean()), float(np.mean(offset**2)))
+            raise UnpredictableError(f"its {name} is not a dense random draw: nearly all its weights are zero")
+    return Scale(square)
 
 
 def axis_size(kernel: Kernel, axes: Any) -> int:
@@ -128,12 +136,12 @@ def per_axis(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
     return (value,) * axes if isinstance(value, int) else tuple(value)
 
 
-def _own(layer: keras.Layer) -> list[Kernel]:
+def own_kernels(layer: keras.Layer) -> list[Kernel]:
     describe = description(type(layer))
     return list(describe(layer)) if describe else []
 
 
-def _with_activation(layer: keras.Layer, before: LayerPropagation) -> LayerPropagation:
+def with_activation(layer: keras.Layer, before: LayerPropagation) -> LayerPropagation:
     return through_activation(getattr(layer, "activation", None), before)
 
 
@@ -141,32 +149,17 @@ def _with_activation(layer: keras.Layer, before: LayerPropagation) -> LayerPropa
 def dense(call, inputs):
     """z = x W + b at every position."""
     (x,) = (signal.with_margin() for signal in inputs)
-    kernel = _own(call.layer)[0]
-    return _with_activation(
+    kernel = own_kernels(call.layer)[0]
+    return with_activation(
         call.layer, linear(kernel, call.layer.bias, x, WindowOffsets.pointwise(x.size), lambda lags: lags)
     )
-
-
-@rule("EinsumDense")
-def einsum_dense(call, inputs):
-    """Like Dense, over whichever axes the equation sums."""
-    (x,) = (signal.with_margin() for signal in inputs)
-    kernel = _own(call.layer)[0]
-    same_positions = len(kernel.in_axes) == 1 and len(kernel.out_axes) == 1 and not kernel.batch_axes
-    positions = x.size if same_positions else call.outputs[0].shape[1:-1]
-    if not same_positions:  # units and positions change places: lags between the new positions are not known
-        x = replace(x, within_example=None, between_examples=None, profile=())
-    outer = (*positions, call.outputs[0].shape[-1])
-    total = None if kernel.batch_axes or None in outer else math.prod(outer) / axis_size(kernel, kernel.out_axes)
-    offsets = replace(WindowOffsets.pointwise(x.size), size=positions, outputs=total)
-    return _with_activation(call.layer, linear(kernel, call.layer.bias, x, offsets, lambda lags: lags))
 
 
 @rule("Conv1D", "Conv2D", "Conv3D")
 def conv(call, inputs):
     """Sums over the window of each position; offsets that read zeros beyond the border are counted exactly."""
     layer = call.layer
-    return _with_activation(layer, _spatial(layer, _own(layer)[0], inputs[0], layer.bias, "kernel"))
+    return with_activation(layer, _spatial(layer, own_kernels(layer)[0], inputs[0], layer.bias, "kernel"))
 
 
 @rule("DepthwiseConv1D", "DepthwiseConv2D")
@@ -179,7 +172,7 @@ def depthwise_conv(call, inputs):
 def separable_conv(call, inputs):
     """Applies a depthwise convolution, then a dense layer at every position."""
     layer = call.layer
-    depthwise, pointwise = _own(layer)
+    depthwise, pointwise = own_kernels(layer)
     first = _spatial(layer, depthwise, inputs[0], None, "depthwise_kernel")
     second = linear(pointwise, layer.bias, first.output, WindowOffsets.pointwise(first.output.size), lambda lags: lags)
     assert second.weights is not None
@@ -189,29 +182,17 @@ def separable_conv(call, inputs):
         return {**inner, **second.weights(gradient, examples)}  # type: ignore[misc]
 
     both = replace(second, backward=lambda g: first.backward(second.backward(g)[0]), weights=weights)
-    return _with_activation(layer, both)
+    return with_activation(layer, both)
 
 
 @rule("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
 def conv_transpose(call, inputs):
     """Each input adds the whole kernel to the output, s positions apart: an output gets 1/s of it on average."""
     layer, (x,) = call.layer, (signal.with_margin() for signal in inputs)
-    kernel = _own(layer)[0]
+    kernel = own_kernels(layer)[0]
     axes = len(x.size)
     field = tuple(layer.kernel.shape[:axes])
     strides, dilation = per_axis(layer.strides, axes), per_axis(layer.dilation_rate, axes)
     offsets = transposed_offsets(x.size, call.outputs[0].shape[1:-1], field, strides, dilation)
     x = replace(x, profile=())
-    return _with_activation(layer, linear(kernel, layer.bias, x, offsets, lambda lags: lags.dilated(strides)))
-
-
-@rule("Embedding")
-def embedding(call, inputs):
-    """Reads rows of random numbers; two examples or positions are assumed to read different rows."""
-    layer = call.layer
-    scale = measure_scale(layer.embeddings)
-    size = call.outputs[0].shape[1:-1]
-    other = Autocorrelation.white(0.0, 0.0, len(size))
-    same = Autocorrelation.white(scale.square, 0.0, len(size))
-    output = Signal(0.0, scale.square, size, same, other, sources=frozenset({id(layer.embeddings)}))
-    return LayerPropagation(output, lambda gradient: [])
+    return with_activation(layer, linear(kernel, layer.bias, x, offsets, lambda lags: lags.dilated(strides)))

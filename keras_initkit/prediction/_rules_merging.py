@@ -1,4 +1,4 @@
-"""Rules for layers that merge several signals, and for attention, of which only the projections are predicted.
+"""Sums and products of several signals, and rules for layers and operations that join them.
 
 Signals are added and multiplied as independent ones. That holds where no kernel feeds both element by element: a
 residual branch ends in its own kernel, whose weights of mean 0 make it uncorrelated with the skip connection.
@@ -8,58 +8,28 @@ Correlated branches are refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from keras_initkit._compat import attention_projections
 from keras_initkit.prediction._activation import activate
+from keras_initkit.prediction._autocorrelation import Autocorrelation
+from keras_initkit.prediction._layout import broadcast, joint_axes, reshape
 from keras_initkit.prediction._rules import rule
-from keras_initkit.prediction._rules_elementwise import affine
-from keras_initkit.prediction._rules_linear import einsum_dense
-from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError, are_independent
-from keras_initkit.structure._graph import Call
+from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
 
 
-def _union(inputs: Sequence[Signal]) -> frozenset:
+def union(inputs: Sequence[Signal]) -> frozenset:
+    """Returns all sources of several signals."""
     return frozenset().union(*(signal.sources for signal in inputs))
 
 
-def _check_shapes(call: Call) -> None:
-    if len({tensor.shape[1:] for tensor in call.inputs}) > 1:
-        shapes = " and ".join(str(tensor.shape) for tensor in call.inputs)
-        raise UnpredictableError(f"its inputs have different shapes, {shapes}")
-    if len(call.inputs) < 2:
-        raise UnpredictableError("it joins a tensor with a constant")
-
-
-def _dependent() -> UnpredictableError:
+def dependent() -> UnpredictableError:
+    """Returns the error of branches that are not independent."""
     return UnpredictableError("the branches that it joins are correlated: one kernel or input feeds both")
 
 
-def _weighted_sum(call: Call, inputs: Sequence[Signal], weights: Sequence[float]) -> LayerPropagation:
-    _check_shapes(call)
-    inputs = [signal.with_margin() for signal in inputs]
-    if len({tensor.number for tensor in call.inputs}) == 1:  # x + x
-        propagation = affine(inputs[0], sum(weights), 0.0)
-        return replace(propagation, backward=lambda g: _copies(g, weights))
-    if not are_independent(signal.sources for signal in inputs):
-        return _sum_of_one_argument(call, inputs, weights)
-    total, size = None, inputs[0].size
-    for signal, weight in zip(inputs, weights, strict=True):
-        term = affine(signal, weight, 0.0).output
-        total = term if total is None else _plus(total, term)
-    assert total is not None
-    output = replace(total, size=size, sources=_union(inputs), argument=None, function=None)
-    return LayerPropagation(output, lambda g: [g.scaled(weight**2) for weight in weights])
-
-
-def _copies(gradient: Gradient, weights: Sequence[float]) -> list[Gradient]:
-    """Gradients of x + x, which add up again at x: the first holds the whole sum, the others are 0."""
-    return [gradient.scaled(sum(weights) ** 2), *(gradient.scaled(0.0, sources=frozenset()) for _ in weights[1:])]
-
-
-def _plus(a: Signal, b: Signal) -> Signal:
+def plus(a: Signal, b: Signal) -> Signal:
     """Adds two independent signals: E[(a + b)_p (a + b)_q] = E[a_p a_q] + E[b_p b_q] + 2 E[a] E[b]."""
     crossed = 2 * a.mean * b.mean
     lags: dict[str, Any] = {}
@@ -71,10 +41,18 @@ def _plus(a: Signal, b: Signal) -> Signal:
         a.second_moment + b.second_moment + crossed,
         a.size,
         **lags,
+        axes=a.axes,
+        across_units=_crossed(a, b, crossed),
         gaussian=a.gaussian and b.gaussian,
         identically_distributed=a.identically_distributed and b.identically_distributed,
         profile=_mixed(a, b),
     )
+
+
+def _crossed(a: Signal, b: Signal, crossed: float) -> float | None:
+    if a.across_units is None and b.across_units is None:
+        return None
+    return a.product_of_units + b.product_of_units + crossed
 
 
 def _mixed(a: Signal, b: Signal) -> Any:
@@ -90,72 +68,45 @@ def _mixed(a: Signal, b: Signal) -> Any:
     )  # fmt: skip
 
 
-def _sum_of_one_argument(call: Call, inputs: Sequence[Signal], weights: Sequence[float]) -> LayerPropagation:
-    """Adds signals that are functions of one Gaussian z: z + f(z) is one function of z."""
+def one_argument(
+    inputs: Sequence[Signal], combine: Callable[..., Any], factors: Sequence[float] | None
+) -> LayerPropagation:
+    """Combines signals that are functions of one Gaussian z: z + f(z) is one function of z.
+
+    Where z itself is among them, its gradient holds that of all. Otherwise each has its own, multiplied by `factors`.
+    """
     sources = {id(signal.argument or signal): signal.argument or signal for signal in inputs}
     (source,) = sources.values() if len(sources) == 1 else (None,)
     if source is None or not source.gaussian:
-        raise _dependent()
+        raise dependent()
     functions = [signal.function or (lambda x: x) for signal in inputs]
-
-    def total(x):
-        return sum(weight * function(x) for weight, function in zip(weights, functions, strict=True))
-
-    return replace(activate(total, source), backward=lambda g: [g.scaled(weight**2) for weight in weights])
-
-
-@rule("Add")
-def add(call, inputs):
-    """Adds the inputs."""
-    return _weighted_sum(call, inputs, [1.0] * len(inputs))
-
-
-@rule("Average")
-def average(call, inputs):
-    """Adds the inputs and divides by their number."""
-    return _weighted_sum(call, inputs, [1.0 / len(inputs)] * len(inputs))
-
-
-@rule("Subtract")
-def subtract(call, inputs):
-    """Subtracts the second input from the first."""
-    return _weighted_sum(call, inputs, [1.0, -1.0])
-
-
-@rule("Multiply")
-def multiply(call, inputs):
-    """E[(a b)^2] = E[a^2] E[b^2]; the gradient of a is that of the product times b."""
-    _check_shapes(call)
-    inputs = [signal.with_margin() for signal in inputs]
-    if not are_independent(signal.sources for signal in inputs):
-        raise _dependent()
-    lags: dict[str, Any] = {}
-    for name in ("within_example", "between_examples"):
-        known = [getattr(signal, name) for signal in inputs]
-        lags[name] = None if any(values is None for values in known) else math.prod(known[1:], start=known[0])
-    second = math.prod(signal.second_moment for signal in inputs)
-    output = Signal(
-        math.prod(signal.mean for signal in inputs),
-        second,
-        inputs[0].size,
-        **lags,
-        identically_distributed=all(signal.identically_distributed for signal in inputs),
-        sources=_union(inputs),
-    )
+    total = activate(lambda x: combine(*(function(x) for function in functions)), source)
+    direct = next((place for place, signal in enumerate(inputs) if signal is source), None)
 
     def backward(gradient: Gradient) -> list[Gradient]:
-        others = [math.prod(b.second_moment for b in inputs if b is not a) for a in inputs]
-        return [gradient.scaled(other) for other in others]
+        if direct is not None:
+            none = gradient.scaled(0.0, sources=frozenset())
+            return [total.backward(gradient)[0] if place == direct else none for place in range(len(inputs))]
+        if factors is None:
+            raise UnpredictableError("the gradients of its inputs are correlated")
+        return [gradient.scaled(factor) for factor in factors]
 
-    return LayerPropagation(output, backward)
+    return replace(total, backward=backward)
 
 
-@rule("Concatenate")
+@rule("Concatenate", operations="Concatenate", anywhere=True)
 def concatenate(call, inputs):
     """Averages over the parts, each weighted by its fraction of the elements."""
-    rank = len(call.outputs[0].shape)
+    rank, outer = len(call.outputs[0].shape), call.outputs[0].shape
     axis = call.layer.axis % rank
+    if not all(signal.known or signal.values is not None for signal in inputs):
+        raise UnpredictableError("its input is not predicted")
     inputs = [signal.with_margin() for signal in inputs]
+    axes = joint_axes(inputs, [tensor.shape for tensor in call.inputs], outer)
+    inputs = [
+        broadcast(signal, tensor.shape, (*outer[:axis], tensor.shape[axis], *outer[axis + 1 :]), axes)
+        for signal, tensor in zip(inputs, call.inputs, strict=True)
+    ]
     sizes = [tensor.shape[axis] for tensor in call.inputs]
     if axis == 0 or any(size is None for size in sizes):
         raise UnpredictableError("it joins examples, or an axis of unknown size")
@@ -165,7 +116,8 @@ def concatenate(call, inputs):
         return sum(share * value for share, value in zip(shares, values, strict=True))
 
     lags = {"within_example": None, "between_examples": None}
-    if axis == rank - 1:
+    joins_units = axis > 0 and axes[axis - 1] is None
+    if joins_units:
         for name in lags:
             known = [getattr(signal, name) for signal in inputs]
             if all(values is not None for values in known):
@@ -181,11 +133,12 @@ def concatenate(call, inputs):
     output = Signal(
         mix([signal.mean for signal in inputs]),
         mix([signal.second_moment for signal in inputs]),
-        first.size if axis == rank - 1 else call.outputs[0].shape[1:-1],
-        **lags,
+        tuple(n for n, place in zip(outer[1:], axes, strict=True) if place is not None),
+        **(lags if joins_units else _joined_lags(inputs, shares, axes[axis - 1])),
+        axes=axes,
         gaussian=all(signal.gaussian for signal in inputs),
         identically_distributed=alike,
-        sources=_union(inputs),
+        sources=_rejoined(call, inputs),
     )
     slices = [(call.outputs[0].number, place) for place in range(len(inputs))]
 
@@ -198,14 +151,57 @@ def concatenate(call, inputs):
     return LayerPropagation(output, backward)
 
 
-@rule("MultiHeadAttention")
-def attention(call, inputs):
-    """Predicts the dense layers of query, key and value; the output of attention is unknown."""
-    read = [*inputs, inputs[1]][:3] if len(inputs) > 1 else inputs * 3
-    parts = []
-    for dense, x in zip(attention_projections(call.layer), read, strict=True):
-        shape = (None, *x.size, None)
-        output = (None, *x.size, *dense.kernel.shape[1:])  # heads, and the size of each
-        inner = Call("", dense, 0, (replace(call.inputs[0], shape=shape),), (replace(call.inputs[0], shape=output),))
-        parts.append((dense, x, einsum_dense(inner, [x]).output))
-    return LayerPropagation(Signal.unknown(inputs[0].size), lambda gradient: [], parts=parts)
+def _rejoined(call, inputs: Sequence[Signal]) -> frozenset:
+    """Returns the sources of joined parts; slices that stand where they stood make up what they were cut from."""
+    parts = [{source: cut for source in signal.sources if isinstance(source, tuple) and len(source) == 3
+              and source[0] == "cut" for cut in [source[2]]} for signal in inputs]  # fmt: skip
+    kept = set()
+    for signal in inputs:
+        for source in signal.sources:
+            cut = isinstance(source, tuple) and len(source) == 3 and source[0] == "cut"
+            kept.add(source[1] if cut and _in_order(source[1], parts) else source)
+    return frozenset(kept)
+
+
+def _in_order(source: Any, parts: Sequence[dict]) -> bool:
+    starts = [cut[0] for each in parts for (_, inner, cut) in each if inner == source]
+    return starts == sorted(starts) and len(starts) == len(parts)
+
+
+def _joined_lags(
+    inputs: Sequence[Signal], shares: Sequence[float], axis: int | None
+) -> dict[str, Autocorrelation | None]:
+    """Returns the mean products where parts are joined along an axis of positions, taken as the same at all lags."""
+    found: dict[str, Autocorrelation | None] = {"within_example": None, "between_examples": None}
+    if axis is None or inputs[0].size is None:
+        return found
+    for name in found:
+        known = [getattr(signal, name) for signal in inputs]
+        if any(lags is None or lags.axes != 1 for lags in known):
+            continue
+        counts = [signal.size[0] for signal in inputs]
+        if None in counts:
+            continue
+        total = sum(counts)
+        zero = sum(share * lags.zero for share, lags in zip(shares, known, strict=True))
+        pairs = sum(n * (n - 1) * lags.off_zero([n]) for n, lags in zip(counts, known, strict=True))
+        for place, (n, one) in enumerate(zip(counts, inputs, strict=True)):
+            pairs += sum(2 * n * m * one.mean * other.mean
+                         for m, other in list(zip(counts, inputs, strict=True))[place + 1 :])  # fmt: skip
+        found[name] = Autocorrelation.white(zero, pairs / (total * (total - 1)), 1)
+    return found
+
+
+@rule(operations="Stack")
+def stack(call, inputs):
+    """Joins parts along a new axis."""
+    axis = call.layer.axis % len(call.outputs[0].shape)
+    outer = call.outputs[0].shape
+    if axis == 0:
+        raise UnpredictableError("it joins examples")
+    if not all(signal.known for signal in inputs):
+        raise UnpredictableError("its input is not predicted")
+    one = (*outer[:axis], 1, *outer[axis + 1 :])
+    parts = [reshape(signal, tensor.shape, one) for signal, tensor in zip(inputs, call.inputs, strict=True)]
+    inner = [replace(tensor, shape=one) for tensor in call.inputs]
+    return concatenate(replace(call, inputs=tuple(inner)), parts)

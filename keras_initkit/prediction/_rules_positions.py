@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import keras
-
 from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._geometry import window_counts, window_offsets
 from keras_initkit.prediction._rules import rule
@@ -96,7 +94,8 @@ def global_average_pooling(call, inputs):
         within_example=Autocorrelation.white(second, second, axes),
         between_examples=other,
     )
-    return LayerPropagation(output, lambda g: [g.scaled(1 / positions**2, white=positions == 1)])
+    back = 1 / positions**2
+    return LayerPropagation(output, lambda g: [g.scaled(back, white=positions == 1, common=g.second_moment * back)])
 
 
 @rule("UpSampling1D", "UpSampling2D", "UpSampling3D")
@@ -150,38 +149,3 @@ def cropping(call, inputs):
     size = tuple(None if n is None else n - sum(pair) for n, pair in zip(x.size, cut, strict=True))
     kept = math.prod(1.0 if n is None or m is None else m / n for n, m in zip(x.size, size, strict=True))
     return LayerPropagation(replace(x, size=size, profile=()), lambda gradient: [gradient.scaled(kept)])
-
-
-@rule("Flatten")
-def flatten(call, inputs):
-    """Turns positions into units."""
-    x = inputs[0].with_margin()
-    lags = {"within_example": Autocorrelation.white(x.second_moment, x.second_moment, 0), "between_examples": None}
-    if x.between_examples is not None:
-        lags["between_examples"] = Autocorrelation.white(x.between_examples.zero, x.between_examples.zero, 0)
-    return LayerPropagation(without_function(x, size=(), **lags), lambda gradient: [gradient])
-
-
-@rule("Reshape", "Permute")
-def rearrange(call, inputs):
-    """Keeps all elements; their autocorrelation is known only where it is the same at all lags."""
-    x = inputs[0].with_margin()
-    before, after = call.inputs[0].shape, call.outputs[0].shape
-    size = after[1:-1]
-    kept = before[-1] == after[-1] and None not in (*x.size, *size)
-    kept = kept and (isinstance(call.layer, keras.layers.Reshape) or call.layer.dims[-1] == len(before) - 1)
-    lags: dict[str, Autocorrelation | None] = {"within_example": None, "between_examples": None}
-    if not size:
-        return flatten(call, inputs)
-    for name, values in (("within_example", x.within_example), ("between_examples", x.between_examples)):
-        if values is None:
-            continue
-        constant = values.flat and (kept or (name == "between_examples" and values.zero == values.far.flat[0]))
-        independent_units = values.flat and values.far.size and abs(float(values.far.flat[0]) - x.mean**2) <= 1e-9
-        if constant or (independent_units and name == "within_example"):
-            lags[name] = Autocorrelation.white(
-                values.zero, float(values.far.flat[0]) if values.axes else x.mean**2, len(size)
-            )
-        elif not values.axes:  # units become positions, and units are independent given the mean
-            lags[name] = Autocorrelation.white(values.zero, x.mean**2, len(size))
-    return LayerPropagation(without_function(x, size=size, **lags), lambda gradient: [gradient])

@@ -38,6 +38,12 @@ class Signal:
         margin: Tuple of pairs. Zeros (before, after) around the positions, which the other fields leave out.
         profile: Along each axis, the mean square at each position over the mean of all; empty or `None` if even.
             A convolution with a border of zeros leaves less near it, and the next one reads the middle more often.
+        axes: Tuple. For each axis of the tensor after the first, the number of the axis of positions that it is, or
+            `None` for units. `None`: positions in their order, then units.
+        across_units: Float. E[x_u x_v] of two units at one position; `None` where they only share the mean.
+        values: Callable that returns the values of a tensor that depends on no signal, with an axis for each of the
+            tensor's, or fewer to be broadcast; the first is that of examples.
+        note: What the tensor is to the calls that read it: a statistic, the weights of an attention.
     """
 
     mean: float
@@ -52,11 +58,20 @@ class Signal:
     function: Callable | None = None
     margin: tuple[tuple[int, int], ...] = ()
     profile: Profile = ()
+    axes: tuple[int | None, ...] | None = None
+    across_units: float | None = None
+    values: Callable[[], np.ndarray] | None = None
+    note: Any = None
 
     @classmethod
-    def unknown(cls, size: Sizes) -> Signal:
+    def unknown(cls, size: Sizes, **fields: Any) -> Signal:
         """Returns a signal with only its size known."""
-        return cls(math.nan, math.nan, size)
+        return cls(math.nan, math.nan, size, **fields)
+
+    @property
+    def product_of_units(self) -> float:
+        """The mean product of two units at one position."""
+        return self.mean**2 if self.across_units is None else self.across_units
 
     @property
     def known(self) -> bool:
@@ -107,6 +122,9 @@ class Gradient:
             over examples and positions than independent elements would (before a batch normalization, to 0).
         chosen: Array. Where the gradient reaches only elements that a max pooling chose, a sample of their Gaussian
             argument.
+        common: Float. Mean product of two elements of a unit at different positions of an example; `None` where it is
+            not known. 0 for a white gradient.
+        along: Float. Of the gradient of an attention's weights, the mean product for two keys of one query.
     """
 
     second_moment: float
@@ -114,10 +132,18 @@ class Gradient:
     sources: frozenset[Hashable] = frozenset()
     balanced: bool = False
     chosen: np.ndarray | None = None
+    common: float | None = None
+    along: float | None = None
+
+    @property
+    def between_positions(self) -> float | None:
+        """The mean product of two elements of a unit at different positions, where it is known."""
+        return 0.0 if self.white else self.common
 
     def scaled(self, factor: float, **changes: Any) -> Gradient:
         """Multiplies by independent random factors of mean square `factor`, which undo `balanced` and `chosen`."""
-        changes = {"balanced": False, "chosen": None, **changes}
+        common, along = (None if value is None else value * factor for value in (self.common, self.along))
+        changes = {"balanced": False, "chosen": None, "common": common, "along": along, **changes}
         return replace(self, second_moment=self.second_moment * factor, **changes)
 
 
@@ -134,6 +160,7 @@ class LayerPropagation:
             gradients, by the weight's name.
         reason: String. Why the output is not known, where that is so.
         parts: Signals inside the layer, as tuples (sublayer, its input, its output).
+        others: Signals of further outputs. `backward` then maps a list of gradients, one for each output.
     """
 
     output: Signal
@@ -143,6 +170,7 @@ class LayerPropagation:
     weights: Callable[[Gradient, int], dict[str, float]] | None = None
     reason: str = ""
     parts: list[tuple] = field(default_factory=list)
+    others: tuple[Signal, ...] = ()
 
 
 def are_independent(parts: Iterable[frozenset[Hashable]]) -> bool:
@@ -157,17 +185,20 @@ def are_independent(parts: Iterable[frozenset[Hashable]]) -> bool:
 
 def add_gradients(gradients: list[Gradient]) -> Gradient:
     """Adds the gradients that come back to one tensor from all its consumers, which must not be correlated."""
+    gradients = [gradient for gradient in gradients if gradient.second_moment > 0] or gradients[:1]
     if len(gradients) == 1:
         return gradients[0]
     if any(gradient.chosen is not None for gradient in gradients):
         raise UnpredictableError("it reaches only the elements that a max pooling chose, and adds to other gradients")
     if not are_independent(gradient.sources for gradient in gradients):
         raise UnpredictableError("the gradients that add up at its output came through the same kernels")
+    common = [gradient.between_positions for gradient in gradients]
     return Gradient(
         sum(gradient.second_moment for gradient in gradients),
         all(gradient.white for gradient in gradients),
         frozenset().union(*(gradient.sources for gradient in gradients)),
         balanced=any(gradient.balanced for gradient in gradients),
+        common=None if None in common else sum(value for value in common if value is not None),
     )
 
 

@@ -9,12 +9,16 @@ from typing import Any
 
 import keras
 
+import keras_initkit.prediction._rules_attention
 import keras_initkit.prediction._rules_elementwise
 import keras_initkit.prediction._rules_extremes
 import keras_initkit.prediction._rules_linear
 import keras_initkit.prediction._rules_merging
 import keras_initkit.prediction._rules_normalization
+import keras_initkit.prediction._rules_operations
 import keras_initkit.prediction._rules_positions  # noqa: F401
+from keras_initkit.prediction._known_values import KnownValues
+from keras_initkit.prediction._layout import from_values, usual_axes
 from keras_initkit.prediction._rules import propagate
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError, add_gradients
 from keras_initkit.statistics._expected import Expected
@@ -22,52 +26,88 @@ from keras_initkit.statistics._tap import Kind, Tap
 from keras_initkit.structure._graph import Call, Tensor
 from keras_initkit.structure._layer_paths import named_layers
 
+_CONSEQUENCE = "its input is not predicted"
+
 
 class Propagation:
     """Propagates signals forward and gradients backward over a model's calls."""
 
-    def __init__(self, model: keras.Model, graph: list[Call], measured: Mapping[Tap, Any], examples: int | None):
+    def __init__(
+        self,
+        model: keras.Model,
+        graph: list[Call],
+        measured: Mapping[Tap, Any],
+        examples: int | None,
+        known_values: KnownValues,
+    ):
         self.expected: dict[Tap, Expected] = {}
         self.unpredicted: dict[str, str] = {}
-        self.graph, self.measured, self.examples = graph, measured, examples
+        self.graph, self.measured, self.examples, self.known_values = graph, measured, examples, known_values
         self.paths = {id(layer): path for path, layer in named_layers(model).items()}
         self.propagations: dict[int, LayerPropagation] = {}
         self.signals: dict[int, Signal] = {}
         self.resumed: set[int] = set()  # tensors whose signal is the measured one
+        self.resumed_back: set[int] = set()  # the same for gradients
         self.gradients: dict[int, list[Gradient | None]] = {}  # None: a part that is not known
 
     def forward(self, signals: Mapping[int, Signal]) -> None:
-        self.signals.update(signals)
+        floats = {tensor.number for tensor in self.graph[-1].inputs if tensor.is_float}
+        self.signals.update({number: signal for number, signal in signals.items() if number in floats})
         for place, call in enumerate(self.graph):
             if not call.opened:
                 self._propagate_forward(place, call)
-            elif not all(tensor.number in self.signals for tensor in call.outputs):
+            elif not all(self._signal(tensor).known or tensor in self.known_values for tensor in call.outputs):
                 self._resume(call)
             for tap, tensor in [*_tapped("input", call, call.inputs), *_tapped("output", call, call.outputs)]:
                 if tensor.number not in self.resumed:
-                    self._expect(tap, self.signals.get(tensor.number))
+                    self._expect(tap, self._with_moments(tensor))
+
+    def _signal(self, tensor: Tensor) -> Signal:
+        """Returns the signal of a tensor, the same one each time."""
+        if tensor.number not in self.signals:
+            known, fields = self.known_values, {}
+            if tensor in known:
+                fields = {"values": known.of(tensor), "sources": known.sources(tensor)}
+                fields["note"] = "data" if known.has_data(tensor) else None
+            self.signals[tensor.number] = Signal.unknown(tensor.shape[1:-1], **fields)
+        return self.signals[tensor.number]
+
+    def _with_moments(self, tensor: Tensor) -> Signal | None:
+        """Returns a tensor's signal, measured where its values are known."""
+        found = self.signals.get(tensor.number)
+        if found is None or found.values is None:
+            return found
+        try:
+            return from_values(found, tensor.shape, usual_axes(len(tensor.shape)))
+        except UnpredictableError:
+            return None
 
     def _propagate_forward(self, place: int, call: Call) -> None:
-        inputs = [self.signals.get(tensor.number) or Signal.unknown(tensor.shape[1:-1]) for tensor in call.inputs]
+        if all(tensor in self.known_values for tensor in call.outputs):
+            return
         try:
-            found = propagate(_with_examples(call, self.examples), inputs)
-            for layer, read, written in found.parts:
-                path = self.paths.get(id(layer), f"{call.path}/{layer.name}")
-                self._expect(Tap("input", path, call.index), read)
-                self._expect(Tap("output", path, call.index), written)
+            found = propagate(_with_examples(call, self.examples), self._signal)
             self._expect(Tap("pre_activation", call.path, call.index), found.pre_activation)
-            if not found.output.known:
-                raise UnpredictableError(
-                    "attention mixes positions by weights that depend on them"
-                    if found.parts
-                    else found.reason or "its output has no finite mean square"
-                )
+            if not found.output.known and found.output.note is None:
+                raise UnpredictableError(found.reason or "its output has no finite mean square")
         except UnpredictableError as error:
-            self.unpredicted.setdefault(call.path, str(error))
+            self._explain(call, str(error))
             self._resume(call)
             return
         self.propagations[place] = found
-        self.signals[call.outputs[0].number] = found.output
+        for tensor, signal in zip(call.outputs, (found.output, *found.others), strict=False):
+            self.signals[tensor.number] = signal
+
+    def _explain(self, call: Call, reason: str) -> None:
+        """Notes why a call is not predicted: once for each layer, with the parts of it that are no layers."""
+        path = call.path
+        if not isinstance(call.layer, keras.Layer):
+            named = set(self.paths.values())
+            parts = path.split("/")
+            outer = ["/".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
+            path = next((each for each in outer if each in named), path)
+        if reason != _CONSEQUENCE or not any(path.startswith(f"{each}/") or path == each for each in self.unpredicted):
+            self.unpredicted.setdefault(path, reason)
 
     def _resume(self, call: Call) -> None:
         """Goes on from what was measured at a call's outputs."""
@@ -101,10 +141,10 @@ class Propagation:
             call = self.graph[place]
             arrived = {tensor.number: self._arriving(call, tensor) for tensor in call.outputs}
             for tap, tensor in _tapped("output_gradient", call, call.outputs):
-                if not self._has_margin(tensor):
+                if not self._has_margin(tensor) and tensor.number not in self.resumed_back:
                     self._expect_gradient(tap, arrived[tensor.number])
             if not call.opened:
-                self._propagate_backward(place, call, arrived[call.outputs[0].number])
+                self._propagate_backward(place, call, list(arrived.values()))
 
     def _has_margin(self, tensor: Tensor) -> bool:
         """Whether a tensor has a border of zeros, whose gradients are not followed."""
@@ -113,29 +153,35 @@ class Propagation:
     def _arriving(self, call: Call, tensor: Tensor) -> Gradient | None:
         """Returns the gradient that arrives at a tensor from all its consumers, or else the measured one."""
         parts = self.gradients.get(tensor.number, [])
+        if not parts and len(call.outputs) > 1 and not call.opened:
+            return Gradient(0.0)  # nothing reads it
         known = [part for part in parts if part is not None]
         if known and len(known) == len(parts):
             try:
                 return add_gradients(known)
             except UnpredictableError as error:
-                self.unpredicted.setdefault(call.path, str(error))
+                self._explain(call, str(error))
         for tap, output in _tapped("output_gradient", call, call.outputs):
             seen = self._measured_at(tap) if output == tensor else None
             if seen is not None:
                 gradient = Gradient(seen[1], white=False, sources=frozenset({("measured gradient", tensor.number)}))
                 self.gradients[tensor.number] = [gradient]  # for the call inside this one that made the tensor
+                self.resumed_back.add(tensor.number)
                 return gradient
         return None
 
-    def _propagate_backward(self, place: int, call: Call, gradient: Gradient | None) -> None:
+    def _propagate_backward(self, place: int, call: Call, gradients: list[Gradient | None]) -> None:
         found = self.propagations.get(place)
         back: list[Gradient | None] = [None] * len(call.inputs)
-        if found is not None and gradient is not None:
+        gradient = gradients[0] if gradients else None
+        if found is not None and (gradient is not None or found.others):
             try:
-                back = [*found.backward(gradient), *back][: len(call.inputs)]
-                self._expect_inside(call, found, gradient)
+                parts = found.backward(gradients if found.others else gradient)  # type: ignore[arg-type]
+                back = [*parts, *back][: len(call.inputs)]
+                if gradient is not None:
+                    self._expect_inside(call, found, gradient)
             except UnpredictableError as error:
-                self.unpredicted.setdefault(call.path, f"backward: {error}")
+                self._explain(call, f"backward: {error}")
         for tensor, part in zip(call.inputs, back, strict=True):
             self.gradients.setdefault(tensor.number, []).append(part)
         for (tap, tensor), part in zip(_tapped("input_gradient", call, call.inputs), back, strict=False):

@@ -42,8 +42,13 @@ _PRODUCTS = re.compile(
 
 
 def is_elementary(layer: keras.Layer) -> bool:
-    """Whether a layer computes what one of Keras' own classes does, and is not made of others."""
+    """Whether a layer computes what one of Keras' own classes does, and is not made of others.
+
+    Classes that only `keras.applications` has are not among them.
+    """
     runs = next((base for base in type(layer).__mro__ if "call" in vars(base)), keras.Layer)
+    if ".applications." in runs.__module__:
+        return False
     return runs.__module__.startswith("keras.") and not issubclass(runs, keras.Model) and runs not in _COMPOSITES
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from keras_initkit.prediction import predict
 from keras_initkit.prediction._rules import status
+from keras_initkit.statistics._tap import Tap
 
 CLASSES = {
     value.__name__: value
@@ -22,7 +23,7 @@ def test_has_a_rule_or_a_reason(name):
     )
 
 
-def test_a_subclass_follows_its_base_unless_it_has_a_call_of_its_own():
+def test_a_subclass_follows_its_base_or_is_opened():
     class Renamed(keras.layers.Dense):
         pass
 
@@ -30,8 +31,20 @@ def test_a_subclass_follows_its_base_unless_it_has_a_call_of_its_own():
         def call(self, x):
             return 2 * super().call(x)
 
-    def reasons(layer):
-        return predict(keras.Sequential([keras.Input((64,)), layer])).unpredicted
+    class Concrete(keras.layers.Dense):
+        def call(self, x):
+            return super().call(x) if float(keras.ops.sum(x)) else x
 
-    assert reasons(Renamed(64, name="layer")) == {}
-    assert reasons(Doubled(64, name="layer")) == {"layer": "predict has no rule for Doubled"}
+        def compute_output_spec(self, x):
+            return keras.KerasTensor(x.shape)
+
+    def prediction(layer):
+        return predict(keras.Sequential([keras.Input((64,)), layer]))
+
+    renamed, doubled = prediction(Renamed(64, name="layer")), prediction(Doubled(64, name="layer"))
+    assert renamed.unpredicted == doubled.unpredicted == {}
+    output = Tap("output", "layer", 0)
+    assert doubled[output].variance == pytest.approx(4 * renamed[output].variance, rel=0.1)
+    reasons = prediction(Concrete(64, name="layer")).unpredicted
+    assert list(reasons) == ["layer"]
+    assert "does not run on symbolic tensors" in reasons["layer"]

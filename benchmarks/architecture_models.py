@@ -1,0 +1,67 @@
+"""Builders of the architectures that `architectures.py` measures: keras.applications, and keras-hub's backbones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+
+APPLICATIONS = (
+    "ConvNeXtTiny DenseNet121 EfficientNetB0 EfficientNetV2B0 InceptionResNetV2 InceptionV3 MobileNet MobileNetV2 "
+    "MobileNetV3Small NASNetMobile ResNet50 ResNet50V2 VGG16 Xception"
+)
+_LARGEST_INPUTS = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}  # the least that they take
+
+Builder = Callable[[], keras.Model]
+
+
+def applications() -> dict[str, Builder]:
+    """Returns a builder for each family of keras.applications, with 64 x 64 images where it takes them."""
+
+    def builder(name: str) -> Builder:
+        size = _LARGEST_INPUTS.get(name, 64)
+        return lambda: getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=100)
+
+    return {name: builder(name) for name in APPLICATIONS.split()}
+
+
+def backbones() -> dict[str, Builder]:
+    """Returns builders of small backbones of keras-hub; raises `ImportError` where it is not installed."""
+    from keras_hub import models
+
+    text = {"vocabulary_size": 100, "num_layers": 2, "hidden_dim": 32, "intermediate_dim": 64}
+    heads = {**text, "num_heads": 4}
+    grouped = {**text, "num_query_heads": 4, "num_key_value_heads": 2}
+    images = {"num_layers": 2, "num_heads": 4, "hidden_dim": 32, "patch_size": 8, "image_shape": (32, 32, 3)}
+    arguments = {
+        "AlbertBackbone": {**heads, "embedding_dim": 16},
+        "BartBackbone": heads,
+        "BertBackbone": heads,
+        "BloomBackbone": heads,
+        "CLIPVisionEncoder": {**images, "intermediate_dim": 64},
+        "DebertaV3Backbone": heads,
+        "DistilBertBackbone": heads,
+        "ElectraBackbone": {
+            "vocab_size": 100, "num_layers": 2, "num_heads": 4, "hidden_dim": 32, "intermediate_dim": 64,
+            "embedding_dim": 32,
+        },
+        "FNetBackbone": text,
+        "FalconBackbone": {**text, "num_attention_heads": 4},
+        "GPT2Backbone": heads,
+        "GPTNeoXBackbone": heads,
+        "GemmaBackbone": {**grouped, "head_dim": 8},
+        "LlamaBackbone": grouped,
+        "MistralBackbone": grouped,
+        "MixtralBackbone": {**grouped, "num_experts": 4, "top_k": 2},
+        "OPTBackbone": heads,
+        "Phi3Backbone": grouped,
+        "RobertaBackbone": heads,
+        "T5Backbone": heads,
+        "ViTBackbone": {**images, "mlp_dim": 64},
+        "WhisperBackbone": heads,
+    }  # fmt: skip
+    return {
+        name: lambda name=name, given=given: getattr(models, name)(**given)  # type: ignore[misc]
+        for name, given in arguments.items()
+        if hasattr(models, name)
+    }
