@@ -76,7 +76,8 @@ def diagnose_reports(reports: Sequence[SignalReport], model: ModelContext | None
     begin = find_nonfinite_start(reports)
     chosen = sorted({*places[:ENDS], *places[begin : begin + 1], *places[-ENDS:]})
     evidence = Evidence(tuple(reports[place] for place in chosen), model)
-    found = [finding for rule in RULES.values() for finding in rule.find(evidence)]
+    with traced_once():
+        found = [finding for rule in RULES.values() for finding in rule.find(evidence)]
     return order_findings(found, list(evidence.first))
 
 

@@ -53,17 +53,12 @@ class KernelContext:
         return next((initializer for initializer in found if initializer is not None), None)
 
     @property
-    def values(self) -> np.ndarray:
-        """Float64 array of the weights, in the kernel's own shape (each axis one role)."""
-        values = to_numpy(self.kernel.variable.value).astype("float64")
-        return values.reshape(self.kernel.shape)
-
-    @property
     def columns(self) -> np.ndarray:
-        """Float64 array of the weights of each unit, of shape `(inputs and field, units)`."""
+        """Array of the weights of each unit, of shape `(inputs and field, units)`, in float32 at least."""
         axes = as_tuple(self.kernel.out_axes)
-        moved = np.moveaxis(self.values, axes, range(-len(axes), 0))
-        return moved.reshape(-1, self.units)
+        values = to_numpy(self.kernel.variable.value)
+        values = values.astype(np.promote_types(values.dtype, "float32"), copy=False).reshape(self.kernel.shape)
+        return np.moveaxis(values, axes, range(-len(axes), 0)).reshape(-1, self.units)
 
     @property
     def units(self) -> int:

@@ -126,8 +126,7 @@ def _judge_kernels(evidence: Evidence) -> Iterator[tuple[KernelContext, float, i
                 continue
             mean_square = weight.mean_square
         else:
-            values = context.values
-            mean_square = float(np.square(values).mean())
+            mean_square = float(np.square(context.columns, dtype="float64").mean())
         if mean_square > 0 and math.isfinite(mean_square):
             yield context, mean_square, number
 
