@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from keras_initkit.structure._sublayers import sublayers, walk_layers
+from keras_initkit.structure._sublayers import sublayers, unused, walk_layers
 from keras_initkit.structure._weights import own_weights
 
 
@@ -16,9 +16,9 @@ def named_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
     layers count as one. A layer that is used in several places has the first of its paths.
     """
     found: dict[str, keras.layers.Layer] = {}
-    top = _unused("model", {part.name: part for part in sublayers(model, into_loops=False)})
+    top = unused("model", {part.name: part for part in sublayers(model, into_loops=False)})
     for path, layer in walk_layers(model, into_loops=False):
-        found[_unused(path or top, found)] = layer
+        found[unused(path or top, found)] = layer
     return found
 
 
@@ -41,11 +41,3 @@ def held_weights(model: keras.Model) -> list[tuple[str, keras.layers.Layer, kera
         for weight in own_weights(layer):
             found.setdefault(id(weight), (path, layer, weight))
     return list(found.values())
-
-
-def _unused(path: str, found: dict[str, keras.layers.Layer]) -> str:
-    """Returns `path`, numbered where two layers of one parent have one name."""
-    number, candidate = 1, path
-    while candidate in found:
-        candidate, number = f"{path}_{number}", number + 1
-    return candidate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 import keras
 
@@ -32,7 +32,8 @@ def sublayers(layer: keras.Layer, into_loops: bool = True) -> list[keras.Layer]:
 def walk_layers(layer: keras.Layer, into_loops: bool = True) -> Iterator[tuple[str, keras.Layer]]:
     """Yields a layer and every layer inside it, each once and before its own parts, with its path inside `layer`.
 
-    The path joins the layers' names by slashes; that of `layer` itself is empty.
+    The path joins the layers' names by slashes; that of `layer` itself is empty. Of the parts of one layer that have
+    one name, the second's ends in `_1`.
     """
     seen: set[int] = set()
     waiting = [("", layer)]
@@ -41,8 +42,20 @@ def walk_layers(layer: keras.Layer, into_loops: bool = True) -> Iterator[tuple[s
         if id(part) not in seen:
             seen.add(id(part))
             yield path, part
-            inside = [(f"{path}/{inner.name}" if path else inner.name, inner) for inner in sublayers(part, into_loops)]
-            waiting.extend(reversed(inside))
+            parts = [(f"{path}/{inner.name}" if path else inner.name, inner) for inner in sublayers(part, into_loops)]
+            own = {name for name, _ in parts}
+            inside: dict[str, keras.Layer] = {}
+            for name, inner in parts:
+                inside[unused(name, own | inside.keys()) if name in inside else name] = inner
+            waiting.extend(reversed(inside.items()))
+
+
+def unused(path: str, found: Container[str]) -> str:
+    """Returns `path`, numbered if it is in `found`."""
+    number, candidate = 1, path
+    while candidate in found:
+        candidate, number = f"{path}_{number}", number + 1
+    return candidate
 
 
 def parts_of_kind(model: keras.Model, is_kind: Callable[[keras.Layer], bool]) -> dict[int, keras.Layer]:

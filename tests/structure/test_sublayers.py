@@ -1,7 +1,7 @@
 import keras
 from keras import layers
 
-from keras_initkit.structure import sublayers
+from keras_initkit.structure import sublayers, weighted_layers
 from keras_initkit.structure._sublayers import walk_layers
 
 
@@ -47,3 +47,22 @@ def test_a_walk_meets_each_layer_once_and_before_its_parts():
     assert [path for path, _ in walk_layers(model)] == ["", "each", "each/block", *parts, "lstm", "lstm/lstm_cell"]
     assert [path for path, _ in walk_layers(model, into_loops=False)] == ["", "each", "lstm"]
     assert sublayers(inner, into_loops=False) == []
+
+
+def test_parts_of_one_name_are_told_apart_by_their_own_name_and_not_their_layers():
+    def network():
+        inner = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8, name="a")], name="inner")
+        return keras.Sequential([keras.Input((8,)), inner, keras.layers.Dense(8, name="b")], name="net")
+
+    class Three(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.net_1 = (
+                network(),
+                network(),
+                keras.Sequential([keras.Input((8,)), keras.layers.Dense(8, name="c")], name="net_1"),
+            )
+            self.three = network()
+
+    paths = list(weighted_layers(Three()))
+    assert paths == ["net/inner/a", "net/b", "net_2/inner/a", "net_2/b", "net_1/c", "net_3/inner/a", "net_3/b"]
