@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -14,7 +14,9 @@ import numpy as np
 from keras_initkit.capture._hooks import wrap_activation, wrap_call
 from keras_initkit.capture.backends import is_signal, probe_backend
 from keras_initkit.statistics._tap import Tap
+from keras_initkit.structure._graph import Call
 from keras_initkit.structure._layer_kinds import is_opaque, own_activation
+from keras_initkit.structure._signal_outputs import signal_tensors
 from keras_initkit.structure._sublayers import sublayers
 
 Read = Callable[[Tap, np.ndarray | None], None]
@@ -29,10 +31,13 @@ class CaptureHooks:
     """Reads inputs, pre-activations and outputs of layers as they are called, and the gradients that come back.
 
     `read(tap, array)` gets `None` for symbolic tensors (of a traced function, a loop or a scan), which cannot be read.
+    Of several outputs those are read that `graph`, the model's calls, has go on as signals, and the first; all,
+    where there is no graph.
     """
 
-    def __init__(self, layers: dict[str, keras.layers.Layer], read: Read):
+    def __init__(self, layers: dict[str, keras.layers.Layer], read: Read, graph: Sequence[Call] = ()):
         self._layers, self._read, self._backend = layers, read, probe_backend()
+        self._signals = _signal_places(graph)
         self._calls: Counter[str] = Counter()
         self._inside_opaque = False
         self._seen: dict[int, weakref.ref] = {}  # tensors that have a row
@@ -63,8 +68,13 @@ class CaptureHooks:
         """Returns the structure with its float tensors observed, numbered if there are several."""
         flat = keras.tree.flatten(tensors)
         chosen = [i for i, x in enumerate(flat) if is_signal(x)]
+        read = set(range(len(chosen)))
+        if tap.kind == "output" and self._signals:
+            read = self._signals.get((tap.layer, tap.call), set())
+            if not (read and isinstance(tensors, dict)):  # whose keys are in no order of importance
+                read = {0, *read}
         for number, i in enumerate(chosen):
-            if not (only_new and self._has_row(flat[i])):
+            if number in read and not (only_new and self._has_row(flat[i])):
                 flat[i] = self.observe(flat[i], tap._replace(name=str(number) if len(chosen) > 1 else ""))
         return keras.tree.pack_sequence_as(tensors, flat) if chosen else tensors
 
@@ -104,3 +114,13 @@ class CaptureHooks:
             return original(x, *args, **kwargs)
 
         return wrap_activation(layer, read)
+
+
+def _signal_places(graph: Sequence[Call]) -> dict[tuple[str, int], set[int]]:
+    """Returns which of a call's floating-point outputs are signals, by the path of the layer and the call's number."""
+    signals = signal_tensors(graph) if graph else set()
+    found = {}
+    for call in graph:
+        floats = [tensor for tensor in call.outputs if tensor.is_float]
+        found[call.path, call.index] = {place for place, tensor in enumerate(floats) if tensor in signals}
+    return found

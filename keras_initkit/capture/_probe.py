@@ -107,9 +107,9 @@ def probe(
     if sample_weight is not None:
         sample_weight = prepared_labels(sample_weight, "sample_weight", examples)
     _build(model, x)
-    layers, untraced = named_layers(model), ""
+    layers, graph, untraced = named_layers(model), [], ""
     try:  # before the pass: whatever a user's `call` keeps in Python is then that of the pass
-        calls(model, x)
+        graph = calls(model, x)
     except ValueError as error:
         cause = str(error.__cause__).partition("\n")[0]
         untraced = f"Nothing is predicted: the model's call does not run on symbolic tensors ({cause})."
@@ -143,7 +143,7 @@ def probe(
         readings.read_weights()
         if y is not None:
             stack.enter_context(training_loss(model, loss))
-        stack.enter_context(CaptureHooks(layers, readings.read).connected())
+        stack.enter_context(CaptureHooks(layers, readings.read, graph).connected())
         if gradients:
             variables = model.trainable_variables
             value, of_weights = probe_backend().differentiate(objective, keras.tree.flatten(x), variables)

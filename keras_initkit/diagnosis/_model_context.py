@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_initkit._arrays import to_numpy
+from keras_initkit.statistics._tap import Tap
 from keras_initkit.structure._following import Following, following_activations
 from keras_initkit.structure._graph import Call, Tensor
 from keras_initkit.structure._kernels import Kernel, as_tuple, kernels_by_layer
@@ -154,19 +155,34 @@ class ModelContext:
     @functools.cached_property
     def first_layers(self) -> list[str]:
         """Paths of layers with kernels that read the data, with nothing but layers without kernels before them."""
-        if not self.graph:
-            return []
-        with_kernel = {context.path for context in self.kernels}
-        raw = set(self.graph[-1].inputs)
+        return list(dict.fromkeys(call.path for call in self._data_and_readers[1]))
+
+    @functools.cached_property
+    def joined_inputs(self) -> list[Tap]:
+        """Taps of data that no kernel reads alone and a layer joins with others, as a number beside an embedding."""
+        data, readers = self._data_and_readers
+        joined = data.difference(*(call.inputs for call in readers))
         found = []
         for call in self._leaves:
-            if not raw.issuperset(call.inputs) or not call.inputs:
-                continue
-            if call.path in with_kernel:
-                found.append(call.path)
-            else:
-                raw |= set(call.outputs)
-        return list(dict.fromkeys(found))
+            if isinstance(call.layer, keras.Layer) and not data.issuperset(call.inputs):
+                floats = [tensor for tensor in call.inputs if tensor.is_float]
+                names = [str(place) if len(floats) > 1 else "" for place in range(len(floats))]
+                chosen = [name for name, tensor in zip(names, floats, strict=True) if tensor in joined]
+                found += [Tap("input", call.path, call.index, name) for name in chosen]
+        return found
+
+    @functools.cached_property
+    def _data_and_readers(self) -> tuple[set[Tensor], list[Call]]:
+        """The inputs and what layers without kernels make of them alone, and the calls with kernels that read these."""
+        with_kernel = {context.path for context in self.kernels}
+        raw, readers = set(self.graph[-1].inputs if self.graph else ()), []
+        for call in self._leaves:
+            if call.inputs and raw.issuperset(call.inputs):
+                if call.path in with_kernel:
+                    readers.append(call)
+                else:
+                    raw |= set(call.outputs)
+        return raw, readers
 
     @property
     def _leaves(self) -> list[Call]:

@@ -73,7 +73,7 @@ def test_a_measured_step_is_traced_once():
         traced = 0
 
         def call(self, x):
-            self.traced += 1
+            self.traced += not isinstance(x, keras.KerasTensor)  # as which the structure is read, before the steps
             return x
 
     def traces(callbacks):

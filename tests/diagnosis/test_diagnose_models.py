@@ -252,3 +252,24 @@ def test_a_subclassed_model_is_judged_by_its_report():
             return self.head(self.hidden(x))
 
     assert kinds(diagnose(Model(), X))[0] == ("dead_units", "hidden", "error")
+
+
+def test_a_raw_column_beside_an_embedding_is_judged_by_itself():
+    number, category = keras.Input((1,), name="number"), keras.Input((1,), dtype="int32", name="category")
+    embedded = L.Flatten()(L.Embedding(10, 4)(category))
+    hidden = L.Dense(16, "relu", name="first")(L.Concatenate(name="both")([number, embedded]))
+    model = keras.Model([number, category], L.Dense(1)(hidden))
+    generator = np.random.default_rng(0)
+    column, categories = generator.standard_normal((64, 1)), generator.integers(0, 10, (64, 1))
+    assert not [f for f in diagnose(model, [column, categories]) if f.kind == "unscaled_input"]
+    first = diagnose(model, [2900 + 280 * column, categories])[0]
+    assert (first.kind, first.layer, first.severity) == ("unscaled_input", "both", "error")
+    assert "Input 0 of both" in first.message
+    assert first.evidence["mean"] == pytest.approx(2900 + 280 * column.mean(), rel=1e-4)
+
+
+def test_data_that_a_kernel_reads_too_are_named_once():
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, L.Dense(2)(L.Add()([inputs, L.Dense(8, name="read")(inputs)])))
+    found = diagnose(model, 100 * np.random.default_rng(0).standard_normal((64, 8)))
+    assert [f.layer for f in found if f.kind == "unscaled_input"] == ["read"]

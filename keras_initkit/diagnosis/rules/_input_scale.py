@@ -10,6 +10,7 @@ from scipy import stats
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, Severity, confidence_beyond
 from keras_initkit.diagnosis._rule_registry import register_rule
+from keras_initkit.statistics._moments import Moments
 from keras_initkit.structure._layer_kinds import activation_name, own_activation
 from keras_initkit.theory._gains import gain
 from keras_initkit.theory._thresholds import (
@@ -35,9 +36,9 @@ def find_unscaled_input(evidence: Evidence) -> Iterator[Finding]:
     deviation). It is an error at ten times that, and information if a normalization follows, which takes the scale out
     again. Data of which more than 90 % are zeros (one-hot vectors, bags of words) may be small. A training step does
     not read inputs; there the mean square is computed back from the first layer's output: E[x^2] = E[z^2] / (E[w^2]
-    fan_in).
+    fan_in). Data that a layer joins with others, such as a number beside an embedding, are judged by themselves.
     """
-    for layer, mean_square, mean in _read_inputs(evidence):
+    for layer, mean_square, mean, place in _read_inputs(evidence):
         if _LEAST <= mean_square <= _LARGEST or not math.isfinite(mean_square):
             continue
         numbers: dict[str, float | str] = {"mean_square": mean_square}
@@ -55,8 +56,8 @@ def find_unscaled_input(evidence: Evidence) -> Iterator[Finding]:
             "keras.layers.Normalization(); normalization.adapt(x) as its first layer; images of 0..255 by "
             "keras.layers.Rescaling(1 / 127.5, offset=-1).",
             confidence_beyond(mean_square, _LEAST if mean_square < _LEAST else _LARGEST),
-            message=f"The input of {layer} has mean square {mean_square:.3g} ({known}); initializers assume a mean "
-            "square near 1.",
+            message=f"{f'Input {place}' if place else 'The input'} of {layer} has mean square {mean_square:.3g} "
+            f"({known}); initializers assume a mean square near 1.",
         )
 
 
@@ -66,8 +67,8 @@ def _judge(evidence: Evidence, layer: str, mean_square: float) -> Severity:
     return "warning" if _LEAST / GRAVE_INPUT_FACTOR <= mean_square <= _LARGEST * GRAVE_INPUT_FACTOR else "error"
 
 
-def _read_inputs(evidence: Evidence) -> Iterator[tuple[str, float, float | None]]:
-    """Yields first layers with a kernel, and the mean square and mean of what they read."""
+def _read_inputs(evidence: Evidence) -> Iterator[tuple[str, float, float | None, str]]:
+    """Yields layers that read data, the mean square and mean of what they read, and which of several inputs it is."""
     readings = evidence.first
     if evidence.model is None:
         layers = [layer for layer, reading in readings.items() if reading.has_kernel][:1]
@@ -79,12 +80,20 @@ def _read_inputs(evidence: Evidence) -> Iterator[tuple[str, float, float | None]
             continue
         read = reading.moments("input")
         if read is not None:
-            if read.nonfinite == 0 and (read.zero_fraction < SPARSE_INPUT_FRACTION or read.mean_square > 1):
-                yield layer, read.mean_square, read.mean
+            if _can_be_judged(read):
+                yield layer, read.mean_square, read.mean, ""
         elif evidence.is_initial:
             guess = _estimate_input(evidence, layer)
             if guess is not None:
-                yield layer, guess, None
+                yield layer, guess, None, ""
+    joined = () if evidence.model is None else evidence.model.joined_inputs
+    for row in evidence.reports[0].rows if joined else ():
+        if row.tap in joined and _can_be_judged(row.moments):
+            yield row.tap.layer, row.moments.mean_square, row.moments.mean, row.tap.name
+
+
+def _can_be_judged(read: Moments) -> bool:
+    return read.nonfinite == 0 and (read.zero_fraction < SPARSE_INPUT_FRACTION or read.mean_square > 1)
 
 
 def _estimate_input(evidence: Evidence, layer: str) -> float | None:
