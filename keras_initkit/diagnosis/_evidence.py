@@ -153,6 +153,11 @@ class Evidence:
         """Paths of the layers that end in the model's output; the last layer if the model is not known."""
         return {list(self.last)[-1]} if self.model is None else self.model.outputs
 
+    @property
+    def constants(self) -> set[str]:
+        """Paths of layers whose output does not depend on the data, such as tables of positions."""
+        return set() if self.model is None else self.model.constants
+
     @functools.cached_property
     def scale_free(self) -> set[str]:
         """Paths of layers whose scale does not matter, being before a normalization or in a residual branch.

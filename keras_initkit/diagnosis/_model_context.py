@@ -13,7 +13,7 @@ import numpy as np
 from keras_initkit._arrays import to_numpy
 from keras_initkit.statistics._tap import Tap
 from keras_initkit.structure._following import Following, following_activations
-from keras_initkit.structure._graph import Call, Tensor
+from keras_initkit.structure._graph import Call, Tensor, signals
 from keras_initkit.structure._kernels import Kernel, as_tuple, kernels_by_layer
 from keras_initkit.structure._layer_kinds import is_attention, is_embedding, is_nonlinear, is_normalization
 from keras_initkit.structure._layer_paths import named_layers
@@ -202,6 +202,12 @@ class ModelContext:
             if after and all(each.role == "normalization" or is_normalization(each.layer) for each in after):
                 found.add(call.path)
         return found
+
+    @functools.cached_property
+    def constants(self) -> set[str]:
+        """Paths of layers whose output does not depend on the model's input, such as tables of positions."""
+        moving = signals(self.graph)
+        return {call.path for call in self.graph if not moving.intersection(call.outputs)}
 
     @functools.cached_property
     def outputs(self) -> set[str]:

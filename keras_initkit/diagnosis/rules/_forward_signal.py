@@ -80,7 +80,7 @@ def _measure_hidden(
     evidence: Evidence, readings: Mapping[str, LayerReading], size: Callable[[Moments], float], everything: bool = False
 ) -> dict[str, float]:
     """The size of hidden outputs whose scale matters, in the order of flow."""
-    passed = evidence.scale_free | evidence.outputs
+    passed = evidence.scale_free | evidence.outputs | evidence.constants
     found = {}
     for layer, reading in readings.items():
         if layer in passed or reading.output is None or evidence.is_embedding(reading):
