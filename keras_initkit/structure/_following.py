@@ -48,7 +48,7 @@ def following_activations(model: keras.Model) -> dict[str, Following]:
     It is the layer's own activation, or else the next one in the graph, looking through normalization, dropout,
     pooling, padding, reshapes and concatenation. The model's outputs count as linear, even under a softmax, and so do
     the projections of attention, and a layer before another kernel. `certain` is False where branches lead to
-    different activations, a sum or another layer comes first, or there is no graph.
+    different activations, a sum or another layer comes first, or the model cannot be traced.
 
     Example:
 
