@@ -31,8 +31,8 @@ def auto(plan: Plan, distribution: Distribution = "truncated_normal") -> None:
     by gate; the kernels that read a recurrent layer's input have variance 1 / fan_in at the gates and gain^2 / fan_in
     at the candidate. Biases get their own layers' initializers.
 
-    Where the graph does not say (branches disagree, the branch ends in a sum, the model cannot be traced), the kernel is
-    as for its layer's activation, or linear, and the report says so. Each branch of a residual sum keeps
+    Where the graph does not say (branches disagree, the branch ends in a sum, the model cannot be traced), the kernel
+    is as for its layer's activation, or linear, and the report says so. Each branch of a residual sum keeps
     the signal that it reads, so the sum grows with depth unless it is normalized; use `"fixup"` or `"lsuv"` there.
 
     Args:
