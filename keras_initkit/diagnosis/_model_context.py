@@ -14,7 +14,8 @@ from keras_initkit._arrays import to_numpy
 from keras_initkit.statistics._tap import Tap
 from keras_initkit.structure._following import Following, following_activations
 from keras_initkit.structure._graph import Call, Tensor, signals
-from keras_initkit.structure._kernels import Kernel, as_tuple, kernels_by_layer
+from keras_initkit.structure._kernel import Kernel, as_tuple
+from keras_initkit.structure._kernels import kernels_by_layer
 from keras_initkit.structure._layer_kinds import is_attention, is_embedding, is_nonlinear, is_normalization
 from keras_initkit.structure._layer_paths import named_layers
 from keras_initkit.structure._patterns import gathered_calls

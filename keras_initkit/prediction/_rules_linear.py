@@ -27,7 +27,8 @@ from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._geometry import WindowOffsets, transposed_offsets, window_offsets
 from keras_initkit.prediction._rules import rule
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError, reweight_profile
-from keras_initkit.structure._kernels import Kernel, description
+from keras_initkit.structure._kernel import Kernel
+from keras_initkit.structure._kernels import description
 
 _ERRORS = 6.0  # standard errors by which the mean of a random kernel may be off 0
 _KURTOSIS = 30.0  # normal 3, uniform 1.8; an identity or Dirac kernel of n inputs has about n

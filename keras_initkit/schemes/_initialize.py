@@ -29,7 +29,7 @@ from keras_initkit.schemes.draw._draw_all import draw_all, initializer_chooser
 from keras_initkit.structure import weighted_layers
 from keras_initkit.structure._calls import calls, check_has_call, traced_once
 from keras_initkit.structure._layer_paths import named_layers
-from keras_initkit.structure._selection import Layers, select
+from keras_initkit.structure._selection import Layers, named_one_by_one, select
 
 
 @traced_once()
@@ -101,7 +101,8 @@ def initialize(
     _build(model, x)
     with contextlib.suppress(ValueError):  # before any pass: what a user's `call` keeps in Python is that of the last
         calls(model, x)
-    plan = Plan(model, select(weighted_layers(model), layers), x, y, seed)
+    weighted = weighted_layers(model)
+    plan = Plan(model, select(weighted, layers), x, y, seed, named_one_by_one(weighted, layers))
     measure = functools.partial(measure_variances, model, plan.paths_of_kernels(), x, y)
     before = measure()
     with random_state_kept(), only_what_is_set(model, plan.was_set):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,9 @@ import keras
 import numpy as np
 
 from keras_initkit._arrays import to_numpy
-from keras_initkit.structure import Kernel, kernels
+from keras_initkit.structure import Kernel
+from keras_initkit.structure._graph import Call
+from keras_initkit.structure._kernels import WeightRoles
 from keras_initkit.structure._layer_kinds import is_opaque
 from keras_initkit.structure._layer_paths import held_weights
 from keras_initkit.structure._sublayers import walk_layers
@@ -61,7 +63,8 @@ class Plan:
     A scheme goes through `kernels` (or `layers`, for weights that are not kernels), sets weights by `assign` and says
     by `skip` why it leaves others unchanged. `note` and `notes` appear in the report. Draws take their seeds from
     `derive_seed`: no two weights share one. Whatever a scheme writes in another way is put back.
-    Quantized layers and layers with a LoRA adapter may not be set; their weights are recorded as skipped.
+    Quantized layers and layers with a LoRA adapter may not be set, nor weights whose use is not known, unless their
+    layer is `asked` for; they are recorded as skipped, like weights that are no kernels, each with the reason.
 
     Args:
         model: Built Keras model.
@@ -69,6 +72,7 @@ class Plan:
         x: Examples, or `None`.
         y: Labels, or `None`.
         seed: Integer. Seed of all draws.
+        asked: Collection of paths of layers whose weights may be set even if their use is not known.
 
     Attributes:
         model, x, y, seed: The arguments.
@@ -88,7 +92,13 @@ class Plan:
     """
 
     def __init__(
-        self, model: keras.Model, layers: Mapping[str, keras.layers.Layer], x: Any = None, y: Any = None, seed: int = 0
+        self,
+        model: keras.Model,
+        layers: Mapping[str, keras.layers.Layer],
+        x: Any = None,
+        y: Any = None,
+        seed: int = 0,
+        asked: Collection[str] = (),
     ):
         self.model: keras.Model = model
         self.x: Any = x
@@ -98,7 +108,8 @@ class Plan:
         self.layers: dict[str, keras.layers.Layer] = {
             path: layer for path, layer in layers.items() if path not in closed
         }
-        roles = VariableMap((kernel.variable, kernel) for kernel in kernels(model))
+        self._roles = WeightRoles(model)
+        roles = VariableMap((kernel.variable, kernel) for kernel in self._roles.kernels)
         self._changes: dict[int, WeightChange] = {}
         self._variables: dict[int, keras.Variable] = {}
         for path, layer, weight in held_weights(model):
@@ -106,9 +117,14 @@ class Plan:
             reason = closed.get(path, "") if path in layers else "left out by `layers`"
             if kernel is not None and not _is_float(weight):
                 reason = reason or f"its elements are {weight.dtype}"
+            if kernel is not None and kernel.role == "unknown" and path not in asked:
+                why = self._roles.reasons.get(id(weight), "how its layer uses it is not known")
+                reason = reason or f"{why}; draw it with layers={path!r}, or describe it by register_kernels"
+            elif kernel is None:
+                reason = reason or self._roles.reasons.get(id(weight), "")
             change = WeightChange(path, _name(layer, weight), tuple(weight.shape), skipped=reason)
             if kernel is not None:
-                change = replace(change, role=kernel.role, fans=kernel.fans)
+                change = replace(change, role=kernel.role, fans=(kernel.output_use if kernel.tied else kernel).fans)
             stddev = _stddev(_values(weight))
             self._changes[id(weight)] = replace(change, stddev_before=stddev, stddev_after=stddev)
             self._variables[id(weight)] = weight
@@ -158,6 +174,10 @@ class Plan:
     def paths_of_kernels(self) -> list[str]:
         """Returns the paths of all layers of the model that have kernels, chosen or not."""
         return list(dict.fromkeys(change.layer for change in self._changes.values() if change.role))
+
+    def products_of(self, kernel: Kernel) -> list[Call]:
+        """Returns the operations that multiply a kernel inside the `call` of its layer, where a trace shows them."""
+        return self._roles.products.get(id(kernel.variable), [])
 
     def was_set(self, variable: keras.Variable) -> bool:
         """Returns whether `assign` has set a variable."""

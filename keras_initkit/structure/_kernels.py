@@ -1,116 +1,25 @@
-"""The kernels of a layer: role, axes, groups, gates, strides and fans of each."""
+"""The kernels of a layer: described for its class, or as the trace shows what is done with its weights."""
 
 from __future__ import annotations
 
-import math
-import warnings
-import weakref
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from dataclasses import replace
 
 import keras
 
+from keras_initkit.structure._calls import calls
+from keras_initkit.structure._graph import Call
+from keras_initkit.structure._kernel import Kernel
+from keras_initkit.structure._layer_kinds import class_of_call, is_elementary
 from keras_initkit.structure._layer_paths import held_weights
-from keras_initkit.structure._sublayers import walk_layers
+from keras_initkit.structure._sublayers import sublayers, walk_layers
+from keras_initkit.structure._weight_uses import FIXED_TABLE, Use, trace_uses
 from keras_initkit.structure._weights import own_weights
-from keras_initkit.theory._fans import Axes, Fans, compute_fans
-
-Role = Literal["dense", "conv", "conv_transpose", "depthwise", "recurrent", "embedding", "unknown"]
-ROLES = get_args(Role)
-
-
-@dataclass(frozen=True, eq=False)
-class Kernel:
-    """A kernel and how its layer uses it.
-
-    Args:
-        variable: Keras variable.
-        in_axes: Integer or tuple of integers. Axes of `shape` that the layer sums over, besides the receptive field.
-        out_axes: Integer or tuple of integers. Axes of the layer's output units.
-        batch_axes: Integer or tuple of integers. Axes of independent kernels side by side (depthwise channels, groups,
-            gates, an embedding's rows). Axes that none of the three names are the receptive field.
-        role: String. One of `"dense"`, `"conv"`, `"conv_transpose"`, `"depthwise"`, `"recurrent"`, `"embedding"`,
-            or `"unknown"` for a layer without a registered description.
-        shape: Tuple of integers. The variable's shape with packed axes separated: each axis has one role: the
-            kernel (64, 4 * 32) of an LSTM has shape (64, 4, 32). The elements keep their order. Defaults to the
-            variable's shape.
-        strides: Tuple of integers. Strides of a convolution, one for each spatial axis.
-        gates: Tuple of strings. Names of a recurrent layer's gates, in the order of their axis, which is then the
-            only batch axis.
-        layer: Keras layer. The layer that owns the kernel; `kernels` fills it in.
-
-    Raises:
-        ValueError: If `shape` and the variable have different sizes, an axis is out of range or has two roles,
-            or the role is unknown.
-
-    Example:
-
-    >>> lstm = keras.layers.LSTMCell(32)
-    >>> lstm.build((None, 64))
-    >>> kernel = kernels(lstm)[0]
-    >>> kernel.shape, kernel.gates, kernel.fans
-    ((64, 4, 32), ('input', 'forget', 'cell', 'output'), Fans(fan_in=64.0, fan_out=32.0))
-    """
-
-    variable: keras.Variable
-    in_axes: Axes = -2
-    out_axes: Axes = -1
-    batch_axes: Axes = ()
-    role: Role = "dense"
-    shape: tuple[int, ...] = ()
-    strides: tuple[int, ...] = ()
-    gates: tuple[str, ...] = ()
-    layer: keras.Layer | None = None
-
-    def __post_init__(self) -> None:
-        own_shape = tuple(self.variable.shape)
-        shape = tuple(self.shape) or own_shape
-        if math.prod(shape) != math.prod(own_shape):
-            raise ValueError(f"shape: got {shape} for {self.variable.path}, expected the size of {own_shape}.")
-        if self.role not in ROLES:
-            raise ValueError(f"role: got {self.role!r}, expected one of {', '.join(map(repr, ROLES))}.")
-        axes = {name: as_tuple(getattr(self, name)) for name in ("in_axes", "out_axes", "batch_axes")}
-        compute_fans(shape, **axes)  # raises if they do not fit
-        for name, value in axes.items():
-            object.__setattr__(self, name, tuple(axis % len(shape) for axis in value))
-        object.__setattr__(self, "shape", shape)
-
-    @property
-    def fans(self) -> Fans:
-        r"""Fans of one gate, group or depthwise channel, averaged over positions away from borders.
-
-        A convolution of stride $s$ reads each input in 1 of $s$ windows along an axis, and a transposed one
-        reaches each output with 1 of $s$ kernel elements:
-
-        .. math::
-
-            n_{in} = \text{in} \cdot \text{field}, \qquad n_{out} = \text{out} \cdot \text{field} / \prod s
-
-        in a convolution, and in a transposed one
-
-        .. math::
-
-            n_{in} = \text{in} \cdot \text{field} / \prod s, \qquad n_{out} = \text{out} \cdot \text{field}
-
-        Where the kernel's size is no multiple of the stride, positions differ (a kernel of 3 with stride 2
-        reaches outputs with 1 or 2 elements in turn) and the fans are means, 1.5 there: the mean variance over
-        all positions is exact, that of a single position is not.
-        """
-        fan_in, fan_out = compute_fans(self.shape, self.in_axes, self.out_axes, self.batch_axes)
-        steps = math.prod(self.strides)
-        return Fans(fan_in / steps, fan_out) if self.role == "conv_transpose" else Fans(fan_in, fan_out / steps)
-
-
-def as_tuple(axes: Axes) -> tuple[int, ...]:
-    """Returns one axis or several as a tuple."""
-    return (axes,) if isinstance(axes, int) else tuple(axes)
-
 
 Describe = Callable[[keras.Layer], Iterable[Kernel]]
 
 _DESCRIPTIONS: dict[type[keras.Layer], Describe] = {}
-_WARNED: weakref.WeakSet[type[keras.Layer]] = weakref.WeakSet()
+_NOT_KNOWN = "how its layer uses it is not known"
 
 
 def register_kernels(layer_class: type[keras.Layer], describe: Describe | None = None) -> Callable:
@@ -150,13 +59,25 @@ def register_kernels(layer_class: type[keras.Layer], describe: Describe | None =
     return describe
 
 
+def described_class(layer_class: type[keras.Layer]) -> type[keras.Layer] | None:
+    """Returns the nearest base of a layer class that a function is registered for; `None` if there is none."""
+    return next((base for base in layer_class.__mro__ if base in _DESCRIPTIONS), None)
+
+
 def description(layer_class: type[keras.Layer]) -> Describe | None:
     """Returns the function registered for a layer class or its nearest base; `None` if there is none."""
-    return next((_DESCRIPTIONS[base] for base in layer_class.__mro__ if base in _DESCRIPTIONS), None)
+    base = described_class(layer_class)
+    return None if base is None else _DESCRIPTIONS[base]
 
 
 def kernels(layer: keras.Layer) -> list[Kernel]:
     """Returns every kernel of a built layer or model, sublayers included, in the order in which Keras tracks them.
+
+    Layers of Keras' own and registered ones are described. What other layers do with their weights is read from a
+    trace of the layer or model: a weight that is multiplied into a signal is a kernel, with the axes that the product
+    gives it, one in which rows are looked up an embedding, and one that is added, multiplied element by element or
+    joined to a signal neither. Where that is not known, a weight of rank 2 or more has the role `"unknown"`, and axes
+    as in a Dense or Conv layer.
 
     A kernel that several layers share, or a layer that is used several times, is listed once. Layers quantized to
     integers are skipped, for their packed and scaled values cannot be re-initialized.
@@ -166,22 +87,126 @@ def kernels(layer: keras.Layer) -> list[Kernel]:
 
     Raises:
         ValueError: If the layer is not built, or a registered function does not return a list of `Kernel`.
-
-    Warns:
-        UserWarning: Once for each unregistered class whose layers own weights of rank 2 or more. These are read by
-            default with inputs on the last axis but one and outputs on the last.
     """
-    if not isinstance(layer, keras.Layer):
-        raise ValueError(f"layer: got {layer!r}, expected a Keras layer or model.")
-    if not layer.built:
-        raise ValueError(
-            f"layer: got {layer.name}, which is not built, expected a built layer. Call it on data, or build() it."
-        )
-    found: dict[int, Kernel] = {}
-    for _, part in walk_layers(layer):
-        for kernel in _own_kernels(part, found):
-            found.setdefault(id(kernel.variable), replace(kernel, layer=part))
-    return list(found.values())
+    return list(WeightRoles(layer).kernels)
+
+
+class WeightRoles:
+    """What is done with each weight of a built layer or model.
+
+    Args:
+        layer: A built layer or model.
+
+    Attributes:
+        kernels: List of `Kernel`, as `structure.kernels` returns it.
+        products: Dictionary from the identity of a kernel's variable to the `Call`s that multiply it, where the trace
+            shows them: of kernels that no description tells, and of tied tables.
+        reasons: Dictionary from the identity of a weight that is no kernel to why it is none, for a reader; of the
+            weights that no description covers.
+
+    Raises:
+        ValueError: As `kernels`.
+    """
+
+    def __init__(self, layer: keras.Layer):
+        if not isinstance(layer, keras.Layer):
+            raise ValueError(f"layer: got {layer!r}, expected a Keras layer or model.")
+        if not layer.built:
+            raise ValueError(
+                f"layer: got {layer.name}, which is not built, expected a built layer. Call it on data, or build() it."
+            )
+        self._layer = layer
+        self._traced: dict[int, dict[int, list[Use]]] = {}
+        self.products: dict[int, list[Call]] = {}
+        self.reasons: dict[int, str] = {}
+        found: dict[int, Kernel] = {}
+        for _, part in walk_layers(layer):
+            for kernel in self._own_kernels(part, found):
+                found.setdefault(id(kernel.variable), replace(kernel, layer=part))
+        self.kernels = list(found.values())
+
+    def _own_kernels(self, layer: keras.Layer, found: Container[int]) -> list[Kernel]:
+        """Returns the kernels of a layer without those of its sublayers."""
+        if getattr(layer, "quantization_mode", None) not in (None, "float8"):
+            return []
+        base = described_class(type(layer))
+        holds = base is not None and _still_holds(base, type(layer))
+        described = _described(layer, base, must=holds) if base is not None and layer.built else []
+        if holds:
+            return [self._with_uses(kernel, layer) for kernel in described if not self._is_fixed(kernel, layer)]
+        known = {id(kernel.variable): kernel for kernel in described}
+        kernels = []
+        for variable in own_weights(layer, into_loops=True):
+            if id(variable) in found or not keras.backend.is_float_dtype(variable.dtype):
+                continue
+            if layer.trainable and not variable.trainable:  # state is no kernel; in a frozen layer they look alike
+                self.reasons[id(variable)] = "it does not train"
+                continue
+            kernel = self._kernel_in_trace(layer, variable, known.get(id(variable)))
+            if kernel is not None:
+                kernels.append(self._with_uses(kernel, layer))
+        return kernels
+
+    def _kernel_in_trace(self, layer: keras.Layer, variable: keras.Variable, known: Kernel | None) -> Kernel | None:
+        """Returns the kernel that the trace shows a weight to be; `None`, with a reason, where it is none.
+
+        Where the trace does not show it, that is `known`, or one of an unknown role.
+        """
+        uses = self._uses(layer, variable)
+        shown = {use.how: use.kernel for use in reversed(uses)}
+        kernel = shown.get("looked up") or shown.get("multiplied")
+        if kernel is not None:
+            gated = known is not None and bool(known.gates) and known.fans.fan_in == kernel.fans.fan_in
+            return known if gated else kernel  # what is packed in an axis, a description alone tells
+        unclear = next((use.reason for use in uses if use.how == "unknown"), "" if uses else _NOT_KNOWN)
+        if unclear and (known is not None or len(variable.shape) > 1):
+            self.reasons[id(variable)] = unclear
+            return Kernel(variable, role="unknown") if known is None else replace(known, role="unknown", gates=())
+        self.reasons[id(variable)] = unclear or "; ".join(dict.fromkeys(use.reason for use in uses))
+        return None
+
+    def _with_uses(self, kernel: Kernel, layer: keras.Layer) -> Kernel:
+        """Notes where a kernel is multiplied, and whether it is a table with two uses."""
+        is_table = kernel.role == "embedding" and bool(kernel.out_axes)
+        if not is_table and is_elementary(layer):
+            return kernel
+        products = [use.call for use in self._uses(layer, kernel.variable) if use.how == "multiplied"]
+        if products:
+            self.products[id(kernel.variable)] = products
+        if is_table and (products or getattr(layer, "tie_weights", False)):
+            return replace(kernel, tied=True)
+        return kernel
+
+    def _is_fixed(self, kernel: Kernel, layer: keras.Layer) -> bool:
+        """Whether a described table is seen to be read at places that do not depend on data."""
+        if kernel.role != "embedding" or layer is self._layer:
+            return False
+        uses = self._uses(layer, kernel.variable)
+        holders = [part for _, part in walk_layers(self._layer) if any(each is layer for each in sublayers(part))]
+        fixed = not any(use.how in ("looked up", "multiplied") for use in uses) and all(map(self._is_opened, holders))
+        if fixed:
+            self.reasons[id(kernel.variable)] = FIXED_TABLE
+        return fixed
+
+    def _is_opened(self, layer: keras.Layer) -> bool:
+        """Whether the trace of the whole shows what is inside a layer."""
+        if not isinstance(self._layer, keras.Model):
+            return False
+        try:
+            return any(call.layer is layer and call.opened for call in calls(self._layer))
+        except ValueError:
+            return False
+
+    def _uses(self, layer: keras.Layer, variable: keras.Variable) -> list[Use]:
+        """Returns the uses of a layer's weight in the trace of the whole, or of the largest part that shows it."""
+        models = [part for _, part in walk_layers(self._layer) if isinstance(part, keras.Model)]
+        for part in (self._layer, *models, layer):
+            if part is self._layer or part is layer or any(variable is weight for weight in part.weights):
+                if id(part) not in self._traced:
+                    self._traced[id(part)] = trace_uses(part)
+                if uses := self._traced[id(part)].get(id(variable)):
+                    return uses
+        return []
 
 
 def kernels_by_layer(model: keras.Model) -> dict[str, list[Kernel]]:
@@ -194,16 +219,24 @@ def kernels_by_layer(model: keras.Model) -> dict[str, list[Kernel]]:
     return found
 
 
-def _own_kernels(layer: keras.Layer, found: Container[int]) -> list[Kernel]:
-    """Returns the kernels of a layer without those of its sublayers."""
-    if getattr(layer, "quantization_mode", None) not in (None, "float8"):
+def _still_holds(base: type[keras.Layer], layer_class: type[keras.Layer]) -> bool:
+    """Whether a description registered for a base class fits a class, which may have a `call` that Keras' has not."""
+    runs = class_of_call(layer_class)
+    ours = base.__module__.startswith("keras.") and not runs.__module__.startswith("keras.")
+    return not ours or issubclass(base, runs)
+
+
+def _described(layer: keras.Layer, base: type[keras.Layer], must: bool) -> list[Kernel]:
+    """Returns the kernels of a layer by the function registered for its class or a base of it.
+
+    Unless it `must` fit, it may fail: a subclass with an own `call` may have other weights.
+    """
+    try:
+        described = _DESCRIPTIONS[base](layer)
+    except Exception:
+        if must:
+            raise
         return []
-    describe = description(type(layer))
-    if describe is None:
-        return _read_by_default(layer, found)
-    if not layer.built:  # an unused part of a model
-        return []
-    described = describe(layer)
     if not (isinstance(described, list | tuple) and all(isinstance(kernel, Kernel) for kernel in described)):
         got = [type(k).__name__ for k in described] if isinstance(described, list | tuple) else type(described).__name__
         raise ValueError(
@@ -211,27 +244,3 @@ def _own_kernels(layer: keras.Layer, found: Container[int]) -> list[Kernel]:
             "expected a list of keras_initkit.structure.Kernel."
         )
     return list(described)
-
-
-def _read_by_default(layer: keras.Layer, found: Container[int]) -> list[Kernel]:
-    """Returns the weights of rank 2 or more of a layer that has no description."""
-    variables = [
-        variable
-        for variable in own_weights(layer, into_loops=True)
-        if id(variable) not in found
-        and len(variable.shape) >= 2
-        and keras.backend.is_float_dtype(variable.dtype)
-        and (variable.trainable or not layer.trainable)  # state is no kernel; in a frozen layer they look alike
-    ]
-    layer_class = type(layer)
-    if variables and layer_class not in _WARNED:
-        _WARNED.add(layer_class)
-        name = layer_class.__name__
-        weights = ", ".join(f"{variable.path} {tuple(variable.shape)}" for variable in variables)
-        warnings.warn(
-            f"{name}: keras_initkit does not know how this layer uses {weights}. It assumes inputs on the last axis "
-            "but one, outputs on the last and a receptive field on the rest, as in a Dense or Conv layer. "
-            f"Describe its kernels with keras_initkit.structure.register_kernels({name}, function).",
-            stacklevel=2,
-        )
-    return [Kernel(variable, role="unknown") for variable in variables]

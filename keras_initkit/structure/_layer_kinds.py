@@ -46,7 +46,7 @@ def is_elementary(layer: keras.Layer) -> bool:
 
     Classes that only `keras.applications` has are not among them.
     """
-    runs = next((base for base in type(layer).__mro__ if "call" in vars(base)), keras.Layer)
+    runs = class_of_call(type(layer))
     if ".applications." in runs.__module__:
         return False
     return runs.__module__.startswith("keras.") and not issubclass(runs, keras.Model) and runs not in _COMPOSITES

@@ -53,8 +53,8 @@ class Recorder:
         self._stack: list[tuple[str, collections.Counter]] = []  # path and operations of each composite that is running
         self._paused = False
 
-    def run(self, arguments: Any) -> None:
-        """Calls the model on symbolic tensors; `calls` then ends with the model's own call.
+    def run(self, *arguments: Any) -> None:
+        """Calls the model, or a layer, on symbolic tensors; `calls` then ends with the model's own call.
 
         Raises:
             Exception: Of whatever kind the model's own `call` raises on symbolic tensors.
@@ -70,7 +70,7 @@ class Recorder:
             stack.enter_context(graph_nodes_off())
             stack.enter_context(self._observed())
             stack.enter_context(_nothing_built(self._layers))
-            self._model(arguments)
+            self._model(*arguments)
 
     @contextlib.contextmanager
     def _observed(self) -> Iterator[None]:
@@ -240,6 +240,14 @@ class _WeightSymbol(keras.KerasTensor):
     @property
     def value(self) -> keras.KerasTensor:
         return self
+
+    def __getitem__(self, key: Any) -> Any:
+        """Returns rows or parts; Keras infers no shape of a bare slice, nor of an array of indices."""
+        if isinstance(key, slice):
+            return super().__getitem__((key,))
+        if getattr(key, "shape", ()):
+            return keras.ops.take(self, key, axis=0)
+        return super().__getitem__(key)
 
     def assign(self, value: Any) -> Any:
         """Leaves the variable as it is, as in a `keras.StatelessScope`."""

@@ -38,6 +38,14 @@ def select(layers: dict[str, keras.layers.Layer], chosen: Layers) -> dict[str, k
     return {path: layer for path, layer in layers.items() if path in found}
 
 
+def named_one_by_one(layers: dict[str, keras.layers.Layer], chosen: Layers) -> set[str]:
+    """Returns the paths of the layers that a choice names themselves: by path, by name, or by the layer."""
+    choices = chosen if isinstance(chosen, list | tuple | set) else [chosen]
+    return {
+        path for path, layer in layers.items() if any(each in (path, layer.name) or each is layer for each in choices)
+    }
+
+
 def _matches(choice: object, path: str, layer: keras.layers.Layer) -> bool:
     if isinstance(choice, str):
         return path == choice or layer.name == choice or path.startswith(f"{choice}/") or f"/{choice}/" in path

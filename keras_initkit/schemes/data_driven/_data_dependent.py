@@ -19,7 +19,7 @@ from keras_initkit.schemes.data_driven._forward import LayerCall, Pass
 from keras_initkit.schemes.data_driven._unit_means import bias_of, unit_means, unit_variances
 from keras_initkit.schemes.draw._draw_all import draw_all
 from keras_initkit.structure import Kernel
-from keras_initkit.structure._layer_kinds import is_attention, is_embedding, is_recurrent
+from keras_initkit.structure._layer_kinds import is_attention, is_recurrent
 from keras_initkit.structure._sublayers import parts_of_kind
 
 _DIRECTIONS = 8  # random losses; one alone shows the rates to some 10 %
@@ -82,11 +82,10 @@ def data_dependent(
     rounds = checked_count("rounds", rounds)
     cells = parts_of_kind(plan.model, is_recurrent)
     chosen = [
-        k for k in plan.kernels if id(k.layer) not in cells and not (is_embedding(k.layer) or is_attention(k.layer))
+        k for k in plan.kernels if id(k.layer) not in cells and k.role != "embedding" and not is_attention(k.layer)
     ]
     if initializer is not None:
-        ids = {id(kernel.layer) for kernel in chosen}
-        draw_all(plan, lambda layer: initializer if id(layer) in ids else None)
+        draw_all(plan, initializer, chosen)
     for kernel in plan.kernels:
         if kernel not in chosen:
             plan.skip(kernel.variable, "data_dependent leaves embeddings, attention scores and recurrent cells alone")

@@ -16,7 +16,7 @@ from keras_initkit.capture.backends import probe_backend
 from keras_initkit.initializers._core import wide
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.structure import Kernel
-from keras_initkit.structure._layer_kinds import is_attention, is_embedding, is_recurrent, own_activation
+from keras_initkit.structure._layer_kinds import is_attention, is_recurrent, own_activation
 from keras_initkit.structure._sublayers import parts_of_kind, sublayers, walk_layers
 
 
@@ -151,8 +151,9 @@ def _owners(plan: Plan) -> dict[int, tuple[keras.layers.Layer, tuple[Kernel, ...
     found: dict[int, tuple[keras.layers.Layer, tuple[Kernel, ...]]] = {}
     for kernel in plan.kernels:
         layer = recurrent.get(id(kernel.layer), kernel.layer)
-        if layer is None or is_embedding(layer):
-            plan.skip(kernel.variable, "embedding: rows are looked up, not summed")
+        if layer is None or kernel.role == "embedding":
+            if not kernel.tied:
+                plan.skip(kernel.variable, "embedding: rows are looked up, not summed")
         elif is_attention(layer):
             plan.note(kernel.variable, "attention score kernel; not scaled")
         elif not is_recurrent(layer) and any(part.weights for part in sublayers(layer)):

@@ -17,8 +17,8 @@ from keras_initkit.schemes.data_driven._unit_means import bias_of, unit_means
 from keras_initkit.schemes.draw._draw_all import draw_all
 from keras_initkit.schemes.draw._recurrent import gate_parts, gate_pre_activations
 from keras_initkit.structure import Kernel
-from keras_initkit.structure._kernels import as_tuple
-from keras_initkit.structure._layer_kinds import is_embedding, is_recurrent
+from keras_initkit.structure._kernel import as_tuple
+from keras_initkit.structure._layer_kinds import is_recurrent
 
 _ROUNDS = 10  # the paper's T_max; a layer that is linear in its kernel needs one
 # A variance below this part of the largest square is what rounding makes of a constant.
@@ -81,7 +81,7 @@ def lsuv(
     target_variance = checked_number("target_variance", target_variance, above=0)
     tolerance = checked_number("tolerance", tolerance, above=0)
     if initializer is not None:
-        draw_all(plan, lambda layer: None if is_embedding(layer) else initializer)
+        draw_all(plan, initializer, [kernel for kernel in plan.kernels if kernel.role != "embedding" or kernel.tied])
     for number, x in enumerate(disjoint_batches(plan.model, plan.x, batches, batch_size, plan.seed), start=1):
         scaler = _Scaler(plan, target_variance, tolerance, center, number)
         scaler.forward.run(x, scaler.visit)

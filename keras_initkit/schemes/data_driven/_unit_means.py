@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_initkit.structure import Kernel
-from keras_initkit.structure._kernels import as_tuple
+from keras_initkit.structure._kernel import as_tuple
 
 
 def bias_of(layer: keras.layers.Layer) -> keras.Variable | None:

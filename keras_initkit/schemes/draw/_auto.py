@@ -54,9 +54,6 @@ def auto(plan: Plan, distribution: Distribution = "truncated_normal") -> None:
     for kernel in plan.kernels:
         variable = kernel.variable
         seed, path = plan.derive_seed(variable), plan.path_of(variable)
-        if getattr(kernel.layer, "tie_weights", False):
-            plan.skip(variable, "its layer reads it both ways, as an embedding and as the output's kernel")
-            continue
         if kernel.role == "recurrent":
             plan.assign(variable, draw_kernel(kernel, keras.initializers.Orthogonal(), seed))
             plan.note(variable, "orthogonal")
@@ -90,7 +87,7 @@ def _follows(kernel: Kernel, path: str, following: dict[str, Following]) -> Foll
         activation = kernel.layer.activation
         return Following(activation, activation_name(activation))
     if kernel.role == "embedding":
-        return Following("linear", "embedding")
+        return Following("linear", "embedding and output" if kernel.tied else "embedding")
     separable = isinstance(kernel.layer, keras.layers.SeparableConv1D | keras.layers.SeparableConv2D)
     if separable and kernel.role == "depthwise":
         return Following("linear", "before the pointwise kernel")

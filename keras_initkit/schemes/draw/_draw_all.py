@@ -18,15 +18,15 @@ from keras_initkit.structure import Kernel
 from keras_initkit.structure._weights import own_weights
 
 
-def draw_all(plan: Plan, initializer: Any) -> None:
-    """Draws every kernel from `initializer` with the fans of its layer, and the biases from their own initializers.
+def draw_all(plan: Plan, initializer: Any, kernels: list[Kernel] | None = None) -> None:
+    """Draws every kernel, or some, from `initializer` with its own fans; biases from their own initializers.
 
     A function takes the layer that owns the kernel (the cell of an LSTM, each projection of a MultiHeadAttention), and
     returns an initializer, or `None` to leave the layer alone.
     """
     choose = initializer_chooser(initializer)
     drawn = []
-    for kernel in plan.kernels:
+    for kernel in plan.kernels if kernels is None else kernels:
         chosen = choose(kernel.layer)
         if chosen is None:
             plan.skip(kernel.variable, "the function of the layer gave no initializer")

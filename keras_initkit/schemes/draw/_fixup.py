@@ -51,7 +51,7 @@ def fixup(plan: Plan) -> None:
         values = draw_kernel(kernel, he, plan.derive_seed(variable))
         if key in last:
             values, note = 0 * values, "last of its branch"
-        elif plan.path_of(variable) in outputs:
+        elif plan.path_of(variable) in outputs and not kernel.tied:
             values, note = 0 * values, "classifier"
         elif key in scales:
             count, m = scales[key]

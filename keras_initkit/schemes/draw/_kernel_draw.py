@@ -17,7 +17,7 @@ from keras_initkit.initializers._orthogonal import GatewiseOrthogonal, ScaledOrt
 from keras_initkit.initializers._structured import Dirac
 from keras_initkit.initializers._upsampling import ICNR, BilinearUpsampling
 from keras_initkit.structure import Kernel
-from keras_initkit.structure._kernels import as_tuple
+from keras_initkit.structure._kernel import as_tuple
 from keras_initkit.theory._fans import Fans
 
 _ORTHOGONAL = (keras.initializers.Orthogonal, ScaledOrthogonal, GatewiseOrthogonal)
@@ -53,11 +53,20 @@ def draw_kernel(kernel: Kernel, initializer: Any, seed: int) -> np.ndarray:
       group or depthwise channel, the axes in this order whatever the layer's. An orthogonal one of a transposed
       convolution of stride s is multiplied by sqrt(prod(s)), since an output is reached from 1 of prod(s) taps alone.
     - Any other: what it draws for the kernel's shape, gate by gate for a recurrent layer's.
+
+    A table that is an embedding and the output's kernel as well is drawn as the latter; no activation follows, so the
+    variance is 1 / features at most, whatever the gain: the logits of normalized features then have variance 1, and
+    the loss starts near that of a guess.
     """
+    if kernel.tied:
+        kernel = kernel.output_use
+        largest = 1 / max(kernel.fans.fan_in, 1.0)
+    else:
+        largest = math.inf
     shape, dtype = tuple(kernel.variable.shape), wide(keras.backend.standardize_dtype(kernel.variable.dtype))
     variance = scaled_variance(initializer, kernel.fans)
     if variance is not None:
-        return _numpy(draw(shape, variance, initializer.distribution, dtype, seed))
+        return _numpy(draw(shape, min(variance, largest), initializer.distribution, dtype, seed))
     of_a_block = isinstance(initializer, _OF_A_BLOCK) and not isinstance(initializer, _OF_A_SHAPE)
     matrix = isinstance(initializer, keras.initializers.Identity) and not _field(kernel)
     try:
