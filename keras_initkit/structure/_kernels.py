@@ -181,7 +181,7 @@ class WeightRoles:
         """Whether a described table is seen to be read at places that do not depend on data."""
         if kernel.role != "embedding" or layer is self._layer:
             return False
-        uses = self._uses(layer, kernel.variable)
+        uses = self._traced_uses(self._layer).get(id(kernel.variable), [])
         holders = [part for _, part in walk_layers(self._layer) if any(each is layer for each in sublayers(part))]
         fixed = not any(use.how in ("looked up", "multiplied") for use in uses) and all(map(self._is_opened, holders))
         if fixed:
@@ -201,12 +201,15 @@ class WeightRoles:
         """Returns the uses of a layer's weight in the trace of the whole, or of the largest part that shows it."""
         models = [part for _, part in walk_layers(self._layer) if isinstance(part, keras.Model)]
         for part in (self._layer, *models, layer):
-            if part is self._layer or part is layer or any(variable is weight for weight in part.weights):
-                if id(part) not in self._traced:
-                    self._traced[id(part)] = trace_uses(part)
-                if uses := self._traced[id(part)].get(id(variable)):
-                    return uses
+            holds = part is self._layer or part is layer or any(variable is weight for weight in part.weights)
+            if holds and (uses := self._traced_uses(part).get(id(variable))):
+                return uses
         return []
+
+    def _traced_uses(self, part: keras.Layer) -> dict[int, list[Use]]:
+        if id(part) not in self._traced:
+            self._traced[id(part)] = trace_uses(part)
+        return self._traced[id(part)]
 
 
 def kernels_by_layer(model: keras.Model) -> dict[str, list[Kernel]]:

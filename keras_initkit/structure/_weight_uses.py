@@ -11,8 +11,9 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from keras_initkit._compat import VARIABLE
 from keras_initkit.structure._calls import calls
-from keras_initkit.structure._graph import Call, Tensor
+from keras_initkit.structure._graph import Call, Tensor, signals
 from keras_initkit.structure._kernel import Kernel
 from keras_initkit.structure._recorder import Recorder
 from keras_initkit.structure._weight_views import View, looked_up, memory_strides, moved
@@ -97,8 +98,8 @@ def collect_uses(graph: list[Call], states: int = 0) -> dict[int, list[Use]]:
 class _Uses:
     def __init__(self, graph: list[Call], states: int):
         self.found: dict[int, list[Use]] = {}
+        self._signals = {tensor.number for tensor in signals(graph)}
         inputs = [tensor.number for tensor in graph[-1].inputs]
-        self._signals = set(inputs)
         self._states = set(inputs[len(inputs) - states :])
         self._views: dict[int, list[View]] = {}
         self._one_hot: set[int] = set()
@@ -110,13 +111,13 @@ class _Uses:
         kind = type(call.layer).__name__
         if kind == "OneHot" or (kind in ("Cast", "Reshape") and call.inputs[0].number in self._one_hot):
             self._one_hot.update(tensor.number for tensor in call.outputs)
-        is_signal = any(tensor.number in self._signals for tensor in call.inputs)
+        read = {tensor.number for tensor in call.inputs} & self._signals
+        is_signal = bool(read)
         if is_signal:
             self._signals.update(tensor.number for tensor in call.outputs)
-        signals = {tensor.number for tensor in call.inputs} & self._signals
-        if signals and signals <= self._states:
+        if is_signal and read <= self._states:
             self._states.update(tensor.number for tensor in call.outputs)
-        if isinstance(call.layer, keras.layers.Embedding) and isinstance(call.layer.embeddings, keras.Variable):
+        if isinstance(call.layer, keras.layers.Embedding) and isinstance(call.layer.embeddings, VARIABLE):
             view = View.from_variable(call.layer.embeddings)
             if is_signal:
                 self._note_lookup(view, 0, call)
