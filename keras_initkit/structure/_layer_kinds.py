@@ -39,14 +39,11 @@ _MOVING = re.compile(
 _PRODUCTS = re.compile(
     "Conv|ConvTranspose|DepthwiseConv|Dot|DotProductAttention|Einsum|Inner|Matmul|SeparableConv|Tensordot|Vdot"
 )
-<<<<<<< HEAD
-=======
 
 
 def class_of_call(layer_class: type[keras.Layer]) -> type[keras.Layer]:
     """Returns the class that defines the `call` of a layer class: itself or one of its bases."""
     return next((base for base in layer_class.__mro__ if "call" in vars(base)), keras.Layer)
->>>>>>> 2b35dcd (Hand-written layers' fans against closed forms, tables, tokens, cells)
 
 
 def is_elementary(layer: keras.Layer) -> bool:
