@@ -53,8 +53,11 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def wrap_call(layer: keras.Layer, wrapper: Wrapper) -> contextlib.AbstractContextManager[None]:
-    """Has `wrapper(call, *args, **kwargs)` run in place of `layer.call(*args, **kwargs)` for a while."""
-    return _wrapped(layer, "call", wrapper)
+    """Has `wrapper(call, *args, **kwargs)` run in place of `layer.call(*args, **kwargs)` for a while.
+
+    Of a quantized layer, in place of the `quantized_call` that Keras then runs.
+    """
+    return _wrapped(layer, "call" if getattr(layer, "quantization_mode", None) is None else "quantized_call", wrapper)
 
 
 def wrap_activation(layer: Any, wrapper: Wrapper) -> contextlib.AbstractContextManager[None]:

@@ -23,9 +23,10 @@ from keras_initkit.inputs._labels import check_labels, prepared_labels
 from keras_initkit.inputs._specs import draw_inputs, prepared
 from keras_initkit.report._report import SignalReport
 from keras_initkit.statistics._expected import Expected
-from keras_initkit.statistics._tap import Tap
+from keras_initkit.statistics._tap import SIGNALS, Tap
 from keras_initkit.structure._calls import calls, check_has_call, has_graph, traced_once
 from keras_initkit.structure._layer_paths import named_layers
+from keras_initkit.structure._signal_outputs import trains_by_itself
 
 
 @traced_once()
@@ -53,7 +54,8 @@ def probe(
         model: Keras model. A subclassed model that is not built yet is built from `x`.
         x: Batch in the structure that the model takes: arrays or tensors of shape `(examples, ...)`. `None` draws
             a batch from the specification of the inputs: Gaussian, or uniform for integers.
-        y: Labels. Without labels, the gradient at each output is drawn from N(0, 1).
+        y: Labels. Without labels, the loss is what the model itself adds (`add_loss`), if it trains by that and is
+            compiled with no other; otherwise the gradient at each output is drawn from N(0, 1).
         sample_weight: Float array. Weights of the examples, as in `fit`.
         loss: Loss, or a structure of losses, as `compile` takes them. `None` uses the loss of `compile`.
             Regularizers and `add_loss` count as they do in training.
@@ -119,7 +121,11 @@ def probe(
         raise ValueError(f"model: {model.name!r} has no weights, so there is nothing to probe.")
 
     scale = 1.0
-    if y is None and gradients:
+    adds_loss = y is None and not is_compiled_with_loss(model) and bool(graph) and trains_by_itself(graph)
+    if adds_loss and gradients:
+        notes.append("The gradients are those of the loss that the model itself adds (`add_loss`).")
+        scale = loss_scale(model)
+    elif y is None and gradients:
         notes.append("The gradients at the outputs were drawn from N(0, 1), because no labels were given.")
     elif gradients:
         scale = loss_scale(model)
@@ -129,10 +135,10 @@ def probe(
     def objective(flat: list[Any]) -> Any:
         inputs = keras.tree.pack_sequence_as(x, flat)
         y_pred = at_outputs.observed(model(inputs, training=training))
-        if y is None:
+        if y is None and not adds_loss:
             signals = [each for each in keras.tree.flatten(y_pred) if is_signal(each)]
             return random_projection(signals, np.random.default_rng(seed))
-        if not has_graph(model):
+        if y is not None and not has_graph(model):
             check_labels(y, *_outputs(model, y_pred), loss or model.loss)
         options = {"training": training} if "training" in inspect.signature(model.compute_loss).parameters else {}
         return scale * model.compute_loss(x=inputs, y=y, y_pred=y_pred, sample_weight=sample_weight, **options)
@@ -161,6 +167,8 @@ def probe(
     if not untraced:
         of_gradients = at_outputs.variances(scale) if gradients else None
         expected, reasons = expectations(model, x, readings.moments, of_gradients)
+        if graph[-1].losses and (adds_loss or y is not None):  # gradients come from there too
+            expected = {tap: each for tap, each in expected.items() if tap.kind in SIGNALS}
     return SignalReport(readings.rows(expected), step, 0, model.name, (*notes, *readings.notes, *reasons))
 
 

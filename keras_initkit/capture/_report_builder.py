@@ -17,6 +17,7 @@ from keras_initkit.statistics._moments import Moments
 from keras_initkit.statistics._tap import KINDS, SIGNALS, Tap
 from keras_initkit.structure._layer_kinds import output_limits
 from keras_initkit.structure._layer_paths import held_weights
+from keras_initkit.structure._weights import is_quantization_state
 
 
 class ReportBuilder:
@@ -132,8 +133,9 @@ class ReportBuilder:
 def _weights(model: keras.Model) -> Iterator[tuple[Tap, keras.Variable]]:
     """Every float weight, named after the innermost layer that holds it."""
     names: set[tuple[str, str]] = set()
-    for path, _, weight in held_weights(model):
-        if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(weight.dtype)):
+    for path, layer, weight in held_weights(model):
+        is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(weight.dtype))
+        if not is_float or is_quantization_state(layer, weight):
             continue
         name, number = weight.name, 1
         while (path, name) in names:

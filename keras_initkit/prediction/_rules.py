@@ -67,6 +67,8 @@ def propagate(call: Call, signal: Callable[[Tensor], Signal]) -> LayerPropagatio
         if call.reason and not reason:
             reason = f"its call does not run on symbolic tensors ({call.reason[:100].strip()})"
         raise UnpredictableError(reason or f"predict has no rule for {kind}")
+    if getattr(call.layer, "quantization_mode", None) not in (None, "float8"):
+        raise UnpredictableError("its kernel is quantized")
     if not call.inputs:
         raise UnpredictableError("it has no input")
     inputs = [signal(tensor) for tensor in call.inputs]

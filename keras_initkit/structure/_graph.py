@@ -47,6 +47,7 @@ class Call:
         reason: String. Why a composite layer could not be opened, where it could not.
         role: String. `"normalization"` or `"activation"` for operations that `gathered_calls` has made one call.
         function: The function of one tensor that such an activation is.
+        losses: Tuple of `Tensor`. Of the model's call: what its layers add by `add_loss`, regularizers apart.
     """
 
     path: str
@@ -60,6 +61,7 @@ class Call:
     reason: str = ""
     role: Literal["", "normalization", "activation"] = ""
     function: Callable | None = None
+    losses: tuple[Tensor, ...] = ()
 
 
 def signals(found: Iterable[Call]) -> set[Tensor]:

@@ -42,7 +42,7 @@ class Recorder:
 
     def __init__(self, model: keras.Model, free_batch: int | None):
         self.calls: list[Call] = []
-        self.adds_loss = False
+        self._losses: list[Tensor] = []  # what layers add by `add_loss`
         self._model, self._free_batch = model, free_batch
         self._paths = {id(layer): path for path, layer in named_layers(model).items()}
         self._layers = [layer for _, layer in walk_layers(model)]
@@ -86,7 +86,7 @@ class Recorder:
 
         def noted(original: Callable) -> Callable:
             def add_loss(layer: Any, loss: Any) -> None:
-                self.adds_loss = True
+                self._losses.extend(self._tensor(each) for each in keras.tree.flatten(loss) if _is_symbol(each))
 
             return add_loss
 
@@ -132,19 +132,20 @@ class Recorder:
     def _opened(
         self, layer: keras.Layer, path: str, args: tuple, kwargs: dict[str, Any], symbolic_weights: bool
     ) -> Any:
-        mark, counts = len(self.calls), self._counts.copy()
+        mark, losses, counts = len(self.calls), len(self._losses), self._counts.copy()
         self._stack.append((path, collections.Counter()))
         try:
             with self._symbolic_weights(layer) if symbolic_weights else contextlib.nullcontext():
                 outputs = symbolic_call(layer)(*args, **kwargs)
             outputs = keras.tree.map_structure(self._as_symbol, outputs)
         except Exception:
-            del self.calls[mark:]
+            del self.calls[mark:], self._losses[losses:]
             self._counts = counts
             raise
         finally:
             self._stack.pop()
-        self._note(layer, path, args, kwargs, outputs, opened=True)
+        added = tuple(self._losses) if layer is self._model else ()
+        self._note(layer, path, args, kwargs, outputs, opened=True, losses=added)
         return outputs
 
     @contextlib.contextmanager
