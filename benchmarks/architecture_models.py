@@ -65,3 +65,35 @@ def backbones() -> dict[str, Builder]:
         for name, given in arguments.items()
         if hasattr(models, name)
     }
+
+
+def published_backbones() -> dict[str, Builder]:
+    """Returns builders of keras-hub's backbones at published widths, with two layers and a thousand words."""
+    from keras_hub import models
+
+    text = {"vocabulary_size": 1000, "num_layers": 2}
+    base = {**text, "num_heads": 12, "hidden_dim": 768, "intermediate_dim": 3072}
+    large = {**text, "num_query_heads": 32, "num_key_value_heads": 8, "hidden_dim": 2048, "intermediate_dim": 5632}
+    images = {"num_layers": 2, "num_heads": 12, "hidden_dim": 768, "patch_size": 16, "image_shape": (224, 224, 3)}
+    arguments = {
+        "AlbertBackbone": {**base, "embedding_dim": 128},
+        "BartBackbone": base,
+        "BertBackbone": base,
+        "BloomBackbone": {**base, "num_heads": 16, "hidden_dim": 1024, "intermediate_dim": 4096},
+        "CLIPVisionEncoder": {**images, "intermediate_dim": 3072},
+        "FNetBackbone": {**text, "hidden_dim": 768, "intermediate_dim": 3072},
+        "FalconBackbone": {**text, "num_attention_heads": 16, "hidden_dim": 1024, "intermediate_dim": 4096},
+        "GPT2Backbone": base,
+        "GPTNeoXBackbone": base,
+        "GemmaBackbone": {
+            **text, "num_query_heads": 8, "num_key_value_heads": 1, "hidden_dim": 2048, "intermediate_dim": 8192,
+            "head_dim": 256,
+        },
+        "LlamaBackbone": large,
+        "MistralBackbone": large,
+        "OPTBackbone": base,
+        "T5Backbone": {**text, "num_heads": 8, "hidden_dim": 512, "intermediate_dim": 2048},
+        "ViTBackbone": {**images, "mlp_dim": 3072},
+        "WhisperBackbone": {**base, "num_heads": 6, "hidden_dim": 384, "intermediate_dim": 1536},
+    }  # fmt: skip
+    return {name: lambda name=name, given=given: getattr(models, name)(**given) for name, given in arguments.items()}  # type: ignore[misc]
