@@ -25,31 +25,31 @@ def applications() -> dict[str, Builder]:
     return {name: builder(name) for name in APPLICATIONS.split()}
 
 
-def backbones() -> dict[str, Builder]:
-    """Returns builders of small backbones of keras-hub; raises `ImportError` where it is not installed."""
+def backbones(width: int = 32) -> dict[str, Builder]:
+    """Returns builders of backbones of keras-hub with two layers; raises `ImportError` where it is not installed."""
     from keras_hub import models
 
-    text = {"vocabulary_size": 100, "num_layers": 2, "hidden_dim": 32, "intermediate_dim": 64}
+    text = {"vocabulary_size": 100, "num_layers": 2, "hidden_dim": width, "intermediate_dim": 2 * width}
     heads = {**text, "num_heads": 4}
     grouped = {**text, "num_query_heads": 4, "num_key_value_heads": 2}
-    images = {"num_layers": 2, "num_heads": 4, "hidden_dim": 32, "patch_size": 8, "image_shape": (32, 32, 3)}
+    images = {"num_layers": 2, "num_heads": 4, "hidden_dim": width, "patch_size": 8, "image_shape": (32, 32, 3)}
     arguments = {
-        "AlbertBackbone": {**heads, "embedding_dim": 16},
+        "AlbertBackbone": {**heads, "embedding_dim": width // 2},
         "BartBackbone": heads,
         "BertBackbone": heads,
         "BloomBackbone": heads,
-        "CLIPVisionEncoder": {**images, "intermediate_dim": 64},
+        "CLIPVisionEncoder": {**images, "intermediate_dim": 2 * width},
         "DebertaV3Backbone": heads,
         "DistilBertBackbone": heads,
         "ElectraBackbone": {
-            "vocab_size": 100, "num_layers": 2, "num_heads": 4, "hidden_dim": 32, "intermediate_dim": 64,
-            "embedding_dim": 32,
+            "vocab_size": 100, "num_layers": 2, "num_heads": 4, "hidden_dim": width, "intermediate_dim": 2 * width,
+            "embedding_dim": width,
         },
         "FNetBackbone": text,
         "FalconBackbone": {**text, "num_attention_heads": 4},
         "GPT2Backbone": heads,
         "GPTNeoXBackbone": heads,
-        "GemmaBackbone": {**grouped, "head_dim": 8},
+        "GemmaBackbone": {**grouped, "head_dim": width // 4},
         "LlamaBackbone": grouped,
         "MistralBackbone": grouped,
         "MixtralBackbone": {**grouped, "num_experts": 4, "top_k": 2},
@@ -57,7 +57,7 @@ def backbones() -> dict[str, Builder]:
         "Phi3Backbone": grouped,
         "RobertaBackbone": heads,
         "T5Backbone": heads,
-        "ViTBackbone": {**images, "mlp_dim": 64},
+        "ViTBackbone": {**images, "mlp_dim": 2 * width},
         "WhisperBackbone": heads,
     }  # fmt: skip
     return {

@@ -1,6 +1,6 @@
 """How much of published architectures `predict` covers, and how well.
 
-    python benchmarks/architectures.py [--only ResNet50 BertBackbone] [--reasons]
+    python benchmarks/architectures.py [--only ResNet50 BertBackbone] [--width 32] [--reasons]
 
 Each model is probed once, with its own initialization and random inputs. Of the layers' outputs that have a measured
 row, "predicted" is the share for which theory has a variance, and "off" the share of those where it differs from the
@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument(
         "--reasons", action="store_true", help="print what is off, and why what is not predicted is not"
     )
+    parser.add_argument("--width", type=int, default=32, help="of keras-hub's backbones")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
 
@@ -81,11 +82,11 @@ def main() -> None:
 
     table("keras.applications", chosen(applications()), given.reasons)
     try:
-        hub = backbones()
+        hub = backbones(given.width)
     except ImportError:
         print("\nkeras-hub is not installed, so its backbones are left out.")
         return
-    table("keras-hub", chosen(hub), given.reasons)
+    table(f"keras-hub, width {given.width}", chosen(hub), given.reasons)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import numpy as np
 
 from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._geometry import Profile
+from keras_initkit.prediction._parts import backward_of_parts, mixture
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError, reweight_profile
 from keras_initkit.theory._activations import evaluate, resolve
 from keras_initkit.theory._gains import expectation
@@ -52,12 +53,18 @@ def through_activation(activation: Any, before: LayerPropagation) -> LayerPropag
     )
 
 
+_FEW = 0.3  # share of units that may be other than Gaussian
+
+
 def activate(function: Callable, z: Signal) -> LayerPropagation:
     """y = f(z), for Gaussian z and an f that acts on each element by itself."""
     if function is keras.activations.linear:
         return LayerPropagation(z, lambda gradient: [gradient])
+    if z.parts:
+        return _activate_parts(function, z)
     if not z.gaussian:
-        raise UnpredictableError("the input of its activation is not Gaussian, so the variance is not enough")
+        reason = "the input of its activation is not Gaussian, so the variance is not enough"
+        raise UnpredictableError(reason, _guess(function, z))
     if not z.identically_distributed:
         raise UnpredictableError("the input of its activation has units of different variances")
     if any(map(any, z.margin)):
@@ -99,6 +106,29 @@ def activate(function: Callable, z: Signal) -> LayerPropagation:
         return [gradient.scaled(slope, common=common)]
 
     return LayerPropagation(output, backward)
+
+
+def _guess(function: Callable, z: Signal) -> Signal | None:
+    """Returns what the function makes of a Gaussian signal of the same moments."""
+    try:
+        return activate(function, replace(z, gaussian=True, identically_distributed=True, parts=())).output
+    except UnpredictableError:
+        return None
+
+
+def _activate_parts(function: Callable, z: Signal) -> LayerPropagation:
+    """Applies a function to parts whose units are distributed differently; a few may be other than Gaussian."""
+    if sum(share for share, part in z.parts if not part.gaussian) > _FEW:
+        reason = "part of the input of its activation is not Gaussian, so the variance is not enough"
+        raise UnpredictableError(reason, _guess(function, z))
+    found = [activate(function, replace(part, gaussian=True, parts=())) for _, part in z.parts]
+    shares = [share for share, _ in z.parts]
+    output = mixture([(share, each.output) for share, each in zip(shares, found, strict=True)])
+
+    def backward(gradient: Gradient) -> list[Gradient]:
+        return [backward_of_parts(gradient, shares, [each.backward for each in found])]
+
+    return LayerPropagation(replace(output, sources=z.sources, axes=z.axes), backward)
 
 
 def _of_units(function: Callable, z: Signal) -> float:

@@ -25,6 +25,7 @@ class WindowOffsets:
         profile: As of a `Signal`, of the output; empty where it is the input's.
         apart: Float. Correlation of two positions far apart, relative to an endless map: near a border a window may
             lack an offset that the other one has.
+        overlaps: Along each axis, the same for positions that are 0, 1, 2, ... apart; empty where it is 1.
     """
 
     size: Sizes
@@ -34,6 +35,7 @@ class WindowOffsets:
     field: int = 1
     profile: Profile = ()
     apart: float = 1.0
+    overlaps: tuple[np.ndarray | None, ...] = ()
 
     @classmethod
     def pointwise(cls, size: Sizes) -> WindowOffsets:
@@ -60,11 +62,13 @@ def window_offsets(
     """
     outer: list[int | None] = []
     profiles: list[np.ndarray | None] = []
+    overlaps: list[np.ndarray | None] = []
     per_output = per_input = apart = 1.0
     for axis, (n, k, s, d) in enumerate(zip(size, field, strides, dilation, strict=True)):
         if n is None:
             outer.append(None)
             profiles.append(None)
+            overlaps.append(None)
             per_output, per_input = per_output * k, per_input * k / s
             continue
         inside, starts = window_counts(n, k, s, d, padding, margin[axis] if margin else (0, 0))
@@ -73,11 +77,17 @@ def window_offsets(
         sums = np.array([sum(given[start + t * d] for t in range(k) if 0 <= start + t * d < n) for start in starts])
         shares = [sum(0 <= start + t * d < n for start in starts) / len(starts) for t in range(k)]
         apart *= sum(share**2 for share in shares) / sum(shares)
+        held = np.array([[0 <= start + t * d < n for t in range(k)] for start in starts], float)
+        together = held @ held.T
+        overlaps.append(
+            np.array([together.diagonal(lag).mean() for lag in range(len(starts))]) / held.sum(axis=1).mean()
+        )
         outer.append(len(starts))
         profiles.append(sums / sums.mean())
         per_output, per_input = per_output * float(sums.mean()), per_input * sum(inside) / n
     total = None if None in outer else math.prod(outer)  # type: ignore[arg-type]
-    return WindowOffsets(tuple(outer), per_output, per_input, total, math.prod(field), tuple(profiles), apart)
+    whole = tuple(outer), per_output, per_input, total, math.prod(field)
+    return WindowOffsets(*whole, tuple(profiles), apart, tuple(overlaps))
 
 
 def window_counts(

@@ -17,10 +17,13 @@ Rule = Callable[[Call, Sequence[Signal]], LayerPropagation]
 _RULES: dict[type | str, Rule] = {}
 _RESUMES: set[type | str] = set()
 _ANYWHERE: set[type | str] = set()
+_PARTED: set[type | str] = set()
 _REASONS: dict[type, str] = {}
 
 
-def rule(*names: str, operations: str = "", resumes: bool = False, anywhere: bool = False) -> Callable[[Rule], Rule]:
+def rule(
+    *names: str, operations: str = "", resumes: bool = False, anywhere: bool = False, parted: bool = False
+) -> Callable[[Rule], Rule]:
     """Registers a function as the rule of classes of `keras.layers` and of operations.
 
     A layer's rule also holds for subclasses that do not override `call`. It gets inputs whose last axis holds units.
@@ -30,6 +33,7 @@ def rule(*names: str, operations: str = "", resumes: bool = False, anywhere: boo
         operations: String. Names of operations' classes, as they stand in the trace. Their rules get any input:
             unknown ones, those of known values, and those whose positions are not in the usual place.
         resumes: Boolean. Whether the output is known even where the input is not (normalization).
+        parted: Boolean. Whether the rule reads the parts of a signal, which others do not see.
         anywhere: Boolean. Whether a layer's rule takes the same inputs as that of an operation.
     """
 
@@ -39,6 +43,8 @@ def rule(*names: str, operations: str = "", resumes: bool = False, anywhere: boo
             _RULES[key] = function
             if resumes:
                 _RESUMES.add(key)
+            if parted:
+                _PARTED.add(key)
             if anywhere or isinstance(key, str):
                 _ANYWHERE.add(key)
         return function
@@ -72,6 +78,8 @@ def propagate(call: Call, signal: Callable[[Tensor], Signal]) -> LayerPropagatio
     if not call.inputs:
         raise UnpredictableError("it has no input")
     inputs = [signal(tensor) for tensor in call.inputs]
+    if key not in _PARTED:
+        inputs = [replace(each, parts=()) if each.parts else each for each in inputs]
     if key in _ANYWHERE:
         masks = [each for each in keras.tree.flatten(dict(call.kwargs)) if isinstance(each, Tensor)]
         masks = [each for each in masks if each not in call.inputs]  # a layer's `inputs` are without them
@@ -120,7 +128,7 @@ for _reason, _names in {
     "it masks positions by their values": "Masking",
     "it preprocesses data; predict starts from its output": "AugMix AutoContrast CategoryEncoding "
     "CenterCrop ContrastLimitedAdaptiveHistogramEqualization CutMix Discretization Equalization HashedCrossing Hashing "
-    "IntegerLookup MaxNumBoundingBoxes MelSpectrogram MixUp Normalization RandAugment RandomBrightness "
+    "IntegerLookup MaxNumBoundingBoxes MelSpectrogram MixUp RandAugment RandomBrightness "
     "RandomColorDegeneration RandomColorJitter RandomContrast RandomCrop RandomElasticTransform RandomErasing "
     "RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomInvert RandomPerspective RandomPosterization "
     "RandomRotation RandomSaturation RandomSharpness RandomShear RandomTranslation RandomZoom Resizing STFTSpectrogram "

@@ -228,6 +228,8 @@ def _multiply(call: Call, given: list[Operand]) -> LayerPropagation:
         x = signals[0].signal
         if isinstance(x.note, Statistic):
             found = LayerPropagation(replace(x, note=replace(x.note, gain=x.note.gain * scale)), lambda g: [nothing(g)])
+        elif isinstance(x.note, Offset):
+            found = _scaled_offset(x, scale)
         else:
             found = affine(x, scale, 0.0)
         return replace(found, backward=lambda g: _gradients(call, given, _with_constants(scalars, found.backward(g))))
@@ -254,15 +256,32 @@ def _multiply(call: Call, given: list[Operand]) -> LayerPropagation:
         for a, each, number in zip(parts, signals, copies, strict=True):
             others = [b for b in parts if b is not a]
             factor = scale**2 * math.prod(b.second_moment for b in others)
-            between = [b.second_moment if b.within_example is None else b.within_example.off_zero(b.size)
-                       for b in others]  # fmt: skip
-            common = None if gradient.common is None else gradient.common * scale**2 * math.prod(between)
-            part = gradient if number == 1 else _summed(gradient, number, 1.0)
-            common = common if number == 1 else part.common
-            found.append(None if each.signal.values is not None else part.scaled(factor, common=common))
+            between = scale**2 * math.prod(
+                b.second_moment if b.within_example is None else b.within_example.off_zero(b.size) for b in others
+            )
+            shared = gradient.between_positions
+            part: Gradient | None = None
+            if number == 1:
+                part = gradient.scaled(factor, common=None if shared is None else shared * between)
+            elif each.signal.values is None:
+                if shared is None or number is None:
+                    raise UnpredictableError("its copies add up gradients that are correlated between positions")
+                second = number * factor * gradient.second_moment + number * (number - 1) * between * shared
+                part = gradient.scaled(second / max(gradient.second_moment, 1e-300), white=True, common=None)
+            found.append(part)
         return _gradients(call, given, _with_constants(scalars, found))
 
     return LayerPropagation(replace(output, argument=None, function=None), back)
+
+
+def _scaled_offset(x: Signal, scale: float) -> LayerPropagation:
+    """Multiplies logits and what was added to them."""
+    note = Offset(
+        affine(x.note.of, scale, 0.0).output,
+        tuple(lambda values=values: scale * np.asarray(values(), "float64") for values in x.note.values),
+    )
+    whole = affine(x, scale, 0.0).output if x.known else x
+    return LayerPropagation(replace(whole, note=note), lambda gradient: [gradient.scaled(scale**2)])
 
 
 def product_of(parts: Sequence[Signal]) -> Signal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,16 +22,54 @@ from keras_initkit.theory._activations import resolve
 _SPATIAL = (keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D, keras.layers.SpatialDropout3D)
 
 
-@rule("Activation", anywhere=True)
+@rule("Activation", anywhere=True, parted=True)
 def activation(call, inputs):
     """y = f(x)."""
     return activate(resolve(call.layer.activation), needed(inputs[0]).with_margin())
 
 
-@rule("ReLU", "LeakyReLU", "ELU", anywhere=True)
+@rule("ReLU", "LeakyReLU", "ELU", anywhere=True, parted=True)
 def parametrized_activation(call, inputs):
     """y = f(x), where f is the layer itself with its parameters."""
     return activate(call.layer.call, needed(inputs[0]).with_margin())
+
+
+@rule("Normalization", anywhere=True)
+def fixed_normalization(call, inputs):
+    """Subtracts fixed means and divides by fixed deviations."""
+    layer, shape = call.layer, call.outputs[0].shape
+    if getattr(layer, "mean", None) is None:
+        raise UnpredictableError("it is not adapted to data")
+    mean, variance = (np.asarray(keras.ops.convert_to_numpy(each), "float64") for each in (layer.mean, layer.variance))
+    scale = 1 / np.maximum(np.sqrt(variance), 1e-7)
+    if getattr(layer, "invert", False):
+        raise UnpredictableError("it is inverted")
+    x = needed(inputs[0]).with_margin()
+    return scaled_by_unit(x, shape, scale, -mean * scale)
+
+
+def scaled_by_unit(x: Signal, shape: Sequence[int | None], scale: np.ndarray, offset: np.ndarray) -> LayerPropagation:
+    """y = a_u x + b_u, with a factor and an offset for each unit."""
+    if np.ptp(scale) == 0 and np.ptp(offset) == 0:
+        return affine(x, float(scale.flat[0]), float(offset.flat[0]))
+    squares, means = float((scale**2).mean()), float(scale.mean())
+    mixed, added, second = float((scale * offset).mean()), float(offset.mean()), float((offset**2).mean())
+
+    def products(values: np.ndarray) -> np.ndarray:
+        return squares * values + 2 * mixed * x.mean + second
+
+    output = replace(
+        x,
+        mean=means * x.mean + added,
+        second_moment=float(products(np.asarray(x.second_moment))),
+        **x.map_autocorrelations(lambda lags: lags.map(products)),
+        gaussian=False,
+        identically_distributed=False,
+        argument=None,
+        function=None,
+        note=None,
+    )
+    return LayerPropagation(output, lambda gradient: [gradient.scaled(squares)])
 
 
 @rule("PReLU")
@@ -54,9 +92,7 @@ def identity(call, inputs):
 def rescaling(call, inputs):
     """y = a x + b."""
     scale, offset = np.asarray(call.layer.scale, "float64"), np.asarray(call.layer.offset, "float64")
-    if scale.ndim or offset.ndim:
-        raise UnpredictableError("it scales each unit by a different number")
-    return affine(inputs[0].with_margin(), float(scale), float(offset))
+    return scaled_by_unit(inputs[0].with_margin(), call.outputs[0].shape, *np.broadcast_arrays(scale, offset))
 
 
 def needed(x: Signal) -> Signal:
@@ -134,17 +170,25 @@ def dropout(call, inputs):
     x = needed(standardize(inputs[0], call.inputs[0].shape) if inputs[0].values else inputs[0]).with_margin()
     if rate == 1:
         raise UnpredictableError("it drops everything")
-    if getattr(call.layer, "noise_shape", None) is not None:
+    shape = getattr(call.layer, "noise_shape", None)
+    whole = shape is not None and len(shape) > 1 and all(size == 1 for size in tuple(shape)[1:])  # one for an example
+    if shape is not None and not whole:
         raise UnpredictableError("its noise_shape makes elements share their noise")
-    spatial = isinstance(call.layer, _SPATIAL)
+    spatial = isinstance(call.layer, _SPATIAL) or whole
     output = add_noise(x, x.mean, lambda v: v / (1 - rate), lambda v: v, spatial)
     kept = 1 - rate
     note = x.note.dropped(kept) if isinstance(x.note, Mixing) else None
 
     def backward(gradient: Gradient) -> list[Gradient]:
-        return [gradient.scaled(1 / kept, common=gradient.common, along=gradient.along)]
+        common = gradient.common
+        if spatial and common is not None:
+            common /= kept
+        return [gradient.scaled(1 / kept, common=common, along=gradient.along)]
 
-    return LayerPropagation(replace(output, gaussian=False, note=note), backward)
+    across = x.across_units
+    if whole:
+        across = x.product_of_units / kept
+    return LayerPropagation(replace(output, gaussian=False, note=note, across_units=across), backward)
 
 
 @rule("AlphaDropout")

@@ -15,7 +15,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,9 +93,9 @@ def linear(
 
     def through(lags: Autocorrelation) -> Autocorrelation:
         moved = move(lags)
-        return Autocorrelation(
-            forward * moved.near + scale.bias_square, forward * offsets.apart * moved.far + scale.bias_square
-        )
+        near = moved.near * _overlap(offsets, moved.reach)
+        return Autocorrelation(forward * near + scale.bias_square,
+                               forward * offsets.apart * moved.far + scale.bias_square)  # fmt: skip
 
     lags = x.map_autocorrelations(through)
     output = Signal(
@@ -121,6 +121,17 @@ def linear(
         return squares
 
     return LayerPropagation(output, lambda g: [g.scaled(back, sources=sources)], weights=weights)
+
+
+def _overlap(offsets: WindowOffsets, reach: Sequence[int]) -> np.ndarray:
+    """Returns which part of its window a position shares with another one, by the lag between them."""
+    found = np.ones((1,) * len(reach))
+    for axis, (shared, far) in enumerate(zip(offsets.overlaps, reach, strict=False)):
+        if shared is not None:
+            lags = np.abs(np.arange(-far, far + 1))
+            values = shared[np.minimum(lags, len(shared) - 1)]
+            found = found * values.reshape((1,) * axis + (-1,) + (1,) * (len(reach) - axis - 1))
+    return found
 
 
 def _spatial(layer: keras.Layer, kernel: Kernel, x: Signal, bias: keras.Variable | None, name: str) -> LayerPropagation:

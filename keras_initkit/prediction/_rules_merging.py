@@ -15,6 +15,7 @@ from typing import Any
 from keras_initkit.prediction._activation import activate
 from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._layout import broadcast, joint_axes, reshape
+from keras_initkit.prediction._parts import leaves
 from keras_initkit.prediction._rules import rule
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
 
@@ -94,7 +95,7 @@ def one_argument(
     return replace(total, backward=backward)
 
 
-@rule("Concatenate", operations="Concatenate", anywhere=True)
+@rule("Concatenate", operations="Concatenate", anywhere=True, parted=True)
 def concatenate(call, inputs):
     """Averages over the parts, each weighted by its fraction of the elements."""
     rank, outer = len(call.outputs[0].shape), call.outputs[0].shape
@@ -130,6 +131,10 @@ def concatenate(call, inputs):
         and math.isclose(signal.second_moment, first.second_moment, rel_tol=1e-6)
         for signal in inputs
     )
+    parts = ()
+    if joins_units and not (alike and all(signal.gaussian for signal in inputs)):
+        parts = leaves(list(zip(shares, inputs, strict=True)))
+    counts = [len(signal.parts) or 1 for signal in inputs]
     output = Signal(
         mix([signal.mean for signal in inputs]),
         mix([signal.second_moment for signal in inputs]),
@@ -139,14 +144,27 @@ def concatenate(call, inputs):
         gaussian=all(signal.gaussian for signal in inputs),
         identically_distributed=alike,
         sources=_rejoined(call, inputs),
+        parts=parts,
     )
     slices = [(call.outputs[0].number, place) for place in range(len(inputs))]
 
     def backward(gradient: Gradient) -> list[Gradient]:
         # Slices of one gradient: the same kernels, but other units, hence other weights.
-        return [
-            gradient.scaled(1.0, sources=frozenset({(source, part) for source in gradient.sources})) for part in slices
-        ]
+        found = []
+        start = 0
+        for part, count in zip(slices, counts, strict=True):
+            tagged = gradient.scaled(1.0, sources=frozenset({(source, part) for source in gradient.sources}), parts=())
+            if parts and len(gradient.parts) == len(parts):
+                seconds = gradient.parts[start : start + count]
+                weights = [share for share, _ in parts[start : start + count]]
+                second = sum(s * w for s, w in zip(seconds, weights, strict=True)) / sum(weights)
+                common = tagged.common
+                if common is not None and tagged.second_moment > 0:
+                    common *= second / tagged.second_moment
+                tagged = replace(tagged, second_moment=second, parts=seconds if count > 1 else (), common=common)
+            found.append(tagged)
+            start += count
+        return found
 
     return LayerPropagation(output, backward)
 

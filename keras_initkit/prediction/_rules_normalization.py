@@ -15,7 +15,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from keras_initkit.prediction._autocorrelation import Autocorrelation
+from keras_initkit.prediction._parts import backward_of_parts, mixture
 from keras_initkit.prediction._rules import rule
 from keras_initkit.prediction._rules_linear import host_values
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
@@ -56,11 +59,15 @@ def normalize(layer, x: Signal, mean_square: float, mean_product: float, lost: f
         raise UnpredictableError("its input has no variance")
     # Where the variance is not known, it is taken to be far above epsilon.
     factor = affine.gamma / (variance + layer.epsilon) if known else math.nan
+    most = x.variance if math.isfinite(x.second_moment) else math.inf  # what the variance is at most
+    share = (
+        variance / (variance + layer.epsilon) if known else 1.0 if math.isinf(most) else most / (most + layer.epsilon)
+    )
 
     def finish(lags: Autocorrelation | None, shared: float) -> Autocorrelation | None:
         return None if lags is None or not known else lags.map(lambda v: factor * (v - shared) + affine.beta)
 
-    second = affine.gamma * (variance / (variance + layer.epsilon) if known else 1.0) + affine.beta
+    second = affine.gamma * share + affine.beta
     output = replace(
         x,
         mean=affine.beta_mean,
@@ -74,7 +81,7 @@ def normalize(layer, x: Signal, mean_square: float, mean_product: float, lost: f
     def backward(gradient: Gradient) -> list[Gradient]:
         if not known:
             raise UnpredictableError("the variance that it divides by is not known")
-        return [gradient.scaled(factor * max(1 - lost, 0.0))]
+        return [gradient.scaled(factor * max(1 - lost, 0.0), parts=())]
 
     return LayerPropagation(output, backward)
 
@@ -94,9 +101,20 @@ def layer_normalization(call, inputs):
     if getattr(layer, "rms_scaling", False):
         raise UnpredictableError("its rms_scaling is on")
     units = call.inputs[0].shape[-1]
-    square = x.mean**2
-    x = replace(x, profile=())  # each position is divided by its own
-    return normalize(layer, x, square, square, 2 / units)
+    square = x.product_of_units
+    more = _inverse_of_profile(x, square, layer.epsilon)
+    x = replace(x, profile=(), across_units=None)  # each position is divided by its own
+    return normalize(layer, x, square, square, 1 - more * (1 - 2 / units))
+
+
+def _inverse_of_profile(x: Signal, square: float, epsilon: float) -> float:
+    """Returns the mean of one over the variance at a position, over one over the mean variance."""
+    more = 1.0
+    for values in x.profile:
+        if values is not None and x.second_moment > square:
+            variances = np.maximum(values * x.second_moment - square, 0.0) + epsilon
+            more *= float((1 / np.maximum(variances, 1e-300)).mean()) * (x.second_moment - square + epsilon)
+    return more
 
 
 @rule("RMSNormalization", resumes=True)
@@ -139,7 +157,7 @@ def _divided(call, x: Signal, square: float, gamma: float, lost: float) -> Layer
     return LayerPropagation(output, lambda gradient: [gradient.scaled(factor * (1 - lost))])
 
 
-@rule("BatchNormalization", resumes=True)
+@rule("BatchNormalization", resumes=True, parted=True)
 def batch_normalization(call, inputs):
     """Averages over all examples and positions of the batch, for each unit, as in training.
 
@@ -151,6 +169,8 @@ def batch_normalization(call, inputs):
         raise UnpredictableError("its axis is not the last")
     if not layer.trainable:
         raise UnpredictableError("it is frozen and divides by its moving averages")
+    if x.parts:
+        return _batch_of_parts(call, x)
     common = math.nan
     lost = 0.0
     if x.between_examples is not None:
@@ -167,6 +187,19 @@ def batch_normalization(call, inputs):
         return [replace(part, balanced=True) for part in propagation.backward(gradient)]
 
     return replace(propagation, output=replace(propagation.output, identically_distributed=True), backward=backward)
+
+
+def _batch_of_parts(call, x: Signal) -> LayerPropagation:
+    """Normalizes groups of units that are distributed differently."""
+    shares = [share for share, _ in x.parts]
+    found = [batch_normalization(call, [part]) for _, part in x.parts]
+    output = mixture([(share, each.output) for share, each in zip(shares, found, strict=True)])
+    return LayerPropagation(
+        replace(output, sources=x.sources, axes=x.axes),
+        lambda gradient: [
+            replace(backward_of_parts(gradient, shares, [each.backward for each in found]), balanced=True)
+        ],
+    )
 
 
 @rule("GroupNormalization", resumes=True)

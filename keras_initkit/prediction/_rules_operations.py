@@ -286,6 +286,39 @@ def _over_positions(call: Call, x: Signal, places: list[int], axes: Sequence, ad
     return LayerPropagation(output, backward)
 
 
+@rule(operations="ZerosLike OnesLike")
+def filled(call, inputs):
+    """A tensor of one number."""
+    value = float(type(call.layer).__name__ == "OnesLike")
+    signal = Signal.unknown(inputs[0].size, values=lambda: np.full((1,), value))
+    return LayerPropagation(signal, lambda gradient: [nothing(gradient)])
+
+
+@rule(operations="FFT2")
+def fourier(call, inputs):
+    """The transform over the last two axes keeps the energy, half of which is that of the real part."""
+    x, shape = needed(inputs[0]).with_margin(), call.inputs[0].shape
+    imaginary = inputs[1].values
+    if imaginary is None or np.any(imaginary()) or None in shape[-2:] or len(shape) < 3:
+        raise UnpredictableError("its input is complex, or its sizes are not known")
+    factor = shape[-1] * shape[-2] / 2
+    second = x.second_moment * factor
+    size = tuple(shape[1:-1])
+    lags = Autocorrelation.white(second, 0.0, len(size))
+    other = Autocorrelation.white(0.0, 0.0, len(size))
+    output = Signal(0.0, second, size, lags, other, sources=x.sources)
+
+    def backward(gradients: list[Gradient | None]) -> list[Gradient]:
+        real, unused = gradients
+        if real is None or unused is None or unused.second_moment > 0:
+            raise UnpredictableError("its imaginary part is read")
+        if not real.white:
+            raise UnpredictableError("it adds up gradients that are correlated between positions")
+        return [real.scaled(factor), nothing(real)]
+
+    return LayerPropagation(output, backward, others=(output,))
+
+
 @rule(operations="Square")
 def square(call, inputs):
     """y = x^2."""

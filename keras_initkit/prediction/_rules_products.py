@@ -220,10 +220,6 @@ def scores(one: Operand, two: Operand, letters: Letters) -> LayerPropagation:
     crossed = n * (n - 1) * a.product_of_units * b.product_of_units
     rows = [letter for letter in letters.out[1:] if letter in letters.one and letter not in shared]
     columns = [letter for letter in letters.out[1:] if letter in letters.two and letter not in shared]
-    if any(roles_a[letter] is None and shape[letter] != 1 for letter in rows) or any(
-        roles_b[letter] is None and shape[letter] != 1 for letter in columns
-    ):
-        raise UnpredictableError("it multiplies units with units")
     in_a = [letter for letter in rows if roles_a[letter] is not None]
     in_b = [letter for letter in columns if roles_b[letter] is not None]
 
@@ -250,20 +246,23 @@ def scores(one: Operand, two: Operand, letters: Letters) -> LayerPropagation:
     )
 
     def backward(gradient: Gradient) -> list[Gradient]:
-        return [_of_factor(gradient, b, roles_b, in_b, size_b), _of_factor(gradient, a, roles_a, in_a, size_a)]
+        down = math.prod(shape[letter] for letter in rows), math.prod(shape[letter] for letter in columns)  # type: ignore
+        return [
+            _of_factor(gradient, b, roles_b, in_b, down[1], gradient.balanced),
+            _of_factor(gradient, a, roles_a, in_a, down[0], False),
+        ]
 
     return LayerPropagation(in_order(output), backward)
 
 
-def _of_factor(gradient: Gradient, other: Signal, roles: dict, chosen: list[str], sizes: list) -> Gradient:
-    """Returns the gradient of one factor: that of the product times the other, summed over the other's positions."""
-    if None in sizes:
-        raise UnpredictableError("its number of positions is not known")
+def _of_factor(
+    gradient: Gradient, other: Signal, roles: dict, chosen: list[str], count: int, balanced: bool
+) -> Gradient:
+    """Returns the gradient of one factor: that of the product times the other, summed over `count` of its vectors."""
     if not gradient.white:
         raise UnpredictableError("it adds up gradients that are correlated between positions")
-    count = math.prod(sizes)
     second = other.second_moment
-    if gradient.balanced and other.within_example is not None:  # gradients of a softmax add up to 0
+    if balanced and other.within_example is not None:  # gradients of a softmax add up to 0
         order = [roles[letter] for letter in chosen]
         second -= other.within_example.within(order).off_zero([other.size[axis] for axis in order])
     return gradient.scaled(count * max(second, 0.0), sources=other.sources)
@@ -279,7 +278,9 @@ def mixed(weights: Operand, values: Operand, letters: Letters) -> LayerPropagati
     shape = {**_sizes(weights, letters.one), **_sizes(values, letters.two)}
     others = [letter for letter in letters.two[1:] if letter != key and roles[letter] is not None]
     queries = [letter for letter in letters.out[1:] if letter in letters.one and letter not in letters.two]
-    if others or len(queries) > 1:
+    in_weights = dict(zip(letters.one[1:], axes_of(weights.signal, len(letters.one)), strict=True))
+    many = [letter for letter in queries if shape[letter] != 1 and in_weights[letter] is not None]
+    if others or len(many) > 1:
         raise UnpredictableError("it mixes along one of several axes of positions")
     if roles[key] is None:
         common, between = v.product_of_units, v.mean**2
@@ -290,7 +291,6 @@ def mixed(weights: Operand, values: Operand, letters: Letters) -> LayerPropagati
         between = None if v.between_examples is None else v.between_examples.mean(v.size)
     second = note.squares * v.second_moment + note.products * common
     between_queries = note.overlap * v.second_moment + max(note.total - note.overlap, 0.0) * common
-    many = [letter for letter in queries if shape[letter] != 1]
     across = None if between is None else Autocorrelation.white(between, between, len(many))
     named = {letter: place for place, letter in enumerate(many)}
     output = Signal(

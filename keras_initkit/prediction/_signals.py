@@ -14,7 +14,16 @@ from keras_initkit.prediction._geometry import Profile, Sizes
 
 
 class UnpredictableError(Exception):
-    """Raised where no theory holds; the message says why, as a clause."""
+    """Raised where no theory holds; the message says why, as a clause.
+
+    Args:
+        reason: String.
+        guess: Signal whose correlations are about right, for where prediction resumes from measured moments.
+    """
+
+    def __init__(self, reason: str, guess: Signal | None = None):
+        super().__init__(reason)
+        self.guess = guess
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +52,7 @@ class Signal:
         across_units: Float. E[x_u x_v] of two units at one position; `None` where they only share the mean.
         values: Callable that returns the values of a tensor that depends on no signal, with an axis for each of the
             tensor's, or fewer to be broadcast; the first is that of examples.
+        parts: Tuple of pairs (share, signal): the groups of units that were concatenated, where they differ.
         note: What the tensor is to the calls that read it: a statistic, the weights of an attention.
     """
 
@@ -61,6 +71,7 @@ class Signal:
     axes: tuple[int | None, ...] | None = None
     across_units: float | None = None
     values: Callable[[], np.ndarray] | None = None
+    parts: tuple[tuple[float, Signal], ...] = ()
     note: Any = None
 
     @classmethod
@@ -124,6 +135,7 @@ class Gradient:
             argument.
         common: Float. Mean product of two elements of a unit at different positions of an example; `None` where it is
             not known. 0 for a white gradient.
+        parts: Tuple of floats. Mean squares in the parts of a signal that has some; empty where they are equal.
         along: Float. Of the gradient of an attention's weights, the mean product for two keys of one query.
     """
 
@@ -134,6 +146,7 @@ class Gradient:
     chosen: np.ndarray | None = None
     common: float | None = None
     along: float | None = None
+    parts: tuple[float, ...] = ()
 
     @property
     def between_positions(self) -> float | None:
@@ -143,7 +156,8 @@ class Gradient:
     def scaled(self, factor: float, **changes: Any) -> Gradient:
         """Multiplies by independent random factors of mean square `factor`, which undo `balanced` and `chosen`."""
         common, along = (None if value is None else value * factor for value in (self.common, self.along))
-        changes = {"balanced": False, "chosen": None, "common": common, "along": along, **changes}
+        parts = tuple(value * factor for value in self.parts)
+        changes = {"balanced": False, "chosen": None, "common": common, "along": along, "parts": parts, **changes}
         return replace(self, second_moment=self.second_moment * factor, **changes)
 
 
@@ -193,12 +207,15 @@ def add_gradients(gradients: list[Gradient]) -> Gradient:
     if not are_independent(gradient.sources for gradient in gradients):
         raise UnpredictableError("the gradients that add up at its output came through the same kernels")
     common = [gradient.between_positions for gradient in gradients]
+    count = max(len(gradient.parts) for gradient in gradients)
+    parts = [gradient.parts or (gradient.second_moment,) * count for gradient in gradients]
     return Gradient(
         sum(gradient.second_moment for gradient in gradients),
         all(gradient.white for gradient in gradients),
         frozenset().union(*(gradient.sources for gradient in gradients)),
         balanced=any(gradient.balanced for gradient in gradients),
         common=None if None in common else sum(value for value in common if value is not None),
+        parts=tuple(map(sum, zip(*parts, strict=True))) if all(len(each) == count for each in parts) else (),
     )
 
 

@@ -88,11 +88,11 @@ class Propagation:
         try:
             found = propagate(_with_examples(call, self.examples), self._signal)
             self._expect(Tap("pre_activation", call.path, call.index), found.pre_activation)
-            if not found.output.known and found.output.note is None:
+            if not found.output.known and found.output.note is None and found.output.values is None:
                 raise UnpredictableError(found.reason or "its output has no finite mean square")
         except UnpredictableError as error:
             self._explain(call, str(error))
-            self._resume(call)
+            self._resume(call, error.guess)
             return
         self.propagations[place] = found
         for tensor, signal in zip(call.outputs, (found.output, *found.others), strict=False):
@@ -109,14 +109,19 @@ class Propagation:
         if reason != _CONSEQUENCE or not any(path.startswith(f"{each}/") or path == each for each in self.unpredicted):
             self.unpredicted.setdefault(path, reason)
 
-    def _resume(self, call: Call) -> None:
+    def _resume(self, call: Call, guess: Signal | None = None) -> None:
         """Goes on from what was measured at a call's outputs."""
         for tap, tensor in _tapped("output", call, call.outputs):
             seen = self._measured_at(tap)
             if seen is not None:
                 sources = frozenset({("measured", tensor.number)})
+                if not getattr(call.layer, "weights", None):  # nothing new makes it independent of what it reads
+                    sources = sources.union(*(self._signal(each).sources for each in call.inputs))
                 self.resumed.add(tensor.number)
-                self.signals[tensor.number] = Signal(*seen, tensor.shape[1:-1], sources=sources)
+                resumed = Signal(*seen, tensor.shape[1:-1], sources=sources)
+                if guess is not None and guess.known and guess.variance > 0 and guess.axes is None:
+                    resumed = replace(resumed, **_moved_to(guess, resumed))
+                self.signals[tensor.number] = resumed
 
     def _measured_at(self, tap: Tap) -> tuple[float, float] | None:
         """Returns mean and mean square of what was measured at a tap."""
@@ -197,6 +202,14 @@ class Propagation:
         if found.weights is not None and self.examples and once and call.layer.trainable:
             for name, second in found.weights(gradient, self.examples).items():
                 self.expected[Tap("weight_gradient", call.path, None, name)] = Expected(0.0, second)
+
+
+def _moved_to(guess: Signal, seen: Signal) -> dict[str, Any]:
+    """Returns the correlations of a guess, moved to what was measured."""
+    scale = seen.variance / guess.variance
+    return guess.map_autocorrelations(
+        lambda lags: lags.map(lambda values: seen.mean**2 + scale * (values - guess.mean**2))
+    )
 
 
 def _tapped(kind: Kind, call: Call, tensors: Sequence[Tensor]) -> list[tuple[Tap, Tensor]]:
