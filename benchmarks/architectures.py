@@ -2,7 +2,8 @@
 
     python benchmarks/architectures.py [--only ResNet50 BertBackbone] [--width 32] [--reasons]
 
-Each model is probed once, with its own initialization and random inputs. Of the layers' outputs that have a measured
+Each model is probed once, with its own initialization and random inputs: N(0, 1), or pixel
+values for models that rescale them. Of the layers' outputs that have a measured
 row, "predicted" is the share for which theory has a variance, and "off" the share of those where it differs from the
 measured one by more than a factor of 1.3, either way; the same for the gradients that come back to these outputs.
 """
@@ -14,6 +15,7 @@ import warnings
 from collections import Counter
 
 import keras
+import numpy as np
 from architecture_models import Builder, applications, backbones
 
 from keras_initkit import probe
@@ -21,10 +23,18 @@ from keras_initkit import probe
 OFF = 1.3
 
 
+def pixels(model: keras.Model) -> np.ndarray | None:
+    """Returns images of pixel values for a model that rescales them; `None` for another one."""
+    if not any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers):
+        return None
+    return np.random.default_rng(0).normal(127.5, 60.0, (16, *model.inputs[0].shape[1:])).clip(0, 255).astype("float32")
+
+
 def measure(build: Builder, reasons: bool) -> dict[str, tuple[int, int, int]]:
     """Returns how many rows were measured, predicted, and predicted wrongly, for outputs and their gradients."""
     keras.utils.set_random_seed(0)
-    report = probe(build(), batch_size=16)
+    model = build()
+    report = probe(model, pixels(model), batch_size=16)
     found = {}
     for kind in ("output", "output_gradient"):
         rows = [row for row in report.rows if row.tap.kind == kind and row.moments.variance > 0]

@@ -21,6 +21,7 @@ import numpy as np
 
 from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._geometry import Profile
+from keras_initkit.prediction._levels import even
 from keras_initkit.prediction._parts import backward_of_parts, mixture
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError, reweight_profile
 from keras_initkit.theory._activations import evaluate, resolve
@@ -90,6 +91,7 @@ def activate(function: Callable, z: Signal) -> LayerPropagation:
         function=function if inner is None else lambda x: function(inner(x)),
         profile=profile,
         axes=z.axes,
+        levels=_levels(function, z, second),
         across_units=None if z.across_units is None else _of_units(function, z),
     )
 
@@ -145,6 +147,15 @@ def _profile(function: Callable, z: Signal, second: float) -> Profile:
     weaker = replace(z, second_moment=z.mean**2 + low * z.variance)
     power = math.log(max(moment(function, weaker, 2), 1e-300) / second) / math.log(low)
     return reweight_profile(z.profile, lambda values: values**power)
+
+
+def _levels(function: Callable, z: Signal, second: float) -> np.ndarray | None:
+    """Returns the levels of f(z) by the same power."""
+    if z.levels is None or _variance_of_argument(z) == 0 or second <= 0:
+        return None
+    weaker = replace(z, second_moment=z.mean**2 + 0.5 * z.variance)
+    power = math.log(max(moment(function, weaker, 2), 1e-300) / second) / math.log(0.5)
+    return even(np.maximum(z.levels, 1e-12) ** power)
 
 
 def moment(function: Callable, z: Signal, power: int, derivative: bool = False) -> float:

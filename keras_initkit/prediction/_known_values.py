@@ -28,6 +28,8 @@ class KnownValues:
         self._made: dict[int, tuple[Call, int]] = {}
         self._inputs = {tensor.number: tensor for tensor in graph[-1].inputs if not tensor.is_float}
         self._integers = integers
+        every = [tensor for call in graph for tensor in (*call.inputs, *call.outputs)]
+        self._free = {tensor.number for tensor in every if tensor.shape and tensor.shape[0] is None}
         self._cache: dict[tuple[int, int], Any] = {}
         self._known: dict[int, bool] = {}  # whether it depends on an input
         for number in self._inputs:
@@ -78,7 +80,7 @@ class KnownValues:
 
     def _starts(self, tensor: Tensor) -> Sequence[int]:
         """Returns the first example of each pair that is computed; the graph is traced for two examples."""
-        if not self.varies(tensor) or not self.has_data(tensor) or tensor.shape[0] is not None:
+        if not self.varies(tensor) or not self.has_data(tensor) or tensor.number not in self._free:
             return [0]
         sizes = [len(values) for values in self._integers.values() if values is not None]
         return range(0, max(min(min(sizes), _EXAMPLES) - 1, 1), 2)

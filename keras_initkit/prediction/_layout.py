@@ -36,7 +36,9 @@ def arrange(x: Signal, axes: Sequence[int | None], sizes: Sequence[int | None]) 
     profile = tuple(x.profile[axis] for axis in order) if x.profile else ()
     named = tuple(None if axis is None else places[axis] for axis in axes)
     usual = named == usual_axes(len(named) + 1)
-    return replace(x, size=size, axes=None if usual else named, profile=profile, **lags, **_no_more(x))
+    same = x.levels is not None and size == x.size and len(size) == 1
+    return replace(x, size=size, axes=None if usual else named, profile=profile,
+                   levels=x.levels if same else None, **lags, **_no_more(x))  # fmt: skip
 
 
 def _no_more(x: Signal) -> dict[str, Any]:
@@ -192,6 +194,7 @@ def broadcast(x: Signal, before: Shape, shape: Shape, axes: Sequence[int | None]
         axes=tuple(axes),
         across_units=across,
         profile=(),
+        levels=x.levels if size == x.size else None,
         argument=None,
         function=None,
     )
@@ -242,6 +245,7 @@ def reshape(x: Signal, before: Shape, after: Shape) -> Signal:
         usual = usual_axes(len(after))
         size = tuple(n for n, axis in zip(after[1:], usual, strict=True) if axis is not None)
         return replace(x, size=size, axes=None, within_example=None, between_examples=None, profile=(),
+            levels=None,
                        argument=None, function=None, across_units=shared)  # fmt: skip
 
     def lags(values: Autocorrelation | None) -> Autocorrelation | None:
@@ -273,6 +277,7 @@ def reshape(x: Signal, before: Shape, after: Shape) -> Signal:
         between_examples=lags(x.between_examples),
         across_units=shared,
         profile=x.profile if size == x.size and named == axes else (),
+        levels=x.levels if size == x.size and len(size) == 1 else None,
         argument=None,
         function=None,
     )

@@ -69,6 +69,11 @@ class Mixing:
         total: Float. $E[(\sum_s p_s)^2]$: 1, or less where some sums are masked throughout.
         overlap: Float. $E[\sum_s p_s p'_s]$ of two sets of weights for the same elements.
         products: Float. $E[\sum_{s \neq r} p_s p_r]$.
+        spread: Float. $E[\sum_s p_s^2 (1 - 2 p_s + \sum_r p_r^2)]$: what a gradient that differs from element to
+            element leaves of its square.
+        pairs: Array of shape (examples, queries, elements). $E[p_s^2]$, where a mask or bias makes them uneven.
+        totals: Array of shape (examples, queries). $E[(\sum_s p_s)^2]$, likewise.
+        spreads: The same for `spread`.
     """
 
     axis: int
@@ -77,7 +82,15 @@ class Mixing:
     total: float
     overlap: float
     products: float
+    spread: float
+    pairs: np.ndarray | None = None
+    totals: np.ndarray | None = None
+    spreads: np.ndarray | None = None
 
     def dropped(self, kept: float) -> Mixing:
         """Returns the weights after a dropout that keeps this fraction, and divides by it."""
-        return replace(self, squares=self.squares / kept)
+        pairs = None if self.pairs is None else self.pairs / kept
+        totals = None
+        if self.pairs is not None and self.totals is not None:
+            totals = self.totals + self.pairs.sum(axis=-1) * (1 / kept - 1)
+        return replace(self, squares=self.squares / kept, pairs=pairs, totals=totals)

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_initkit.prediction._layout import broadcast, joint_axes
+from keras_initkit.prediction._levels import combine, even, inverse_levels
 from keras_initkit.prediction._notes import Centered, Offset, Statistic
 from keras_initkit.prediction._rules import rule
 from keras_initkit.prediction._rules_elementwise import affine, needed
@@ -91,7 +92,7 @@ def _summed(gradient: Gradient, copies: float | None, factor: float) -> Gradient
     if copies is None or gradient.between_positions is None:
         raise UnpredictableError("its copies add up gradients that are correlated between neighboring positions")
     together = copies + copies * (copies - 1) * gradient.between_positions / max(gradient.second_moment, 1e-300)
-    return gradient.scaled(factor * together, white=True, common=None)
+    return gradient.scaled(factor * together, white=True, common=None, levels=None)
 
 
 def _add(call: Call, given: list[Operand], weights: Sequence[float]) -> LayerPropagation:
@@ -262,12 +263,16 @@ def _multiply(call: Call, given: list[Operand]) -> LayerPropagation:
             shared = gradient.between_positions
             part: Gradient | None = None
             if number == 1:
-                part = gradient.scaled(factor, common=None if shared is None else shared * between)
+                level = combine(lambda *each: math.prod(each), *(b.levels for b in others))
+                part = gradient.weighed(factor, level)
+                part = replace(part, common=None if shared is None else shared * between)
             elif each.signal.values is None:
                 if shared is None or number is None:
                     raise UnpredictableError("its copies add up gradients that are correlated between positions")
                 second = number * factor * gradient.second_moment + number * (number - 1) * between * shared
-                part = gradient.scaled(second / max(gradient.second_moment, 1e-300), white=True, common=None)
+                part = gradient.scaled(
+                    second / max(gradient.second_moment, 1e-300), white=True, common=None, levels=None
+                )
             found.append(part)
         return _gradients(call, given, _with_constants(scalars, found))
 
@@ -290,6 +295,7 @@ def product_of(parts: Sequence[Signal]) -> Signal:
     for name in ("within_example", "between_examples"):
         known = [getattr(signal, name) for signal in parts]
         lags[name] = None if any(values is None for values in known) else math.prod(known[1:], start=known[0])
+    product = combine(lambda *each: math.prod(each), *(part.levels for part in parts))
     across = None
     if any(part.across_units is not None for part in parts):
         across = math.prod(part.product_of_units for part in parts)
@@ -302,6 +308,7 @@ def product_of(parts: Sequence[Signal]) -> Signal:
         sources=union(parts),
         axes=parts[0].axes,
         across_units=across,
+        levels=None if product is None else even(product),
     )
 
 
@@ -321,8 +328,9 @@ def _normalized(x: Signal, by: Statistic, scale: float) -> LayerPropagation:
     if x.second_moment <= 0:
         raise UnpredictableError("its input has no variance")
     factor = gain / (by.multiple * x.second_moment + by.epsilon)
-    output = replace(affine(x, math.sqrt(factor), 0.0).output, profile=(), argument=None, function=None)
-    return LayerPropagation(output, lambda gradient: [gradient.scaled(factor)])
+    output = replace(affine(x, math.sqrt(factor), 0.0).output, profile=(), levels=None, argument=None, function=None)
+    inverse = inverse_levels(x, 0.0, by.epsilon / by.multiple)
+    return LayerPropagation(output, lambda gradient: [gradient.weighed(factor, inverse)])
 
 
 def _unknown_scale(gradient: Gradient) -> list[Gradient]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from keras_initkit.prediction._layout import axes_of
+from keras_initkit.prediction._levels import even
 from keras_initkit.prediction._notes import Mixing, Offset
 from keras_initkit.prediction._rules import rule
 from keras_initkit.prediction._rules_arithmetic import Operand, operands
@@ -70,9 +71,10 @@ def weights_of(
             return [gradient]
         if gradient.along is None:
             raise UnpredictableError("the correlation of its gradient between keys is not known")
-        left = max(gradient.second_moment - gradient.along, 0.0)
-        second = note.squares * (1 - note.squares) / n * left
-        return [gradient.scaled(second / gradient.second_moment, white=True, balanced=True, common=None, along=None)]
+        left = 1 - min(gradient.along / gradient.second_moment, 1.0)
+        levels = None if note.spreads is None else even(note.spreads)
+        found = gradient.weighed(note.spread / n * left, levels)
+        return [replace(found, white=True, balanced=True, common=None, along=None)]
 
     return LayerPropagation(output, backward)
 
@@ -126,42 +128,50 @@ def sample_weights(
     for mask in masks:
         assert mask is not None
         kept = kept & (_ranked(mask(), len(shape)) > 0.5)
-    added = np.where(kept, added, -_SHIFT)
+    added, kept = np.broadcast_arrays(np.where(kept, added, -_SHIFT), kept)
     queries = 8 if rows is None else shape[rows] or 8
     plain = added.size == 1
     if plain or rows is None:
         queries = min(queries, 8)
-    moved = np.moveaxis(added, [axis] if rows is None else [rows, axis], [-1] if rows is None else [-2, -1])
-    if rows is None:
-        moved = moved[..., None, :]
-    moved = np.broadcast_to(moved, (*moved.shape[:-2], moved.shape[-2], n)).reshape(-1, moved.shape[-2], n)
-    there = np.moveaxis(np.broadcast_to(kept, added.shape), [axis] if rows is None else [rows, axis],
-                        [-1] if rows is None else [-2, -1])  # fmt: skip
-    there = there[..., None, :] if rows is None else there
-    there = np.broadcast_to(there, (*there.shape[:-1], n)).reshape(moved.shape)
+    moved, there = (_by_query(each, kept.shape, axis, rows, n) for each in (added, kept))
     random = np.random.default_rng(0)
-    limit = max(_ELEMENTS // (queries * n), 1)
-    if len(moved) > limit:
-        chosen = random.choice(len(moved), limit, replace=False)
-        moved, there = moved[chosen], there[chosen]
-    count = len(moved) * max(min(limit // len(moved), 64), 1)
-    copies = count // len(moved)
-    z = math.sqrt(alike) * random.standard_normal((count, 1, n)) + math.sqrt(1 - alike) * random.standard_normal(
-        (count, queries, n)
-    )
-    logits = (math.sqrt(variance) * z).astype("float32") + np.repeat(moved, copies, axis=0).astype("float32")
+    groups = max(min(moved.shape[1], _ELEMENTS // (len(moved) * queries * n)), 1)
+    moved, there = moved[:, :groups], there[:, :groups]
+    if moved.size > 4 * _ELEMENTS:
+        moved, there = moved[:1], there[:1]
+    copies = max(min(_ELEMENTS // (len(moved) * groups * queries * n), 64), 1)
+    count = len(moved), groups, copies
+    z = math.sqrt(alike) * random.standard_normal((*count, 1, n))
+    z = z + math.sqrt(1 - alike) * random.standard_normal((*count, queries, n))
+    # In float32, as the network itself: what a mask moves far down loses its own digits.
+    logits = (math.sqrt(variance) * z).astype("float32") + moved[:, :, None].astype("float32")
     p = np.exp((logits - logits.max(axis=-1, keepdims=True)).astype("float64"))
     p /= p.sum(axis=-1, keepdims=True)
     if masks:
-        p = p * np.repeat(there, copies, axis=0)
-    squares = float((p**2).sum(axis=-1).mean())
-    total = float((p.sum(axis=-1) ** 2).mean())
-    overlap = squares
+        p = p * there[:, :, None]
+    sums = p.sum(axis=-1) ** 2
+    squares, total, overlap = float((p**2).sum(axis=-1).mean()), float(sums.mean()), 0.0
     if queries > 1:
-        overlap = float(
-            (((p.sum(axis=1) ** 2).sum(axis=-1) - (p**2).sum(axis=(1, 2))) / (queries * (queries - 1))).mean()
-        )
-    return Mixing(axis, n, squares, total, overlap, max(total - squares, 0.0))
+        pairs = (p.sum(axis=-2) ** 2).sum(axis=-1) - (p**2).sum(axis=(-2, -1))
+        overlap = float(pairs.mean()) / (queries * (queries - 1))
+    squared = p**2
+    spread = (squared * (1 - 2 * p + squared.sum(axis=-1, keepdims=True))).sum(axis=-1)
+    uneven = None if plain or rows is None else squared.mean(axis=(1, 2))
+    totals = None if uneven is None else sums.mean(axis=(1, 2))
+    spreads = None if uneven is None else spread.mean(axis=(1, 2))
+    means = squares, total, overlap, max(total - squares, 0.0), float(spread.mean())
+    return Mixing(axis, n, *means, uneven, totals, spreads)
+
+
+def _by_query(values: np.ndarray, shape: Sequence[int], axis: int, rows: int | None, n: int) -> np.ndarray:
+    """Returns an array of shape (examples, heads and the like, queries or 1, elements)."""
+    values = np.broadcast_to(values, shape)
+    if rows is None:
+        values = np.moveaxis(values, axis, -1)[..., None, :]
+    else:
+        values = np.moveaxis(values, [rows, axis], [-2, -1])
+    values = np.broadcast_to(values, (*values.shape[:-1], n))
+    return values.reshape(len(values), -1, *values.shape[-2:])
 
 
 def _ranked(values: Any, rank: int) -> np.ndarray:

@@ -25,6 +25,7 @@ import numpy as np
 from keras_initkit.prediction._activation import through_activation
 from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._geometry import WindowOffsets, transposed_offsets, window_offsets
+from keras_initkit.prediction._levels import even
 from keras_initkit.prediction._rules import rule
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError, reweight_profile
 from keras_initkit.structure._kernel import Kernel
@@ -105,6 +106,7 @@ def linear(
         **lags,
         gaussian=True,
         sources=sources,
+        levels=_levels(x, offsets, forward, scale.bias_square),
         profile=reweight_profile(
             offsets.profile or x.profile, lambda p: forward * x.second_moment * p + scale.bias_square
         ),
@@ -121,6 +123,13 @@ def linear(
         return squares
 
     return LayerPropagation(output, lambda g: [g.scaled(back, sources=sources)], weights=weights)
+
+
+def _levels(x: Signal, offsets: WindowOffsets, forward: float, bias: float) -> np.ndarray | None:
+    """Returns the levels of what is multiplied position by position."""
+    if x.levels is None or offsets.field != 1 or offsets.size != x.size:
+        return None
+    return even(forward * x.second_moment * x.levels + bias)
 
 
 def _overlap(offsets: WindowOffsets, reach: Sequence[int]) -> np.ndarray:

@@ -12,9 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from keras_initkit.prediction._activation import activate
 from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._layout import broadcast, joint_axes, reshape
+from keras_initkit.prediction._levels import even, weighted
 from keras_initkit.prediction._parts import leaves
 from keras_initkit.prediction._rules import rule
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
@@ -47,6 +50,7 @@ def plus(a: Signal, b: Signal) -> Signal:
         gaussian=a.gaussian and b.gaussian,
         identically_distributed=a.identically_distributed and b.identically_distributed,
         profile=_mixed(a, b),
+        levels=weighted([(a.second_moment, a.levels), (b.second_moment, b.levels)]),
     )
 
 
@@ -145,6 +149,7 @@ def concatenate(call, inputs):
         identically_distributed=alike,
         sources=_rejoined(call, inputs),
         parts=parts,
+        levels=None if joins_units else _joined_levels(inputs),
     )
     slices = [(call.outputs[0].number, place) for place in range(len(inputs))]
 
@@ -184,6 +189,13 @@ def _rejoined(call, inputs: Sequence[Signal]) -> frozenset:
 def _in_order(source: Any, parts: Sequence[dict]) -> bool:
     starts = [cut[0] for each in parts for (_, inner, cut) in each if inner == source]
     return starts == sorted(starts) and len(starts) == len(parts)
+
+
+def _joined_levels(inputs: Sequence[Signal]) -> np.ndarray | None:
+    """Returns the levels of parts of a sequence."""
+    if any(len(signal.size) != 1 or signal.size[0] is None or signal.levels is not None for signal in inputs):
+        return None
+    return even(np.concatenate([np.full((1, signal.size[0]), signal.second_moment) for signal in inputs], axis=1))
 
 
 def _joined_lags(

@@ -18,10 +18,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from keras_initkit.prediction._autocorrelation import Autocorrelation
+from keras_initkit.prediction._levels import inverse_levels
 from keras_initkit.prediction._parts import backward_of_parts, mixture
 from keras_initkit.prediction._rules import rule
 from keras_initkit.prediction._rules_linear import host_values
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
+
+_FAR = 30.0  # times epsilon: a variance that is not known exactly is far above it
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,10 @@ def normalize(layer, x: Signal, mean_square: float, mean_product: float, lost: f
         raise UnpredictableError("its input has no variance")
     # Where the variance is not known, it is taken to be far above epsilon.
     factor = affine.gamma / (variance + layer.epsilon) if known else math.nan
-    most = x.variance if math.isfinite(x.second_moment) else math.inf  # what the variance is at most
-    share = (
-        variance / (variance + layer.epsilon) if known else 1.0 if math.isinf(most) else most / (most + layer.epsilon)
-    )
+    most = variance if known else x.variance if math.isfinite(x.second_moment) else math.inf
+    if not known and most < _FAR * layer.epsilon:
+        raise UnpredictableError("its input has a variance near its epsilon, and means that are not known")
+    share = 1.0 if math.isinf(most) else most / (most + layer.epsilon)
 
     def finish(lags: Autocorrelation | None, shared: float) -> Autocorrelation | None:
         return None if lags is None or not known else lags.map(lambda v: factor * (v - shared) + affine.beta)
@@ -103,8 +106,10 @@ def layer_normalization(call, inputs):
     units = call.inputs[0].shape[-1]
     square = x.product_of_units
     more = _inverse_of_profile(x, square, layer.epsilon)
-    x = replace(x, profile=(), across_units=None)  # each position is divided by its own
-    return normalize(layer, x, square, square, 1 - more * (1 - 2 / units))
+    inverse = inverse_levels(x, square, layer.epsilon)
+    x = replace(x, profile=(), levels=None, across_units=None)  # each position is divided by its own
+    found = normalize(layer, x, square, square, 1 - more * (1 - 2 / units))
+    return replace(found, backward=lambda g: [part.weighed(1.0, inverse) for part in found.backward(g)])
 
 
 def _inverse_of_profile(x: Signal, square: float, epsilon: float) -> float:
@@ -123,9 +128,11 @@ def rms_normalization(call, inputs):
     layer, x = call.layer, inputs[0].with_margin()
     if not _last_axis(layer, x):
         raise UnpredictableError("it normalizes over axes other than the last")
-    return _divided(
+    inverse = inverse_levels(x, 0.0, layer.epsilon)
+    found = _divided(
         call, x, x.second_moment + layer.epsilon, Affine.from_layer(layer).gamma, 1 / call.inputs[0].shape[-1]
     )
+    return replace(found, backward=lambda g: [part.weighed(1.0, inverse) for part in found.backward(g)])
 
 
 @rule("UnitNormalization", resumes=True)
@@ -148,6 +155,7 @@ def _divided(call, x: Signal, square: float, gamma: float, lost: float) -> Layer
     output = replace(
         x,
         profile=(),
+        levels=None,
         mean=x.mean * math.sqrt(factor),
         second_moment=x.second_moment * factor,
         **x.map_autocorrelations(lambda lags: lags.map(lambda v: v * factor)),
@@ -181,12 +189,26 @@ def batch_normalization(call, inputs):
             lost = 2 / total if math.isfinite(total) else 0.0
     if math.isfinite(common) and not x.identically_distributed:  # parts of different variances: each divided by its own
         common = math.nan
+    lost -= _fluctuation(x, common, examples) * (1 - lost)
     propagation = normalize(layer, x, common, common, lost)
 
     def backward(gradient: Gradient) -> list[Gradient]:
         return [replace(part, balanced=True) for part in propagation.backward(gradient)]
 
     return replace(propagation, output=replace(propagation.output, identically_distributed=True), backward=backward)
+
+
+def _fluctuation(x: Signal, common: float, examples: int | None) -> float:
+    """Returns by how much the mean of one over a batch's variance exceeds one over its mean.
+
+    Of a Gaussian signal, the relative variance of the batch's variance is 2 / examples times the mean square of the
+    correlation between two positions.
+    """
+    variance = x.second_moment - common
+    if not examples or x.within_example is None or not math.isfinite(common) or variance <= 0:
+        return 0.0
+    squares = x.within_example.map(lambda values: ((values - common) / variance) ** 2).mean(x.size)
+    return min(2 * squares / examples, 1.0)
 
 
 def _batch_of_parts(call, x: Signal) -> LayerPropagation:

@@ -84,9 +84,13 @@ def repeated(call, inputs):
     inner = x if shape == before else replace(x)
     named = tuple(next(count) if each else None for each in wanted)
     output = broadcast(inner, shape, after, named)
-    copies = math.prod(after[place] // before[place] for place in grown)
+    copies = math.prod(after[place] // before[place] for place in grown if wanted[place - 1])
+    of_units = math.prod(after[place] // before[place] for place in grown if not wanted[place - 1])
 
     def backward(gradient: Gradient) -> list[Gradient]:
+        gradient = gradient.scaled(of_units)  # copies of units go into different weights
+        if copies == 1:
+            return [gradient]
         between = gradient.between_positions
         if between is None:
             raise UnpredictableError("its copies add up gradients that are correlated between neighboring positions")

@@ -18,6 +18,7 @@ import numpy as np
 
 from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._layout import axes_of, from_values, standardize
+from keras_initkit.prediction._levels import combine, even
 from keras_initkit.prediction._notes import Mixing
 from keras_initkit.prediction._rules import rule
 from keras_initkit.prediction._rules_arithmetic import Operand, operands
@@ -144,6 +145,7 @@ def by_kernel(x: Operand, kernel: Operand, letters: Letters, bias: Any = None) -
         gaussian=True,
         sources=kernel.signal.sources,
         axes=axes,
+        levels=signal.levels if len(size) == 1 and size == signal.size else None,
     )
     back = scale.square * fan_out
 
@@ -248,7 +250,7 @@ def scores(one: Operand, two: Operand, letters: Letters) -> LayerPropagation:
     def backward(gradient: Gradient) -> list[Gradient]:
         down = math.prod(shape[letter] for letter in rows), math.prod(shape[letter] for letter in columns)  # type: ignore
         return [
-            _of_factor(gradient, b, roles_b, in_b, down[1], gradient.balanced),
+            _of_factor(gradient, b, roles_b, in_b, down[1], True),
             _of_factor(gradient, a, roles_a, in_a, down[0], False),
         ]
 
@@ -256,16 +258,42 @@ def scores(one: Operand, two: Operand, letters: Letters) -> LayerPropagation:
 
 
 def _of_factor(
-    gradient: Gradient, other: Signal, roles: dict, chosen: list[str], count: int, balanced: bool
+    gradient: Gradient, other: Signal, roles: dict, chosen: list[str], count: int, balanced_rows: bool
 ) -> Gradient:
     """Returns the gradient of one factor: that of the product times the other, summed over `count` of its vectors."""
     if not gradient.white:
         raise UnpredictableError("it adds up gradients that are correlated between positions")
     second = other.second_moment
-    if balanced and other.within_example is not None:  # gradients of a softmax add up to 0
+    if balanced_rows and gradient.balanced and other.within_example is not None:  # gradients of a softmax add up to 0
         order = [roles[letter] for letter in chosen]
         second -= other.within_example.within(order).off_zero([other.size[axis] for axis in order])
-    return gradient.scaled(count * max(second, 0.0), sources=other.sources)
+    return gradient.scaled(
+        count * max(second, 0.0),
+        sources=other.sources,
+        balanced=False,
+        levels=gradient.levels if balanced_rows else None,
+    )
+
+
+def _levels(note: Mixing, second: float, common: float, rows: int | None) -> np.ndarray | None:
+    """Returns the levels of averages, which are larger where there are fewer keys."""
+    if note.pairs is None or note.pairs.shape[1] != rows:
+        return None
+    squares = note.pairs.sum(axis=-1)
+    return even(squares * second + np.maximum(note.totals - squares, 0.0) * common)
+
+
+def _uneven(back: Gradient, levels: np.ndarray | None, note: Mixing, own: float) -> Gradient:
+    """Returns the gradient of values, of which some are read by more queries: `own` is what comes without products."""
+    assert note.pairs is not None
+    given = combine(lambda *each: each[0], levels, np.ones((1, note.pairs.shape[1])))
+    if given is None:
+        return back
+    pairs = note.pairs if len(note.pairs) == len(given) or len(given) == 1 else note.pairs.mean(axis=0, keepdims=True)
+    by_key = (pairs * given[..., None]).sum(axis=1)
+    more = float(by_key.mean()) / float(note.pairs.sum(axis=1).mean())
+    second = back.second_moment + own * (more - 1)
+    return replace(back, second_moment=max(second, 0.0), levels=even(by_key))
 
 
 def mixed(weights: Operand, values: Operand, letters: Letters) -> LayerPropagation:
@@ -303,6 +331,7 @@ def mixed(weights: Operand, values: Operand, letters: Letters) -> LayerPropagati
         identically_distributed=v.identically_distributed,
         sources=v.sources,
         axes=tuple(named.get(letter) for letter in letters.out[1:]),
+        levels=_levels(note, v.second_moment, common, shape[many[0]]) if many else None,
     )
     summed_units = [letter for letter in letters.two[1:] if letter not in letters.one]
     width = math.prod(shape[letter] for letter in summed_units)  # type: ignore[misc]
@@ -317,9 +346,17 @@ def mixed(weights: Operand, values: Operand, letters: Letters) -> LayerPropagati
         of_values = rows / n * (note.squares * g + (rows - 1) * note.overlap * shared)
         pairs = n * (n - 1) if n > 1 else 1
         between_keys = rows / pairs * (note.products * g + (rows - 1) * max(note.total - note.overlap, 0) * shared)
-        back = gradient.scaled(of_values / g if g else 0.0, white=False, common=between_keys)
-        to_weights = gradient.scaled(width * v.second_moment, along=width * g * common, sources=v.sources,
-                                     common=None if gradient.common is None else 0.0)  # fmt: skip
+        back = gradient.scaled(of_values / g if g else 0.0, white=False, common=between_keys, levels=None)
+        if note.pairs is not None and g and shared >= 0:
+            back = _uneven(back, gradient.levels, note, rows * note.squares / n * g)
+        to_weights = gradient.scaled(
+            width * v.second_moment,
+            along=width * g * common,
+            sources=v.sources,
+            white=True,
+            common=None,
+            levels=gradient.levels,
+        )
         return [to_weights, back]
 
     return LayerPropagation(in_order(output), backward)

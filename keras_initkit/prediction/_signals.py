@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._geometry import Profile, Sizes
+from keras_initkit.prediction._levels import Levels, combine, even, weighted
 
 
 class UnpredictableError(Exception):
@@ -47,6 +48,7 @@ class Signal:
         margin: Tuple of pairs. Zeros (before, after) around the positions, which the other fields leave out.
         profile: Along each axis, the mean square at each position over the mean of all; empty or `None` if even.
             A convolution with a border of zeros leaves less near it, and the next one reads the middle more often.
+        levels: The same along the only axis of positions of a sequence, by example: see `_levels.py`.
         axes: Tuple. For each axis of the tensor after the first, the number of the axis of positions that it is, or
             `None` for units. `None`: positions in their order, then units.
         across_units: Float. E[x_u x_v] of two units at one position; `None` where they only share the mean.
@@ -68,6 +70,7 @@ class Signal:
     function: Callable | None = None
     margin: tuple[tuple[int, int], ...] = ()
     profile: Profile = ()
+    levels: Levels = None
     axes: tuple[int | None, ...] | None = None
     across_units: float | None = None
     values: Callable[[], np.ndarray] | None = None
@@ -135,6 +138,7 @@ class Gradient:
             argument.
         common: Float. Mean product of two elements of a unit at different positions of an example; `None` where it is
             not known. 0 for a white gradient.
+        levels: As of a `Signal`.
         parts: Tuple of floats. Mean squares in the parts of a signal that has some; empty where they are equal.
         along: Float. Of the gradient of an attention's weights, the mean product for two keys of one query.
     """
@@ -147,11 +151,19 @@ class Gradient:
     common: float | None = None
     along: float | None = None
     parts: tuple[float, ...] = ()
+    levels: Levels = None
 
     @property
     def between_positions(self) -> float | None:
         """The mean product of two elements of a unit at different positions, where it is known."""
         return 0.0 if self.white else self.common
+
+    def weighed(self, factor: float, by: Levels) -> Gradient:
+        """Multiplies by independent factors whose mean squares have levels themselves."""
+        both = combine(np.multiply, self.levels, by)
+        if both is None:
+            return self.scaled(factor)
+        return self.scaled(factor * float(both.mean()), levels=even(both))
 
     def scaled(self, factor: float, **changes: Any) -> Gradient:
         """Multiplies by independent random factors of mean square `factor`, which undo `balanced` and `chosen`."""
@@ -215,6 +227,7 @@ def add_gradients(gradients: list[Gradient]) -> Gradient:
         frozenset().union(*(gradient.sources for gradient in gradients)),
         balanced=any(gradient.balanced for gradient in gradients),
         common=None if None in common else sum(value for value in common if value is not None),
+        levels=weighted([(gradient.second_moment, gradient.levels) for gradient in gradients]),
         parts=tuple(map(sum, zip(*parts, strict=True))) if all(len(each) == count for each in parts) else (),
     )
 

@@ -60,7 +60,7 @@ class Propagation:
                 self._resume(call)
             for tap, tensor in [*_tapped("input", call, call.inputs), *_tapped("output", call, call.outputs)]:
                 if tensor.number not in self.resumed:
-                    self._expect(tap, self._with_moments(tensor))
+                    self._expect(tap, self._with_moments(tensor), tensor.shape[-1] if tensor.shape else None)
 
     def _signal(self, tensor: Tensor) -> Signal:
         """Returns the signal of a tensor, the same one each time."""
@@ -131,8 +131,8 @@ class Propagation:
         second = variance + mean**2
         return (mean, second) if math.isfinite(second) else None
 
-    def _expect(self, tap: Tap, signal: Signal | None) -> None:
-        if signal is not None and signal.known:
+    def _expect(self, tap: Tap, signal: Signal | None, units: int | None = None) -> None:
+        if signal is not None and signal.known and not _by_chance(signal, units):
             seen = signal.with_margin()
             self.expected[tap] = Expected(seen.mean, seen.variance)
 
@@ -202,6 +202,20 @@ class Propagation:
         if found.weights is not None and self.examples and once and call.layer.trainable:
             for name, second in found.weights(gradient, self.examples).items():
                 self.expected[Tap("weight_gradient", call.path, None, name)] = Expected(0.0, second)
+
+
+_CHANCE = 0.35  # relative standard deviation of a mean square
+
+
+def _by_chance(x: Signal, units: int | None) -> bool:
+    """Whether the draw of a few weights decides on a mean square: few units that are much alike in all examples.
+
+    The relative variance of the mean square over draws is 2 / units times the mean square of correlations.
+    """
+    if units is None or not x.gaussian or x.axes is not None or x.between_examples is None or x.second_moment <= 0:
+        return False
+    alike = x.between_examples.map(lambda values: (values / x.second_moment) ** 2).mean(x.size)
+    return 2 * alike / units > _CHANCE**2
 
 
 def _moved_to(guess: Signal, seen: Signal) -> dict[str, Any]:
