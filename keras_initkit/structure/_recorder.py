@@ -17,14 +17,10 @@ from keras_initkit._random_state import random_state_kept
 from keras_initkit.structure._graph import Call, Tensor
 from keras_initkit.structure._layer_kinds import is_elementary
 from keras_initkit.structure._layer_paths import named_layers
+from keras_initkit.structure._stand_ins import nothing_built, weights_replaced
 from keras_initkit.structure._sublayers import walk_layers
 
 _LOCK = threading.RLock()  # the classes below are patched for one thread at a time
-_TRACKERS = frozenset({"_trainable_variables", "_non_trainable_variables", "_tracker"})
-
-
-class _NotTraceableError(Exception):
-    """Raised where a call would change the model; the message says how, as a clause."""
 
 
 class Recorder:
@@ -69,7 +65,7 @@ class Recorder:
             stack.enter_context(auto_names_kept())
             stack.enter_context(graph_nodes_off())
             stack.enter_context(self._observed())
-            stack.enter_context(_nothing_built(self._layers))
+            stack.enter_context(nothing_built(self._layers))
             self._model(*arguments)
 
     @contextlib.contextmanager
@@ -135,7 +131,7 @@ class Recorder:
         mark, losses, counts = len(self.calls), len(self._losses), self._counts.copy()
         self._stack.append((path, collections.Counter()))
         try:
-            with self._symbolic_weights(layer) if symbolic_weights else contextlib.nullcontext():
+            with weights_replaced(layer, self._tensor) if symbolic_weights else contextlib.nullcontext():
                 outputs = symbolic_call(layer)(*args, **kwargs)
             outputs = keras.tree.map_structure(self._as_symbol, outputs)
         except Exception:
@@ -147,38 +143,6 @@ class Recorder:
         added = tuple(self._losses) if layer is self._model else ()
         self._note(layer, path, args, kwargs, outputs, opened=True, losses=added)
         return outputs
-
-    @contextlib.contextmanager
-    def _symbolic_weights(self, layer: keras.Layer) -> Iterator[None]:
-        """Has symbolic tensors in place of the variables that a layer holds as attributes, in lists and dictionaries.
-
-        `layer.call` then leaves a graph of what it does with them: `ops.transpose(self.kernel)` is a call as well.
-        """
-        stand_ins: dict[int, Any] = {}
-
-        def stand_in(variable: keras.Variable) -> Any:
-            if id(variable) not in stand_ins:
-                is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(variable.dtype))
-                dtype = layer.compute_dtype if is_float and keras.backend.is_float_dtype(layer.compute_dtype) else None
-                symbol = _WeightSymbol(variable, dtype or keras.backend.standardize_dtype(variable.dtype))
-                stand_ins[id(variable)] = symbol
-                self._tensor(symbol, variable)
-            return stand_ins[id(variable)]
-
-        replaced = {}
-        for name, value in vars(layer).items():
-            if name not in _TRACKERS:
-                changed = _map_variables(value, stand_in)
-                if changed is not value:
-                    replaced[name] = (value, changed)
-        attributes = vars(layer)
-        for name, (_, changed) in replaced.items():
-            attributes[name] = changed
-        try:
-            yield
-        finally:
-            for name, (value, _) in replaced.items():
-                attributes[name] = value
 
     def _as_symbol(self, value: Any) -> Any:
         """Returns a symbolic tensor for a concrete one, such as a table of sines, which Keras refuses as an output."""
@@ -229,62 +193,3 @@ class Recorder:
 
 def _is_symbol(value: Any) -> bool:
     return isinstance(value, keras.KerasTensor | VARIABLE)
-
-
-class _WeightSymbol(keras.KerasTensor):
-    """A symbolic tensor in the place of a variable, with what `call` may ask of one."""
-
-    def __init__(self, variable: keras.Variable, dtype: str):
-        super().__init__(variable.shape, dtype)
-        self.name, self.path, self.trainable = variable.name, variable.path, variable.trainable
-
-    @property
-    def value(self) -> keras.KerasTensor:
-        return self
-
-    def __getitem__(self, key: Any) -> Any:
-        """Returns rows or parts; Keras infers no shape of a bare slice, nor of an array of indices."""
-        if isinstance(key, slice):
-            return super().__getitem__((key,))
-        if getattr(key, "shape", ()):
-            return keras.ops.take(self, key, axis=0)
-        return super().__getitem__(key)
-
-    def assign(self, value: Any) -> Any:
-        """Leaves the variable as it is, as in a `keras.StatelessScope`."""
-        return value
-
-
-def _map_variables(value: Any, change: Callable[[keras.Variable], Any]) -> Any:
-    """Returns `value` with its variables changed; itself, where there are none."""
-    if isinstance(value, VARIABLE):
-        return change(value)
-    if isinstance(value, dict):
-        found = {key: _map_variables(each, change) for key, each in value.items()}
-        return found if any(found[key] is not value[key] for key in found) else value
-    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        each_changed = [_map_variables(each, change) for each in value]
-        same = all(new is old for new, old in zip(each_changed, value, strict=True))
-        return value if same else type(value)(each_changed) if isinstance(value, tuple) else each_changed
-    return value
-
-
-@contextlib.contextmanager
-def _nothing_built(layers: list[keras.Layer]) -> Iterator[None]:
-    """Has layers that are not built refuse to make weights, and forget that they were built."""
-
-    def refuse(*args: Any, **kwargs: Any) -> None:
-        raise _NotTraceableError("a part of it is not built")
-
-    unbuilt = [(layer, dict(vars(layer))) for layer in layers if not layer.built]
-    held = [(value, list(value)) for _, attributes in unbuilt for value in attributes.values() if type(value) is list]
-    for layer, _ in unbuilt:
-        vars(layer)["add_weight"] = refuse
-    try:
-        yield
-    finally:
-        for layer, attributes in unbuilt:
-            vars(layer).clear()
-            vars(layer).update(attributes)
-        for value, elements in held:
-            value[:] = elements
