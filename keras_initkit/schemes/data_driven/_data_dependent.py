@@ -112,7 +112,7 @@ class _Units:
             if id(kernel.variable) not in self._chosen:
                 return
             z = self._checked(call)
-            variances = unit_variances(call.layer, kernel, z)
+            variances = None if call.product is not None else unit_variances(call.layer, kernel, z)
             if variances is None:
                 self._plan.note(kernel.variable, "the units of its kernel are not known; not scaled")
                 return
@@ -140,7 +140,7 @@ class _Units:
         forward.commit()
 
     def _center(self, forward: Pass, call: LayerCall) -> None:
-        bias = bias_of(call.layer)
+        bias = call.bias
         if bias is None:
             return
         z = self._checked(call)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,8 @@ from keras_initkit.capture._hooks import wrap_activation, wrap_call
 from keras_initkit.capture.backends import probe_backend
 from keras_initkit.initializers._core import wide
 from keras_initkit.schemes._plan import Plan
+from keras_initkit.schemes.data_driven._products import InnerProducts
+from keras_initkit.schemes.data_driven._unit_means import bias_of
 from keras_initkit.structure import Kernel
 from keras_initkit.structure._layer_kinds import is_attention, is_recurrent, own_activation
 from keras_initkit.structure._sublayers import parts_of_kind, sublayers, walk_layers
@@ -26,7 +30,11 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class LayerCall:
-    """The first call, in a pass, of a layer whose kernels may be set, a recurrent layer's with those of its cell."""
+    """The first call, in a pass, of a layer whose kernels may be set, a recurrent layer's with those of its cell.
+
+    `product` computes what a kernel makes inside the layer's `call`, where the layer does more than that; `None` where
+    it is the layer's pre-activation.
+    """
 
     path: str
     layer: keras.layers.Layer
@@ -34,9 +42,21 @@ class LayerCall:
     run: Callable
     args: tuple
     kwargs: Mapping[str, Any]
+    product: Callable[[], list[Any]] | None = None
+
+    @property
+    def bias(self) -> keras.Variable | None:
+        """The bias that the layer adds to the pre-activations."""
+        return None if self.product is not None else bias_of(self.layer)
 
     def pre_activation(self) -> np.ndarray:
         """What the layer's activation is applied to, its output where it has none; in float64."""
+        if self.product is not None:
+            try:
+                made = self.product()
+            except Exception as error:  # of any kind: the operations were noted for symbolic tensors
+                raise Unreadable(str(error)) from error
+            return np.concatenate([host(each).ravel() for each in made])
         seen: list[Any] = []
 
         def keep(_: Callable, x: Any) -> Any:
@@ -66,7 +86,6 @@ class Pass:
 
     def __init__(self, plan: Plan):
         self._plan = plan
-        self._owners = _owners(plan)
         self._factors: dict[int, tuple[Kernel, np.ndarray]] = {}
         self._values: dict[int, tuple[keras.Variable, np.ndarray]] = {}
 
@@ -75,7 +94,13 @@ class Pass:
 
         Layers that are not called, or cannot be read where they are called, are noted as such.
         """
-        model, waiting = self._plan.model, dict(self._owners)
+        model = self._plan.model
+        inner = [kernel for kernel in self._plan.kernels if self._plan.products_of(kernel) and not kernel.tied]
+        if inner:
+            shown = InnerProducts(model, x)
+            inner = [kernel for kernel in inner if shown.are_shown(kernel.variable, kernel.layer)]
+        owners = _owners(self._plan, inner)
+        waiting = dict(owners)
 
         def visiting(layer: keras.layers.Layer, kernels: tuple[Kernel, ...]) -> Callable:
             path = self._plan.path_of(kernels[0].variable)
@@ -90,6 +115,26 @@ class Pass:
 
             return call
 
+        def visiting_inside(layer: keras.layers.Layer, kernels: list[Kernel]) -> Callable:
+            numbers = itertools.count()
+            own = {id(kernel.variable): kernel for kernel in kernels}
+
+            def call(original: Callable, *args: Any, **kwargs: Any) -> Any:
+                number = next(numbers)
+                for key, found in shown.inside(layer, number).items():
+                    if key not in own:
+                        continue
+                    kernel = own.pop(key)
+                    compute = functools.partial(shown.compute, found, layer, number, args, kwargs)
+                    try:
+                        path = self._plan.path_of(kernel.variable)
+                        visit(LayerCall(path, layer, (kernel,), original, args, kwargs, compute))
+                    except Unreadable:
+                        self._note((kernel,), "what it makes inside its layer cannot be computed: not measured")
+                return original(*args, **kwargs)
+
+            return call
+
         with contextlib.ExitStack() as stack:
             stack.enter_context(random_state_kept())
             stack.enter_context(probe_backend().undisturbed(model))
@@ -97,8 +142,11 @@ class Pass:
             for _, layer in walk_layers(model):
                 if isinstance(layer, keras.layers.TimeDistributed):
                     stack.enter_context(wrap_call(layer, _all_steps_first(layer)))
-            for layer, kernels in self._owners.values():
+            for layer, kernels in owners.values():
                 stack.enter_context(wrap_call(layer, visiting(layer, kernels)))
+            for layer in {id(kernel.layer): kernel.layer for kernel in inner}.values():
+                own = [kernel for kernel in inner if kernel.layer is layer]
+                stack.enter_context(wrap_call(layer, visiting_inside(layer, own)))
             model(x, training=True)
         for _, kernels in waiting.values():
             self._note(kernels, "the forward pass does not call its layer: not measured")
@@ -145,11 +193,13 @@ def _all_steps_first(layer: keras.layers.TimeDistributed) -> Callable:
     return call
 
 
-def _owners(plan: Plan) -> dict[int, tuple[keras.layers.Layer, tuple[Kernel, ...]]]:
+def _owners(plan: Plan, inner: list[Kernel]) -> dict[int, tuple[keras.layers.Layer, tuple[Kernel, ...]]]:
     """The layers that are visited, by identity, each with its kernels; the others' kernels are noted."""
     recurrent = parts_of_kind(plan.model, is_recurrent)
     found: dict[int, tuple[keras.layers.Layer, tuple[Kernel, ...]]] = {}
     for kernel in plan.kernels:
+        if kernel in inner:
+            continue
         layer = recurrent.get(id(kernel.layer), kernel.layer)
         if layer is None or kernel.role == "embedding":
             if not kernel.tied:

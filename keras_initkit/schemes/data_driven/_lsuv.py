@@ -13,7 +13,7 @@ from keras_initkit.inputs._batches import disjoint_batches
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes._registry import register_scheme
 from keras_initkit.schemes.data_driven._forward import LayerCall, Pass
-from keras_initkit.schemes.data_driven._unit_means import bias_of, unit_means
+from keras_initkit.schemes.data_driven._unit_means import unit_means
 from keras_initkit.schemes.draw._draw_all import draw_all
 from keras_initkit.schemes.draw._recurrent import gate_parts, gate_pre_activations
 from keras_initkit.structure import Kernel
@@ -106,7 +106,7 @@ class _Scaler:
                 return
             self._scale(call, groups, lambda: gate_pre_activations(call))
             return
-        bias = bias_of(call.layer) if self._center else None
+        bias = call.bias if self._center else None
 
         def measure() -> list[np.ndarray]:
             z = call.pre_activation()
