@@ -122,8 +122,14 @@ def _trace(model: keras.Model, x: Any) -> list[Call]:
             problem = problem or error
         else:
             return recorder.calls
+    called = f"model: got {model.name} of class {type(model).__name__}, which"
+    if problem is None:
+        raise ValueError(
+            f"{called} does not say what inputs it takes, expected one that was built by build(input_shape), or called "
+            "on one tensor as its first argument."
+        )
     raise ValueError(
-        f"model: got {model.name} of class {type(model).__name__}, which does not run on symbolic tensors "
+        f"{called} does not run on symbolic tensors "
         f"({type(problem).__name__}: {str(problem).partition(chr(10))[0]}), expected a model that does. "
         "keras_initkit.probe measures any model."
     ) from problem

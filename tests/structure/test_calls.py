@@ -84,6 +84,16 @@ def test_models_that_cannot_be_traced():
     foreign.built = True
     with pytest.raises(ValueError, match=r"foreign of class Foreign, which does not run on symbolic tensors \("):
         calls(foreign)
+
+    class Anything(keras.Model):
+        def call(self, *args):
+            return args[0]
+
+    anything = Anything(name="anything")
+    anything(np.ones((1, 2)))
+    with pytest.raises(ValueError, match=r"anything of class Anything, which does not say what inputs it takes"):
+        calls(anything)
+    assert [call.path for call in calls(anything, np.ones((1, 2)))] == ["model"]
     with pytest.raises(ValueError, match=r"not built.*keras.Input"):
         calls(keras.Sequential([L.Dense(2)]))
     with pytest.raises(ValueError, match="expected a Keras model"):
