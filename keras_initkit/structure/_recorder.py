@@ -46,7 +46,8 @@ class Recorder:
         self._kept = {id(each): each.name for each in operations if not isinstance(each, keras.Layer)}
         self._symbols: dict[int, tuple[Any, Tensor]] = {}  # by identity; the symbol itself, that it stays alive
         self._counts: collections.Counter[str] = collections.Counter()
-        self._stack: list[tuple[str, collections.Counter]] = []  # path and operations of each composite that is running
+        # Path and operations of each composite that is running; the first is what stands before the model's own call.
+        self._stack: list[tuple[str, collections.Counter]] = [("", collections.Counter())]
         self._paused = False
 
     def run(self, *arguments: Any) -> None:
@@ -178,7 +179,7 @@ class Recorder:
 
     def _inside(self, name: str) -> str:
         """Returns the path of a part of the composite that is running."""
-        outer = self._stack[-1][0] if len(self._stack) > 1 else ""
+        outer = self._stack[-1][0] if len(self._stack) > 2 else ""
         return f"{outer}/{name}" if outer else name
 
     def _operation_path(self, operation: Any) -> str:
