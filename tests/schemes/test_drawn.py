@@ -255,15 +255,21 @@ def test_reset_starts_every_weight_anew():
 
 
 class NeedsMore(L.Layer):
+    """Its configuration lacks the function; one weight is made too early for `build` to show how."""
+
     def __init__(self, function, **options):
         super().__init__(**options)
         self.function = function
+        self.early = self.add_weight(shape=(3,), name="early", initializer="ones")
+        self.inner = L.Dense(3, name="inner")
 
     def build(self, shape):
-        self.w = self.add_weight(shape=(3,), name="w")
+        self.w = self.add_weight(shape=(3, 400), name="w", initializer="he_normal")
+        self.scales = [self.add_weight((3,), "ones", name=f"scale{n}") for n in range(2)]
+        self.inner.build(shape)
 
     def call(self, x):
-        return self.function(x * self.w)
+        return self.function(self.inner(x) * self.early * self.scales[0])
 
 
 def test_reset_leaves_what_it_cannot_make_again_or_was_learned():
@@ -274,8 +280,25 @@ def test_reset_leaves_what_it_cannot_make_again_or_was_learned():
     report = ik.initialize(model, "reset")
     np.testing.assert_array_equal(values(normalization.adapt_mean), mean)
     assert report.skipped["adapted/mean"] == "adapt() has learned it from data"
-    assert "cannot be re-created from its config" in report.skipped["odd/w"]
-    assert not any(name.startswith("head") for name in report.skipped)
+    assert "cannot be re-created from its config" in report.skipped["odd/early"]
+    assert not any(name.startswith(("head", "odd/w", "odd/inner", "odd/scale")) for name in report.skipped)
+
+
+def test_reset_of_a_layer_that_its_config_does_not_make():
+    layer = NeedsMore(abs, name="odd")
+    model = keras.Sequential([keras.Input((3,)), layer])
+    parts, built = list(vars(layer)), [weight.path for weight in layer.weights]
+    for weight in model.weights:
+        weight.assign(7 * np.ones(weight.shape))
+    ik.initialize(model, "reset", seed=1)
+    assert (list(vars(layer)), [weight.path for weight in layer.weights]) == (parts, built)
+    assert values(layer.w).var() == pytest.approx(2 / 3, rel=0.2)
+    assert [values(each).tolist() for each in layer.scales] == [[1, 1, 1]] * 2
+    assert values(layer.early).tolist() == [7, 7, 7]
+    assert np.abs(values(layer.inner.kernel)).max() < 1
+    first = values(layer.w)
+    ik.initialize(model, "reset", seed=2)
+    assert (values(layer.w) != first).all()
 
 
 def test_unseeded_calls_differ_and_follow_set_random_seed():

@@ -12,7 +12,7 @@ from keras_initkit._random_state import python_random
 from keras_initkit.initializers._lookup import get
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes._registry import register_scheme
-from keras_initkit.schemes.draw._fresh import fresh_weights
+from keras_initkit.schemes.draw._fresh import fresh_weights, redrawn_weights
 from keras_initkit.schemes.draw._kernel_draw import draw_kernel, draw_plain
 from keras_initkit.structure import Kernel
 from keras_initkit.structure._weights import own_weights
@@ -64,8 +64,9 @@ def initializer_chooser(initializer: Any) -> Callable[[keras.layers.Layer | None
 def reset(plan: Plan) -> None:
     """Re-initializes every weight of the chosen layers from their configs: kernels, biases, moving statistics.
 
-    An initializer with a seed repeats its first draw. What `adapt` has learned from data stays, and so does a layer
-    that cannot be created from its config.
+    An initializer with a seed repeats its first draw. A layer that cannot be created from its config has its `build`
+    run once more, and each weight that it adds there is drawn from the initializer that it is added with; weights that
+    come about in another way stay, and so does what `adapt` has learned from data.
     """
     for layer in plan.layers.values():
         weights = own_weights(layer)
@@ -77,8 +78,12 @@ def reset(plan: Plan) -> None:
             with python_random(plan.derive_seed(weights[0])):
                 values = fresh_weights(layer)
         except ValueError as error:
+            redrawn = redrawn_weights(layer, plan.derive_seed)
             for weight in weights:
-                plan.skip(weight, str(error))
+                if id(weight) in redrawn:
+                    plan.assign(weight, redrawn[id(weight)])
+                else:
+                    plan.skip(weight, f"{error}; its build() does not show how this weight is drawn")
             continue
         own = {id(weight) for weight in weights}
         for weight, value in zip(layer.weights, values, strict=True):
