@@ -85,7 +85,7 @@ class ModelContext:
 
     @functools.cached_property
     def kernels(self) -> list[KernelContext]:
-        """Every kernel that has an element, in the order of the layers.
+        """Every kernel that has an element and is read by the model, as far as that is known, in the order of layers.
 
         A model with a custom `train_step` may train without ever being called, and so without being built; what
         its kernels are for is unknown then.
@@ -96,6 +96,10 @@ class ModelContext:
         branched = {id(k.variable) for branch in self._branches for k in branch.kernels}
         attention = tuple(f"{path}/" for path, role in self.roles.items() if role == "attention")
         unknown = Following("linear", "not in a graph", False)
+        read = {id(tensor.variable) for call in self.graph for tensor in call.inputs}
+        read |= {
+            id(weight) for call in self._leaves if isinstance(call.layer, keras.Layer) for weight in call.layer.weights
+        }
         return [
             KernelContext(
                 path,
@@ -106,7 +110,7 @@ class ModelContext:
             )
             for path, held in kernels_by_layer(self.model).items()
             for kernel in held
-            if 0 not in kernel.shape
+            if 0 not in kernel.shape and (not self.graph or id(kernel.variable) in read)
         ]
 
     @functools.cached_property

@@ -241,6 +241,20 @@ def test_circumstances():
     np.testing.assert_array_equal(kernel.columns, keras.ops.convert_to_numpy(kernel.kernel.variable).reshape(36, 4))
 
 
+def test_a_kernel_that_the_model_never_reads_is_not_judged():
+    class Pair(L.Layer):
+        def build(self, shape):
+            self.used = self.add_weight(shape=(shape[-1], 8), name="used", initializer="random_normal")
+            self.spare = self.add_weight(shape=(shape[-1], 8), name="spare", initializer="zeros")
+
+        def call(self, x):
+            return x @ self.used
+
+    model = keras.Sequential([keras.Input((8,)), Pair(name="pair"), L.Dense(2, name="head")])
+    found = [(placed.path, placed.kernel.variable.name) for placed in ModelContext(model).kernels]
+    assert found == [("pair", "used"), ("head", "kernel")]
+
+
 def test_a_subclassed_model_is_judged_by_its_report():
     class Model(keras.Model):
         def __init__(self):
