@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -61,6 +61,17 @@ def following_activations(model: keras.Model) -> dict[str, Following]:
     return {path: graph.following(path, layer) for path, layer in named_layers(model).items() if layer is not model}
 
 
+def following_products(model: keras.Model, products: Mapping[int, Sequence[Call]]) -> dict[int, Following]:
+    """Returns what follows weights that layers multiply in their own `call`, by the same keys as `products`.
+
+    Args:
+        model: A built Keras model.
+        products: Dictionary with the calls that multiply each of the weights, as in `WeightRoles.products`.
+    """
+    graph = _Graph(model) if products else None
+    return {key: graph.after(made) for key, made in products.items()} if graph else {}
+
+
 class _Graph:
     """The calls that read each tensor. Composites are replaced by the calls inside them."""
 
@@ -88,12 +99,16 @@ class _Graph:
             return Following("linear", "attention")
         own = None if is_activation(layer) else applied_activation(layer)
         made = self._calls_of(path, layer)
-        if made and all(self._ends_in_output(call) for call in made):
-            return Following("linear", "output")
-        if own is not None:
+        if own is not None and not (made and all(map(self._ends_in_output, made))):
             return _with_gain(own, f"own {activation_name(own)}")
+        return self.after(made)
+
+    def after(self, made: Sequence[Call]) -> Following:
+        """Returns what follows calls, which are those of one layer or weight."""
         if not made:
             return Following("linear", "no activation, and no graph shows what follows", False)
+        if all(map(self._ends_in_output, made)):
+            return Following("linear", "output")
         return _agree([each for call in made for tensor in call.outputs for each in self._after(tensor, [])])
 
     def _calls_of(self, path: str, layer: Any) -> list[Call]:
@@ -117,7 +132,8 @@ class _Graph:
         waiting = list(call.outputs)
         while waiting:
             for reader in self._readers.get(waiting.pop(), []):
-                if not (self._passes(reader) or is_activation(reader.layer) or self._function(reader) is not None):
+                known = self._passes(reader) or is_activation(reader.layer) or self._function(reader) is not None
+                if not known and type(reader.layer).__name__ not in ("Softmax", "LogSoftmax"):
                     return False
                 waiting.extend(reader.outputs)
         return True

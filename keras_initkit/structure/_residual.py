@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import keras
 
 from keras_initkit.structure._graph import Call, Tensor, signals
-from keras_initkit.structure._kernels import Kernel, kernels
-from keras_initkit.structure._layer_kinds import is_nonlinear, multiplies
+from keras_initkit.structure._kernel import Kernel
+from keras_initkit.structure._kernels import WeightRoles
+from keras_initkit.structure._layer_kinds import is_nonlinear
 from keras_initkit.structure._patterns import gathered_calls
 from keras_initkit.structure._sublayers import walk_layers
 
@@ -105,15 +106,17 @@ class _HeldKernels:
     """The kernels that a call multiplies by: those of its layer and its parts, or the weights that it reads itself."""
 
     def __init__(self, model: keras.Model):
+        roles = WeightRoles(model)
         self._owned: dict[int, list[Kernel]] = {}
-        self._by_variable = {id(kernel.variable): kernel for kernel in kernels(model)}
-        for kernel in self._by_variable.values():
+        self._products: dict[Tensor, Kernel] = {}  # by what the product makes
+        for kernel in roles.kernels:
             self._owned.setdefault(id(kernel.layer), []).append(kernel)
+            for call in roles.products.get(id(kernel.variable), []):
+                self._products.update(dict.fromkeys(call.outputs, kernel))
 
     def by(self, call: Call) -> list[Kernel]:
         if call.opened:  # the calls inside it stand for it
             return []
         if isinstance(call.layer, keras.Layer):
             return [kernel for _, layer in walk_layers(call.layer) for kernel in self._owned.get(id(layer), [])]
-        read = [self._by_variable.get(id(tensor.variable)) for tensor in call.inputs if tensor.variable is not None]
-        return [kernel for kernel in read if kernel is not None and multiplies(call.layer)]
+        return [self._products[tensor] for tensor in call.outputs if tensor in self._products]

@@ -152,6 +152,39 @@ def test_a_subclassed_model_is_followed_through_its_call():
     assert "two: no activation before multiply" in report.notes[0]
 
 
+class OwnBranch(L.Layer):
+    def build(self, shape):
+        self.up = self.add_weight(shape=(shape[-1], 256), name="up")
+        self.down = self.add_weight(shape=(shape[-1], 256), name="down")
+        self.bias = self.add_weight(shape=(256,), initializer="zeros", name="bias")
+
+    def call(self, x):
+        return x + keras.ops.relu(x @ self.up + self.bias) @ keras.ops.transpose(self.down)
+
+
+class OwnHead(L.Layer):
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1], 100), name="w")
+
+    def call(self, x):
+        return keras.ops.softmax(x @ self.w)
+
+
+def test_kernels_of_one_layer_are_followed_one_by_one():
+    inputs = keras.Input((64,))
+    model = keras.Model(inputs, OwnHead(name="head")(OwnBranch(name="branch")(inputs)))
+    changes = {change.name: change for change in ik.initialize(model, "auto", seed=0).kernels}
+    assert [changes[name].scale for name in ("up", "down", "w")] == pytest.approx([2, 1, 1], rel=0.05)
+    assert changes["up"].note.startswith("relu")
+    assert changes["w"].note == "output"
+    report = ik.initialize(model, "fixup", seed=0)
+    assert {c.name: (c.note, round(c.scale, 1)) for c in report.kernels} == {
+        "up": ("1 of 2 in its branch", 2.0),
+        "down": ("last of its branch", 0.0),
+        "w": ("classifier", 0.0),
+    }
+
+
 def test_recurrent_layers_gate_by_gate():
     model = keras.Sequential(
         [keras.Input((5, 100)), L.LSTM(64, name="lstm", return_sequences=True), L.GRU(64, name="gru")]

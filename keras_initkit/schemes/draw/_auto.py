@@ -11,7 +11,7 @@ from keras_initkit.schemes._registry import register_scheme
 from keras_initkit.schemes.draw._draw_all import draw_biases
 from keras_initkit.schemes.draw._kernel_draw import draw_kernel
 from keras_initkit.structure import Kernel
-from keras_initkit.structure._following import Following, following_activations
+from keras_initkit.structure._following import Following, following_activations, following_products
 from keras_initkit.structure._layer_kinds import activation_name, own_activation
 from keras_initkit.theory._gains import direction_for, gain
 
@@ -47,7 +47,7 @@ def auto(plan: Plan, distribution: Distribution = "truncated_normal") -> None:
     - Saxe, McClelland and Ganguli (2014), "Exact solutions to the nonlinear dynamics of learning in deep linear neural
       networks" (orthogonal kernels), https://arxiv.org/abs/1312.6120
     """
-    following = following_activations(plan.model)
+    following = following_kernels(plan)
     linear = ActivationScaling("linear", distribution=distribution)
     unclear = []
     drawn = []
@@ -66,7 +66,7 @@ def auto(plan: Plan, distribution: Distribution = "truncated_normal") -> None:
             plan.assign(variable, values.reshape(tuple(variable.shape)))
             plan.note(variable, f"gates linear, {activation_name(activation)}")
         else:
-            follows = _follows(kernel, path, following)
+            follows = _follows(kernel, following[id(variable)])
             direction = direction_for(follows.activation)
             scaling = ActivationScaling(follows.activation, distribution=distribution, direction=direction)
             plan.assign(variable, draw_kernel(kernel, scaling, seed))
@@ -82,7 +82,21 @@ def auto(plan: Plan, distribution: Distribution = "truncated_normal") -> None:
         )
 
 
-def _follows(kernel: Kernel, path: str, following: dict[str, Following]) -> Following:
+def following_kernels(plan: Plan) -> dict[int, Following]:
+    """Returns what follows each kernel that a plan may set, by its variable's identity.
+
+    That is what follows its layer, or the operation that multiplies it in the layer's own `call`.
+    """
+    by_path = following_activations(plan.model)
+    products = {id(k.variable): plan.products_of(k) for k in plan.kernels if plan.products_of(k) and not k.tied}
+    found = following_products(plan.model, products)
+    unclear = Following("linear", "not in the graph", False)
+    for kernel in plan.kernels:
+        found.setdefault(id(kernel.variable), by_path.get(plan.path_of(kernel.variable), unclear))
+    return found
+
+
+def _follows(kernel: Kernel, following: Following) -> Following:
     if isinstance(kernel.layer, keras.layers.SimpleRNNCell):
         activation = kernel.layer.activation
         return Following(activation, activation_name(activation))
@@ -91,4 +105,4 @@ def _follows(kernel: Kernel, path: str, following: dict[str, Following]) -> Foll
     separable = isinstance(kernel.layer, keras.layers.SeparableConv1D | keras.layers.SeparableConv2D)
     if separable and kernel.role == "depthwise":
         return Following("linear", "before the pointwise kernel")
-    return following.get(path) or Following("linear", "not in the graph", False)
+    return following

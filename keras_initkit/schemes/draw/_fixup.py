@@ -6,9 +6,10 @@ import keras
 
 from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes._registry import register_scheme
+from keras_initkit.schemes.draw._auto import following_kernels
 from keras_initkit.schemes.draw._draw_all import draw_biases
 from keras_initkit.schemes.draw._kernel_draw import draw_kernel
-from keras_initkit.structure._following import following_activations
+from keras_initkit.structure._graph import Tensor
 from keras_initkit.structure._layer_kinds import is_attention, is_normalization, is_recurrent, multiplies
 from keras_initkit.structure._residual import Branch, residual_branches
 
@@ -41,17 +42,17 @@ def fixup(plan: Plan) -> None:
             "'auto' or 'lsuv' suit a plain network."
         )
     for branch in branches:
-        _check(branch)
+        _check(branch, {tensor for k in plan.kernels for call in plan.products_of(k) for tensor in call.outputs})
     scales = {id(k.variable): (len(branches), len(b.kernels)) for b in branches for k in b.kernels[:-1]}
     last = {id(branch.kernels[-1].variable) for branch in branches}
-    outputs = [path for path, each in following_activations(plan.model).items() if each.where == "output"]
+    following = following_kernels(plan)
     he = keras.initializers.HeNormal()
     for kernel in plan.kernels:
         variable, key = kernel.variable, id(kernel.variable)
         values = draw_kernel(kernel, he, plan.derive_seed(variable))
         if key in last:
             values, note = 0 * values, "last of its branch"
-        elif plan.path_of(variable) in outputs and not kernel.tied:
+        elif following[key].where == "output" and not kernel.tied:
             values, note = 0 * values, "classifier"
         elif key in scales:
             count, m = scales[key]
@@ -64,7 +65,8 @@ def fixup(plan: Plan) -> None:
     plan.notes.append(f"{len(branches)} residual branches.")
 
 
-def _check(branch: Branch) -> None:
+def _check(branch: Branch, multiplied: set[Tensor]) -> None:
+    """Raises a ValueError unless a branch is a chain of kernels; `multiplied` are the products of weights."""
     place = f"fixup: the branch that ends in {branch.at!r}"
     for call in branch.calls:
         kind = type(call.layer).__name__
@@ -77,7 +79,7 @@ def _check(branch: Branch) -> None:
                 f"{place} has a normalization, {call.path!r} ({kind}). Fixup takes the place of normalization: build "
                 "the model without, or use 'auto' or 'lsuv'."
             )
-        products = multiplies(call.layer) and all(tensor.variable is None for tensor in call.inputs)
+        products = multiplies(call.layer) and not multiplied.issuperset(call.outputs)
         if products or is_attention(call.layer) or is_recurrent(call.layer):
             path = call.path.rpartition("/")[0] or call.path if products else call.path
             raise ValueError(f"{place} has {path!r} ({kind}), which is not a chain of kernels. Use 'auto' or 'lsuv'.")
