@@ -19,10 +19,11 @@ import numpy as np
 from keras_initkit.prediction._layout import axes_of
 from keras_initkit.prediction._levels import even
 from keras_initkit.prediction._notes import Mixing, Offset
+from keras_initkit.prediction._operands import Operand, operands
 from keras_initkit.prediction._rules import rule
-from keras_initkit.prediction._rules_arithmetic import Operand, operands
 from keras_initkit.prediction._rules_elementwise import affine, needed
-from keras_initkit.prediction._rules_products import Letters, mixed, scores
+from keras_initkit.prediction._rules_kernels import Letters
+from keras_initkit.prediction._rules_scores import mixed, scores
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
 
 _ELEMENTS = 2**19  # of the sample of scores

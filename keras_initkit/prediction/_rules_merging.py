@@ -16,9 +16,10 @@ import numpy as np
 
 from keras_initkit.prediction._activation import activate
 from keras_initkit.prediction._autocorrelation import Autocorrelation
-from keras_initkit.prediction._layout import broadcast, joint_axes, reshape
+from keras_initkit.prediction._layout import broadcast, joint_axes
 from keras_initkit.prediction._levels import even, weighted
 from keras_initkit.prediction._parts import leaves
+from keras_initkit.prediction._reshaping import reshape
 from keras_initkit.prediction._rules import rule
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
 
@@ -158,7 +159,8 @@ def concatenate(call, inputs):
         found = []
         start = 0
         for part, count in zip(slices, counts, strict=True):
-            tagged = gradient.scaled(1.0, sources=frozenset({(source, part) for source in gradient.sources}), parts=())
+            tags = frozenset({(source, part) for source in gradient.sources})
+            tagged = gradient.scaled(1.0, sources=tags, parts=(), levels=gradient.levels if joins_units else None)
             if parts and len(gradient.parts) == len(parts):
                 seconds = gradient.parts[start : start + count]
                 weights = [share for share, _ in parts[start : start + count]]
@@ -169,6 +171,10 @@ def concatenate(call, inputs):
                 tagged = replace(tagged, second_moment=second, parts=seconds if count > 1 else (), common=common)
             found.append(tagged)
             start += count
+        if not joins_units and gradient.levels is not None and gradient.levels.shape[1] == sum(sizes):
+            cuts = np.split(gradient.levels, np.cumsum(sizes)[:-1], axis=1)
+            return [replace(part.scaled(float(cut.mean())), levels=even(cut) if cut.mean() > 0 else None)
+                    for part, cut in zip(found, cuts, strict=True)]  # fmt: skip
         return found
 
     return LayerPropagation(output, backward)

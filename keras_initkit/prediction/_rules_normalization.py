@@ -189,26 +189,12 @@ def batch_normalization(call, inputs):
             lost = 2 / total if math.isfinite(total) else 0.0
     if math.isfinite(common) and not x.identically_distributed:  # parts of different variances: each divided by its own
         common = math.nan
-    lost -= _fluctuation(x, common, examples) * (1 - lost)
     propagation = normalize(layer, x, common, common, lost)
 
     def backward(gradient: Gradient) -> list[Gradient]:
         return [replace(part, balanced=True) for part in propagation.backward(gradient)]
 
     return replace(propagation, output=replace(propagation.output, identically_distributed=True), backward=backward)
-
-
-def _fluctuation(x: Signal, common: float, examples: int | None) -> float:
-    """Returns by how much the mean of one over a batch's variance exceeds one over its mean.
-
-    Of a Gaussian signal, the relative variance of the batch's variance is 2 / examples times the mean square of the
-    correlation between two positions.
-    """
-    variance = x.second_moment - common
-    if not examples or x.within_example is None or not math.isfinite(common) or variance <= 0:
-        return 0.0
-    squares = x.within_example.map(lambda values: ((values - common) / variance) ** 2).mean(x.size)
-    return min(2 * squares / examples, 1.0)
 
 
 def _batch_of_parts(call, x: Signal) -> LayerPropagation:

@@ -9,14 +9,23 @@ from typing import Any
 
 import keras
 
-import keras_initkit.prediction._rules_attention
-import keras_initkit.prediction._rules_elementwise
-import keras_initkit.prediction._rules_extremes
-import keras_initkit.prediction._rules_linear
-import keras_initkit.prediction._rules_merging
-import keras_initkit.prediction._rules_normalization
-import keras_initkit.prediction._rules_operations
-import keras_initkit.prediction._rules_positions  # noqa: F401
+from keras_initkit.prediction import (  # noqa: F401  importing a file registers its rules
+    _rules_attention,
+    _rules_averages,
+    _rules_elementwise,
+    _rules_extremes,
+    _rules_factors,
+    _rules_functions,
+    _rules_kernels,
+    _rules_linear,
+    _rules_merging,
+    _rules_moving,
+    _rules_normalization,
+    _rules_positions,
+    _rules_products,
+    _rules_sums,
+    _rules_tables,
+)
 from keras_initkit.prediction._known_values import KnownValues
 from keras_initkit.prediction._layout import from_values, usual_axes
 from keras_initkit.prediction._rules import propagate
