@@ -25,6 +25,7 @@ class WindowOffsets:
         profile: As of a `Signal`, of the output; empty where it is the input's.
         apart: Float. Correlation of two positions far apart, relative to an endless map: near a border a window may
             lack an offset that the other one has.
+        coverage: Along each axis, the fraction of windows for which an offset lies inside the input.
         overlaps: Along each axis, the same for positions that are 0, 1, 2, ... apart; empty where it is 1.
     """
 
@@ -36,6 +37,7 @@ class WindowOffsets:
     profile: Profile = ()
     apart: float = 1.0
     overlaps: tuple[np.ndarray | None, ...] = ()
+    coverage: tuple[np.ndarray, ...] = ()
 
     @classmethod
     def pointwise(cls, size: Sizes) -> WindowOffsets:
@@ -63,12 +65,14 @@ def window_offsets(
     outer: list[int | None] = []
     profiles: list[np.ndarray | None] = []
     overlaps: list[np.ndarray | None] = []
+    coverage = []
     per_output = per_input = apart = 1.0
     for axis, (n, k, s, d) in enumerate(zip(size, field, strides, dilation, strict=True)):
         if n is None:
             outer.append(None)
             profiles.append(None)
             overlaps.append(None)
+            coverage.append(np.ones(k))
             per_output, per_input = per_output * k, per_input * k / s
             continue
         inside, starts = window_counts(n, k, s, d, padding, margin[axis] if margin else (0, 0))
@@ -78,6 +82,7 @@ def window_offsets(
         shares = [sum(0 <= start + t * d < n for start in starts) / len(starts) for t in range(k)]
         apart *= sum(share**2 for share in shares) / sum(shares)
         held = np.array([[0 <= start + t * d < n for t in range(k)] for start in starts], float)
+        coverage.append(held.mean(axis=0))
         together = held @ held.T
         overlaps.append(
             np.array([together.diagonal(lag).mean() for lag in range(len(starts))]) / held.sum(axis=1).mean()
@@ -87,7 +92,7 @@ def window_offsets(
         per_output, per_input = per_output * float(sums.mean()), per_input * sum(inside) / n
     total = None if None in outer else math.prod(outer)  # type: ignore[arg-type]
     whole = tuple(outer), per_output, per_input, total, math.prod(field)
-    return WindowOffsets(*whole, tuple(profiles), apart, tuple(overlaps))
+    return WindowOffsets(*whole, tuple(profiles), apart, tuple(overlaps), tuple(coverage))
 
 
 def window_counts(

@@ -79,7 +79,10 @@ def propagate(call: Call, signal: Callable[[Tensor], Signal]) -> LayerPropagatio
         raise UnpredictableError("it has no input")
     inputs = [signal(tensor) for tensor in call.inputs]
     if key not in _PARTED:
-        inputs = [replace(each, parts=()) if each.parts else each for each in inputs]
+        inputs = [
+            replace(each, parts=(), unit_levels=None) if each.parts or each.unit_levels is not None else each
+            for each in inputs
+        ]
     if key in _ANYWHERE:
         masks = [each for each in keras.tree.flatten(dict(call.kwargs)) if isinstance(each, Tensor)]
         masks = [each for each in masks if each not in call.inputs]  # a layer's `inputs` are without them

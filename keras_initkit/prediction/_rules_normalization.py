@@ -24,6 +24,7 @@ from keras_initkit.prediction._rules import rule
 from keras_initkit.prediction._rules_linear import host_values
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
 
+_FEW_WEIGHTS = 4.0  # times as uneven are the variances of units that have a few weights each
 _FAR = 30.0  # times epsilon: a variance that is not known exactly is far above it
 
 
@@ -189,12 +190,45 @@ def batch_normalization(call, inputs):
             lost = 2 / total if math.isfinite(total) else 0.0
     if math.isfinite(common) and not x.identically_distributed:  # parts of different variances: each divided by its own
         common = math.nan
-    propagation = normalize(layer, x, common, common, lost)
+    doubt = _fluctuation(x, common, examples)
+    lost -= doubt * (1 - lost)
+    doubt *= 1.0 if x.unit_levels is None else _FEW_WEIGHTS
+    propagation = _uneven_units(layer, x, common, normalize(layer, x, common, common, lost))
 
     def backward(gradient: Gradient) -> list[Gradient]:
-        return [replace(part, balanced=True) for part in propagation.backward(gradient)]
+        return [replace(part, balanced=True, doubt=part.doubt + doubt) for part in propagation.backward(gradient)]
 
     return replace(propagation, output=replace(propagation.output, identically_distributed=True), backward=backward)
+
+
+def _fluctuation(x: Signal, common: float, examples: int | None) -> float:
+    """Returns by how much the mean of one over a batch's variance exceeds one over its mean.
+
+    Of a Gaussian signal, the relative variance of the batch's variance is 2 / examples times the mean square of the
+    correlation between two positions.
+    """
+    variance = x.second_moment - common
+    if not examples or x.within_example is None or not math.isfinite(common) or variance <= 0:
+        return 0.0
+    squares = x.within_example.map(lambda values: ((values - common) / variance) ** 2).mean(x.size)
+    return min(2 * squares / examples, 1.0)
+
+
+def _uneven_units(layer, x: Signal, common: float, found: LayerPropagation) -> LayerPropagation:
+    """Divides units by deviations of their own, where those are known to differ."""
+    variance = x.second_moment - common
+    if x.unit_levels is None or not math.isfinite(variance):
+        return found
+    variances = np.maximum(x.unit_levels * variance, 0.0) + layer.epsilon
+    inverse = (variance + layer.epsilon) / variances
+    affine = Affine.from_layer(layer)
+    second = affine.gamma * float((1 - layer.epsilon / variances).mean()) + affine.beta
+    levels = inverse / inverse.mean()
+
+    def backward(gradient: Gradient) -> list[Gradient]:
+        return [part.scaled(float(inverse.mean()), unit_levels=levels) for part in found.backward(gradient)]
+
+    return replace(found, output=replace(found.output, second_moment=second, unit_levels=None), backward=backward)
 
 
 def _batch_of_parts(call, x: Signal) -> LayerPropagation:

@@ -49,6 +49,8 @@ class Signal:
         profile: Along each axis, the mean square at each position over the mean of all; empty or `None` if even.
             A convolution with a border of zeros leaves less near it, and the next one reads the middle more often.
         levels: The same along the only axis of positions of a sequence, by example: see `_levels.py`.
+        unit_levels: Mean square of each unit over that of all, where a depthwise kernel of few weights makes them
+            uneven. Only a normalization over the batch reads it.
         axes: Tuple. For each axis of the tensor after the first, the number of the axis of positions that it is, or
             `None` for units. `None`: positions in their order, then units.
         across_units: Float. E[x_u x_v] of two units at one position; `None` where they only share the mean.
@@ -71,6 +73,7 @@ class Signal:
     margin: tuple[tuple[int, int], ...] = ()
     profile: Profile = ()
     levels: Levels = None
+    unit_levels: np.ndarray | None = None
     axes: tuple[int | None, ...] | None = None
     across_units: float | None = None
     values: Callable[[], np.ndarray] | None = None
@@ -138,7 +141,9 @@ class Gradient:
             argument.
         common: Float. Mean product of two elements of a unit at different positions of an example; `None` where it is
             not known. 0 for a white gradient.
+        doubt: Float. Relative error that may have come together in normalizations over few examples.
         levels: As of a `Signal`.
+        unit_levels: As of a `Signal`, of the gradient that a normalization sends back.
         parts: Tuple of floats. Mean squares in the parts of a signal that has some; empty where they are equal.
         along: Float. Of the gradient of an attention's weights, the mean product for two keys of one query.
     """
@@ -152,6 +157,8 @@ class Gradient:
     along: float | None = None
     parts: tuple[float, ...] = ()
     levels: Levels = None
+    unit_levels: np.ndarray | None = None
+    doubt: float = 0.0
 
     @property
     def between_positions(self) -> float | None:
@@ -169,7 +176,8 @@ class Gradient:
         """Multiplies by independent random factors of mean square `factor`, which undo `balanced` and `chosen`."""
         common, along = (None if value is None else value * factor for value in (self.common, self.along))
         parts = tuple(value * factor for value in self.parts)
-        changes = {"balanced": False, "chosen": None, "common": common, "along": along, "parts": parts, **changes}
+        found = {"balanced": False, "chosen": None, "common": common, "along": along, "parts": parts}
+        changes = {**found, "unit_levels": None, **changes}
         return replace(self, second_moment=self.second_moment * factor, **changes)
 
 
@@ -218,15 +226,17 @@ def add_gradients(gradients: list[Gradient]) -> Gradient:
         raise UnpredictableError("it reaches only the elements that a max pooling chose, and adds to other gradients")
     if not are_independent(gradient.sources for gradient in gradients):
         raise UnpredictableError("the gradients that add up at its output came through the same kernels")
+    total = sum(gradient.second_moment for gradient in gradients)
     common = [gradient.between_positions for gradient in gradients]
     count = max(len(gradient.parts) for gradient in gradients)
     parts = [gradient.parts or (gradient.second_moment,) * count for gradient in gradients]
     return Gradient(
-        sum(gradient.second_moment for gradient in gradients),
+        total,
         all(gradient.white for gradient in gradients),
         frozenset().union(*(gradient.sources for gradient in gradients)),
         balanced=any(gradient.balanced for gradient in gradients),
         common=None if None in common else sum(value for value in common if value is not None),
+        doubt=sum(gradient.second_moment * gradient.doubt for gradient in gradients) / total if total > 0 else 0.0,
         levels=weighted([(gradient.second_moment, gradient.levels) for gradient in gradients]),
         parts=tuple(map(sum, zip(*parts, strict=True))) if all(len(each) == count for each in parts) else (),
     )

@@ -35,6 +35,7 @@ from keras_initkit.statistics._tap import Kind, Tap
 from keras_initkit.structure._graph import Call, Tensor
 from keras_initkit.structure._layer_paths import named_layers
 
+_DOUBT = 0.15  # error of a gradient beyond which prediction goes on from the measured one
 _CONSEQUENCE = "its input is not predicted"
 
 
@@ -172,9 +173,15 @@ class Propagation:
         known = [part for part in parts if part is not None]
         if known and len(known) == len(parts):
             try:
-                return add_gradients(known)
+                found = add_gradients(known)
             except UnpredictableError as error:
                 self._explain(call, str(error))
+            else:
+                seen = self._measured_gradient(call, tensor) if found.doubt > _DOUBT else None
+                return found if seen is None else seen
+        return self._measured_gradient(call, tensor)
+
+    def _measured_gradient(self, call: Call, tensor: Tensor) -> Gradient | None:
         for tap, output in _tapped("output_gradient", call, call.outputs):
             seen = self._measured_at(tap) if output == tensor else None
             if seen is not None:
