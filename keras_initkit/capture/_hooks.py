@@ -10,6 +10,8 @@ from typing import Any
 
 import keras
 
+from keras_initkit.structure._layer_kinds import quantization_mode
+
 _MISSING = object()
 Wrapper = Callable[..., Any]  # called in place of a method, with that method before the arguments
 
@@ -57,7 +59,7 @@ def wrap_call(layer: keras.Layer, wrapper: Wrapper) -> contextlib.AbstractContex
 
     Of a quantized layer, in place of the `quantized_call` that Keras then runs.
     """
-    return _wrapped(layer, "call" if getattr(layer, "quantization_mode", None) is None else "quantized_call", wrapper)
+    return _wrapped(layer, "call" if quantization_mode(layer) is None else "quantized_call", wrapper)
 
 
 def wrap_activation(layer: Any, wrapper: Wrapper) -> contextlib.AbstractContextManager[None]:

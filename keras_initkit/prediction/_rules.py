@@ -10,7 +10,7 @@ import keras
 from keras_initkit.prediction._layout import standardize
 from keras_initkit.prediction._signals import LayerPropagation, Signal, UnpredictableError
 from keras_initkit.structure._graph import Call, Tensor
-from keras_initkit.structure._layer_kinds import is_embedding
+from keras_initkit.structure._layer_kinds import is_embedding, quantization_mode
 
 Rule = Callable[[Call, Sequence[Signal]], LayerPropagation]
 
@@ -73,7 +73,7 @@ def propagate(call: Call, signal: Callable[[Tensor], Signal]) -> LayerPropagatio
         if call.reason and not reason:
             reason = f"its call does not run on symbolic tensors ({call.reason[:100].strip()})"
         raise UnpredictableError(reason or f"predict has no rule for {kind}")
-    if getattr(call.layer, "quantization_mode", None) not in (None, "float8"):
+    if quantization_mode(call.layer) not in (None, "float8"):
         raise UnpredictableError("its kernel is quantized")
     if not call.inputs:
         raise UnpredictableError("it has no input")

@@ -13,7 +13,7 @@ from keras_initkit._arrays import to_numpy
 from keras_initkit.structure import Kernel
 from keras_initkit.structure._graph import Call
 from keras_initkit.structure._kernels import WeightRoles
-from keras_initkit.structure._layer_kinds import is_opaque
+from keras_initkit.structure._layer_kinds import is_opaque, quantization_mode
 from keras_initkit.structure._layer_paths import held_weights
 from keras_initkit.structure._sublayers import walk_layers
 from keras_initkit.structure._variables import VariableMap
@@ -199,8 +199,8 @@ class Plan:
 def _closed(layer: keras.layers.Layer) -> str:
     """Why nobody may set a layer's weights; empty if one may."""
     for part in _as_one(layer):
-        if getattr(part, "quantization_mode", None) is not None:
-            return f"its layer is quantized ({part.quantization_mode})"
+        if quantization_mode(part) is not None:
+            return f"its layer is quantized ({quantization_mode(part)})"
         if getattr(part, "lora_enabled", False):
             return "its layer has a LoRA adapter, which was trained for these weights"
     return ""

@@ -10,7 +10,7 @@ import keras
 from keras_initkit.structure._calls import calls
 from keras_initkit.structure._graph import Call
 from keras_initkit.structure._kernel import Kernel
-from keras_initkit.structure._layer_kinds import class_of_call, is_elementary
+from keras_initkit.structure._layer_kinds import class_of_call, is_elementary, quantization_mode
 from keras_initkit.structure._layer_paths import held_weights
 from keras_initkit.structure._sublayers import sublayers, walk_layers
 from keras_initkit.structure._weight_uses import FIXED_TABLE, Use, trace_uses
@@ -127,7 +127,7 @@ class WeightRoles:
 
     def _own_kernels(self, layer: keras.Layer, found: Container[int]) -> list[Kernel]:
         """Returns the kernels of a layer without those of its sublayers."""
-        if getattr(layer, "quantization_mode", None) not in (None, "float8"):
+        if quantization_mode(layer) not in (None, "float8"):
             return []
         base = described_class(type(layer))
         holds = base is not None and _still_holds(base, type(layer))

@@ -92,6 +92,11 @@ def is_recurrent(layer: Any) -> bool:
     return _is_a(layer, (keras.layers.RNN,))
 
 
+def quantization_mode(layer: Any) -> str | None:
+    """Returns how a layer is quantized: `"int8"` and the like; `None` if it is not."""
+    return getattr(getattr(layer, "dtype_policy", None), "quantization_mode", None)
+
+
 def is_opaque(layer: Any) -> bool:
     """Whether a layer's parts run inside a loop or on slices of its input, so that it is seen as a whole."""
     return _is_a(layer, (keras.layers.RNN, keras.layers.TimeDistributed))

@@ -6,6 +6,7 @@ import re
 
 import keras
 
+from keras_initkit.structure._layer_kinds import quantization_mode
 from keras_initkit.structure._sublayers import sublayers
 
 _QUANTIZATION = re.compile("(.*_)?(scale|zero|zero_point|amax_history|g_idx)")
@@ -22,7 +23,7 @@ def own_weights(layer: keras.Layer, into_loops: bool = False) -> list[keras.Vari
 
 def is_quantization_state(layer: keras.Layer, weight: keras.Variable) -> bool:
     """Whether a weight of a quantized layer is a code, or what codes are decoded by."""
-    return getattr(layer, "quantization_mode", None) is not None and (
+    return quantization_mode(layer) is not None and (
         not keras.backend.is_float_dtype(keras.backend.standardize_dtype(weight.dtype))
         or _QUANTIZATION.fullmatch(weight.name) is not None
     )
