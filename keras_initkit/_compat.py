@@ -244,6 +244,18 @@ def jax_trace(tensors: Any) -> Any:
 # PyTorch
 
 
+def torch_random_state_kept() -> contextlib.AbstractContextManager[None]:
+    """Restores PyTorch's random numbers on the host, which symbolic calls draw from too; elsewhere does nothing.
+
+    Nothing private, but a framework: what runs symbolic calls may import none.
+    """
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.random.fork_rng(devices=[])
+
+
 def torch_is_in_backward_pass() -> bool:
     """Returns whether a backward pass is running, in which checkpointing computes layers once more.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from keras_initkit._compat import seed_generator, set_seed_generator
+from keras_initkit._compat import seed_generator, set_seed_generator, torch_random_state_kept
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def python_random(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Restores the global random numbers of Python and NumPy, and Keras' generator of seeds.
+    """Restores the global random numbers of Python, NumPy and PyTorch (on the host), and Keras' generator of seeds.
 
     A `StatelessScope` keeps the generator's state; but where nobody has needed it yet, it would be made inside, from
     Python's random numbers.
@@ -36,7 +36,8 @@ def random_state_kept() -> Iterator[None]:
     generator = seed_generator()
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the global state itself is kept)
     try:
-        yield
+        with torch_random_state_kept():
+            yield
     finally:
         random.setstate(python)
         np.random.set_state(legacy)  # noqa: NPY002

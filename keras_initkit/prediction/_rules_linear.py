@@ -61,14 +61,16 @@ def measure_scale(variable: keras.Variable, bias: keras.Variable | None = None) 
 def measure_values(values: np.ndarray, name: str) -> Scale:
     """Measures the scale of the values of a kernel, which have to be a random draw of mean 0."""
     weights = values.ravel()
-    square = float(np.mean(weights**2))
+    squares = np.square(weights)
+    square = float(squares.mean())
     if not math.isfinite(square):
         raise UnpredictableError(f"its {name} holds NaN or infinity")
     if square > 0:
-        mean, error = float(weights.mean()), float(weights.std()) / math.sqrt(weights.size)
+        mean = float(weights.mean())
+        error = math.sqrt(max(square - mean * mean, 0.0) / weights.size)
         if abs(mean) > _ERRORS * error:
             raise UnpredictableError(f"its {name} is not a random draw of mean 0: its mean is {mean:.3g}")
-        if float(np.mean(weights**4)) > _KURTOSIS * square**2:
+        if float(np.square(squares).mean()) > _KURTOSIS * square**2:
             raise UnpredictableError(f"its {name} is not a dense random draw: nearly all its weights are zero")
     return Scale(square)
 

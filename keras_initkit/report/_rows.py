@@ -58,6 +58,7 @@ class TensorStats:
         *,
         limits: tuple[float, float] | None = None,
         units_axis: int = -1,
+        moments: Moments | None = None,
     ) -> TensorStats:
         """Measures one tensor, in float64.
 
@@ -69,8 +70,10 @@ class TensorStats:
             layer_type: String. Class of the layer.
             limits: range of the activation that made the output, where there is one.
             units_axis: Integer. Axis of the units; 1 for channels first.
+            moments: moments of the values, where they are known.
         """
-        moments = Moments.merged(map(Moments.from_array, iterate_chunks(values.reshape(-1))))
+        if moments is None:
+            moments = Moments.merged(map(Moments.from_array, iterate_chunks(values.reshape(-1))))
         fields: dict[str, Any] = {"layer_type": layer_type, "shape": tuple(values.shape)}
         if tap.kind in ("output", "pre_activation", "output_gradient"):
             fields["histogram"] = make_histogram(values, moments)

@@ -65,15 +65,17 @@ class Moments:
         x = np.asarray(values, dtype="float64").ravel()
         if x.size == 0:
             return cls()
-        mean = x.mean()
+        mean, low, high = x.mean(), float(x.min()), float(x.max())
+        deviations = x - mean
+        finite = math.isfinite(low) and math.isfinite(high)  # NaN is the least and the largest, if there is one
         return cls(
             x.size,
             float(mean),
-            float(((x - mean) ** 2).sum()),
-            float(x.min()),
-            float(x.max()),
-            int((x == 0).sum()),
-            int((~np.isfinite(x)).sum()),
+            float(np.square(deviations, out=deviations).sum()),
+            low,
+            high,
+            x.size - int(np.count_nonzero(x)),
+            0 if finite else int((~np.isfinite(x)).sum()),
         )
 
     of = from_array

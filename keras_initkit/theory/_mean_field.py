@@ -18,14 +18,16 @@ References:
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_initkit._checks import checked_number
-from keras_initkit.theory._activations import Activation, resolve
+from keras_initkit.theory._activations import Activation, evaluate, resolve
 from keras_initkit.theory._correlation import HermiteSeries
 from keras_initkit.theory._gains import expectation
 from keras_initkit.theory._quadrature import sample
@@ -60,7 +62,20 @@ def covariance(activation: Activation, correlation: Any, variance: float = 1.0) 
           correlation map, https://arxiv.org/abs/1606.05340
     """
     correlation = _correlations(correlation)
-    return HermiteSeries(sample(resolve(activation), variance=variance))(correlation)
+    function = resolve(activation)
+    fixed = not isinstance(function, keras.Layer) and getattr(function, "__hash__", None) is not None
+    unit = _series_of_homogeneous(function) if fixed else None
+    if unit is not None:
+        return variance * unit(correlation)
+    return HermiteSeries(sample(function, variance=variance))(correlation)
+
+
+@functools.lru_cache(maxsize=64)
+def _series_of_homogeneous(function: Callable) -> HermiteSeries | None:
+    """Returns the series at variance 1 of a function with f(a x) = a f(x), such as relu; `None` of another."""
+    values = evaluate(function, np.array([-4.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0, 4.0]))
+    expected = np.repeat([values[2], values[5]], 4) * [4, 2, 1, 0.5, 0.5, 1, 2, 4]
+    return HermiteSeries(sample(function)) if np.array_equal(values, expected) else None
 
 
 def variance_map(activation: Activation, sigma_w: float, sigma_b: float = 0.0) -> Callable[[float], float]:
