@@ -226,6 +226,16 @@ def tensorflow_identity(tensor: Any, backward: Callable[[Any], list[Any]]) -> An
     return result
 
 
+def tensorflow_convolution_replaced(change: Callable[[Callable], Callable]) -> contextlib.AbstractContextManager[None]:
+    """Has `change(convolution)` run in place of `keras.ops.conv` on tensors of TensorFlow, in this thread.
+
+    Layers have no common method around it. If it moves: convolutions in groups would again have no gradient on a CPU.
+    """
+    from keras.src.backend.tensorflow import nn
+
+    return replaced_in_this_thread(nn, "conv", change)
+
+
 # JAX
 
 

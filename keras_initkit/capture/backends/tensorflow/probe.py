@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,7 +11,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_initkit._compat import copy_keras_mask, keras_logits, set_keras_logits, tensorflow_identity
+from keras_initkit._compat import (
+    copy_keras_mask,
+    keras_logits,
+    set_keras_logits,
+    tensorflow_convolution_replaced,
+    tensorflow_identity,
+)
 
 
 def is_tensor(x: Any) -> bool:
@@ -64,8 +71,32 @@ def no_gradients() -> contextlib.AbstractContextManager:
 def undisturbed(model: keras.Model) -> Iterator[None]:
     """Runs functions that the model has made of its parts eagerly: readable, and none keeps what was traced here."""
     before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(before)
+    with tensorflow_convolution_replaced(_with_groups_compiled):
+        tf.config.run_functions_eagerly(True)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(before)
+
+
+def _with_groups_compiled(convolve: Callable) -> Callable:
+    """Returns the same convolution, but what is in groups is computed by XLA.
+
+    On a CPU, TensorFlow's own kernels have no gradient of it. Keras compiles it too, where functions do not run
+    eagerly.
+    """
+
+    def run(inputs: Any, kernel: Any, *args: Any, **kwargs: Any) -> Any:
+        named = inspect.signature(convolve).bind(inputs, kernel, *args, **kwargs).arguments
+        first = (named.get("data_format") or keras.config.image_data_format()) == "channels_first"
+        channels = inputs.shape[1 if first else -1]
+        if not tf.executing_eagerly() or channels == kernel.shape[-2]:
+            return convolve(inputs, kernel, *args, **kwargs)
+        compiled = tf.function(lambda x, w: convolve(x, w, *args, **kwargs), autograph=False, jit_compile=True)
+        tf.config.run_functions_eagerly(False)
+        try:
+            return compiled(tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel))
+        finally:
+            tf.config.run_functions_eagerly(True)
+
+    return run
