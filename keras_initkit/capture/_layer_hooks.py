@@ -70,7 +70,7 @@ class CaptureHooks:
         chosen = [i for i, x in enumerate(flat) if is_signal(x)]
         read = set(range(len(chosen)))
         if tap.kind == "output" and self._signals:
-            read = self._signals.get((tap.layer, tap.call), set())
+            read = self._signals.get((tap.layer, tap.call or 0), set())
             if not (read and isinstance(tensors, dict)):  # whose keys are in no order of importance
                 read = {0, *read}
         for number, i in enumerate(chosen):

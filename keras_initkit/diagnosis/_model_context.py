@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,6 +147,7 @@ class ModelContext:
         """What a layer does as a whole, by path: `"normalization"`, `"embedding"` and the like."""
         if self.graph:
             return layer_roles(self.graph)
+        kinds: dict[LayerRole, Callable[[Any], bool]]
         kinds = {"normalization": is_normalization, "embedding": is_embedding, "attention": is_attention}
         return {path: role for path, layer in self._layers.items() for role, known in kinds.items() if known(layer)}
 

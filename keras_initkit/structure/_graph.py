@@ -21,7 +21,7 @@ class Tensor:
     """
 
     number: int
-    shape: tuple[int | None, ...] = field(compare=False)
+    shape: tuple[Any, ...] = field(compare=False)
     dtype: str = field(compare=False)
     variable: keras.Variable | None = field(default=None, compare=False, repr=False)
 

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -39,12 +39,10 @@ def gathered_calls(model: keras.Model) -> list[Call]:
     that function.
     """
     found = calls(model)
-    for kind in ("normalization", "activation"):
-        found = _gathered(found, kind)
-    return found
+    return _gathered(_gathered(found, "normalization"), "activation")
 
 
-def _gathered(found: list[Call], kind: str) -> list[Call]:
+def _gathered(found: list[Call], kind: Literal["normalization", "activation"]) -> list[Call]:
     readers: dict[Tensor, list[int]] = {}
     moving, outputs = signals(found), set(found[-1].outputs)
     for place, call in enumerate(found):
@@ -88,7 +86,9 @@ def _region(
     The third is what `step` has returned for each tensor.
     """
     values: dict[Tensor, float] = {source: 1.0}
-    waiting, members, exits = list(readers[source]), [], set()
+    waiting = list(readers[source])
+    members: list[int] = []
+    exits: set[Tensor] = set()
     heapq.heapify(waiting)
     while waiting and len(members) <= _LONGEST:
         place = heapq.heappop(waiting)
@@ -125,11 +125,12 @@ def _degrees(call: Call, known: Mapping[Tensor, float], moving: set[Tensor]) -> 
     if name in ("Add", "Subtract", "Maximum"):
         if len(degrees) == 2:
             return [first] if math.isclose(degrees[0], degrees[1]) else None
-        constant = next((each for each, degree in zip(operands, of, strict=True) if degree is None), None)
+        constant: Any = next((each for each, degree in zip(operands, of, strict=True) if degree is None), None)
         small = not isinstance(constant, Tensor) and np.size(constant) == 1 and abs(float(constant)) <= _SMALL
         return [first] if small else None
     if name == "Power":
-        return [first * float(operands[1])] if of[0] is not None and np.isscalar(operands[1]) else None
+        exponent: Any = operands[1]
+        return [first * exponent] if of[0] is not None and isinstance(exponent, int | float) else None
     if name in ("Multiply", "Divide", "TrueDivide"):
         second = (of[1] or 0.0) * (1 if name == "Multiply" else -1)
         return [(of[0] or 0.0) + second]

@@ -101,10 +101,10 @@ def moved(call: Call, view: View) -> View | None:
     if kind == "Transpose":
         return view.picked(operation.axes or reversed(range(rank)))
     if kind == "Swapaxes":
-        order = list(range(rank))
+        swapped = list(range(rank))
         one, other = operation.axis1, operation.axis2
-        order[one], order[other] = order[other], order[one]
-        return view.picked(order)
+        swapped[one], swapped[other] = swapped[other], swapped[one]
+        return view.picked(swapped)
     if kind == "Moveaxis":
         order = np.moveaxis(np.empty(range(2, rank + 2)), operation.source, operation.destination).shape
         return view.picked(size - 2 for size in order)  # each axis is told by its size
