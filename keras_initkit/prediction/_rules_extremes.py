@@ -166,6 +166,7 @@ def _pooled(x: Signal, window: Sequence[int], strides: Sequence[int], padding: s
         same,
         other,
         identically_distributed=not edged,
+        edges=edged,
         sources=x.sources,
         profile=profile,
     )

@@ -188,7 +188,9 @@ def batch_normalization(call, inputs):
             common += (x.within_example.mean(x.size) - common) / examples if x.within_example is not None else math.nan
             total = math.nan if None in x.size else math.prod(x.size) * examples
             lost = 2 / total if math.isfinite(total) else 0.0
-    if math.isfinite(common) and not x.identically_distributed:  # parts of different variances: each divided by its own
+    if (
+        math.isfinite(common) and not x.identically_distributed and not x.edges
+    ):  # parts of different variances: each divided by its own
         common = math.nan
     doubt = _fluctuation(x, common, examples)
     lost -= doubt * (1 - lost)
@@ -198,7 +200,9 @@ def batch_normalization(call, inputs):
     def backward(gradient: Gradient) -> list[Gradient]:
         return [replace(part, balanced=True, doubt=part.doubt + doubt) for part in propagation.backward(gradient)]
 
-    return replace(propagation, output=replace(propagation.output, identically_distributed=True), backward=backward)
+    return replace(
+        propagation, output=replace(propagation.output, identically_distributed=True, edges=False), backward=backward
+    )
 
 
 def _fluctuation(x: Signal, common: float, examples: int | None) -> float:

@@ -50,6 +50,7 @@ def average_pooling(call, inputs):
         size=offsets.size,
         **lags,
         identically_distributed=x.identically_distributed and not edged,
+        edges=x.edges or (edged and x.identically_distributed),
         profile=profile,
     )
     apart = all(s >= k for s, k in zip(strides, window, strict=True))

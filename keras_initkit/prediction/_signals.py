@@ -40,6 +40,7 @@ class Signal:
         between_examples: The same for two different examples, which is what a unit's own mean contributes.
         gaussian: Boolean. Whether each unit's elements are Gaussian, as those of a pre-activation are.
         identically_distributed: Boolean. Whether all units share one distribution; concatenated parts need not.
+        edges: Boolean. Whether it is only near the borders that the distribution differs, alike for all units.
         sources: The random kernels and inputs that the elements depend on one by one. Elements of a pre-activation
             depend on their own kernel alone, given the scale of what it reads (central limit theorem). Tensors
             without a common source are uncorrelated, given their means.
@@ -67,6 +68,7 @@ class Signal:
     between_examples: Autocorrelation | None = None
     gaussian: bool = False
     identically_distributed: bool = True
+    edges: bool = False
     sources: frozenset[Hashable] = frozenset()
     argument: Signal | None = None
     function: Callable | None = None
@@ -118,6 +120,7 @@ class Signal:
             outer,
             **correlations,
             identically_distributed=False,
+            edges=self.identically_distributed or self.edges,
             sources=self.sources,
         )
 

@@ -33,6 +33,7 @@ from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._tap import Kind, Tap
 from keras_initkit.structure._graph import Call, Tensor
+from keras_initkit.structure._layer_kinds import is_normalization
 from keras_initkit.structure._layer_paths import named_layers
 
 _DOUBT = 0.15  # error of a gradient beyond which prediction goes on from the measured one
@@ -57,6 +58,7 @@ class Propagation:
         self.propagations: dict[int, LayerPropagation] = {}
         self.signals: dict[int, Signal] = {}
         self.resumed: set[int] = set()  # tensors whose signal is the measured one
+        self.by_chance: set[int] = set()  # tensors whose moments a few weights decide on
         self.resumed_back: set[int] = set()  # the same for gradients
         self.gradients: dict[int, list[Gradient | None]] = {}  # None: a part that is not known
 
@@ -70,7 +72,7 @@ class Propagation:
                 self._resume(call)
             for tap, tensor in [*_tapped("input", call, call.inputs), *_tapped("output", call, call.outputs)]:
                 if tensor.number not in self.resumed:
-                    self._expect(tap, self._with_moments(tensor), tensor.shape[-1] if tensor.shape else None)
+                    self._expect(tap, None if tensor.number in self.by_chance else self._with_moments(tensor))
 
     def _signal(self, tensor: Tensor) -> Signal:
         """Returns the signal of a tensor, the same one each time."""
@@ -107,6 +109,11 @@ class Propagation:
         self.propagations[place] = found
         for tensor, signal in zip(call.outputs, (found.output, *found.others), strict=False):
             self.signals[tensor.number] = signal
+            alone = len(call.inputs) == 1 and not is_normalization(call.layer)
+            if _by_chance(signal, tensor.shape[-1] if tensor.shape else None) or (
+                alone and call.inputs[0].number in self.by_chance
+            ):
+                self.by_chance.add(tensor.number)
 
     def _explain(self, call: Call, reason: str) -> None:
         """Notes why a call is not predicted: once for each layer, with the parts of it that are no layers."""
@@ -141,8 +148,8 @@ class Propagation:
         second = variance + mean**2
         return (mean, second) if math.isfinite(second) else None
 
-    def _expect(self, tap: Tap, signal: Signal | None, units: int | None = None) -> None:
-        if signal is not None and signal.known and not _by_chance(signal, units):
+    def _expect(self, tap: Tap, signal: Signal | None) -> None:
+        if signal is not None and signal.known:
             seen = signal.with_margin()
             self.expected[tap] = Expected(seen.mean, seen.variance)
 
@@ -228,6 +235,7 @@ def _by_chance(x: Signal, units: int | None) -> bool:
 
     The relative variance of the mean square over draws is 2 / units times the mean square of correlations.
     """
+    x = x.argument if x.argument is not None and x.argument.axes is None else x
     if units is None or not x.gaussian or x.axes is not None or x.between_examples is None or x.second_moment <= 0:
         return False
     alike = x.between_examples.map(lambda values: (values / x.second_moment) ** 2).mean(x.size)
