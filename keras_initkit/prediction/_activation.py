@@ -20,10 +20,10 @@ import keras
 import numpy as np
 
 from keras_initkit.prediction._autocorrelation import Autocorrelation
-from keras_initkit.prediction._geometry import Profile
+from keras_initkit.prediction._geometry import Profile, reweight_profile
 from keras_initkit.prediction._levels import even
 from keras_initkit.prediction._parts import backward_of_parts, mixture
-from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError, reweight_profile
+from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
 from keras_initkit.theory._activations import evaluate, resolve
 from keras_initkit.theory._gains import expectation
 from keras_initkit.theory._mean_field import covariance

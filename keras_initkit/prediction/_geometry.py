@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,3 +126,15 @@ def transposed_offsets(
         per_output, per_input = per_output * pairs / m, per_input * pairs / n
     total = None if None in outer else math.prod(outer)  # type: ignore[arg-type]
     return WindowOffsets(tuple(outer), per_output, per_input, total, math.prod(field))
+
+
+def reweight_profile(profile: Profile, function: Callable[[np.ndarray], np.ndarray]) -> Profile:
+    """Applies `function` to the mean square at each position, and scales the profile to mean 1 again."""
+
+    def along(values: np.ndarray | None) -> np.ndarray | None:
+        if values is None or np.ptp(values) == 0:
+            return None
+        changed = function(values)
+        return changed / changed.mean() if changed.mean() > 0 else None
+
+    return tuple(along(values) for values in profile)

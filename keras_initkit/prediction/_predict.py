@@ -46,6 +46,13 @@ def predict(
     units. $\sigma_w^2$ is the mean square of the kernel's present values, close to its initializer's variance. A
     kernel that is not a random draw of mean 0, such as the identity, is not predicted.
 
+    Layers of your own are opened: there are rules for the operations inside them. Attention averages values by the
+    softmax p of scores, whose variance gives the effective number of keys:
+
+    .. math::
+
+        E[y^2] = s E[v^2] + (1 - s) E[v_i v_j], \qquad s = E\left[\sum_i p_i^2\right]
+
     Args:
         model: A Functional or built Sequential model. Nested models are opened.
         input_moments: Statistics of the inputs. `None` means independent $N(0, 1)$ elements, a pair

@@ -24,10 +24,10 @@ import numpy as np
 
 from keras_initkit.prediction._activation import through_activation
 from keras_initkit.prediction._autocorrelation import Autocorrelation
-from keras_initkit.prediction._geometry import WindowOffsets, transposed_offsets, window_offsets
+from keras_initkit.prediction._geometry import WindowOffsets, reweight_profile, transposed_offsets, window_offsets
 from keras_initkit.prediction._levels import even
 from keras_initkit.prediction._rules import rule
-from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError, reweight_profile
+from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
 from keras_initkit.structure._kernel import Kernel
 from keras_initkit.structure._kernels import description
 

@@ -243,15 +243,3 @@ def add_gradients(gradients: list[Gradient]) -> Gradient:
         levels=weighted([(gradient.second_moment, gradient.levels) for gradient in gradients]),
         parts=tuple(map(sum, zip(*parts, strict=True))) if all(len(each) == count for each in parts) else (),
     )
-
-
-def reweight_profile(profile: Profile, function: Callable[[np.ndarray], np.ndarray]) -> Profile:
-    """Applies `function` to the mean square at each position, and scales the profile to mean 1 again."""
-
-    def along(values: np.ndarray | None) -> np.ndarray | None:
-        if values is None or np.ptp(values) == 0:
-            return None
-        changed = function(values)
-        return changed / changed.mean() if changed.mean() > 0 else None
-
-    return tuple(along(values) for values in profile)

@@ -28,6 +28,7 @@ from keras_initkit.prediction import (  # noqa: F401  importing a file registers
 )
 from keras_initkit.prediction._known_values import KnownValues
 from keras_initkit.prediction._layout import from_values, usual_axes
+from keras_initkit.prediction._resuming import is_by_chance, moved_to
 from keras_initkit.prediction._rules import propagate
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError, add_gradients
 from keras_initkit.statistics._expected import Expected
@@ -110,7 +111,7 @@ class Propagation:
         for tensor, signal in zip(call.outputs, (found.output, *found.others), strict=False):
             self.signals[tensor.number] = signal
             alone = len(call.inputs) == 1 and not is_normalization(call.layer)
-            if _by_chance(signal, tensor.shape[-1] if tensor.shape else None) or (
+            if is_by_chance(signal, tensor.shape[-1] if tensor.shape else None) or (
                 alone and call.inputs[0].number in self.by_chance
             ):
                 self.by_chance.add(tensor.number)
@@ -137,7 +138,7 @@ class Propagation:
                 self.resumed.add(tensor.number)
                 resumed = Signal(*seen, tensor.shape[1:-1], sources=sources)
                 if guess is not None and guess.known and guess.variance > 0 and guess.axes is None:
-                    resumed = replace(resumed, **_moved_to(guess, resumed))
+                    resumed = replace(resumed, **moved_to(guess, resumed))
                 self.signals[tensor.number] = resumed
 
     def _measured_at(self, tap: Tap) -> tuple[float, float] | None:
@@ -225,29 +226,6 @@ class Propagation:
         if found.weights is not None and self.examples and once and call.layer.trainable:
             for name, second in found.weights(gradient, self.examples).items():
                 self.expected[Tap("weight_gradient", call.path, None, name)] = Expected(0.0, second)
-
-
-_CHANCE = 0.35  # relative standard deviation of a mean square
-
-
-def _by_chance(x: Signal, units: int | None) -> bool:
-    """Whether the draw of a few weights decides on a mean square: few units that are much alike in all examples.
-
-    The relative variance of the mean square over draws is 2 / units times the mean square of correlations.
-    """
-    x = x.argument if x.argument is not None and x.argument.axes is None else x
-    if units is None or not x.gaussian or x.axes is not None or x.between_examples is None or x.second_moment <= 0:
-        return False
-    alike = x.between_examples.map(lambda values: (values / x.second_moment) ** 2).mean(x.size)
-    return 2 * alike / units > _CHANCE**2
-
-
-def _moved_to(guess: Signal, seen: Signal) -> dict[str, Any]:
-    """Returns the correlations of a guess, moved to what was measured."""
-    scale = seen.variance / guess.variance
-    return guess.map_autocorrelations(
-        lambda lags: lags.map(lambda values: seen.mean**2 + scale * (values - guess.mean**2))
-    )
 
 
 def _tapped(kind: Kind, call: Call, tensors: Sequence[Tensor]) -> list[tuple[Tap, Tensor]]:
