@@ -45,6 +45,17 @@ def scaled_variance(initializer: Any, fans: Fans) -> float | None:
     return initializer.scale / max(fan, 1.0)
 
 
+def tied_variance(kernel: Kernel) -> float:
+    """Returns the largest variance of a table with which a language model of V tokens and d features starts as a guess.
+
+    At 1 / d the logits of normalized features have variance 1. Through the residual stream a token's own row may come
+    to the output nearly unchanged and meet itself there: the logit is d times the standard deviation then, which
+    should not be beyond ln V, where it outweighs all other tokens.
+    """
+    features, tokens = kernel.output_use.fans
+    return min(1 / max(features, 1.0), (math.log(max(tokens, 2.0)) / max(features, 1.0)) ** 2)
+
+
 def draw_kernel(kernel: Kernel, initializer: Any, seed: int) -> np.ndarray:
     """New values for `kernel.variable`, in float32 at least.
 
@@ -54,19 +65,18 @@ def draw_kernel(kernel: Kernel, initializer: Any, seed: int) -> np.ndarray:
       convolution of stride s is multiplied by sqrt(prod(s)), since an output is reached from 1 of prod(s) taps alone.
     - Any other: what it draws for the kernel's shape, gate by gate for a recurrent layer's.
 
-    A table that is an embedding and the output's kernel as well is drawn as the latter; no activation follows, so the
-    variance is 1 / features at most, whatever the gain: the logits of normalized features then have variance 1, and
-    the loss starts near that of a guess.
+    A table that is an embedding and the output's kernel as well is drawn as the latter, of variance `tied_variance` at
+    most where the initializer scales variances or is orthogonal.
     """
     if kernel.tied:
-        kernel = kernel.output_use
-        largest = 1 / max(kernel.fans.fan_in, 1.0)
-    else:
-        largest = math.inf
+        values = draw_kernel(kernel.output_use, initializer, seed)
+        scales = _draws_haar(initializer) or scaled_variance(initializer, kernel.output_use.fans) is not None
+        square = float(np.mean(np.square(values))) if scales and values.size else 0.0
+        return values * min(1.0, math.sqrt(tied_variance(kernel) / square)) if square > 0 else values
     shape, dtype = tuple(kernel.variable.shape), wide(keras.backend.standardize_dtype(kernel.variable.dtype))
     variance = scaled_variance(initializer, kernel.fans)
     if variance is not None:
-        return _numpy(draw(shape, min(variance, largest), initializer.distribution, dtype, seed))
+        return _numpy(draw(shape, variance, initializer.distribution, dtype, seed))
     of_a_block = isinstance(initializer, _OF_A_BLOCK) and not isinstance(initializer, _OF_A_SHAPE)
     matrix = isinstance(initializer, keras.initializers.Identity) and not _field(kernel)
     try:
