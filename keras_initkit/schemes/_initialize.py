@@ -45,6 +45,10 @@ def initialize(
 ) -> InitializationReport:
     """Sets the kernels of a model in place, each by what its layer does with it.
 
+    Kernels are weights that are multiplied into a signal, and tables that data are looked up in. Biases and gains,
+    tables of positions, class and mask tokens, and weights whose use is not known stay as they are; the report says of
+    each why (`skipped`).
+
     If anything is raised, an interrupt included, all weights are restored. The optimizer, the compile state, the
     `trainable` flags, moving statistics of normalization layers and all random states stay as they are; only
     `"reset"` resets moving statistics. Frozen layers are set like any other: exclude them by `layers`.
@@ -65,7 +69,8 @@ def initialize(
         y: Labels of `x`, as the loss takes them. Some schemes require labels; with them the report has variances of
             gradients too.
         layers: Layers to initialize: a name or path, a compiled regular expression, a layer, a predicate of the
-            layer, or a list of these. `None` selects all.
+            layer, or a list of these. `None` selects all. Weights whose use is not known are set, read as those of a
+            Dense or Conv layer, if this names their layer by path or name, or is the layer.
         seed: Integer from 0. Each kernel gets its own draw from it, whatever seed an initializer has. `None` takes
             the seed from Python's `random`, which `keras.utils.set_random_seed` seeds.
         **options: Options of the scheme.

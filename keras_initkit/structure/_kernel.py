@@ -25,7 +25,7 @@ class Kernel:
         batch_axes: Integer or tuple of integers. Axes of independent kernels side by side (depthwise channels, groups,
             gates, an embedding's rows). Axes that none of the three names are the receptive field.
         role: String. One of `"dense"`, `"conv"`, `"conv_transpose"`, `"depthwise"`, `"recurrent"`, `"embedding"`,
-            or `"unknown"` for a layer without a registered description.
+            or `"unknown"` where neither a description nor the trace says what the layer does with it.
         shape: Tuple of integers. The variable's shape with packed axes separated: each axis has one role: the
             kernel (64, 4 * 32) of an LSTM has shape (64, 4, 32). The elements keep their order. Defaults to the
             variable's shape.
