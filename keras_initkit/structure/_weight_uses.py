@@ -11,6 +11,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from keras_initkit._arrays import to_numpy
 from keras_initkit._compat import VARIABLE
 from keras_initkit.structure._calls import calls
 from keras_initkit.structure._graph import Call, Tensor, signals
@@ -103,6 +104,7 @@ class _Uses:
         self._states = set(inputs[len(inputs) - states :])
         self._views: dict[int, list[View]] = {}
         self._one_hot: set[int] = set()
+        self._tables: dict[int, View] = {}  # of embedding layers, by the variable's identity
         for call in graph:
             if not call.opened:
                 self._follow(call)
@@ -119,14 +121,31 @@ class _Uses:
             self._states.update(tensor.number for tensor in call.outputs)
         if isinstance(call.layer, keras.layers.Embedding) and isinstance(call.layer.embeddings, VARIABLE):
             view = View.from_variable(call.layer.embeddings)
+            self._tables[id(view.variable)] = view
             if is_signal:
                 self._note_lookup(view, 0, call)
             else:
                 self._note(view, "no kernel", call, FIXED_TABLE)
+        if is_signal and kind in _PRODUCTS:
+            self._find_copies(call)
         for place, tensor in enumerate(call.inputs):
             for view in self._views_of(tensor):
                 others = [each for other, each in enumerate(call.inputs) if other != place]
                 self._use(call, view, tensor, others, is_signal)
+
+    def _find_copies(self, call: Call) -> None:
+        """Notes the use of a table of which a product reads a transposed copy, made outside of the trace.
+
+        That is what `ops.transpose(self.embedding.embeddings)` leaves: the trace has symbols in place of a layer's own
+        weights, but not of its parts'.
+        """
+        for constant in _operands(call):
+            if isinstance(constant, Tensor):
+                continue
+            for table in self._tables.values():
+                if tuple(constant.shape) == table.sizes[::-1] and _is_transposed(constant, table.variable):
+                    kernel = _kernel(table.picked((1, 0)), _axis_uses(call, constant), "dense")
+                    self._note(table, "multiplied", call, kernel=kernel)
 
     def _views_of(self, tensor: Tensor) -> list[View]:
         if tensor.number not in self._views and tensor.variable is not None:
@@ -252,7 +271,7 @@ def _describe(call: Call, view: View, tensor: Tensor) -> Kernel:
     return _kernel(view.split(rank - 1, groups), [*field, "in", "batch", "out"], "conv", strides)
 
 
-def _axis_uses(call: Call, tensor: Tensor) -> list[AxisUse]:
+def _axis_uses(call: Call, tensor: Any) -> list[AxisUse]:
     """Returns the use of each axis of an operand of a product that is no convolution.
 
     Axes in front of those that are summed over, as in `bi,eio->beo`, count kernels side by side.
@@ -355,6 +374,12 @@ def _kernel(view: View, uses: Iterable[AxisUse], role: Any, strides: tuple[int, 
 def _operands(call: Call) -> list[Any]:
     """Returns the tensors and constant arrays that an operation reads."""
     return [each for each in keras.tree.flatten((call.args, dict(call.kwargs))) if hasattr(each, "shape")]
+
+
+def _is_transposed(constant: Any, variable: keras.Variable) -> bool:
+    """Whether an array holds the values of a variable, transposed and perhaps cast."""
+    copy, values = (to_numpy(each).astype("float32") for each in (constant, variable))
+    return bool(np.allclose(copy, values.T, rtol=0.01)) and bool(values.any())
 
 
 def _is_number(value: Any) -> bool:

@@ -80,6 +80,25 @@ def test_the_loss_starts_near_that_of_a_guess(kind, scheme):
             )
 
 
+def test_a_table_of_a_part_that_is_transposed_in_the_call_around_it():
+    class Around(layers.Layer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.words = layers.Embedding(VOCABULARY, WIDTH, name="words")
+
+        def build(self, shape):
+            self.words.build(shape)
+
+        def call(self, x):
+            return ops.matmul(self.words(x), ops.transpose(self.words.embeddings))
+
+    tokens = keras.Input((LENGTH,), dtype="int32")
+    model = keras.Model(tokens, Around(name="around")(tokens))
+    (change,) = ik.initialize(model, "he_normal", seed=0).kernels
+    assert change.fans == (WIDTH, VOCABULARY)
+    assert change.stddev_after == pytest.approx(math.log(VOCABULARY) / WIDTH, rel=0.05)
+
+
 def test_a_distribution_without_a_scale_is_drawn_as_it_is():
     model = language_model("own")
     ik.initialize(model, keras.initializers.RandomNormal(stddev=0.02), seed=0)
