@@ -133,7 +133,7 @@ class Autocorrelation:
         weights = [(n - np.abs(lag)) / n**2 for n, lag in zip(known, lags, strict=True)]
         return float((self.at(lags) * math.prod(weights)).sum())
 
-    def transposed(self, order: Sequence[int]) -> Autocorrelation:
+    def transposed(self, order: Sequence[int] | np.ndarray) -> Autocorrelation:
         """Returns the function with its axes in another order."""
         return Autocorrelation(self.near.transpose(order), self.far.transpose(order))
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-Sizes = tuple[int | None, ...]
+Sizes = tuple[Any, ...]  # integers; `None` for a size that is not known
 Profile = tuple[np.ndarray | None, ...]
 
 

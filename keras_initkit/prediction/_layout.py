@@ -164,7 +164,7 @@ def broadcast(x: Signal, before: Shape, shape: Shape, axes: Sequence[int | None]
         grown.append(theirs is not None and (single or mine is None))
     kept = [axis for axis in chosen if axis is not None]
     kept_sizes = [n for axis, n in zip(chosen, before[1:], strict=True) if axis is not None]
-    size = tuple(m for m, theirs in zip(shape[1:], axes, strict=True) if theirs is not None)
+    size: tuple[Any, ...] = tuple(m for m, theirs in zip(shape[1:], axes, strict=True) if theirs is not None)
 
     def lags(values: Autocorrelation | None) -> Autocorrelation | None:
         if values is None or misfits:

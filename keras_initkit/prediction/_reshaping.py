@@ -28,7 +28,7 @@ def reshape(x: Signal, before: Shape, after: Shape) -> Signal:
         if all(role is None for role in roles):
             new_axes += [None] * len(new)
         elif all(role is not None for role in roles):
-            key = tuple(roles)  # type: ignore[arg-type]
+            key: tuple[int, ...] = tuple(role for role in roles if role is not None)
             steps[key] = sizes, [after[1 + place] for place in new if after[1 + place] != 1]  # type: ignore
             new_axes += [key if after[1 + place] != 1 else None for place in new]
         elif len([place for place in new if after[1 + place] != 1]) == 1:  # positions become units
@@ -95,7 +95,8 @@ def _groups(before: list, after: list) -> list[tuple[list[int], list[int]]]:
     """Pairs axes of both shapes into the smallest groups of equal products; axes of size 1 go with what they follow."""
     groups, i, j = [], 0, 0
     while i < len(before) or j < len(after):
-        old, new = [], []
+        old: list[int] = []
+        new: list[int] = []
         one = two = 1
         while not (old or new) or one != two:
             if (one <= two and i < len(before)) or j >= len(after):

@@ -66,12 +66,12 @@ def _multiply(call: Call, given: list[Operand]) -> LayerPropagation:
             found = affine(x, scale, 0.0)
         return replace(found, backward=lambda g: to_inputs(call, given, with_constants(scalars, found.backward(g))))
     if len(signals) == 2:
-        for x, by in (signals, signals[::-1]):
+        for one, by in (signals, signals[::-1]):
             if isinstance(by.signal.note, Statistic) and by.signal.note.exponent == -0.5:
-                found = _normalized(x.signal, by.signal.note, scale)
+                found = _normalized(one.signal, by.signal.note, scale)
 
-                def backward(gradient: Gradient, x: Operand = x, found: Any = found) -> list[Gradient]:
-                    parts = [found.backward(gradient)[0] if each is x else nothing(gradient) for each in given]
+                def backward(gradient: Gradient, one: Operand = one, found: Any = found) -> list[Gradient]:
+                    parts = [found.backward(gradient)[0] if each is one else nothing(gradient) for each in given]
                     return to_inputs(call, given, parts)
 
                 return replace(found, backward=backward)
@@ -114,7 +114,7 @@ def _scaled_offset(x: Signal, scale: float) -> LayerPropagation:
     """Multiplies logits and what was added to them."""
     note = Offset(
         affine(x.note.of, scale, 0.0).output,
-        tuple(lambda values=values: scale * np.asarray(values(), "float64") for values in x.note.values),
+        tuple(lambda values=values: scale * np.asarray(values(), "float64") for values in x.note.values),  # type: ignore[misc]
     )
     whole = affine(x, scale, 0.0).output if x.known else x
     return LayerPropagation(replace(whole, note=note), lambda gradient: [gradient.scaled(scale**2)])

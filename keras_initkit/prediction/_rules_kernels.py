@@ -68,7 +68,7 @@ def by_kernel(x: Operand, kernel: Operand, letters: Letters, bias: Any = None) -
     stays = [letter for letter in letters.out[1:] if letter in letters.one and letter not in letters.two]
     positions = [letter for letter in stays if roles[letter] is not None]
     aside = [letter for letter in stays if roles[letter] is None and shape[letter] != 1]  # units, read alike by all
-    order = [roles[letter] for letter in positions]
+    order: list[Any] = [roles[letter] for letter in positions]
     # The axes that are summed have lag 0, so what was a position among them is one element of a sum.
     forward = scale.square * fan_in
 

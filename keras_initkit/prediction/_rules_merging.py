@@ -188,7 +188,7 @@ def _rejoined(call, inputs: Sequence[Signal]) -> frozenset:
     for signal in inputs:
         for source in signal.sources:
             cut = isinstance(source, tuple) and len(source) == 3 and source[0] == "cut"
-            kept.add(source[1] if cut and _in_order(source[1], parts) else source)
+            kept.add(source[1] if cut and _in_order(source[1], parts) else source)  # type: ignore[index]
     return frozenset(kept)
 
 

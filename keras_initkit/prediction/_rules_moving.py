@@ -122,7 +122,9 @@ def _whole_key(key: Any, rank: int) -> list[Any]:
 
 def _cut(x: Signal, shape: Sequence[int | None], key: list[Any]) -> LayerPropagation:
     axes, place = axes_of(x, len(shape)), 0
-    kept, sizes, cuts = [], [], []
+    kept: list[int | None] = []
+    sizes: list[int | None] = []
+    cuts = []
     kept_units = kept_positions = 1.0
     steps = {}
     read: np.ndarray | None = None  # which positions, of a sequence

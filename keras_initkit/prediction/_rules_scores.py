@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def scores(one: Operand, two: Operand, letters: Letters) -> LayerPropagation:
         return None if values is None else values.within(order).transposed(np.argsort(np.argsort(order)))
 
     size_a, size_b = [shape[letter] for letter in in_a], [shape[letter] for letter in in_b]
-    lags: dict[str, Autocorrelation | None] = {}
+    lags: dict[str, Any] = {}
     for name in ("within_example", "between_examples"):
         left, right = kept(a, name, roles_a, in_a), kept(b, name, roles_b, in_b)
         both = None if left is None or right is None else left.outer(right, size_a, size_b)
@@ -129,7 +130,8 @@ def mixed(weights: Operand, values: Operand, letters: Letters) -> LayerPropagati
     if others or len(many) > 1:
         raise UnpredictableError("it mixes along one of several axes of positions")
     if roles[key] is None:
-        common, between = v.product_of_units, v.mean**2
+        common: float = v.product_of_units
+        between: float | None = v.mean**2
     elif v.within_example is None:
         raise UnpredictableError("the correlation between the positions that it mixes is not known")
     else:

@@ -44,7 +44,7 @@ def _add(call: Call, given: list[Operand], weights: Sequence[float]) -> LayerPro
     if len(masks) == len(signals) - 1 and len(signals) > 1:
         (place,) = [i for i, each in enumerate(given) if each.signal.values is None]
         x = needed(given[place].signal)
-        offset = Offset(x, tuple(each.signal.values for each in masks))  # type: ignore[arg-type]
+        offset = Offset(x, tuple(each.signal.values for each in masks))  # type: ignore[misc]
         if isinstance(x.note, Offset):
             offset = Offset(x.note.of, (*x.note.values, *offset.values))
         if weights[place] == 1 and any(np.abs(each.signal.values()).max() > _MASKING for each in masks):  # type: ignore

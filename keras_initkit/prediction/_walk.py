@@ -132,7 +132,7 @@ class Propagation:
         for tap, tensor in _tapped("output", call, call.outputs):
             seen = self._measured_at(tap)
             if seen is not None:
-                sources = frozenset({("measured", tensor.number)})
+                sources: frozenset = frozenset({("measured", tensor.number)})
                 if not getattr(call.layer, "weights", None):  # nothing new makes it independent of what it reads
                     sources = sources.union(*(self._signal(each).sources for each in call.inputs))
                 self.resumed.add(tensor.number)
