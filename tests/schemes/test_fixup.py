@@ -149,7 +149,7 @@ def test_a_model_that_cannot_be_traced_is_refused():
     model = Own()
     model(np.ones((1, 4)))
     with pytest.raises(ValueError, match="does not run on symbolic tensors"):
-        ik.initialize(model, "fixup")
+        ik.initialize(model, "fixup", np.ones((2, 4)))
 
 
 def test_it_trains():
