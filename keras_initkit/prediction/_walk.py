@@ -90,6 +90,8 @@ class Propagation:
         found = self.signals.get(tensor.number)
         if found is None or found.values is None:
             return found
+        if not tensor.shape:  # a single number, such as the factor of attention's scores
+            return None
         try:
             return from_values(found, tensor.shape, usual_axes(len(tensor.shape)))
         except UnpredictableError:
