@@ -142,12 +142,15 @@ def fresh_compile_loss(model: keras.Model, loss: Any) -> tuple[str, Any]:
     be called. No public name runs the loss of `compile`. If it moves: match losses and outputs by hand.
 
     Args:
-        loss: Loss, or a structure of losses, as `compile` takes them; `None` is the one the model is compiled with.
+        loss: Loss, or a structure of losses, as `compile` takes them; `None` is the one the model is compiled with, if
+            there is one.
     """
     from keras.src.trainers.compile_utils import CompileLoss
 
     if loss is not None:
         return "_compile_loss", CompileLoss(loss, output_names=getattr(model, "output_names", None))
+    if not is_compiled_with_loss(model):  # early versions have no such attribute then, and ask for it
+        return "_compile_loss", None
     like = model._compile_loss
     return "_compile_loss", CompileLoss(like._user_loss, like._user_loss_weights, output_names=like.output_names)
 

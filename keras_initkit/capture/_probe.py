@@ -147,7 +147,7 @@ def probe(
         readings = ReportBuilder(model, layers, scale)
         readings.read_data(x)
         readings.read_weights()
-        if y is not None:
+        if y is not None or adds_loss:
             stack.enter_context(training_loss(model, loss))
         stack.enter_context(CaptureHooks(layers, readings.read, graph).connected())
         if gradients:
