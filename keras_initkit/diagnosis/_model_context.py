@@ -144,7 +144,7 @@ class ModelContext:
 
     @functools.cached_property
     def roles(self) -> dict[str, LayerRole]:
-        """What a layer does as a whole, by path: `"normalization"`, `"embedding"` and the like."""
+        """What a layer does as a whole, such as `"normalization"` or `"embedding"`, by path."""
         if self.graph:
             return layer_roles(self.graph)
         kinds: dict[LayerRole, Callable[[Any], bool]]

@@ -128,18 +128,15 @@ def effective_rank(matrix: np.ndarray) -> float | None:
 
 
 def _one_thread() -> contextlib.AbstractContextManager:
-    """Has NumPy compute in one thread where `threadpoolctl` is installed, as it is with scikit-learn.
+    """Has NumPy compute in one thread.
 
     Its threads and those of TensorFlow wait for each other: a decomposition then takes up to ten times as long.
     """
-    controller = _linear_algebra()
-    return contextlib.nullcontext() if controller is None else controller.limit(limits=1)
+    return _linear_algebra().limit(limits=1)
 
 
 @functools.cache
 def _linear_algebra() -> Any:
-    try:
-        from threadpoolctl import ThreadpoolController
-    except ImportError:
-        return None
+    from threadpoolctl import ThreadpoolController  # looks through all loaded libraries
+
     return ThreadpoolController().select(user_api="blas")
