@@ -57,7 +57,8 @@ for name, pair in pairs.items():
                 "activations' sd": output.moments.stddev,
                 "predicted": np.sqrt(output.predicted.variance),
                 "gradients' sd": gradient.moments.stddev,
-                "predicted ": np.sqrt(gradient.predicted.variance),
+                # Theory starts from the last layer's gradient, as measured: what a softmax hands back is not predicted.
+                "predicted ": np.sqrt((gradient.predicted or gradient.moments).variance),
             }
         )
 

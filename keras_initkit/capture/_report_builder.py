@@ -27,7 +27,7 @@ class ReportBuilder:
         self._model, self._layers, self._scale = model, layers, scale
         self._ranges = {path: output_limits(layer) for path, layer in layers.items()}
         self._rows: dict[Tap, TensorStats] = {}
-        self._last: tuple[np.ndarray | None, Moments | None] = None, None
+        self._last: tuple[np.ndarray | None, bool, Moments | None] = None, False, None
         self._unreadable: dict[str, None] = {}
         self._broken_data: str | None = None
         self._extra: list[str] = []
@@ -38,10 +38,11 @@ class ReportBuilder:
             self._unreadable[tap.layer] = None
             return
         # What one layer puts out the next one mostly reads, and the gradients come back likewise.
-        before, known = self._last
-        same = before is not None and before.shape == values.shape and np.array_equal(before, values)
+        before, was_scaled, known = self._last
+        scaled = tap.kind not in (*SIGNALS, "weight") and self._scale != 1
+        same = before is not None and scaled == was_scaled and np.array_equal(before, values)
         read = values
-        if tap.kind not in (*SIGNALS, "weight") and self._scale != 1:
+        if scaled:
             values = values.astype("float64") / self._scale
         layer = self._layers[tap.layer]
         self._rows[tap] = TensorStats.from_array(
@@ -52,7 +53,7 @@ class ReportBuilder:
             units_axis=1 if getattr(layer, "data_format", None) == "channels_first" else -1,
             moments=known if same else None,
         )
-        self._last = read, self._rows[tap].moments
+        self._last = read, scaled, self._rows[tap].moments
 
     def read_data(self, x: Any) -> None:
         """Looks for what is not finite in the data itself."""

@@ -90,7 +90,7 @@ def register_rule(
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, bias_initializer=bias, name="shifted")])
     >>> [finding.kind for finding in diagnose(model)]
     ['shifted_mean']
-    >>> del RULES["shifted_mean"]
+    >>> del RULES["shifted_mean"], KINDS[-1]
     """
     if not isinstance(kind, str) or not kind.isidentifier():
         raise ValueError(f"kind: got {kind!r}, expected a name of letters, digits and underscores.")

@@ -43,9 +43,10 @@ class Kernel:
 
     Example:
 
+    >>> import keras_initkit
     >>> lstm = keras.layers.LSTMCell(32)
     >>> lstm.build((None, 64))
-    >>> kernel = kernels(lstm)[0]
+    >>> kernel = keras_initkit.structure.kernels(lstm)[0]
     >>> kernel.shape, kernel.gates, kernel.fans
     ((64, 4, 32), ('input', 'forget', 'cell', 'output'), Fans(fan_in=64.0, fan_out=32.0))
     """
