@@ -105,7 +105,7 @@ class Kernel:
 
     @property
     def output_use(self) -> Kernel:
-        """The kernel that a tied table is where it makes an output: a sum over the features for each row."""
+        """The kernel that a tied table is where it makes an output, which sums over the features for each row."""
         return replace(self, in_axes=self.out_axes, out_axes=self.batch_axes, batch_axes=(), role="dense", tied=False)
 
 
