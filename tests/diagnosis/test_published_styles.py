@@ -26,6 +26,8 @@ def alarms(findings):
     return [(each.severity, each.kind, each.layer) for each in findings if each.severity != "info"]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compiling takes a minute; the rules are the same")
 @pytest.mark.parametrize(
     ("make", "data", "loss"),
     [
