@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_initkit.structure._calls import has_graph
+
 
 def unpack_data(
     call: str, model: keras.Model, x: Any, y: Any, data: Any = None, stacklevel: int = 3
@@ -21,7 +23,7 @@ def unpack_data(
             raise ValueError(f"data: got data= beside x or y, expected {call}, x, y).")
         x = data
     # Of a model with several inputs, a tuple of as many arrays is its `x`.
-    inputs = len(getattr(model, "inputs", None) or "x")
+    inputs = len(model.inputs) if has_graph(model) else 1
     if y is None and isinstance(x, tuple) and (inputs == 1 or len(x) != inputs or keras.tree.is_nested(x[0])):
         if len(x) not in (1, 2):
             name = "data" if old else "x"

@@ -94,7 +94,7 @@ def test_models_that_cannot_be_traced():
     with pytest.raises(ValueError, match=r"anything of class Anything, which does not say what inputs it takes"):
         calls(anything)
     assert [call.path for call in calls(anything, np.ones((1, 2), "float32"))] == ["model"]
-    assert [call.path for call in calls(anything, np.ones((1, 2)))] == ["cast", "model"]
+    assert [call.path for call in calls(anything, np.ones((1, 2)))] in (["cast", "model"], ["model"])  # by the version
     with pytest.raises(ValueError, match=r"not built.*keras.Input"):
         calls(keras.Sequential([L.Dense(2)]))
     with pytest.raises(ValueError, match="expected a Keras model"):
