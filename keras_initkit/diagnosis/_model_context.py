@@ -93,7 +93,6 @@ class ModelContext:
         """
         if not self.model.built:
             return []
-        following = following_activations(self.model)
         branched = {id(k.variable) for branch in self._branches for k in branch.kernels}
         attention = tuple(f"{path}/" for path, role in self.roles.items() if role == "attention")
         unknown = Following("linear", "not in a graph", False)
@@ -105,7 +104,7 @@ class ModelContext:
             KernelContext(
                 path,
                 kernel,
-                following.get(path, unknown),
+                self._following.get(path, unknown),
                 path in self.normalized,
                 id(kernel.variable) in branched or f"{path}/".startswith(attention),
             )
@@ -113,6 +112,10 @@ class ModelContext:
             for kernel in held
             if 0 not in kernel.shape and (not self.graph or id(kernel.variable) in read)
         ]
+
+    @functools.cached_property
+    def _following(self) -> dict[str, Following]:
+        return following_activations(self.model)
 
     @functools.cached_property
     def _layers(self) -> dict[str, keras.layers.Layer]:
@@ -219,7 +222,7 @@ class ModelContext:
     @functools.cached_property
     def outputs(self) -> set[str]:
         """Paths of layers that end in the model's output."""
-        return {path for path, each in following_activations(self.model).items() if each.where == "output"}
+        return {path for path, each in self._following.items() if each.where == "output"}
 
     @property
     def scales_loss(self) -> bool:

@@ -32,6 +32,7 @@ _COMPOSITES = _classes(
 )
 
 
+SCALINGS = ("Multiply", "Divide", "TrueDivide")  # operations that multiply by elements
 _MOVING = re.compile(
     "BroadcastTo|Cast|Concatenate|ExpandDims|Flip|GetItem|Identity|Moveaxis|Pad|Ravel|Repeat|Reshape|Roll|Slice|Split|"
     "Squeeze|Stack|StopGradient|Swapaxes|Take|TakeAlongAxis|Tile|Transpose|UnravelIndex|Unstack"
@@ -119,7 +120,7 @@ def multiplies(operation: Any) -> bool:
 
 def shifts_or_scales(operation: Any) -> bool:
     """Whether an operation that is no layer adds or multiplies by elements."""
-    return type(operation).__name__ in ("Add", "Subtract", "Multiply", "Divide", "TrueDivide")
+    return type(operation).__name__ in ("Add", "Subtract", *SCALINGS)
 
 
 def own_activation(layer: Any) -> Callable | None:

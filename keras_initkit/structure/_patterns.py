@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_initkit.structure._calls import calls
 from keras_initkit.structure._graph import Call, Tensor, signals
-from keras_initkit.structure._layer_kinds import is_curved
+from keras_initkit.structure._layer_kinds import SCALINGS, is_curved
 
 _SMALL = 1e-2  # constants up to here keep a denominator from being zero
 _LONGEST = 30  # operations that one activation or normalization may be made of
@@ -131,7 +131,7 @@ def _degrees(call: Call, known: Mapping[Tensor, float], moving: set[Tensor]) -> 
     if name == "Power":
         exponent: Any = operands[1]
         return [first * exponent] if of[0] is not None and isinstance(exponent, int | float) else None
-    if name in ("Multiply", "Divide", "TrueDivide"):
+    if name in SCALINGS:
         second = (of[1] or 0.0) * (1 if name == "Multiply" else -1)
         return [(of[0] or 0.0) + second]
     factors = {"Square": 2.0, "Var": 2.0, "Sqrt": 0.5, "Rsqrt": -0.5, "Reciprocal": -1.0, "Normalize": 0.0}

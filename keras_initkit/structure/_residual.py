@@ -9,7 +9,7 @@ import keras
 from keras_initkit.structure._graph import Call, Tensor, signals
 from keras_initkit.structure._kernel import Kernel
 from keras_initkit.structure._kernels import WeightRoles
-from keras_initkit.structure._layer_kinds import is_nonlinear
+from keras_initkit.structure._layer_kinds import SCALINGS, is_nonlinear
 from keras_initkit.structure._patterns import gathered_calls
 from keras_initkit.structure._sublayers import walk_layers
 
@@ -98,7 +98,7 @@ def _bends(call: Call, moving: set[Tensor]) -> bool:
     if isinstance(call.layer, keras.Layer):
         return is_nonlinear(call.layer)
     if sum(tensor in moving for tensor in call.inputs) > 1:  # a product of signals
-        return type(call.layer).__name__ in ("Multiply", "Divide", "TrueDivide")
+        return type(call.layer).__name__ in SCALINGS
     return is_nonlinear(call.layer)
 
 

@@ -14,6 +14,7 @@ from keras_initkit._compat import VARIABLE
 from keras_initkit.structure._calls import calls
 from keras_initkit.structure._graph import Call, Tensor, signals
 from keras_initkit.structure._kernel import Kernel
+from keras_initkit.structure._layer_kinds import SCALINGS
 from keras_initkit.structure._recorder import Recorder
 from keras_initkit.structure._weight_products import (
     CONVOLUTIONS,
@@ -29,7 +30,6 @@ How = Literal["multiplied", "looked up", "no kernel", "unknown"]
 
 _BATCH = 2
 _PRODUCTS = ("Matmul", "Einsum", "Dot", "Tensordot", *CONVOLUTIONS)
-_SCALINGS = ("Multiply", "Divide", "TrueDivide")
 _REASONS = {
     "Add": "it is added to a signal, not multiplied into one",
     "Subtract": "it is added to a signal, not multiplied into one",
@@ -196,10 +196,10 @@ class _Uses:
             return after
         shape = call.outputs[0].shape
         if view.axes is not None and _fits(view.sizes, shape):
-            if kind in ("Add", "Subtract") or (kind in _SCALINGS and len(call.inputs) > 1):
+            if kind in ("Add", "Subtract") or (kind in SCALINGS and len(call.inputs) > 1):
                 return view
             constants = [each for each in (*call.args, *call.kwargs.values()) if not isinstance(each, Tensor)]
-            if kind in _SCALINGS and len(constants) == 1 and (kind == "Multiply" or constants[0] is not call.args[0]):
+            if kind in SCALINGS and len(constants) == 1 and (kind == "Multiply" or constants[0] is not call.args[0]):
                 size = _root_mean_square(constants[0])
                 if size:
                     return replace(view, factor=view.factor * (size if kind == "Multiply" else 1 / size))
