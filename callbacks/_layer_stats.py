@@ -16,7 +16,7 @@ from keras_initkit.callbacks._run_log import RunLog, collect_histograms
 from keras_initkit.callbacks._schedule import UpdateFreq, make_schedule
 from keras_initkit.capture.backends import step_meter, writes_logs
 from keras_initkit.capture.step._reduction import DEFAULT_SAMPLE, MeasurementSpec
-from keras_initkit.diagnosis import Finding
+from keras_initkit.diagnosis import Findings
 from keras_initkit.report._render_figures import draw_history
 from keras_initkit.report._report import SignalReport
 from keras_initkit.report._scalars import check_statistics, needed_kinds
@@ -141,7 +141,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self._steps = 0
 
     @property
-    def findings(self) -> list[Finding]:
+    def findings(self) -> Findings:
         """Findings of `diagnose` so far, one for each kind and layer, in the order in which they appeared."""
         return self._diagnosis.findings
 

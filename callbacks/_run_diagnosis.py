@@ -11,8 +11,8 @@ from typing import Any, Literal
 import keras
 
 from keras_initkit.callbacks._schedule import logarithmic
-from keras_initkit.diagnosis import Finding
-from keras_initkit.diagnosis._diagnose import diagnose_reports
+from keras_initkit.diagnosis import Finding, Findings
+from keras_initkit.diagnosis._judge import diagnose_reports
 from keras_initkit.diagnosis._model_context import ModelContext
 from keras_initkit.report._report import SignalReport
 from keras_initkit.structure._calls import Traces, calls, traced_once
@@ -29,7 +29,7 @@ class RunDiagnosis:
     """
 
     def __init__(self) -> None:
-        self.findings: list[Finding] = []
+        self.findings = Findings()
         self._known: set[tuple[str, str]] = set()
         self._judged: SignalReport | None = None
         self._finite = True
@@ -90,8 +90,9 @@ def report_findings(findings: Sequence[Finding], on_finding: OnFinding, bar: boo
         for finding in findings:
             on_finding(finding)
         return
-    text = describe_findings(findings)
-    if text:
+    serious = Findings(finding for finding in findings if finding.severity != "info")
+    if serious:
+        text = str(serious)
         if bar:
             sys.stdout.write("\n")
             sys.stdout.flush()
@@ -99,20 +100,3 @@ def report_findings(findings: Sequence[Finding], on_finding: OnFinding, bar: boo
             text += "\nTraining stops here, because on_finding is 'stop' and this is an error."
         # Without a place in some file: that, and its line of code, say nothing about the finding.
         warnings.warn_explicit(f"LayerStatsCallback: {text}", UserWarning, "keras_initkit", findings[0].step)
-
-
-def describe_findings(findings: Sequence[Finding]) -> str:
-    """Returns causes in full, and their consequences, which will go away with them, by name."""
-    serious = [finding for finding in findings if finding.severity != "info"]
-    causes = [str(finding) for finding in serious if not finding.consequence_of]
-    follow: dict[str, list[str]] = {}
-    for finding in serious:
-        if finding.consequence_of:
-            title = f"{finding.kind} (caused by {finding.consequence_of})"
-            follow.setdefault(title, []).append(finding.layer)
-    lines = [f"{title} in {', '.join(_few(layers))}" for title, layers in follow.items()]
-    return "\n".join([*causes, *lines])
-
-
-def _few(names: Sequence[str], number: int = 5) -> list[str]:
-    return [*names[:number], *([f"{len(names) - number} more"] if len(names) > number else [])]

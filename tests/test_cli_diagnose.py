@@ -46,7 +46,7 @@ def test_a_finding_that_is_no_error_leaves_the_status_at_zero(place, capsys, mon
     warning = diagnosis.Finding(
         "dead_units", "first", 0, "warning", {"dead": 0.6, "healthy": "0.5"}, 'activation="[leaky_relu]"'
     )
-    monkeypatch.setattr(diagnosis, "diagnose", lambda report, model: [warning])
+    monkeypatch.setattr(diagnosis, "diagnose", lambda report, model: diagnosis.Findings([warning]))
     assert cli.main(["probe", str(place / "sound.keras"), "--diagnose"]) == 0
     assert f"\n{warning}\n" in capsys.readouterr().out  # as it is: square brackets are no markup
 

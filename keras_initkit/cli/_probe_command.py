@@ -54,10 +54,7 @@ def print_findings(report: Any, model: Any, console: Any) -> int:
     from keras_initkit.diagnosis import diagnose
 
     findings = diagnose(report, model=model)
-    for finding in findings:
-        console.out(f"\n{finding}", highlight=False)  # it holds code to be copied
-    if not findings:
-        console.out("\nNothing is wrong.", highlight=False)
+    console.out(f"\n{findings}", highlight=False)  # it holds code to be copied
     return int(any(finding.severity == "error" for finding in findings))
 
 

@@ -3,6 +3,7 @@
 from keras_initkit.diagnosis._diagnose import diagnose
 from keras_initkit.diagnosis._evidence import Evidence, LayerReading
 from keras_initkit.diagnosis._finding import KINDS, Finding, FindingKind, Severity
+from keras_initkit.diagnosis._findings import Findings
 from keras_initkit.diagnosis._model_context import KernelContext, ModelContext
 from keras_initkit.diagnosis._repair import repair
 from keras_initkit.diagnosis._rule_registry import register_rule
@@ -12,6 +13,7 @@ __all__ = [
     "Evidence",
     "Finding",
     "FindingKind",
+    "Findings",
     "KernelContext",
     "LayerReading",
     "ModelContext",

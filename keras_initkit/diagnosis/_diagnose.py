@@ -7,18 +7,12 @@ from typing import Any
 
 import keras
 
-import keras_initkit.diagnosis.rules  # noqa: F401  registers the built-in rules
 from keras_initkit.capture._probe import probe
-from keras_initkit.diagnosis._evidence import Evidence
-from keras_initkit.diagnosis._finding import Finding
+from keras_initkit.diagnosis._findings import Findings
+from keras_initkit.diagnosis._judge import diagnose_reports
 from keras_initkit.diagnosis._model_context import ModelContext
-from keras_initkit.diagnosis._order import order_findings
-from keras_initkit.diagnosis._rule_registry import RULES
-from keras_initkit.diagnosis.rules._nonfinite_values import find_nonfinite_start
 from keras_initkit.report._report import SignalReport
 from keras_initkit.structure._calls import traced_once
-
-ENDS = 16  # reports at each end of a run that are read
 
 
 @traced_once()
@@ -29,7 +23,7 @@ def diagnose(
     *,
     loss: Any = None,
     model: keras.Model | None = None,
-) -> list[Finding]:
+) -> Findings:
     """Finds what is wrong with a model or its training, with the evidence and what to change.
 
     A single report is judged by itself. The reports of a run (a callback's) are judged together: faults that last over
@@ -47,8 +41,9 @@ def diagnose(
         model: The model that a report was measured on.
 
     Returns:
-        List of `Finding`, the one to fix first at the beginning. Findings that are caused by another come after it
-        and name it. Empty if nothing is wrong.
+        `Findings`, a list of `Finding`, the one to fix first at the beginning. Findings that are caused by another come
+        after it and name it. Empty if nothing is wrong. Printed, it shows the first cause in full and folds what
+        follows from it.
 
     Raises:
         ValueError: If `model_or_report` is something else or a callback that has not measured anything yet, or if
@@ -63,22 +58,7 @@ def diagnose(
     ('symmetric_units', 'hidden', 'error')
     """
     reports, model = _collect_reports(model_or_report, x, y, loss, model)
-    return diagnose_reports(reports, None if model is None else ModelContext(model))
-
-
-def diagnose_reports(reports: Sequence[SignalReport], model: ModelContext | None = None) -> list[Finding]:
-    """Applies every rule to the reports of a training run; `model` may be kept between calls.
-
-    Of many reports only the first 16, the last 16 and the one from which on numbers are not finite are read:
-    the thousandth step costs no more than the first.
-    """
-    places = range(len(reports))
-    begin = find_nonfinite_start(reports)
-    chosen = sorted({*places[:ENDS], *places[begin : begin + 1], *places[-ENDS:]})
-    evidence = Evidence(tuple(reports[place] for place in chosen), model)
-    with traced_once():
-        found = [finding for rule in RULES.values() for finding in rule.find(evidence)]
-    return order_findings(found, list(evidence.first))
+    return Findings(diagnose_reports(reports, None if model is None else ModelContext(model)))
 
 
 def _collect_reports(

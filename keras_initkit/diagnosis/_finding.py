@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Severity = Literal["error", "warning", "info"]
 # Root causes first: of two findings of one severity the one further up is the one to fix.
@@ -43,12 +43,13 @@ class Finding:
             `"info"`: good to know, nothing needs to be done.
         evidence: Mapping of the numbers that led to it, by name; `"healthy"` says what a healthy layer shows instead.
         remedy: String. What to change, with code to paste.
-        confidence: Float from 0 to 1. It is 1 for a fact (NaN, a gradient of exactly 0), 1 - p for a statistical test,
-            and for a number beyond a threshold 0.5 at the threshold and $1 - 0.5 \\cdot 10^{-d}$ at $d$ powers of ten
-            beyond it.
+        confidence: Float from 0 to 1. It is 1 only for a fact that one report proves (NaN, equal weights), 1 - p for a
+            statistical test, $1 - 1 / (n + 2)$ for what n examples or batches have all shown, and for a number beyond a
+            threshold 0.5 at the threshold and $1 - 0.5 \\cdot 10^{-d}$ at $d$ powers of ten beyond it.
         consequence_of: String. Kind of the finding that causes this one, which goes away with it; empty for a root
             cause.
         message: String. What is wrong, in a sentence. Left out, the evidence is printed in its place.
+        caused_in: String. Layer of the finding that causes this one.
 
     Raises:
         ValueError: If `kind` or `severity` is unknown, or `evidence` is no mapping.
@@ -71,6 +72,7 @@ class Finding:
     confidence: float = 1.0
     consequence_of: FindingKind | str = ""
     message: str = ""
+    caused_in: str = ""
 
     def __post_init__(self) -> None:
         for name, value, expected in (("kind", self.kind, KINDS), ("severity", self.severity, SEVERITIES)):
@@ -80,10 +82,30 @@ class Finding:
             raise ValueError(f"evidence: got {self.evidence!r}, expected a mapping of numbers by name.")
 
     def __str__(self) -> str:
-        because = f", caused by {self.consequence_of}" if self.consequence_of else ""
-        title = f"{self.severity}: {self.kind} in {self.layer} at step {self.step}"
+        because = f", {self.because}" if self.consequence_of else ""
         text = f"{self.message or self._list_evidence()}\n{self.remedy}".replace("\n", "\n  ")
-        return f"{title} (confidence {self.confidence:.2f}{because})\n  {text}"
+        # Rounded down: 1.00 is for facts.
+        return f"{self._title} (confidence {int(100 * self.confidence) / 100:.2f}{because})\n  {text}"
+
+    @property
+    def because(self) -> str:
+        """What causes it, in words; empty for a root cause."""
+        where = f" in {self.caused_in}" if self.caused_in else ""
+        return f"caused by {self.consequence_of}{where}" if self.consequence_of else ""
+
+    @property
+    def summary(self) -> str:
+        """What is wrong and where, in one line."""
+        return f"{self._title}: {self.message or self._list_evidence()}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns its fields as plain dictionaries, strings and numbers."""
+        numbers = {name: v if isinstance(v, (str, int, float)) else float(v) for name, v in self.evidence.items()}
+        return {**vars(self), "evidence": numbers}
+
+    @property
+    def _title(self) -> str:
+        return f"{self.severity}: {self.kind} in {self.layer} at step {self.step}"
 
     def _list_evidence(self) -> str:
         figures = [f"{name.replace('_', ' ')} {_short(v)}" for name, v in self.evidence.items() if name != "healthy"]
@@ -92,6 +114,17 @@ class Finding:
 
 def _short(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.3g}"
+
+
+def confidence_after(number: int) -> float:
+    """Returns the confidence that what `number` examples or batches have all shown, and no other, will last.
+
+    Laplace's rule of succession: after n observations without an exception the next is one with probability 1/(n + 2).
+
+    >>> confidence_after(8)
+    0.9
+    """
+    return 1 - 1 / (number + 2)
 
 
 def confidence_beyond(value: float, threshold: float) -> float:

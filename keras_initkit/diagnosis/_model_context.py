@@ -83,6 +83,7 @@ class ModelContext:
             self.graph: list[Call] = gathered_calls(model)
         except ValueError:
             self.graph = []
+        self._reached: dict[str, set[str]] = {}
 
     @functools.cached_property
     def kernels(self) -> list[KernelContext]:
@@ -193,6 +194,31 @@ class ModelContext:
                 else:
                     raw |= set(call.outputs)
         return raw, readers
+
+    def reaches(self, cause: str, layer: str) -> bool | None:
+        """Whether a layer computes with what another one puts out, or is the same; `None` if the graph does not show.
+
+        Args:
+            cause: String. Path of a layer.
+            layer: String. Path of the layer that may come after it.
+        """
+        if cause == layer:
+            return True
+        paths = self._paths_after(cause)
+        return layer in paths if paths and self._paths_after(layer) else None
+
+    def _paths_after(self, path: str) -> set[str]:
+        """Paths of the layers that a layer's output reaches, with those of which it is a part; empty if unknown."""
+        if path not in self._reached:
+            tensors: set[Tensor] = set()
+            paths: set[str] = set()
+            for call in self._leaves:
+                inside = f"{call.path}/".startswith(f"{path}/")
+                if inside or not tensors.isdisjoint(call.inputs):
+                    tensors.update(call.outputs)
+                    paths.update(call.path[:end] for end, sign in enumerate(f"{call.path}/") if sign == "/")
+            self._reached[path] = paths
+        return self._reached[path]
 
     @property
     def _leaves(self) -> list[Call]:

@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from keras_initkit.diagnosis._finding import KINDS, SEVERITIES, Finding
+from keras_initkit.diagnosis._model_context import ModelContext
 from keras_initkit.diagnosis._rule_registry import RULES
 
 # As information, a deviation too small to explain anything.
 _HARMLESS_AS_INFO = ("initializer_mismatch",)
 
 
-def order_findings(found: Sequence[Finding], layers: Sequence[str]) -> list[Finding]:
-    """Links consequences to causes, and sorts: causes first, graver ones first, earlier layers first."""
+def order_findings(found: Sequence[Finding], layers: Sequence[str], model: ModelContext | None = None) -> list[Finding]:
+    """Links consequences to causes, and sorts: causes first, graver ones first, earlier layers first.
+
+    A fault spreads along the edges of the model's graph, or against them if gradients carry it. Without the model the
+    order of the layers is all that is known.
+    """
     places = {layer: place for place, layer in enumerate(layers)}
 
     def place(finding: Finding) -> int:
@@ -21,14 +26,20 @@ def order_findings(found: Sequence[Finding], layers: Sequence[str]) -> list[Find
         place = places.get(finding.layer, len(places))
         return -place if RULES[finding.kind].direction == "backward" else place
 
+    def spreads(first: Finding, then: Finding) -> bool:
+        """Whether what a layer puts out gets to another one."""
+        known = None if model is None else model.reaches(first.layer, then.layer)
+        return places.get(first.layer, len(places)) <= places.get(then.layer, len(places)) if known is None else known
+
     def explains(cause: Finding, finding: Finding) -> bool:
         if cause.step > finding.step or (cause.severity == "info" and cause.kind in _HARMLESS_AS_INFO):
             return False
-        if cause.kind == finding.kind:
-            return place(cause) < place(finding)
         rule = RULES[finding.kind]
-        upstream = places.get(cause.layer, len(places)) <= places.get(finding.layer, len(places))
-        return cause.kind in rule.causes and (upstream or rule.direction == "backward")
+        backward = rule.direction == "backward"
+        if cause.kind == finding.kind:
+            ends = (finding, cause) if backward else (cause, finding)
+            return place(cause) < place(finding) and spreads(*ends)
+        return cause.kind in rule.causes and (spreads(cause, finding) or (backward and spreads(finding, cause)))
 
     by_kind: dict[str, list[Finding]] = {}  # the first cause comes first, so that a search for any ends there
     for finding in sorted(found, key=lambda each: (each.step, place(each))):
@@ -37,8 +48,9 @@ def order_findings(found: Sequence[Finding], layers: Sequence[str]) -> list[Find
 
     def link(finding: Finding) -> Finding:
         for kind in (*RULES[finding.kind].causes, finding.kind):
-            if any(explains(cause, finding) for cause in by_kind.get(kind, ())):
-                return replace(finding, consequence_of=kind)
+            cause = next((each for each in by_kind.get(kind, ()) if explains(each, finding)), None)
+            if cause is not None:
+                return replace(finding, consequence_of=kind, caused_in=cause.layer)
         return finding
 
     def severity(finding: Finding) -> int:

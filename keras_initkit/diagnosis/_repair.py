@@ -11,9 +11,9 @@ import numpy as np
 
 from keras_initkit._arrays import to_numpy
 from keras_initkit.capture._probe import probe
-from keras_initkit.diagnosis._diagnose import diagnose
 from keras_initkit.diagnosis._evidence import is_constant
 from keras_initkit.diagnosis._finding import Finding
+from keras_initkit.diagnosis._judge import diagnose_model
 from keras_initkit.inputs._data_argument import unpack_data
 from keras_initkit.report._report import SignalReport
 from keras_initkit.schemes import initialize
@@ -84,6 +84,7 @@ def repair(
     Example:
 
     >>> from keras import layers
+    >>> from keras_initkit import diagnose
     >>> keras.utils.set_random_seed(0)
     >>> model = keras.Sequential([keras.Input((50,)), layers.Dense(80, "relu", kernel_initializer="zeros", name="a"),
     ...     layers.Dense(2, name="b")])
@@ -125,7 +126,7 @@ def repair(
         else:
             break
         drawn |= set(fresh)
-        current = diagnose(model, x, y, loss=loss)
+        current = diagnose_model(model, x, y, loss)
     if not notes:
         notes.append("repair: nothing was changed; none of the findings is about initialization.")
     for finding in findings:

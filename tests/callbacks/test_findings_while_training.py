@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -60,7 +61,7 @@ def test_a_fault_is_told_once(tmp_path):
     keys = [(finding.kind, finding.layer) for finding in callback.findings]
     assert len(set(keys)) == len(keys)
     assert message.startswith(f"LayerStatsCallback: {callback.findings[0]}")
-    assert not any("symmetric_units in second" in other for other in others)
+    assert not any("error: symmetric_units in second" in other for other in others)
     written = texts(tmp_path)
     assert written[_summary.FINDINGS][0][0] == 0
     for text in (written[_summary.FINDINGS][0][1], written[_summary.TEXT][0][1]):
@@ -142,19 +143,16 @@ def test_findings_of_another_run_are_forgotten():
     assert callback.findings == []
 
 
-def test_what_follows_is_told_in_one_line():
-    def finding(kind, layer, cause="", severity="error"):
-        return Finding(kind, layer, 3, severity, {"figure": 1.0}, "Change it.", consequence_of=cause)
+def test_what_follows_from_what_was_told_before_is_told_in_one_line(recwarn):
+    def finding(kind, layer, **fields):
+        return Finding(kind, layer, 3, "error", {"figure": 1.0}, "Change it.", **fields)
 
-    dead = [finding("dead_units", f"d{i}", "symmetric_units") for i in range(8)]
-    text = _run_diagnosis.describe_findings(
-        [finding("symmetric_units", "a"), *dead, finding("rank_collapse", "b", severity="info")]
-    )
-    first, *rest, last = text.split("\n")
-    assert first.startswith("error: symmetric_units in a at step 3")
-    assert [line.strip() for line in rest] == ["figure 1", "Change it."]
-    assert last == "dead_units (caused by symmetric_units) in d0, d1, d2, d3, d4, 3 more"
-    assert _run_diagnosis.describe_findings([finding("rank_collapse", "b", severity="info")]) == ""
+    dead = [finding("dead_units", f"d{i}", consequence_of="symmetric_units", caused_in="a") for i in range(8)]
+    _run_diagnosis.report_findings(dead, "warn", bar=False)
+    said = "+ 8 that follow from symmetric_units in a: dead_units in d0, d1, d2, d3, d4, 3 more"
+    assert str(recwarn.pop(UserWarning).message) == f"LayerStatsCallback: {said}"
+    _run_diagnosis.report_findings([replace(dead[0], severity="info")], "warn", bar=False)
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("number", [1, 11, 100])

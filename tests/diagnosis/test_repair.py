@@ -151,7 +151,7 @@ def test_a_layer_that_is_still_named_is_scaled_on_the_data_once(monkeypatch):
 
     module = import_module("keras_initkit.diagnosis._repair")
     always = [finding("vanishing_activation", "b")]
-    monkeypatch.setattr(module, "diagnose", lambda *arguments, **options: always)
+    monkeypatch.setattr(module, "diagnose_model", lambda *arguments, **options: always)
     model, x = mlp(), inputs()
     report = repair(model, always, x)
     own = [note for note in report.notes if note.startswith("repair")]

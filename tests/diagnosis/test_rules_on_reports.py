@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from keras_initkit.diagnosis import KINDS, Finding, diagnose
-from keras_initkit.diagnosis._diagnose import diagnose_reports
 from keras_initkit.diagnosis._finding import confidence_beyond
+from keras_initkit.diagnosis._judge import diagnose_reports
 from keras_initkit.diagnosis._rule_registry import RULES
 from keras_initkit.diagnosis.rules._signal_rank import _estimate_rank
 from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
