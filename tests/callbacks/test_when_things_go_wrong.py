@@ -142,6 +142,8 @@ ON_A_SMALL_DISK = """
 """
 
 
+@pytest.mark.one_backend
+@pytest.mark.slow
 def test_a_file_system_that_is_full(tmp_path):
     """A tmpfs of 64 KiB, in a mount namespace of the child's own: needs no privileges where the kernel allows it."""
     mount = 'mount -t tmpfs -o size=64k none "$0" && exec "$@"'
@@ -255,6 +257,8 @@ def killed(tmp_path_factory):
     return directory, last
 
 
+@pytest.mark.one_backend
+@pytest.mark.slow
 def test_a_killed_process_leaves_every_step(killed):
     directory, last = killed
     for pid, step in last.items():
@@ -264,6 +268,8 @@ def test_a_killed_process_leaves_every_step(killed):
         assert read[-1] >= step
 
 
+@pytest.mark.one_backend
+@pytest.mark.slow
 def test_two_processes_in_one_directory(killed):
     directory, last = killed
     files = list((directory / "train").iterdir())

@@ -15,6 +15,8 @@ from published_styles import (
 import keras_initkit as ik
 from keras_initkit.callbacks import LayerStatsCallback
 
+pytestmark = [pytest.mark.one_backend, pytest.mark.slow]
+
 GENERATOR = np.random.default_rng(0)
 IMAGES, LABELS = GENERATOR.random((64, 16, 16, 1)).astype("float32"), GENERATOR.integers(0, 10, 64)
 TABLE = [GENERATOR.standard_normal((64, 1)).astype("float32") for _ in range(3)]
@@ -26,8 +28,6 @@ def alarms(findings):
     return [(each.severity, each.kind, each.layer) for each in findings if each.severity != "info"]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compiling takes a minute; the rules are the same")
 @pytest.mark.parametrize(
     ("make", "data", "loss"),
     [

@@ -12,6 +12,8 @@ from scipy import stats
 import keras_initkit as ik
 from keras_initkit.structure._following import following_activations
 
+pytestmark = pytest.mark.one_backend
+
 ACTIVATIONS = {  # as NumPy has them
     "relu": lambda z: max(z, 0.0),
     "tanh": np.tanh,

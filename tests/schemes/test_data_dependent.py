@@ -8,6 +8,8 @@ from keras import layers
 
 from keras_initkit.schemes import initialize
 
+pytestmark = pytest.mark.one_backend
+
 RANDOM = np.random.default_rng(0)
 # float32 sums of thousands of terms, in each of a few layers.
 ROUNDING = 1e-3

@@ -10,6 +10,8 @@ import keras_initkit as ik
 from keras_initkit.schemes.draw._kernel_draw import draw_kernel, scaled_variance
 from keras_initkit.structure import kernels
 
+pytestmark = pytest.mark.one_backend
+
 I = ik.initializers  # noqa: E741  the package's usual short name in these tables
 KURTOSIS = {"truncated_normal": 2.37, "untruncated_normal": 3.0, "uniform": 1.8}
 

@@ -8,6 +8,8 @@ from keras import layers as L
 import keras_initkit as ik
 from keras_initkit.structure._residual import residual_branches
 
+pytestmark = pytest.mark.one_backend
+
 
 def resnet(kernels=2, blocks=3, operation=False, normalise=None):
     inputs = keras.Input((8, 8, 3))
