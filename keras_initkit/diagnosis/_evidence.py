@@ -116,7 +116,7 @@ class Evidence:
         paths = None if self.model is None else {context.path for context in self.model.kernels}
         return [collect_readings(report, paths) for report in self.reports]
 
-    @property
+    @functools.cached_property
     def is_run(self) -> bool:
         """Whether the reports are steps of a training run."""
         return len(self.reports) > 1 or any(row.tap.kind == "weight_update" for row in self.reports[0].rows)
