@@ -4,7 +4,8 @@
 
 A model that knows nothing should guess: a loss of ln V. Logits that start large cost more (a softmax that is wrong and
 sure of it). The models are keras-hub's language models of two layers and width 32, on random tokens of a vocabulary
-of 100; a label is the next token, or of encoders the token itself. Needs keras-hub.
+of 100; each label is the next token. `he_normal` gives the logits of a head that is not tied a variance of 2, so the
+loss is ln V + 1: 1.22 ln V here, 1.09 ln V for a vocabulary of 50,000. Needs keras-hub.
 """
 
 from __future__ import annotations
@@ -61,10 +62,8 @@ def inputs(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def excess(model: keras.Model, x: Any) -> float:
-    """Returns the mean cross-entropy of the next tokens over ln V; masked models give probabilities."""
+    """Returns the mean cross-entropy of the labels over ln V, from logits."""
     found = np.float64(keras.ops.convert_to_numpy(model.predict(x, verbose=0)))
-    if "mask_positions" in x:
-        found = np.log(found)
     largest = found.max(-1, keepdims=True)
     logs = found - largest - np.log(np.exp(found - largest).sum(-1, keepdims=True))
     return float(-np.take_along_axis(logs, TEXT[:, 1:, None], -1).mean() / math.log(VOCABULARY))
