@@ -14,6 +14,7 @@ import numpy as np
 from keras_initkit._checks import checked_count
 from keras_initkit._compat import is_compiled_with_loss
 from keras_initkit._random_state import random_state_kept
+from keras_initkit.capture._attention_pass import read_attention
 from keras_initkit.capture._expectations import OutputGradients, expectations
 from keras_initkit.capture._layer_hooks import CaptureHooks
 from keras_initkit.capture._objective import loss_scale, random_projection, training_loss
@@ -160,6 +161,8 @@ def probe(
             # Whatever the pass writes (averages, seeds) stays in the scope. Copies, for a layer may work in place.
             with probe_backend().no_gradients(), keras.StatelessScope():
                 model(keras.tree.map_structure(keras.ops.copy, x), training=training)
+        with probe_backend().no_gradients():
+            sections = read_attention(model, graph, x, y) if graph else ((), (), ())
     optimizer = getattr(model, "optimizer", None)
     step = 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations.value))
     expected: Mapping[Tap, Expected] = {}
@@ -169,7 +172,7 @@ def probe(
         expected, reasons = expectations(model, x, readings.moments, of_gradients)
         if graph[-1].losses and (adds_loss or y is not None):  # gradients come from there too
             expected = {tap: each for tap, each in expected.items() if tap.kind in SIGNALS}
-    return SignalReport(readings.rows(expected), step, 0, model.name, (*notes, *readings.notes, *reasons))
+    return SignalReport(readings.rows(expected), step, 0, model.name, (*notes, *readings.notes, *reasons), *sections)
 
 
 def _outputs(model: keras.Model, y_pred: Any = None) -> tuple[list[tuple[int | None, ...]], list[str]]:

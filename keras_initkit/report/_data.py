@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from keras_initkit.report._attention_rows import AttentionStats, OrderStats, ResidualStats
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.statistics._moments import Moments
 from keras_initkit.statistics._tap import Tap
@@ -18,6 +19,9 @@ class ReportData:
     epoch: int = 0
     model: str = ""
     notes: tuple[str, ...] = ()
+    attention: tuple[AttentionStats, ...] = ()
+    residuals: tuple[ResidualStats, ...] = ()
+    order: tuple[OrderStats, ...] = ()
 
     @property
     def moments(self) -> dict[Tap, Moments]:

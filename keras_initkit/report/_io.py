@@ -8,6 +8,7 @@ import math
 import os
 from typing import Any
 
+from keras_initkit.report._attention_rows import AttentionStats, OrderStats, ResidualStats
 from keras_initkit.report._data import ReportData
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.statistics._expected import Expected
@@ -16,6 +17,7 @@ from keras_initkit.statistics._tap import KINDS, Tap
 
 FORMAT, VERSION = "keras_initkit signal report", 1
 _NUMBERS = ("saturated", "dead_units", "saturated_units", "effective_rank", "gradient_ratio")
+_SECTIONS: dict[str, Any] = {"attention": AttentionStats, "residuals": ResidualStats, "order": OrderStats}
 COLUMNS = (
     *Tap._fields,
     *("layer_type", "shape"),
@@ -34,6 +36,7 @@ def report_to_dict(report: ReportData) -> dict[str, Any]:
         "epoch": report.epoch,
         "notes": list(report.notes),
         "rows": [_row_to_dict(row) for row in report.rows],
+        **{name: [row.to_dict() for row in rows] for name in _SECTIONS if (rows := getattr(report, name))},
     }
 
 
@@ -97,6 +100,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
             "epoch": int(data["epoch"]),
             "model": str(data["model"]),
             "notes": tuple(map(str, data["notes"])),
+            **{name: tuple(map(row.from_dict, data.get(name, ()))) for name, row in _SECTIONS.items()},
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         detail = f"{type(error).__name__}: {error}"

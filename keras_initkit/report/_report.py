@@ -29,6 +29,9 @@ class SignalReport(ReportData):
         model: String. Name of the model.
         notes: Strings. What a reader has to know: where inputs or gradients came from, what could not be measured
             or predicted.
+        attention: An `AttentionStats` for each attention that a probe has read.
+        residuals: A `ResidualStats` for each residual branch of a model with attention.
+        order: An `OrderStats` for each input of tokens that attention reads.
     """
 
     @classmethod
@@ -114,7 +117,8 @@ class SignalReport(ReportData):
 
         A row names its tensor (`kind`, `layer`, `call`, `name`, `layer_type`, `shape`) and holds its moments
         (`count`, `mean`, `m2`, `minimum`, `maximum`, `zeros`, `nonfinite`, `variance`, `stddev`,
-        `zero_fraction`), the other fields of `TensorStats`, `predicted_mean` and `predicted_variance`.
+        `zero_fraction`), the other fields of `TensorStats`, `predicted_mean` and `predicted_variance`. `attention`,
+        `residuals` and `order` hold the fields of their rows, where there are any.
         """
         return _io.report_to_dict(self)
 

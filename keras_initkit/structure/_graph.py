@@ -18,12 +18,14 @@ class Tensor:
         shape: Tuple of integers. `None` for an axis of examples whose number is free.
         dtype: String.
         variable: Keras variable, where the tensor is a weight.
+        value: The numbers of a constant that a layer returns, such as a table of sines.
     """
 
     number: int
     shape: tuple[Any, ...] = field(compare=False)
     dtype: str = field(compare=False)
     variable: keras.Variable | None = field(default=None, compare=False, repr=False)
+    value: Any = field(default=None, compare=False, repr=False)
 
     @property
     def is_float(self) -> bool:

@@ -151,18 +151,18 @@ class Recorder:
             return value
         variable = value if isinstance(value, VARIABLE) else None
         symbol = keras.KerasTensor(value.shape, keras.backend.standardize_dtype(value.dtype))
-        self._tensor(symbol, variable, constant=True)
+        self._tensor(symbol, variable, constant=value)
         return symbol
 
-    def _tensor(self, symbol: Any, variable: keras.Variable | None = None, constant: bool = False) -> Tensor:
+    def _tensor(self, symbol: Any, variable: keras.Variable | None = None, constant: Any = None) -> Tensor:
         if isinstance(symbol, VARIABLE):  # one that belongs to another layer
             variable = symbol
         if id(symbol) not in self._symbols:
             shape = tuple(symbol.shape)
-            if shape and shape[0] == self._free_batch and variable is None and not constant:
+            if shape and shape[0] == self._free_batch and variable is None and constant is None:
                 shape = (None, *shape[1:])
             dtype = keras.backend.standardize_dtype(symbol.dtype)
-            self._symbols[id(symbol)] = symbol, Tensor(len(self._symbols) + 1, shape, dtype, variable)
+            self._symbols[id(symbol)] = symbol, Tensor(len(self._symbols) + 1, shape, dtype, variable, constant)
         return self._symbols[id(symbol)][1]
 
     def _note(

@@ -22,11 +22,17 @@ class Branch:
         at: String. Path of the sum that it ends in.
         calls: Tuple of `Call`. The calls between x and the sum, in the order of the forward pass.
         kernels: Tuple of `Kernel`. The kernels of these layers, in the same order.
+        sum: The call that adds it to the stream.
+        end: Tensor. What is added.
+        stream: Tensor. What it is added to.
     """
 
     at: str
     calls: tuple[Call, ...]
     kernels: tuple[Kernel, ...]
+    sum: Call
+    end: Tensor
+    stream: Tensor
 
 
 def residual_branches(model: keras.Model) -> list[Branch]:
@@ -79,7 +85,8 @@ def residual_branches(model: keras.Model) -> list[Branch]:
         for place, way in enumerate(ways):
             if place != shortcut:
                 inside = [kernel for each in way for kernel in held.by(each)]
-                branches.append(Branch(call.path, tuple(way), tuple(inside)))
+                end, stream = call.inputs[place], call.inputs[shortcut]
+                branches.append(Branch(call.path, tuple(way), tuple(inside), call, end, stream))
     return branches
 
 

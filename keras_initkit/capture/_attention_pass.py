@@ -1,0 +1,146 @@
+"""The passes of a probe that read attention: attention weights, residual sums, and the order of tokens."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit._arrays import to_numpy
+from keras_initkit.capture._attention_reading import PAIRS, AttentionReader
+from keras_initkit.capture._replay import Replay, Values
+from keras_initkit.capture._token_order import Arrays, KnownPadding, OrderCheck, are_next_tokens
+from keras_initkit.report._attention_rows import AttentionStats, OrderStats, ResidualStats
+from keras_initkit.statistics._attention import cosine
+from keras_initkit.structure._attentions import token_inputs
+from keras_initkit.structure._calls import has_graph, leaves_in_order
+from keras_initkit.structure._graph import Call, Tensor
+from keras_initkit.structure._residual import Branch, residual_branches
+
+Sections = tuple[tuple[AttentionStats, ...], tuple[ResidualStats, ...], tuple[OrderStats, ...]]
+
+
+def read_attention(model: keras.Model, graph: Sequence[Call], x: Any, y: Any = None) -> Sections:
+    """Returns the rows of attentions, residual sums and order; none of a model without attention.
+
+    A few examples go through the model in pairs, layers behaving as in inference. What the passes write stays in
+    scopes of their own.
+
+    Args:
+        graph: The calls of the model, as `calls` returns them.
+        x: Inputs of the model.
+        y: Labels, from which it is known whether the model predicts the next token.
+    """
+    inputs = graph[-1].inputs
+    reader = AttentionReader(graph, _names(model, inputs))
+    if not reader.attentions:
+        return (), (), ()
+    arrays = [np.asarray(keras.ops.convert_to_numpy(each)) for each in leaves_in_order(model, x)]
+    whole = dict(zip(inputs, arrays, strict=True))
+    names = dict(zip(inputs, _names(model, inputs), strict=True))
+    padding = KnownPadding(graph, names)
+    replay = Replay(graph, reader.kept)
+    joins = _Joins(residual_branches(model))
+
+    def after(call: Call, values: Values) -> None:
+        reader.after(call, values)
+        joins.after(call, values)
+
+    pairs = list(_pairs(whole, padding, replay.examples))
+    with keras.StatelessScope(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the model's own pass gives them
+        for pair in pairs:
+            reader.begin_pair(padding.of(pair))
+            replay.run([pair[each] for each in inputs], after)
+        order = tuple(_orders(model, graph, reader, names, padding, pairs[0], whole, _labels(y), replay))
+    return reader.rows(), joins.rows(), order
+
+
+def _orders(
+    model: keras.Model,
+    graph: Sequence[Call],
+    reader: AttentionReader,
+    names: dict[Tensor, str],
+    padding: KnownPadding,
+    pair: Arrays,
+    whole: Arrays,
+    labels: Sequence[np.ndarray],
+    replay: Replay,
+) -> Iterator[OrderStats]:
+    """Yields a row for each group of inputs whose tokens attention reads together."""
+    tokens, done = list(token_inputs(graph)), set()
+    padded = padding.of(pair)
+    for attention in reader.attentions:
+        origins = reader.positions.get(attention.query, frozenset())
+        group = [each for each in tokens if each in origins and len(each.shape) == 2]
+        group = [each for each in group if "pos" not in names[each].lower()]  # positions are given by such an input
+        if origins != reader.positions.get(attention.key) or not group or frozenset(group) in done:
+            continue
+        done.add(frozenset(group))
+        along = [each for each in padding.go_along(group) if each not in group]
+        masked = [padded[each] for each in group if each in padded]
+        check = OrderCheck(replay, model, graph[-1].inputs, group)
+        row = check.measure(names[group[0]], pair, along, masked[0] if masked else None)
+        next_tokens = are_next_tokens(whole[group[0]], labels) if labels else None
+        yield replace(row, next_tokens=next_tokens)
+
+
+def _names(model: keras.Model, inputs: Sequence[Tensor]) -> list[str]:
+    """Returns the names of the inputs; their places where they have none."""
+    if has_graph(model) and len(model.inputs) == len(inputs):
+        return [each.name for each in model.inputs]
+    return [f"input {place}" if len(inputs) > 1 else "input" for place in range(len(inputs))]
+
+
+def _labels(y: Any) -> list[np.ndarray]:
+    found = [] if y is None else [np.asarray(keras.ops.convert_to_numpy(each)) for each in keras.tree.flatten(y)]
+    return [each for each in found if each.ndim > 1]
+
+
+def _pairs(whole: Arrays, padding: KnownPadding, size: int | None) -> Iterator[Arrays]:
+    """Yields the arrays of a few pairs of examples, those with padding first."""
+    if size is None:
+        yield whole
+        return
+    count = len(next(iter(whole.values())))
+    padded = [each.any(axis=1) for each in padding.of(whole).values()]
+    order = np.argsort(~np.logical_or.reduce(padded), kind="stable") if padded else np.arange(count)
+    chosen = order[: PAIRS * size]
+    for start in range(0, len(chosen), size):
+        places = np.resize(chosen[start : start + size], size)
+        yield {tensor: array[places] for tensor, array in whole.items()}
+
+
+class _Joins:
+    """Reads what residual branches add to their stream."""
+
+    def __init__(self, branches: Sequence[Branch]):
+        self._by_sum: dict[int, list[Branch]] = {}
+        for branch in branches:
+            self._by_sum.setdefault(id(branch.sum), []).append(branch)
+        self._found: dict[int, tuple[Branch, list[tuple[float, float]]]] = {}
+
+    def after(self, call: Call, values: Values) -> None:
+        """Reads the branches that end in a sum when it has been computed."""
+        for branch in self._by_sum.get(id(call), ()):
+            if branch.end not in values or branch.stream not in values:
+                continue
+            end, stream = to_numpy(values[branch.end]), to_numpy(values[branch.stream])
+            if end.shape != stream.shape:
+                continue
+            sizes = [float(np.sqrt(np.square(each, dtype="float64").mean())) for each in (end, stream)]
+            figures = cosine(end, stream), sizes[0] / sizes[1] if sizes[1] > 0 else float("nan")
+            self._found.setdefault(id(branch), (branch, []))[1].append(figures)
+
+    def rows(self) -> tuple[ResidualStats, ...]:
+        """Returns a row for each branch."""
+        rows = []
+        for branch, figures in self._found.values():
+            similarity, ratio = (float(np.mean(each)) for each in zip(*figures, strict=True))
+            last = branch.calls[-1].path if branch.calls else branch.at
+            rows.append(ResidualStats(branch.at, branch.sum.index, last, similarity, ratio))
+        return tuple(rows)
