@@ -161,8 +161,8 @@ def probe(
             # Whatever the pass writes (averages, seeds) stays in the scope. Copies, for a layer may work in place.
             with probe_backend().no_gradients(), keras.StatelessScope():
                 model(keras.tree.map_structure(keras.ops.copy, x), training=training)
-        with probe_backend().no_gradients():
-            sections = read_attention(model, graph, x, y) if graph else ((), (), ())
+    with random_state_kept(), probe_backend().undisturbed(model), probe_backend().no_gradients():
+        sections = read_attention(model, graph, x, y) if graph else ((), (), ())
     optimizer = getattr(model, "optimizer", None)
     step = 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations.value))
     expected: Mapping[Tap, Expected] = {}

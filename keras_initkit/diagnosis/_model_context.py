@@ -13,6 +13,8 @@ import numpy as np
 
 from keras_initkit._arrays import to_numpy
 from keras_initkit.statistics._tap import Tap
+from keras_initkit.structure._attentions import Attention, find_attentions
+from keras_initkit.structure._calls import calls
 from keras_initkit.structure._following import Following, following_activations
 from keras_initkit.structure._graph import Call, Tensor, signals
 from keras_initkit.structure._kernel import Kernel, as_tuple
@@ -20,7 +22,7 @@ from keras_initkit.structure._kernels import kernels_by_layer
 from keras_initkit.structure._layer_kinds import is_attention, is_embedding, is_nonlinear, is_normalization
 from keras_initkit.structure._layer_paths import named_layers
 from keras_initkit.structure._patterns import gathered_calls
-from keras_initkit.structure._residual import residual_branches
+from keras_initkit.structure._residual import Branch, residual_branches
 from keras_initkit.structure._roles import LayerRole, layer_roles, nonlinear_layers
 
 
@@ -123,8 +125,23 @@ class ModelContext:
         return named_layers(self.model)
 
     @functools.cached_property
-    def _branches(self) -> list:
+    def _branches(self) -> list[Branch]:
         return residual_branches(self.model) if self.graph else []
+
+    @property
+    def branches(self) -> list[Branch]:
+        """Residual branches."""
+        return self._branches
+
+    @functools.cached_property
+    def calls(self) -> list[Call]:
+        """The calls of the model as they are traced; none where it cannot be traced."""
+        return calls(self.model) if self.graph else []
+
+    @functools.cached_property
+    def attentions(self) -> list[Attention]:
+        """Attentions, whatever their class."""
+        return find_attentions(self.calls)
 
     @functools.cached_property
     def in_branches(self) -> set[str]:

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from html import escape
 
 from keras_initkit.report._data import ReportData
 from keras_initkit.report._render_figures import draw_report
-from keras_initkit.report._render_text import make_grid
+from keras_initkit.report._render_text import Grid, make_grid
 
 # Half-transparent grays and colors of middle lightness can be read on white and on black.
 _LINE = "border-bottom:1px solid rgba(128,128,128,.35)"
 _MARKS = {"": "", "alarm": ";color:#e5484d;font-weight:bold", "outside": ";color:#c77700"}
 
 
-def render_html(report: ReportData) -> str:
-    """Returns the table, its notes, and the figure, which opens at a click."""
+def render_html(report: ReportData, sections: Sequence[Grid] = ()) -> str:
+    """Returns the table, other sections below it, its notes, and the figure, which opens at a click."""
     grid = make_grid(report)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in grid.notes)
+    return (
+        '<div style="font-size:90%;overflow-x:auto">'
+        + "".join(map(_table, (grid, *sections)))
+        + (f'<ul style="padding-left:1.5em">{notes}</ul>' if notes else "")
+        + _figure(report)
+        + "</div>"
+    )
 
+
+def _table(grid: Grid) -> str:
     def cells(tag: str, texts: list[tuple[str, str]]) -> str:
         out = []
         for i, (text, mark) in enumerate(texts):
@@ -30,15 +41,10 @@ def render_html(report: ReportData) -> str:
 
     heading = cells("th", [("\n".join(parts).strip(), "") for parts in grid.headings])
     body = "\n".join(cells("td", [(cell.text, cell.mark) for cell in row]) for row in grid.rows)
-    notes = "".join(f"<li>{escape(note)}</li>" for note in grid.notes)
     return (
-        '<div style="font-size:90%;overflow-x:auto">'
         f"<p><b>{escape(grid.title)}</b></p>"
         '<table style="border-collapse:collapse;font-variant-numeric:tabular-nums;background:none;color:inherit">'
         f"<thead>{heading}</thead><tbody>\n{body}\n</tbody></table>"
-        + (f'<ul style="padding-left:1.5em">{notes}</ul>' if notes else "")
-        + _figure(report)
-        + "</div>"
     )
 
 

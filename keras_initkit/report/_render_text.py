@@ -114,9 +114,12 @@ def _quantities(rows: Sequence[LayerRow]) -> list[Quantity]:
 
 def draw_table(report: ReportData, folded: bool = True, with_title: bool = True) -> Table:
     """Returns the table for a terminal of 100 columns. It is colored where it is printed to one."""
+    return _draw(make_grid(report, folded), with_title)
+
+
+def _draw(grid: Grid, with_title: bool) -> Table:
     from rich.text import Text
 
-    grid = make_grid(report, folded)
     widths = [max(len(part) for part in heading) for heading in grid.headings]
     for row in grid.rows:
         widths = [max(width, *map(len, cell.text.split("\n"))) for width, cell in zip(widths, row, strict=True)]
@@ -134,13 +137,15 @@ def draw_table(report: ReportData, folded: bool = True, with_title: bool = True)
     return make_table(columns, rows, grid.title if with_title else "")
 
 
-def render_rich(report: ReportData) -> Group:
-    """Returns the table between its title and the notes, whose width it does not limit."""
+def render_rich(report: ReportData, sections: Sequence[Grid] = ()) -> Group:
+    """Returns the table between its title and the notes, whose width it does not limit; other sections below it."""
     from rich.console import Group
     from rich.text import Text
 
     grid = make_grid(report)
-    return Group(Text(grid.title), draw_table(report, with_title=False), *(Text(f"- {note}") for note in grid.notes))
+    below = [part for each in sections for part in (Text(f"\n{each.title}"), _draw(each, with_title=False))]
+    notes = [Text(f"- {note}") for note in grid.notes]
+    return Group(Text(grid.title), draw_table(report, with_title=False), *below, *notes)
 
 
 def short(value: float | None) -> str:

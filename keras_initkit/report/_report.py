@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from keras_initkit.report import _io, _render_figures, _render_html, _render_text, _scalars
+from keras_initkit.report import _io, _render_attention, _render_figures, _render_html, _render_text, _scalars
 from keras_initkit.report._data import ReportData
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.report._tables import render_text
@@ -94,13 +94,13 @@ class SignalReport(ReportData):
         return _render_text.draw_table(self, folded)
 
     def __rich__(self) -> Group:
-        return _render_text.render_rich(self)
+        return _render_text.render_rich(self, _render_attention.make_sections(self))
 
     def __str__(self) -> str:
         return render_text(self)
 
     def _repr_html_(self) -> str:
-        return _render_html.render_html(self)
+        return _render_html.render_html(self, _render_attention.make_sections(self))
 
     def plot(self) -> Figure:
         """Draws histograms of activations, and the variance by depth, forward and backward.

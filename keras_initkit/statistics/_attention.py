@@ -63,7 +63,7 @@ def entropies(weights: np.ndarray, allowed: np.ndarray) -> Entropies:
 
     >>> even = np.full((1, 2, 3, 4), 0.25)
     >>> found = entropies(even, np.ones((1, 1, 3, 4), bool))
-    >>> (found.by_head / np.log(4)).round(6).tolist(), round(found.uniform / np.log(4), 6)
+    >>> (found.by_head / np.log(4)).round(6).tolist(), round(float(found.uniform / np.log(4)), 6)
     ([1.0, 1.0], 1.0)
     """
     p = np.asarray(weights, "float64")

@@ -337,3 +337,38 @@ def token_inputs(found: Sequence[Call]) -> Iterator[Tensor]:
                 yield ids[tensor]
         if len(call.inputs) == 1 and call.inputs[0] in ids and moves(call.layer):
             ids.update(dict.fromkeys(call.outputs, ids[call.inputs[0]]))
+
+
+class KernelsBefore(NamedTuple):
+    """Kernels that a tensor is the product of, and whether no gradient reaches them."""
+
+    variables: list[Any]
+    stopped: bool
+
+
+def kernels_before(found: Sequence[Call], tensor: Tensor) -> KernelsBefore:
+    """Returns the nearest kernels on the way back from a tensor, such as those of an attention's queries."""
+    makers = {each: call for call in found if not call.opened for each in call.outputs}
+    moving = signals(found)
+    waiting, seen, variables, stopped = [tensor], set(), [], False
+    while waiting:
+        each = waiting.pop()
+        call = makers.get(each)
+        if call is None or each in seen:
+            continue
+        seen.add(each)
+        stopped = stopped or type(call.layer).__name__ == "StopGradient"
+        held = list(call.layer.weights) if isinstance(call.layer, keras.Layer) else []
+        held += [other.variable for other in call.inputs if other.variable is not None and multiplies(call.layer)]
+        kernels = [variable for variable in held if len(variable.shape) > 1]
+        if kernels or product_letters(call) is not None:
+            variables += kernels
+            if not kernels and len(moving.intersection(call.inputs)) == 1:  # a weight that was reshaped before
+                sides = [other for other in call.inputs if other not in moving]
+                waiting += sides
+        elif each in moving:
+            waiting += [other for other in call.inputs if other in moving and other.is_float]
+        else:
+            variables += [other.variable for other in call.inputs if other.variable is not None]
+            waiting += [other for other in call.inputs if other.variable is None]
+    return KernelsBefore(variables, stopped)

@@ -70,3 +70,18 @@ UPDATE_TOO_SMALL, UPDATE_HEALTHY, UPDATE_TOO_LARGE, GRAVE_UPDATE = 1e-6, 1e-3, 0
 GROWN_FRACTION, GROWN_STDDEV = 0.1, 1e-3
 # Reports over which a fault has to last.
 LASTING_REPORTS = 3
+
+# Entropy of an attention's weights relative to that of uniform ones, in the head where it is largest: warning, error.
+# Scores of standard deviation 1, as 1 / sqrt(d) makes them, leave 0.8 and more of 16 keys. Judged from four keys on.
+COLLAPSED_ENTROPY, GRAVE_ENTROPY, ATTENTION_KEYS = 0.25, 0.05, 4
+# Largest logit of attention in training beyond which it counts as grown: the second key then has e^-50 of the weight.
+GROWN_LOGIT = 50.0
+# What entropy lacks of uniform weights' after so many steps: logits of standard deviation 0.01 lack more.
+UNIFORM_ENTROPY, TRAINED_STEPS = 1e-5, 100
+# Change of an output relative to the largest change, below which it does not depend on a token or on order: rounding
+# leaves 1e-6.
+NO_DEPENDENCE = 1e-3
+# Weight on padding relative to the fraction of padded keys; and in all, where the mask is the wrong way round.
+PADDING_ATTENDED, PADDING_ATTENDED_ONLY = 0.1, 0.9
+# How far the sum of a query's weights may be from 1 where keys are averaged.
+UNEVEN_WEIGHTS = 0.1

@@ -21,6 +21,9 @@ CAUSES = {
     "vanishing_gradient": (*SCALE, *IDLE, "constant_output", "vanishing_activation"),
     "frozen_weights": (*IDLE, "constant_output"),
     "update_too_small": (*IDLE, "constant_output", "vanishing_gradient"),
+    "collapsed_attention": (*SCALE, "exploding_activation"),
+    "query_key_frozen": ("collapsed_attention",),
+    "uniform_attention": ("query_key_frozen", "vanishing_activation"),
     "nonfinite": (*SCALE, "exploding_activation", "exploding_gradient"),
 }
 BACKWARD = {"vanishing_gradient", "exploding_gradient", "frozen_weights", "update_too_small"}

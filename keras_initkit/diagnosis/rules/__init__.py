@@ -1,6 +1,9 @@
 """The built-in rules, each registered beside the kinds of findings that can cause its own."""
 
 from keras_initkit.diagnosis.rules import (  # noqa: F401  each module registers its rules
+    _attention_blocks,
+    _attention_masks,
+    _attention_weights,
     _backward_signal,
     _equal_units,
     _forward_signal,
