@@ -99,7 +99,11 @@ def faults(name: str) -> dict[str, Fault]:
             settings={(layer, "kernel_initializer"): "zeros" for layer in (*trunk, "features", "logits")},
         ),
         "softmax of one unit": Fault(
-            "constant_output", ("logits",), Variant(one_unit=True), causes=("frozen_weights",), repairable=False
+            "constant_output",
+            ("logits",),
+            Variant(one_unit=True),
+            causes=("frozen_weights", "softmax_of_one"),
+            repairable=False,
         ),
         "kernel of rank one": Fault("rank_collapse", (middle,), settings={kernel: RankOne()}),
         "raw pixels": Fault(

@@ -17,6 +17,7 @@ from keras_initkit.callbacks._schedule import UpdateFreq, make_schedule
 from keras_initkit.capture.backends import step_meter, writes_logs
 from keras_initkit.capture.step._reduction import DEFAULT_SAMPLE, MeasurementSpec
 from keras_initkit.diagnosis import Findings
+from keras_initkit.diagnosis._task import Task
 from keras_initkit.report._render_figures import draw_history
 from keras_initkit.report._report import SignalReport
 from keras_initkit.report._scalars import check_statistics, needed_kinds
@@ -145,6 +146,11 @@ class LayerStatsCallback(keras.callbacks.Callback):
         """Findings of `diagnose` so far, one for each kind and layer, in the order in which they appeared."""
         return self._diagnosis.findings
 
+    @property
+    def task(self) -> Task | None:
+        """Heads, losses and labels, as the measured steps have shown them; `None` before the first diagnosis."""
+        return self._diagnosis.task
+
     def plot(self) -> Figure:
         """Draws heat maps of the variance by layer and measured step, activations on the left, gradients on the right.
 
@@ -165,7 +171,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
             self._select_layers(self.model)
         self._begun = False
         if self.on_finding != "ignore":
-            self._diagnosis.begin(self.model)
+            self._diagnosis.begin(self.model, self._planned_steps())
         self._is_chief = writes_logs()  # of several processes that train one model, one writes and warns
         log_dir = self.log_dir if self._is_chief else None
         self._log = RunLog(None if log_dir is None else os.path.join(log_dir, "train"), self.statistics)
@@ -202,8 +208,10 @@ class LayerStatsCallback(keras.callbacks.Callback):
         if self._with_histograms:
             self._with_histograms = False
             self._log.write(lambda log: log.histograms(report.step, collect_histograms(report)))
-        if self.on_finding != "ignore" and self._diagnosis.is_due(self.reports):
-            self._diagnose()
+        if self.on_finding != "ignore":
+            self._diagnosis.read_batch(self._meter.batch)
+            if self._diagnosis.is_due(self.reports):
+                self._diagnose()
 
     def on_train_end(self, logs: Any = None) -> None:
         """Writes the run's picture and summary, and closes the log."""
@@ -225,6 +233,10 @@ class LayerStatsCallback(keras.callbacks.Callback):
                 report_findings(new, self.on_finding, bar=(self.params or {}).get("verbose") == 1)
             if self.on_finding == "stop" and any(finding.severity == "error" for finding in new):
                 self.model.stop_training = True
+
+    def _planned_steps(self) -> int | None:
+        epochs, steps = ((self.params or {}).get(name) for name in ("epochs", "steps"))
+        return epochs * steps if epochs and steps else None
 
     def _resume_at(self, steps: int) -> None:
         """Continues the log of a process that trained this model before."""

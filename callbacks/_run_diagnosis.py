@@ -10,10 +10,13 @@ from typing import Any, Literal
 
 import keras
 
+from keras_initkit.callbacks._progress import steps_done
 from keras_initkit.callbacks._schedule import logarithmic
 from keras_initkit.diagnosis import Finding, Findings
 from keras_initkit.diagnosis._judge import diagnose_reports
 from keras_initkit.diagnosis._model_context import ModelContext
+from keras_initkit.diagnosis._run_batches import RunBatches
+from keras_initkit.diagnosis._task import Task, make_task
 from keras_initkit.report._report import SignalReport
 from keras_initkit.structure._calls import Traces, calls, traced_once
 
@@ -35,24 +38,41 @@ class RunDiagnosis:
         self._finite = True
         self._broken = False
         self._context: ModelContext | None = None  # kept as long as the model stays the same
+        self._task: Task | None = None  # likewise
+        self._batches = RunBatches()
         self._traces: Traces = {}
         self._skipped = 0  # reports of other models
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_context": None, "_traces": {}}
+        return {**vars(self), "_context": None, "_task": None, "_traces": {}}
 
-    def begin(self, model: keras.Model) -> None:
+    @property
+    def task(self) -> Task | None:
+        """What the model is trained for, as far as the steps have shown it."""
+        return self._task
+
+    def begin(self, model: keras.Model, steps: int | None = None) -> None:
         """Forgets the model's structure, which may have changed since the last training, and looks at it anew.
 
         Now, and not between two steps: what a user's `call` keeps in Python then stays that of the steps.
+
+        Args:
+            model: Keras model.
+            steps: Integer. Number of steps that `fit` is about to run, where it is known.
         """
-        self._context, self._traces = None, {}
+        self._context, self._task, self._traces = None, None, {}
+        self._batches.begin(model, steps, steps_done(model))
         with traced_once(self._traces), contextlib.suppress(ValueError):  # it is not built, or cannot be traced
             calls(model)
 
     def begin_another(self, reports: Sequence[SignalReport]) -> None:
         """Leaves out the reports so far, which are of another model."""
         self._skipped, self._known, self._finite = len(reports), set(), True
+        self._batches = RunBatches()
+
+    def read_batch(self, batch: Any) -> None:
+        """Reads labels and inputs of one of the first measured batches."""
+        self._batches.read(batch)
 
     def is_due(self, reports: Sequence[SignalReport]) -> bool:
         """Returns whether the last report is due for a diagnosis."""
@@ -68,8 +88,11 @@ class RunDiagnosis:
         try:
             with traced_once(self._traces):
                 if self._context is None or not self._context.kernels:  # it may not have been built then
-                    self._context = ModelContext(model)
-                found = diagnose_reports(reports[self._skipped :], self._context)
+                    self._context, self._task = ModelContext(model), None
+                if self._task is None:
+                    self._task = make_task(self._context)
+                self._task = self._batches.complete(self._task)
+                found = diagnose_reports(reports[self._skipped :], self._context, self._task)
         except Exception as error:
             self._broken = True
             warnings.warn(

@@ -7,10 +7,10 @@ from typing import Any
 
 import keras
 
-from keras_initkit.capture._probe import probe
 from keras_initkit.diagnosis._findings import Findings
-from keras_initkit.diagnosis._judge import diagnose_reports
+from keras_initkit.diagnosis._judge import diagnose_model, diagnose_reports
 from keras_initkit.diagnosis._model_context import ModelContext
+from keras_initkit.diagnosis._task import make_task
 from keras_initkit.report._report import SignalReport
 from keras_initkit.structure._calls import traced_once
 
@@ -57,18 +57,23 @@ def diagnose(
     >>> [(finding.kind, finding.layer, finding.severity) for finding in diagnose(model)][0]
     ('symmetric_units', 'hidden', 'error')
     """
+    if isinstance(model_or_report, keras.Model):
+        if model is not None:
+            _check_model(model)
+        return Findings(diagnose_model(model_or_report, x, y, loss))
     reports, model = _collect_reports(model_or_report, x, y, loss, model)
-    return Findings(diagnose_reports(reports, None if model is None else ModelContext(model)))
+    if model is None:
+        return Findings(diagnose_reports(reports))
+    context = ModelContext(model)
+    return Findings(diagnose_reports(reports, context, getattr(model_or_report, "task", None) or make_task(context)))
 
 
 def _collect_reports(
     model_or_report: Any, x: Any, y: Any, loss: Any, model: keras.Model | None
 ) -> tuple[Sequence[SignalReport], keras.Model | None]:
     """The reports to judge, and the model where it is known."""
-    if model is not None and not isinstance(model, keras.Model):
-        raise ValueError(f"model: got {type(model).__name__}, expected the keras.Model that the report is about.")
-    if isinstance(model_or_report, keras.Model):
-        return (probe(model_or_report, x, y, loss=loss),), model_or_report
+    if model is not None:
+        _check_model(model)
     for name, value in (("x", x), ("y", y), ("loss", loss)):
         if value is not None:
             raise ValueError(f"{name}: got data with reports, expected it with a model only: diagnose(model, x, y).")
@@ -85,3 +90,8 @@ def _collect_reports(
             "model_or_report: got a callback without reports. Train with it first, or diagnose(model, x, y)."
         )
     return reports, model or getattr(model_or_report, "model", None)
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"model: got {type(model).__name__}, expected the keras.Model that the report is about.")

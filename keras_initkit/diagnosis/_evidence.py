@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from keras_initkit.diagnosis._model_context import ModelContext
+from keras_initkit.diagnosis._task import Task
 from keras_initkit.report._report import SignalReport
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.statistics._moments import Moments
@@ -105,10 +106,12 @@ class Evidence:
     Args:
         reports: Tuple of `SignalReport`, in the order of training.
         model: `ModelContext` with the model's kernels and what is around them; `None` if the model is not known.
+        task: `Task` with the head, the loss and the labels of each output; `None` if the model is not known.
     """
 
     reports: tuple[SignalReport, ...]
     model: ModelContext | None = None
+    task: Task | None = None
 
     @functools.cached_property
     def readings(self) -> list[dict[str, LayerReading]]:

@@ -10,6 +10,14 @@ from typing import Any, Literal, get_args
 Severity = Literal["error", "warning", "info"]
 # Root causes first: of two findings of one severity the one further up is the one to fix.
 FindingKind = Literal[
+    "constant_input",
+    "softmax_of_one",
+    "head_loss_mismatch",
+    "label_mismatch",
+    "target_out_of_range",
+    "normalization_of_one",
+    "linear_stack",
+    "unshuffled_labels",
     "unscaled_input",
     "constant_output",
     "future_attended",
@@ -32,6 +40,7 @@ FindingKind = Literal[
     "exploding_gradient",
     "vanishing_gradient",
     "update_too_small",
+    "batch_norm_lag",
     "rank_collapse",
     "nonfinite",
 ]

@@ -38,7 +38,16 @@ class Rule:
 
 RULES: dict[str, Rule] = {}
 # The scale of the numbers that everything else is computed from can cause almost any other kind.
-SCALE_CAUSES = ("unscaled_input", "wrong_fans", "initializer_mismatch", "update_too_large")
+SCALE_CAUSES = ("constant_input", "unscaled_input", "wrong_fans", "initializer_mismatch", "update_too_large")
+# What is wrong with a head, a loss or labels can leave every gradient zero, small or NaN.
+TASK_CAUSES = (
+    "constant_input",
+    "softmax_of_one",
+    "head_loss_mismatch",
+    "label_mismatch",
+    "target_out_of_range",
+    "normalization_of_one",
+)
 
 
 def register_rule(

@@ -8,6 +8,10 @@ import keras
 import numpy as np
 
 
+class LabelError(ValueError):
+    """Raised where labels do not fit the outputs or the loss."""
+
+
 def prepared_labels(y: Any, name: str, examples: int) -> Any:
     """Returns labels or sample weights as backend tensors, floats as `fit` has them."""
     if isinstance(y, list | tuple) and all(isinstance(leaf, int | float) for leaf in keras.tree.flatten(y)):
@@ -33,7 +37,7 @@ def check_labels(y: Any, shapes: list[tuple[int | None, ...]], names: list[str],
     """Checks labels against the outputs' shapes, batch included, if the loss is one of Keras'; others take anything."""
     leaves = [y[name] for name in names] if isinstance(y, dict) and set(y) == set(names) else keras.tree.flatten(y)
     if len(leaves) != len(shapes):
-        raise ValueError(f"y: got {len(leaves)} arrays, expected {len(shapes)}, one for each of the outputs {names}.")
+        raise LabelError(f"y: got {len(leaves)} arrays, expected {len(shapes)}, one for each of the outputs {names}.")
     if isinstance(loss, dict):
         losses = [loss.get(name) for name in names]
     elif isinstance(loss, list | tuple):
@@ -41,12 +45,12 @@ def check_labels(y: Any, shapes: list[tuple[int | None, ...]], names: list[str],
     else:
         losses = [loss] * len(shapes)
     for labels, shape, name, each in zip(leaves, shapes, names, losses, strict=True):
-        known = _known_loss(each)
+        known = known_loss(each)
         if labels is not None and known is not None:
             _check_one(labels, shape, "y" if len(leaves) == 1 else f"y[{name!r}]", known, each)
 
 
-def _known_loss(loss: Any) -> str | None:
+def known_loss(loss: Any) -> str | None:
     """The name of a loss of Keras whose labels have the output's shape, or are classes; `None` of any other."""
     if not callable(loss):
         try:
@@ -68,20 +72,20 @@ def _check_one(labels: Any, output: tuple[int | None, ...], name: str, known: st
         expected, classes = output[:-1], output[-1] or 0
         if not (_fit(shape, expected) or _fit(shape, (*expected, 1))):
             hint = " Use categorical_crossentropy for one-hot labels." if _fit(shape, output) else ""
-            raise ValueError(
+            raise LabelError(
                 f"{name}: got shape {shape}, expected {expected} for {called}: one class for each example.{hint}"
             )
         values = keras.ops.convert_to_numpy(labels)
         ignored = getattr(loss, "ignore_class", None)
         values = values[values != ignored] if ignored is not None else values
         if values.size and not (values.min() >= 0 and values.max() < classes and (values == np.round(values)).all()):
-            raise ValueError(
+            raise LabelError(
                 f"{name}: got numbers from {values.min():g} to {values.max():g}, expected classes 0 to {classes - 1} "
                 f"for {called}, since the output has {classes} units."
             )
     elif not any(_fit(a, b) for a in (shape, (*shape, 1)) for b in (output, (*output, 1))):
         hint = " Use sparse_categorical_crossentropy for integer classes." if known.startswith("categorical") else ""
-        raise ValueError(f"{name}: got shape {shape}, expected the output's {output} for {called}.{hint}")
+        raise LabelError(f"{name}: got shape {shape}, expected the output's {output} for {called}.{hint}")
 
 
 def _fit(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:

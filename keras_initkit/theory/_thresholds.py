@@ -85,3 +85,14 @@ NO_DEPENDENCE = 1e-3
 PADDING_ATTENDED, PADDING_ATTENDED_ONLY = 0.1, 0.9
 # How far the sum of a query's weights may be from 1 where keys are averaged.
 UNEVEN_WEIGHTS = 0.1
+# Part of the targets' variance that the last activation cannot reach: a warning, an error. At 5 % a perfect model has
+# an R squared of 0.95.
+UNREACHABLE, GRAVE_UNREACHABLE = 1e-3, 0.05
+# Labels from which on it says something that all are alike, or that none of the rows has two ones.
+ENOUGH_LABELS = 16
+# Standard deviations by which labels in order have fewer runs than in a random order, and the part of the mixture of
+# all labels that a batch then holds at most.
+ORDERED_DEVIATIONS, MIXED_BATCHES = 6.0, 0.7
+# Part of a moving average's start that is left at the end of training, and the factor between what inference and
+# training then divide by: a warning, an error.
+LAGGING_FRACTION, LAG, GRAVE_LAG = 0.1, 2.0, 10.0

@@ -110,7 +110,7 @@ def test_the_message_has_lines_of_its_own(capsys):
 
 
 def test_a_rule_that_fails_costs_a_warning(monkeypatch):
-    def fail(reports, structure):
+    def fail(reports, structure, task):
         raise ZeroDivisionError("in a rule")
 
     monkeypatch.setattr(_run_diagnosis, "diagnose_reports", fail)

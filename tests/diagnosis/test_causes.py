@@ -7,24 +7,31 @@ from keras_initkit.diagnosis._order import order_findings
 from keras_initkit.diagnosis._rule_registry import RULES
 
 LAYERS = ("a", "b", "c", "d")
-SCALE = ("unscaled_input", "wrong_fans", "initializer_mismatch", "update_too_large")
+SCALE = ("constant_input", "unscaled_input", "wrong_fans", "initializer_mismatch", "update_too_large")
 IDLE = ("symmetric_units", "saturated_units", "dead_units")
+HEAD = ("softmax_of_one", "head_loss_mismatch")
+TASK = ("constant_input", *HEAD, "label_mismatch", "target_out_of_range", "normalization_of_one")
 # What each kind follows from, said once more: a cause that is added to a rule, or taken from it, needs a line here.
 CAUSES = {
+    "softmax_of_one": ("constant_input",),
+    "head_loss_mismatch": ("constant_input",),
+    "label_mismatch": HEAD,
+    "target_out_of_range": HEAD,
+    "normalization_of_one": ("constant_input",),
     "exploding_activation": SCALE,
     "vanishing_activation": (*SCALE, *IDLE),
     "saturated_units": (*SCALE, "exploding_activation"),
     "dead_units": (*SCALE, "symmetric_units"),
     "rank_collapse": (*SCALE, *IDLE, "vanishing_activation"),
-    "constant_output": (*IDLE, "update_too_large", "vanishing_activation"),
-    "exploding_gradient": (*SCALE, "exploding_activation"),
-    "vanishing_gradient": (*SCALE, *IDLE, "constant_output", "vanishing_activation"),
-    "frozen_weights": (*IDLE, "constant_output"),
-    "update_too_small": (*IDLE, "constant_output", "vanishing_gradient"),
+    "constant_output": (*TASK, *IDLE, "update_too_large", "vanishing_activation"),
+    "exploding_gradient": (*TASK, *SCALE, "exploding_activation"),
+    "vanishing_gradient": (*TASK, *SCALE, *IDLE, "constant_output", "vanishing_activation"),
+    "frozen_weights": (*TASK, *IDLE, "constant_output"),
+    "update_too_small": (*TASK, *IDLE, "constant_output", "vanishing_gradient"),
     "collapsed_attention": (*SCALE, "exploding_activation"),
     "query_key_frozen": ("collapsed_attention",),
     "uniform_attention": ("query_key_frozen", "vanishing_activation"),
-    "nonfinite": (*SCALE, "exploding_activation", "exploding_gradient"),
+    "nonfinite": (*TASK, *SCALE, "exploding_activation", "exploding_gradient"),
 }
 BACKWARD = {"vanishing_gradient", "exploding_gradient", "frozen_weights", "update_too_small"}
 PAIRS = [(cause, kind) for kind, rule in RULES.items() for cause in rule.causes]

@@ -171,7 +171,9 @@ def test_zeros_that_are_sound():
 def test_constant_output_of_a_softmax_over_one_unit():
     model = keras.Sequential([keras.Input((16,)), L.Dense(8, "relu"), L.Dense(1, "softmax", name="head")])
     model.compile("sgd", "binary_crossentropy")
-    assert kinds(diagnose(model, X, np.arange(64.0)[:, None] % 2))[0] == ("constant_output", "head", "error")
+    cause, *found = diagnose(model, X, np.arange(64.0)[:, None] % 2)
+    assert kinds([cause]) == [("softmax_of_one", "head", "error")]
+    assert {each.consequence_of for each in found if each.kind == "constant_output"} == {"softmax_of_one"}
 
 
 def test_dead_by_bias_and_not_by_chance():

@@ -38,11 +38,12 @@ class StepMeter(StepReader):
         self._taps: list[Tap] = []
         self._requested: tuple[list[Tap], list[Tap]] = ([], [])  # what was measured last, and what of it is wanted here
         self._matrix: Any = None
+        self._data: Any = None  # the batch of the measured step, where the backend has it at hand
         self._replaced_function: Any = None
 
     def arm(self, histograms: bool = False) -> None:
         """Has the next training step measured. Whatever becomes of it, the step after it is a plain one."""
-        model, self._matrix = self._model, None
+        model, self._matrix, self._data = self._model, None, None
         armed = getattr(model.train_function, "__self__", None)
         if isinstance(armed, StepMeter):  # by another callback, or for a step that never came
             self._leader = armed
@@ -65,6 +66,11 @@ class StepMeter(StepReader):
         matrix = keras.ops.convert_to_numpy(meter._matrix)
         rows = {row.tap: row for row in read_rows(meter._taps, matrix, types)}
         return [rows[tap] for tap in self._requested[1] if tap in rows]
+
+    @property
+    def batch(self) -> Any:
+        """The batch that the measured step was given, as `train_step` takes it; `None` if it is not at hand."""
+        return self._leader._data
 
     # What a backend says.
 

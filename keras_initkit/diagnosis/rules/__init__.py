@@ -12,5 +12,10 @@ from keras_initkit.diagnosis.rules import (  # noqa: F401  each module registers
     _kernel_scale,
     _nonfinite_values,
     _signal_rank,
+    _task_data,
+    _task_heads,
+    _task_labels,
+    _task_stack,
+    _task_training,
     _update_sizes,
 )

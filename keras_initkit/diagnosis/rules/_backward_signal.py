@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 from keras_initkit.diagnosis._evidence import Evidence, LayerReading, take_suffix
 from keras_initkit.diagnosis._finding import Finding, confidence_beyond
-from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, register_rule
+from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, TASK_CAUSES, register_rule
 from keras_initkit.theory._thresholds import EXPLODED_GRADIENT, LASTING_REPORTS, VANISHED_GRADIENT
 
 
 @register_rule(
     "vanishing_gradient",
     causes=(
+        *TASK_CAUSES,
         *SCALE_CAUSES,
         "constant_output",
         "symmetric_units",
@@ -62,7 +63,7 @@ def find_vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
     )
 
 
-@register_rule("exploding_gradient", causes=(*SCALE_CAUSES, "exploding_activation"), direction="backward")
+@register_rule("exploding_gradient", causes=(*TASK_CAUSES, *SCALE_CAUSES, "exploding_activation"), direction="backward")
 def find_exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
     """Finds gradients that grow on their way back.
 

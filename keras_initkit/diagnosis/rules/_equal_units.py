@@ -8,9 +8,14 @@ import numpy as np
 
 from keras_initkit.diagnosis._evidence import Evidence, LayerReading, is_constant, is_zero
 from keras_initkit.diagnosis._finding import Finding
-from keras_initkit.diagnosis._rule_registry import register_rule
+from keras_initkit.diagnosis._rule_registry import TASK_CAUSES, register_rule
 from keras_initkit.structure._layer_kinds import activation_name, own_activation
 from keras_initkit.theory._thresholds import EQUAL_TOLERANCE
+
+_ONE_UNIT = (
+    'For two classes: keras.layers.Dense(1, "sigmoid") with loss="binary_crossentropy"; for k classes '
+    'keras.layers.Dense(k, "softmax").'
+)
 
 
 @register_rule("symmetric_units")
@@ -68,7 +73,15 @@ def has_equal_columns(columns: np.ndarray) -> bool:
 
 @register_rule(
     "constant_output",
-    causes=("symmetric_units", "update_too_large", "vanishing_activation", "saturated_units", "dead_units"),
+    causes=(
+        "softmax_of_one",
+        *TASK_CAUSES,
+        "symmetric_units",
+        "update_too_large",
+        "vanishing_activation",
+        "saturated_units",
+        "dead_units",
+    ),
 )
 def find_constant_output(evidence: Evidence) -> Iterator[Finding]:
     """Finds outputs that do not depend on the data and never will.
@@ -77,6 +90,18 @@ def find_constant_output(evidence: Evidence) -> Iterator[Finding]:
     gradient of 0. A zero kernel at the output makes it constant too, but gets a gradient, and is healthy.
     """
     last = evidence.last
+    for output in () if evidence.task is None else evidence.task.outputs:
+        if output.head.normalized_units == 1:
+            yield Finding(
+                "constant_output",
+                output.head.path,
+                evidence.reports[-1].step,
+                "error",
+                {"output": 1.0, "variance": 0.0, "healthy": "depends on the example"},
+                _ONE_UNIT,
+                message=f"The output of {output.head.path} is 1 for every example, as of any softmax over one unit.",
+            )
+            return
     heads = {call.path for call in evidence.model.heads} if evidence.model else {list(last)[-1]}
     for layer in heads & set(last):
         reading = last[layer]
@@ -92,8 +117,7 @@ def find_constant_output(evidence: Evidence) -> Iterator[Finding]:
             evidence.reports[-1].step,
             "error",
             {"output": output.mean, "variance": 0.0, "healthy": "depends on the example"},
-            'For two classes: keras.layers.Dense(1, "sigmoid") with loss="binary_crossentropy"; for k classes '
-            'keras.layers.Dense(k, "softmax").'
+            _ONE_UNIT
             if one_unit
             else 'Give the output a linear activation (or "sigmoid", "softmax") and re-initialize it: '
             f'keras_initkit.initialize(model, "reset", layers="{layer}").',

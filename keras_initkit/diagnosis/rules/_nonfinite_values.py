@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding
-from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, register_rule
+from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, TASK_CAUSES, register_rule
 from keras_initkit.report._report import SignalReport
 from keras_initkit.report._scalars import first_nonfinite
 from keras_initkit.theory._thresholds import LASTING_REPORTS
@@ -22,7 +22,7 @@ _REMEDIES = {
 }
 
 
-@register_rule("nonfinite", causes=(*SCALE_CAUSES, "exploding_activation", "exploding_gradient"))
+@register_rule("nonfinite", causes=(*TASK_CAUSES, *SCALE_CAUSES, "exploding_activation", "exploding_gradient"))
 def find_nonfinite(evidence: Evidence) -> Iterator[Finding]:
     """Finds NaN or infinity: the first step since which it is there, and in it the first tensor of the step.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from keras_initkit.diagnosis._evidence import Evidence, is_constant, is_zero
 from keras_initkit.diagnosis._finding import Finding, confidence_beyond
-from keras_initkit.diagnosis._rule_registry import register_rule
+from keras_initkit.diagnosis._rule_registry import TASK_CAUSES, register_rule
 from keras_initkit.theory._thresholds import (
     GRAVE_UPDATE,
     LASTING_REPORTS,
@@ -17,7 +17,7 @@ from keras_initkit.theory._thresholds import (
 )
 
 _HEALTHY = "1e-4 to 1e-2"
-_NO_GRADIENT = ("constant_output", "symmetric_units", "saturated_units", "dead_units")
+_NO_GRADIENT = (*TASK_CAUSES, "constant_output", "symmetric_units", "saturated_units", "dead_units")
 
 
 @register_rule("update_too_small", causes=(*_NO_GRADIENT, "vanishing_gradient"), judges="run", direction="backward")

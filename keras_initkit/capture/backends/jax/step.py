@@ -52,11 +52,13 @@ class JaxStepMeter(StepMeter):
         if model.run_eagerly or not model.jit_compile:
             return self._measured_inside(plain, state, batches)
         if isinstance(batches, list):
+            self._data = batches[-1]
             self._matrix = self._read_step(state, batches)
             return plain(state, batches)
         taken = _taken(batches, model.steps_per_execution or 1)
         if len(taken) > 1:
             _, state = plain(state, iter(taken[:-1]))  # Keras' own loop over compiled steps ends with the iterator
+        self._data = taken[-1]
         self._matrix = self._read_step(state, taken[-1:])
         return plain(state, iter(taken[-1:]))
 
@@ -79,6 +81,7 @@ class JaxStepMeter(StepMeter):
         model, train_step = self._model, self._model.train_step
 
         def measured_step(state: State, data: Any) -> tuple[Any, State]:
+            self._data = data
             result, self._matrix = self._measure(train_step, state, data)
             return result
 

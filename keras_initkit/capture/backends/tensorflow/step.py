@@ -58,6 +58,7 @@ class TensorFlowStepMeter(StepMeter):
         super().__init__(model, find_layers, spec)
         self._waited = False
         self._plain: Any = None
+        self._structure: Any = None  # of a batch
         self._instrumented: dict[bool, Callable] = {}  # with histograms, and without
 
     def _invalidate(self) -> None:
@@ -79,7 +80,9 @@ class TensorFlowStepMeter(StepMeter):
         # measured takes a little more memory than the plain one, which may be just enough.
         sums_kept = tensorflow_memory_optimizer_off()
         with replaced(self._model, "train_step", self._measured_step), tapped, sums_kept:
-            logs, self._matrix = self._instrumented[self._histograms](iterator)
+            logs, self._matrix, batch = self._instrumented[self._histograms](iterator)
+        tensors = iter(batch)
+        self._data = keras.tree.map_structure(lambda is_given: next(tensors) if is_given else None, self._structure)
         return logs
 
     def _build(self, iterator: Any) -> Callable | None:
@@ -131,14 +134,28 @@ class TensorFlowStepMeter(StepMeter):
         data = tf.nest.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, data)
         return self._model.distribute_strategy.run(self._train_step, args=(data,))
 
-    def _measured_step(self, data: Any) -> tuple[Any, tf.Tensor]:
+    def _measured_step(self, data: Any) -> tuple[Any, tf.Tensor, tuple[tf.Tensor, ...]]:
         def train() -> Any:
             with self._tapped() if self._replicas == 1 else contextlib.nullcontext():
                 return self._train_step(data)
 
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         with under_xla(self._model.jit_compile and not self._model.run_eagerly):
-            return self._measure_step(graph, train, lambda weight: tf.convert_to_tensor(weight.value))
+            logs, matrix = self._measure_step(graph, train, lambda weight: tf.convert_to_tensor(weight.value))
+        return logs, matrix, self._batch_of(data)
+
+    def _batch_of(self, data: Any) -> tuple[tf.Tensor, ...]:
+        """Returns the tensors of a batch, which the step then returns too: it computes nothing for that.
+
+        None come from several replicas or out of a loop over steps, where each batch may have another size.
+        """
+        leaves = [leaf for leaf in keras.tree.flatten(data) if leaf is not None]
+        known = all(isinstance(leaf, tf.Tensor) for leaf in leaves)
+        if not known or self._replicas > 1 or (self._model.steps_per_execution or 1) > 1:
+            self._structure = None
+            return ()
+        self._structure = keras.tree.map_structure(lambda leaf: leaf is not None, data)
+        return tuple(leaves)
 
     def _is_readable(self, tensor: tf.Tensor, scope: Any) -> bool:
         return not is_inside(tensor, scope)

@@ -46,6 +46,7 @@ class TorchStepMeter(StepMeter):
                 self._model.train_step(data[0])
             return plain(data)
 
+        self._data = data[-1]
         logs, self._matrix = self._measure_step(None, train, lambda weight: weight.value.detach())
         return logs
 

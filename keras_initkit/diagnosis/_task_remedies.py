@@ -1,0 +1,104 @@
+"""Code that mends a head, a loss or labels, to be pasted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_initkit.diagnosis._heads import Head
+from keras_initkit.diagnosis._losses import KnownLoss
+from keras_initkit.diagnosis._task import Output, Task
+from keras_initkit.structure._calls import has_graph
+
+
+def write_remedy(sentence: str, *lines: str) -> str:
+    """Returns a remedy: a sentence and the code that does what it says."""
+    code = [line for line in lines if line]
+    return "\n".join([f"{sentence}:" if code else f"{sentence}.", *code])
+
+
+def compile_code(task: Task, output: Output, loss: str = "") -> str:
+    """Returns the code that compiles a model anew with another loss of an output; by default with its own."""
+    model = task.model.model
+    if len(task.outputs) > 1:
+        place = f"the loss of output {output.name!r} being {loss}" if loss else "with the losses it has"
+        return f"# then compile the model again, {place}"
+    written = loss or _as_code(getattr(model, "loss", None), output.loss)
+    metrics = ', metrics=["accuracy"]' if _has_accuracy(model) else ""
+    if getattr(model, "optimizer", None) is None:
+        return f'model.compile("adam", {written}{metrics})'
+    return f"model.compile(model.optimizer, {written}{metrics})"
+
+
+def activation_code(task: Task, head: Head, activation: str) -> str:
+    """Returns the code that gives a head another activation, in place where its layer can; a comment otherwise."""
+    if callable(getattr(head.layer, "activation", None)):
+        return f"{layer_code(task, head.path)}.activation = keras.activations.{activation}"
+    return f"# in the model's code, {activation} in place of {head.activation} ({head.path})"
+
+
+def units_code(task: Task, head: Head, units: int, activation: str) -> str:
+    """Returns the code that replaces the last layer by one of other units."""
+    model, layer = task.model.model, head.layer
+    known = has_graph(model) and "/" not in head.path and isinstance(layer, keras.layers.Dense)
+    if not known or len(getattr(layer, "_inbound_nodes", ())) != 1 or len(model.outputs) != 1:
+        return f"# in the model's code, keras.layers.Dense({units}, {activation!r}) in place of {head.path}"
+    return (
+        f"model = keras.Model(model.inputs, keras.layers.Dense({units}, {activation!r})"
+        f"(model.get_layer({head.path!r}).input))"
+    )
+
+
+def without_layer(task: Task, path: str, sentence: str) -> str:
+    """Returns a remedy that leaves a layer out; with code where the model is a plain chain of layers."""
+    model = task.model.model
+    if isinstance(model, keras.Sequential) and "/" not in path:
+        kept = f"[layer for layer in model.layers if layer.name != {path!r}]"
+        return write_remedy(
+            sentence,
+            "optimizer, loss = model.optimizer, model.loss",
+            f"model = keras.Sequential([keras.Input(model.input_shape[1:]), *{kept}])",
+            "model.compile(type(optimizer).from_config(optimizer.get_config()), loss)",
+        )
+    return write_remedy(sentence)
+
+
+def layer_code(task: Task, path: str) -> str:
+    """Returns the code that looks a layer up by its path."""
+    top = {layer.name for layer in getattr(task.model.model, "layers", [])}
+    if path in top:
+        return f"model.get_layer({path!r})"
+    return f"keras_initkit.structure.named_layers(model)[{path!r}]"
+
+
+def labels_code(task: Task, output: Output, change: str = "", written: str = "") -> str:
+    """Returns the code that changes the labels, by what is appended to them or by an expression of `y`."""
+    written = written or f"y{change}"
+    if len(task.outputs) > 1:
+        return f"# the labels y of output {output.name!r}: {written}"
+    return f"y = {written}"
+
+
+def loss_code(kind: str, from_logits: bool) -> str:
+    """Returns the code that makes a crossentropy."""
+    names = {
+        "binary": "BinaryCrossentropy",
+        "categorical": "CategoricalCrossentropy",
+        "sparse_categorical": "SparseCategoricalCrossentropy",
+    }
+    return f"keras.losses.{names[kind]}({'from_logits=True' if from_logits else ''})"
+
+
+def _as_code(loss: Any, known: KnownLoss | None) -> str:
+    if isinstance(loss, str):
+        return repr(loss)
+    return "model.loss" if known is None or not isinstance(loss, str) else repr(known.name)
+
+
+def _has_accuracy(model: Any) -> bool:
+    try:
+        metrics = getattr(getattr(model, "_compile_metrics", None), "_user_metrics", None)
+        return "acc" in str(metrics).lower()
+    except Exception:  # whatever a metric's own text raises
+        return False
