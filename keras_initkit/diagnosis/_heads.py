@@ -28,6 +28,7 @@ from keras_initkit.theory._activations import activation_range, keras_name
 
 UNBOUNDED = (-math.inf, math.inf)
 _DROPOUTS = (keras.layers.Dropout, keras.layers.SpatialDropout1D, keras.layers.AlphaDropout)
+_SCALING = (keras.layers.Rescaling, keras.layers.Normalization)
 _JOINING = ("Concatenate", "Stack", "Average", "Maximum")
 _ENDLESS = 100  # calls behind an output that are looked at
 
@@ -103,7 +104,7 @@ class _Behind:
                 after.append(call)
             elif type(call.layer).__name__ in _JOINING and len(moving) > 1:
                 return replace(self._agreed(moving), after=tuple(after))
-            elif shifts_or_scales(call.layer) and len(moving) == 1:
+            elif len(moving) == 1 and (shifts_or_scales(call.layer) or isinstance(call.layer, _SCALING)):
                 inner = self.head(moving[0])
                 return inner if inner.activation == "linear" else _unknown(call)
             elif shifts_or_scales(call.layer) or isinstance(call.layer, keras.layers.Add):

@@ -16,6 +16,7 @@ from keras_initkit.diagnosis.rules import (  # noqa: F401  each module registers
     _task_heads,
     _task_labels,
     _task_stack,
+    _task_targets,
     _task_training,
     _update_sizes,
 )
