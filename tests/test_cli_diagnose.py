@@ -46,7 +46,7 @@ def test_a_finding_that_is_no_error_leaves_the_status_at_zero(place, capsys, mon
     warning = diagnosis.Finding(
         "dead_units", "first", 0, "warning", {"dead": 0.6, "healthy": "0.5"}, 'activation="[leaky_relu]"'
     )
-    monkeypatch.setattr(diagnosis, "diagnose", lambda report, model: diagnosis.Findings([warning]))
+    monkeypatch.setattr(diagnosis._judge, "diagnose_reports", lambda reports, model, task: [warning])
     assert cli.main(["probe", str(place / "sound.keras"), "--diagnose"]) == 0
     assert f"\n{warning}\n" in capsys.readouterr().out  # as it is: square brackets are no markup
 
@@ -54,3 +54,20 @@ def test_a_finding_that_is_no_error_leaves_the_status_at_zero(place, capsys, mon
 def test_bad_input_keeps_its_own_status(place, capsys):
     assert cli.main(["probe", str(place / "missing.keras"), "--diagnose"]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_labels_that_do_not_fit_are_a_finding_beside_the_others(tmp_path, capsys):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), L.Dense(8, "relu"), L.Dense(3, "softmax", name="head")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.save(tmp_path / "model.keras")
+    x = np.random.default_rng(0).standard_normal((16, 4)).astype("float32")
+    np.savez(tmp_path / "data.npz", x=x, y=np.arange(16) % 3 + 1)
+    arguments = ["probe", str(tmp_path / "model.keras"), "--data", str(tmp_path / "data.npz")]
+    assert cli.main([*arguments, "--diagnose"]) == 1
+    printed = capsys.readouterr().out
+    assert "error: label_mismatch in head" in printed
+    assert "y = y - 1" in printed
+    assert "because the labels do not fit" in printed
+    assert cli.main(arguments) == 2  # without a diagnosis they are an error
+    assert "expected classes 0 to 2" in capsys.readouterr().err

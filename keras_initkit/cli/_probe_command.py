@@ -37,7 +37,13 @@ def run(options: argparse.Namespace) -> int:
         console.print("The labels are not used: the model was saved without a loss.")
         y = None
     with console.status("measuring"):
-        report = probe(model, x, y, batch_size=options.batch, seed=options.seed)
+        settings = {"batch_size": options.batch, "seed": options.seed}
+        if options.diagnose:
+            from keras_initkit.diagnosis._judge import measure_task
+
+            report, task = measure_task(model, x, y, **settings)
+        else:
+            report = probe(model, x, y, **settings)
     console.print(report)
     if options.out is not None:
         paths = {end: os.path.join(options.out, f"signal_report.{end}") for end in ("csv", "json", "png")}
@@ -46,14 +52,14 @@ def run(options: argparse.Namespace) -> int:
         report.plot().savefig(paths["png"], dpi=110)
         for path in paths.values():
             console.out(path, highlight=False)  # to be copied: neither wrapped nor read as markup
-    return print_findings(report, model, console) if options.diagnose else 0
+    return print_findings(report, task, console) if options.diagnose else 0
 
 
-def print_findings(report: Any, model: Any, console: Any) -> int:
+def print_findings(report: Any, task: Any, console: Any) -> int:
     """Prints the findings, the first to fix on top; returns 1 if one is an error, else 0."""
-    from keras_initkit.diagnosis import diagnose
+    from keras_initkit.diagnosis import Findings, _judge
 
-    findings = diagnose(report, model=model)
+    findings = Findings(_judge.diagnose_reports((report,), task.model, task))
     console.out(f"\n{findings}", highlight=False)  # it holds code to be copied
     return int(any(finding.severity == "error" for finding in findings))
 
