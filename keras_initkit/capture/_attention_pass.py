@@ -16,7 +16,7 @@ from keras_initkit.capture._replay import Replay, Values
 from keras_initkit.capture._token_order import Arrays, KnownPadding, OrderCheck, are_next_tokens
 from keras_initkit.report._attention_rows import AttentionStats, OrderStats, ResidualStats
 from keras_initkit.statistics._attention import cosine
-from keras_initkit.structure._attentions import token_inputs
+from keras_initkit.structure._attention_inputs import token_inputs
 from keras_initkit.structure._calls import has_graph, leaves_in_order
 from keras_initkit.structure._graph import Call, Tensor
 from keras_initkit.structure._residual import Branch, residual_branches

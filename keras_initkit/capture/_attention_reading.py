@@ -12,6 +12,7 @@ from keras_initkit._arrays import to_numpy
 from keras_initkit.capture._replay import Values, compute
 from keras_initkit.report._attention_rows import AttentionStats
 from keras_initkit.statistics._attention import (
+    NEGLIGIBLE,
     allowed_keys,
     entropies,
     largest_logits,
@@ -19,7 +20,8 @@ from keras_initkit.statistics._attention import (
     weight_after,
     weight_on,
 )
-from keras_initkit.structure._attentions import Attention, find_attentions, follow_positions
+from keras_initkit.structure._attention_inputs import follow_positions
+from keras_initkit.structure._attentions import Attention, find_attentions
 from keras_initkit.structure._graph import Call, Tensor
 
 PAIRS = 4  # of examples that are read
@@ -158,6 +160,8 @@ def _composed(attention: Attention, values: Values) -> tuple[np.ndarray, np.ndar
             mask = to_numpy(values[mask] if isinstance(mask, Tensor) else keras.ops.convert_to_tensor(mask))
             mask = mask.reshape((1,) * (len(shape) - mask.ndim) + mask.shape) > 0.5
             allowed = allowed & arranged(np.broadcast_to(mask, shape))
+        near = logits > logits.max(axis=-1, keepdims=True) - NEGLIGIBLE
+        allowed = allowed & ~(near & (weights == 0))  # a mask that multiplies weights
     chosen = _chosen_queries(weights.shape)
     return weights[:, :, chosen], logits[:, :, chosen], np.broadcast_to(allowed, weights.shape)[:, :, chosen], chosen
 

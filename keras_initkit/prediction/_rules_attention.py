@@ -197,6 +197,8 @@ def dot_product_attention(call, inputs):
             raise UnpredictableError("its bias is not known")
         logits = replace(logits, note=Offset(logits, (named["bias"].signal.values,)))
     if named["mask"] is not None:
+        if named["mask"].signal.values is None:
+            raise UnpredictableError("its mask is not known")
         masks.append(named["mask"].signal.values)
     if call.layer.is_causal:
         masks.append(lambda: np.tril(np.ones(shape[2:], bool)))

@@ -53,7 +53,7 @@ class AttentionStats(_Plain):
         future_allowed: Float. Fraction of the pairs of a query and a key behind it that the mask allows.
         past_allowed: Float. Likewise of keys before the query.
         padding: Float. Fraction of weight that queries which are no padding give to keys which are.
-        padded_keys: Float. Fraction of keys that are padding.
+        padded_keys: Float. Fraction of keys that are padding, of the examples that have some.
         sum_error: Float. How far the sum of a query's weights is from 1, in the median over queries: 0 where the
             softmax is taken over the keys.
         queries_from: Tuple of strings. Inputs of the model whose positions the queries have.

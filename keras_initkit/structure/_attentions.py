@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 
 from keras_initkit.structure._graph import Call, Tensor, signals
 from keras_initkit.structure._layer_kinds import moves, multiplies
+from keras_initkit.structure._product_letters import product_letters
 
 _ON_WEIGHTS = ("Dropout", "Multiply", "Where", "Divide", "TrueDivide", "Add", "Maximum")
 _ON_SCORES = (*_ON_WEIGHTS, "Subtract", "Minimum", "Tanh", "Clip", "Negative", "LeakyRelu", "Softmax")
-
-
-class Letters(NamedTuple):
-    """Axes of a product's factors and of what it makes, as in `einsum`."""
-
-    one: str
-    two: str
-    out: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,35 +85,6 @@ def find_attentions(found: Sequence[Call]) -> list[Attention]:
     return attentions
 
 
-def product_letters(call: Call) -> Letters | None:
-    """Returns the axes of a product of two tensors; `None` of a call that is none."""
-    if len(call.inputs) != 2:
-        return None
-    one, two = (len(tensor.shape) for tensor in call.inputs)
-    name = type(call.layer).__name__
-    if name == "Einsum":
-        terms, _, out = call.layer.subscripts.replace(" ", "").partition("->")
-        first, _, second = terms.partition(",")
-        if "..." in terms:
-            free = max(one - len(first.replace("...", "")), two - len(second.replace("...", "")))
-            letters = [each for each in string.ascii_uppercase if each not in terms][:free]
-            first = first.replace("...", "".join(letters[free - (one - len(first.replace("...", ""))) :]))
-            second = second.replace("...", "".join(letters[free - (two - len(second.replace("...", ""))) :]))
-            out = out.replace("...", "".join(letters))
-        return Letters(first, second, out)
-    if name == "Matmul" and one > 1 and two > 1:
-        batch = string.ascii_uppercase[: max(one, two) - 2]
-        return Letters(batch[len(batch) - (one - 2) :] + "ij", batch[len(batch) - (two - 2) :] + "jk", batch + "ik")
-    if isinstance(call.layer, keras.layers.Dot):
-        axes = call.layer.axes
-        of_one, of_two = (axes, axes) if isinstance(axes, int) else axes
-        first, second = [*"Bcdefgh"[:one]], ["B", *"mnopqrs"[: two - 1]]
-        first[of_one % one] = second[of_two % two] = "z"
-        rest = [each for each in (*first, *second[1:]) if each != "z"]
-        return Letters("".join(first), "".join(second), "".join(rest))
-    return None
-
-
 class _Graph:
     """The maker of each tensor, composites being replaced by the calls inside them."""
 
@@ -162,7 +125,7 @@ class _Graph:
                 "logits": logits,
                 "scores": scores,
                 "softmax": softmax,
-                "between": tuple(self._between(scores, logits)),
+                "between": self._between(scores, logits),
                 "axes": kept,
                 "aligned": not (moved or moved_before),
             }
@@ -228,7 +191,7 @@ class _Graph:
                 waiting += [(each, now) for each in reversed(call.inputs) if each in self._moving and each.is_float]
         return None, False
 
-    def _between(self, scores: Call, logits: Tensor) -> list[Call]:
+    def _between(self, scores: Call, logits: Tensor) -> tuple[Call, ...]:
         """Returns the calls that lead from scores to logits."""
         reached, way = {scores.outputs[0]}, []
         end = self._makers.get(logits, scores)
@@ -241,7 +204,7 @@ class _Graph:
             if needed.intersection(call.outputs):
                 needed.update(call.inputs)
                 kept.append(call)
-        return kept[::-1]
+        return tuple(kept[::-1])
 
     def _holder(self, *parts: Call) -> str:
         """Returns the path of the innermost layer that holds all parts."""
@@ -250,10 +213,6 @@ class _Graph:
             if path in self._inside and all(part.path.startswith(f"{path}/") for part in parts):
                 return path
         return parts[-1].path
-
-
-def _looks_up(call: Call) -> bool:
-    return isinstance(call.layer, keras.layers.Embedding) or type(call.layer).__name__ in ("Take", "OneHot")
 
 
 def _is_softmax(call: Call) -> bool:
@@ -295,80 +254,3 @@ def _roles(
         if len(alone) == 1:
             query = alone[0]
     return first, second, (weights, query, key)
-
-
-def follow_positions(found: Sequence[Call], attentions: Sequence[Attention]) -> Mapping[Tensor, frozenset[Tensor]]:
-    """Returns for each tensor the inputs of the model whose positions it has.
-
-    An attention's output has those of its queries. Integers count only where they are looked up in a table, so that a
-    mask leaves no trace.
-    """
-    positions: dict[Tensor, frozenset[Tensor]] = {tensor: frozenset({tensor}) for tensor in found[-1].inputs}
-    queries = {id(attention.product): attention.query for attention in attentions}
-    for call in found:
-        if call.opened:
-            continue
-        if id(call) in queries:
-            given = [queries[id(call)]]
-        elif all(tensor.is_float for tensor in call.outputs):
-            floats = [tensor for tensor in call.inputs if tensor.is_float and tensor in positions]
-            looked_up = _looks_up(call)
-            given = [*floats, *(each for each in call.inputs if not each.is_float and (looked_up or not floats))]
-            if not looked_up and type(call.layer).__name__ == "Cast":
-                given = floats
-        else:
-            given = list(call.inputs)
-        origins = frozenset().union(*(positions.get(tensor, frozenset()) for tensor in given))
-        for tensor in call.outputs:
-            positions[tensor] = origins
-    return positions
-
-
-def token_inputs(found: Sequence[Call]) -> Iterator[Tensor]:
-    """Yields the inputs of a model whose numbers, though they may come as floats, are looked up in a table."""
-    ids = {tensor: tensor for tensor in found[-1].inputs if len(tensor.shape) == 2}
-    seen = set()
-    for call in found:
-        if call.opened:
-            continue
-        for tensor in call.inputs:
-            if _looks_up(call) and tensor in ids and ids[tensor] not in seen:
-                seen.add(ids[tensor])
-                yield ids[tensor]
-        if len(call.inputs) == 1 and call.inputs[0] in ids and moves(call.layer):
-            ids.update(dict.fromkeys(call.outputs, ids[call.inputs[0]]))
-
-
-class KernelsBefore(NamedTuple):
-    """Kernels that a tensor is the product of, and whether no gradient reaches them."""
-
-    variables: list[Any]
-    stopped: bool
-
-
-def kernels_before(found: Sequence[Call], tensor: Tensor) -> KernelsBefore:
-    """Returns the nearest kernels on the way back from a tensor, such as those of an attention's queries."""
-    makers = {each: call for call in found if not call.opened for each in call.outputs}
-    moving = signals(found)
-    waiting, seen, variables, stopped = [tensor], set(), [], False
-    while waiting:
-        each = waiting.pop()
-        call = makers.get(each)
-        if call is None or each in seen:
-            continue
-        seen.add(each)
-        stopped = stopped or type(call.layer).__name__ == "StopGradient"
-        held = list(call.layer.weights) if isinstance(call.layer, keras.Layer) else []
-        held += [other.variable for other in call.inputs if other.variable is not None and multiplies(call.layer)]
-        kernels = [variable for variable in held if len(variable.shape) > 1]
-        if kernels or product_letters(call) is not None:
-            variables += kernels
-            if not kernels and len(moving.intersection(call.inputs)) == 1:  # a weight that was reshaped before
-                sides = [other for other in call.inputs if other not in moving]
-                waiting += sides
-        elif each in moving:
-            waiting += [other for other in call.inputs if other in moving and other.is_float]
-        else:
-            variables += [other.variable for other in call.inputs if other.variable is not None]
-            waiting += [other for other in call.inputs if other.variable is None]
-    return KernelsBefore(variables, stopped)

@@ -12,7 +12,8 @@ from keras_initkit.diagnosis._finding import Finding
 from keras_initkit.diagnosis._model_context import ModelContext
 from keras_initkit.diagnosis._rule_registry import register_rule
 from keras_initkit.statistics._moments import Moments
-from keras_initkit.structure._attentions import Attention, kernels_before
+from keras_initkit.structure._attention_inputs import kernels_before
+from keras_initkit.structure._attentions import Attention
 from keras_initkit.structure._layer_paths import held_weights
 from keras_initkit.theory._thresholds import NO_DEPENDENCE
 
@@ -55,6 +56,8 @@ def find_lost_positions(evidence: Evidence) -> Iterator[Finding]:
     for row in report.order:
         if row.permuted is None or row.permuted > NO_DEPENDENCE:
             continue
+        if row.next_tokens and row.future is not None and row.future > NO_DEPENDENCE:
+            continue  # the causal mask that it lacks would give positions
         reading = next((each for each in report.attention if row.input in each.queries_from), None)
         yield Finding(
             "positions_lost",
