@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ from keras_initkit.theory._thresholds import (
     LASTING_REPORTS,
     SMALLEST_NORMAL,
 )
+
+_NO_KERNELS = "bias|beta|gamma|alpha|scale|offset|gain|mean|variance|position|embedding|token|state"  # by name
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,14 @@ class LayerReading:
         """Merges the moments of all tensors of a kind; of weights, those of the kernels if there are any."""
         rows = self.rows.get(kind, [])
         if kind.startswith("weight"):
-            rows = [row for row in rows if row.shape is None or len(row.shape) > 1] or rows
+            rows = [row for row in rows if _is_kernel(row)] or rows
         merged = Moments.merged(row.moments for row in rows)
         return merged if merged.count else None
+
+    @property
+    def kernel_rows(self) -> list[TensorStats]:
+        """The rows of weights that may be kernels: with two axes or more, and not named otherwise."""
+        return [row for row in self.rows.get("weight", []) if _is_kernel(row)]
 
     @functools.cached_property
     def output(self) -> Moments | None:
@@ -153,8 +161,15 @@ class Evidence:
 
     @functools.cached_property
     def outputs(self) -> set[str]:
-        """Paths of the layers that end in the model's output; the last layer if the model is not known."""
-        return {list(self.last)[-1]} if self.model is None else self.model.outputs
+        """Paths of the layers that end in the model's output.
+
+        If the model is not known, these are the last layer with a kernel and what comes after it, such as its softmax.
+        """
+        if self.model is not None:
+            return self.model.outputs
+        layers = list(self.last)
+        with_kernel = [place for place, reading in enumerate(self.last.values()) if reading.has_kernel]
+        return set(layers[max(with_kernel, default=len(layers) - 1) :])
 
     @property
     def constants(self) -> set[str]:
@@ -204,6 +219,11 @@ class Evidence:
                     return row.predicted.variance
         return None
 
+    def count_examples(self, layer: str) -> int:
+        """Returns how many examples the last reports have seen; a training step keeps no shapes and counts as one."""
+        last = [readings[layer] for readings in self.readings[-LASTING_REPORTS:] if layer in readings]
+        return sum(row.shape[0] if row.shape else 1 for reading in last for row in reading.rows.get("output", []))
+
     def lasting(self, name: str) -> dict[str, float]:
         """Returns each layer's smallest fraction of units in the last reports: what lasts over several batches."""
         found: dict[str, float] = {}
@@ -213,6 +233,12 @@ class Evidence:
                 if fraction is not None:
                     found[layer] = min(fraction, found.get(layer, 1.0))
         return found
+
+
+def _is_kernel(row: TensorStats) -> bool:
+    """Whether a weight may be a kernel: a GRU's bias has two axes too, as have gains over several axes."""
+    name = row.tap.name.rpartition("/")[2]
+    return (row.shape is None or len(row.shape) > 1) and not re.search(_NO_KERNELS, name)
 
 
 def collect_readings(report: SignalReport, with_kernel: set[str] | None = None) -> dict[str, LayerReading]:

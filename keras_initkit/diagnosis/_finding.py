@@ -133,6 +133,17 @@ def _short(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.3g}"
 
 
+def format_factor(value: float) -> str:
+    """Formats a factor to three digits, as a reader says it.
+
+    >>> format_factor(4012.3), format_factor(2.5), format_factor(3.2e9), format_factor(float("inf"))
+    ('4,010', '2.5', '3.2e+09', 'inf')
+    """
+    if not 1e3 <= abs(value) < 1e7:
+        return f"{value:.3g}"
+    return f"{float(f'{value:.3g}'):,.0f}"
+
+
 def confidence_after(number: int) -> float:
     """Returns the confidence that what `number` examples or batches have all shown, and no other, will last.
 

@@ -19,11 +19,22 @@ from keras_initkit.structure._following import Following, following_activations
 from keras_initkit.structure._graph import Call, Tensor, signals
 from keras_initkit.structure._kernel import Kernel, as_tuple
 from keras_initkit.structure._kernels import kernels_by_layer
-from keras_initkit.structure._layer_kinds import is_attention, is_embedding, is_nonlinear, is_normalization
+from keras_initkit.structure._layer_kinds import (
+    SCALINGS,
+    activation_name,
+    is_attention,
+    is_embedding,
+    is_nonlinear,
+    is_normalization,
+    moves,
+    output_limits,
+    passes_through,
+)
 from keras_initkit.structure._layer_paths import named_layers
 from keras_initkit.structure._patterns import gathered_calls
 from keras_initkit.structure._residual import Branch, residual_branches
 from keras_initkit.structure._roles import LayerRole, layer_roles, nonlinear_layers
+from keras_initkit.theory._activations import evaluate
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +191,28 @@ class ModelContext:
         """Whether a layer applies an activation to its result."""
         return path in self._nonlinear or is_nonlinear(self._layers[path])
 
+    def limits(self, path: str) -> tuple[float, float] | None:
+        """Returns the range of a layer's activation, if it has both ends."""
+        limits = output_limits(self._layers[path]) if path in self._layers else None
+        return limits if limits is not None and np.isfinite(limits).all() else None
+
+    def is_gate(self, path: str) -> bool:
+        """Whether a layer's output multiplies another signal by elements."""
+        moving = signals(self.graph)
+        tensors = {tensor for call in self._leaves if call.path == path for tensor in call.outputs}
+        for call in self._leaves:
+            if not tensors.isdisjoint(call.inputs):
+                if type(call.layer).__name__ in SCALINGS and len(moving.intersection(call.inputs)) > 1:
+                    return True
+                if passes_through(call.layer) or moves(call.layer):
+                    tensors.update(call.outputs)
+        return False
+
+    @functools.cached_property
+    def rectified(self) -> set[str]:
+        """Paths of layers whose output is read by an activation of its own that makes zeros of what is below 0."""
+        return {path for path, each in self._following.items() if each.certain and _rectifies(each)}
+
     @functools.cached_property
     def first_layers(self) -> list[str]:
         """Paths of layers with kernels that read the data, with nothing but layers without kernels before them."""
@@ -264,8 +297,10 @@ class ModelContext:
 
     @functools.cached_property
     def outputs(self) -> set[str]:
-        """Paths of layers that end in the model's output."""
-        return {path for path, each in self._following.items() if each.where == "output"}
+        """Paths of layers that end in the model's output, such as the last kernel and a softmax after it."""
+        ends = {path for path, each in self._following.items() if each.where == "output"}
+        read = {tensor for call in self._leaves for tensor in call.inputs}
+        return ends | {call.path for call in self.heads if read.isdisjoint(call.outputs)}
 
     @property
     def scales_loss(self) -> bool:
@@ -279,3 +314,10 @@ class ModelContext:
             return []
         outputs = set(self.graph[-1].outputs)
         return [call for call in self._leaves if outputs.intersection(call.outputs)]
+
+
+def _rectifies(following: Following) -> bool:
+    """Whether an activation comes next, with nothing between, that is 0 below 0."""
+    if following.where != activation_name(following.activation):  # "own relu", "relu after bn", "output"
+        return False
+    return not np.any(evaluate(following.activation, np.array([-3.0, -1.0, -0.1])))

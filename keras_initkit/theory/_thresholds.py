@@ -44,6 +44,9 @@ WRONG_FANS, GRAVE_WRONG_FANS = 2.0, 10.0
 DEAD_UNITS, DEAD_UNITS_P_VALUE = 0.5, 1e-3
 # Fraction of saturated units of a hidden layer. Measured: healthy layers have fewer than 0.1.
 SATURATED_UNITS = 0.5
+# Mean slope of a bounded activation relative to its largest: warning, error. tanh of N(0, s^2) has 0.61 at s = 1, 0.51
+# at He's 1.4 and 0.8 / s far out, a sigmoid as much at twice that s.
+SATURATED_SLOPE, GRAVE_SLOPE = 1 / 3, 0.1
 # Fraction of dead or saturated units that makes an error.
 GRAVE_UNITS = 0.95
 # Units of a layer whose width is not known: few, so that the test of dead units asks for more of them.
@@ -65,6 +68,9 @@ RANKED_UNITS = 4
 # Standard deviation of an update relative to the weight's. Healthy training lies near 1e-3, Adam's first steps at up
 # to 0.1. At 1e-6 a weight needs a million steps to move by its own size; at 1 one step replaces what was drawn.
 UPDATE_TOO_SMALL, UPDATE_HEALTHY, UPDATE_TOO_LARGE, GRAVE_UPDATE = 1e-6, 1e-3, 0.2, 1.0
+# A learning rate is cut to where the first update that was too large would have been this, tenfold at least and a
+# hundredfold at most: what came after it was made by the weights that it had broken.
+UPDATE_STILL_HEALTHY, LARGEST_CUT, LEAST_CUT = 1e-2, 0.1, 0.01
 # A kernel that starts near 0 is judged by its updates from this fraction of its usual standard deviation on, or, if
 # that is not known, from this standard deviation on.
 GROWN_FRACTION, GROWN_STDDEV = 0.1, 1e-3
@@ -96,3 +102,5 @@ ORDERED_DEVIATIONS, MIXED_BATCHES = 6.0, 0.7
 # Part of a moving average's start that is left at the end of training, and the factor between what inference and
 # training then divide by: a warning, an error.
 LAGGING_FRACTION, LAG, GRAVE_LAG = 0.1, 2.0, 10.0
+# Measured batches in a row without a gradient anywhere, after which it is no matter of sample weights.
+SILENT_REPORTS = 10

@@ -20,7 +20,7 @@ CAUSES = {
     "normalization_of_one": ("constant_input",),
     "exploding_activation": SCALE,
     "vanishing_activation": (*SCALE, *IDLE),
-    "saturated_units": (*SCALE, "exploding_activation"),
+    "saturated_units": (*SCALE, "exploding_activation", "symmetric_units"),
     "dead_units": (*SCALE, "symmetric_units"),
     "rank_collapse": (*SCALE, *IDLE, "vanishing_activation"),
     "constant_output": (*TASK, *IDLE, "update_too_large", "vanishing_activation"),

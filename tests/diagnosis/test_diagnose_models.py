@@ -289,3 +289,76 @@ def test_data_that_a_kernel_reads_too_are_named_once():
     model = keras.Model(inputs, L.Dense(2)(L.Add()([inputs, L.Dense(8, name="read")(inputs)])))
     found = diagnose(model, 100 * np.random.default_rng(0).standard_normal((64, 8)))
     assert [f.layer for f in found if f.kind == "unscaled_input"] == ["read"]
+
+
+# What the graph tells of saturation and of biases
+
+
+@pytest.mark.parametrize(("activation", "depth", "stddev"), [("sigmoid", 8, 1.0), ("tanh", 5, 2.0)])
+@pytest.mark.parametrize("known", [True, False])
+def test_the_sources_saturated_networks(activation, depth, stddev, known):
+    model = mlp(*[L.Dense(64, activation, kernel_initializer=normal(stddev)) for _ in range(depth)], inputs=64)
+    report = probe(model, np.random.default_rng(0).standard_normal((128, 64)))
+    found = [f for f in diagnose(report, model=model if known else None) if f.kind == "saturated_units"]
+    assert len(found) == depth
+    assert {f.severity for f in found} == {"error" if activation == "tanh" else "warning"}
+    healthy = mlp(*[L.Dense(64, activation, kernel_initializer="he_normal") for _ in range(depth)], inputs=64)
+    assert not [f for f in diagnose(healthy, np.random.default_rng(0).standard_normal((128, 64))) if "sat" in f.kind]
+
+
+def test_a_gate_that_is_sure_is_not_saturated():
+    given = keras.Input((16,))
+
+    def model(gate):
+        signal = L.Dense(16, "tanh", name="signal")(given)
+        closed = L.Reshape((16,))(L.Dense(16, "sigmoid", kernel_initializer=normal(9.0), name="gate")(given))
+        joined = L.Multiply()([signal, closed]) if gate else L.Add()([signal, closed])
+        return keras.Model(given, L.Dense(3, name="head")(joined))
+
+    assert ("saturated_units", "gate") not in [(f.kind, f.layer) for f in diagnose(model(True), X)]
+    assert ("saturated_units", "gate") in [(f.kind, f.layer) for f in diagnose(model(False), X)]
+
+
+def test_a_classifier_that_is_sure_by_a_separate_sigmoid_is_not_saturated():
+    wide = normal(30.0)
+    model = keras.Sequential([keras.Input((16,)), L.Dense(8, "relu"), L.Dense(3, kernel_initializer=wide)])
+    model.add(L.Activation("sigmoid", name="sure"))
+    assert not [f for f in diagnose(model, X) if f.kind == "saturated_units"]
+    assert not [f for f in diagnose(probe(model, X)) if f.kind == "saturated_units"]
+
+
+@pytest.mark.parametrize("cell", [L.LSTM, L.GRU])
+def test_fresh_recurrent_layers_are_sound_with_the_model_and_without(cell):
+    recurrent = [cell(16, return_sequences=True) for _ in range(3)]
+    model = keras.Sequential([keras.Input((8, 16)), *recurrent, L.Dense(3)])
+    report = probe(model, np.random.default_rng(0).standard_normal((32, 8, 16)))
+    assert diagnose(report) == diagnose(report, model=model) == []
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_a_bias_is_no_unscaled_input(activation, scale):
+    bias = keras.initializers.Constant(300.0)
+    model = mlp(L.Dense(64, activation, bias_initializer=bias, kernel_initializer="he_normal", name="a"), L.Dense(8))
+    step = SignalReport(tuple(row for row in probe(model, X * scale).rows if row.tap.kind != "input"))
+    found = {f.kind for f in diagnose(step, model=model)}
+    assert ("unscaled_input" in found) == (scale > 1 and activation in (None, "relu"))  # the others are at one end
+
+
+def test_units_behind_a_separate_relu_are_dead_where_nothing_is_above_zero():
+    from keras_initkit.callbacks import LayerStatsCallback
+
+    def found(bias, *between):
+        far = keras.initializers.Constant(bias)
+        model = mlp(L.Dense(32, bias_initializer=far, name="a"), *between, L.Dense(8, name="b"))
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        callback = LayerStatsCallback(None, "batch", on_finding=lambda finding: None)
+        model.fit(X, np.arange(64) % 3, batch_size=16, verbose=0, callbacks=[callback])
+        return {f.layer: f.confidence for f in callback.findings if f.kind == "dead_units"}
+
+    assert found(-60.0, L.ReLU()).keys() == {"a"}
+    assert found(-60.0, L.ReLU())["a"] < 1
+    assert found(0.0, L.ReLU()) == {}
+    assert found(-60.0) == {}  # linear: what is below 0 passes
+    assert found(-60.0, L.BatchNormalization(), L.ReLU()) == {}
+    assert found(-60.0, L.LeakyReLU()) == {}

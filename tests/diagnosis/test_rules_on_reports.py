@@ -377,3 +377,121 @@ def test_errors():
 
 def test_a_callback_is_its_reports():
     assert [f.kind for f in diagnose(Run(report(layer("a", dead_units=1.0), HEAD)))] == ["dead_units"]
+
+
+# What units cost
+
+
+def bounded(name, stddev, mean=0.0, low=-1.0, high=1.0, saturated=0.0, **fields):
+    """Rows of a layer whose output lies between two limits."""
+    output = moments(stddev, mean, minimum=low, maximum=high)
+    return layer(name, output=output, saturated=saturated, saturated_units=0.0, **fields)
+
+
+# tanh has a mean slope of 1 - E[f^2], a sigmoid of 4 E[f (1 - f)] of its largest.
+@pytest.mark.parametrize(("square", "severity"), [(0.65, None), (0.68, "warning"), (0.89, "warning"), (0.91, "error")])
+def test_saturation_by_the_slope_of_tanh(square, severity):
+    result = found(report(bounded("a", square**0.5), HEAD)).get(("saturated_units", "a"))
+    assert (result and result.severity) == severity
+    if result:
+        assert result.evidence["mean_slope"] == pytest.approx(1 - square)
+        assert result.confidence < 1
+    offset = bounded("a", (square - 0.25) ** 0.5, mean=0.5)  # the mean counts as much as what varies
+    assert (("saturated_units", "a") in found(report(offset, HEAD))) == (severity is not None)
+
+
+@pytest.mark.parametrize(("slope", "severity"), [(0.34, None), (0.32, "warning"), (0.11, "warning"), (0.09, "error")])
+def test_saturation_by_the_slope_of_a_sigmoid(slope, severity):
+    rows = bounded("a", (0.25 * (1 - slope)) ** 0.5, mean=0.5, low=0.0)
+    result = found(report(rows, HEAD)).get(("saturated_units", "a"))
+    assert (result and result.severity) == severity
+
+
+def test_what_is_no_saturation_of_a_hidden_layer():
+    steep = {"stddev": 0.48, "mean": 0.5, "low": 0.0}
+    assert ("saturated_units", "a") in found(report(bounded("a", **steep), HEAD))
+    assert not found(report(layer("b"), bounded("head", **steep)))  # a classifier that is sure
+    softmax = [row for row in bounded("softmax", **steep, layer_type="Softmax") if row.tap.kind == "output"]
+    assert not found(report(layer("b"), HEAD, softmax))
+    assert not found(report(layer("b"), bounded("gate", **steep), layer("c"), HEAD))  # it may be one
+    assert not found(report(bounded("rnn", 0.98, layer_type="LSTM"), HEAD))
+    assert not found(report(layer("a", output=moments(0.98, minimum=-1.0, maximum=1.0)), HEAD))  # bounded by chance
+    wide = bounded("a", 0.98, low=-3.0, high=3.0)  # an activation with other limits, which a report does not have
+    assert not found(report(wide, HEAD))
+
+
+def test_saturation_by_the_slope_has_to_be_there_from_the_first_step_on():
+    flat, steep = bounded("a", 0.98, update=1e-3), bounded("a", 0.5, update=1e-3)
+    for rows, expected in (([flat] * 4, True), ([steep, flat, flat, flat], False), ([flat, flat, flat, steep], False)):
+        reports = [report(each, HEAD, step=step) for step, each in enumerate(rows)]
+        assert (("saturated_units", "a") in found(*reports)) == expected
+    assert ("saturated_units", "a") not in found(report(flat, HEAD, step=9))
+
+
+def test_the_signal_of_gated_layers_is_not_lost_though_each_gate_halves_it():
+    def stack(kind, factor):
+        rows = [
+            layer(f"r{i}", read=1.0 if i == 0 else None, output=factor ** (i + 1), layer_type=kind) for i in range(6)
+        ]
+        return {kind for kind, _ in found(report(*rows, HEAD))}
+
+    for kind, healthy in (("LSTM", 0.25), ("GRU", 0.5), ("ConvLSTM2D", 0.25)):
+        assert stack(kind, healthy) == set()
+        assert stack(kind, healthy / 4) == {"vanishing_activation"}
+    assert stack("SimpleRNN", 0.25) == {"vanishing_activation"}
+
+
+def named(name, *weights, kind="GRU", shape=(8, 24)):
+    """A layer with weights by name."""
+    rows = [row for row in layer(name, layer_type=kind) if row.tap.kind != "weight"]
+    return rows + [TensorStats(Tap("weight", name, name=each), value, kind, shape) for each, value in weights]
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"),
+    [
+        ("kernel", True),
+        ("recurrent_kernel", True),
+        ("w", True),
+        ("bias", False),
+        ("gamma", False),
+        ("positions", False),
+    ],
+)
+def test_only_kernels_are_symmetric(weight, expected):
+    rows = named("a", ("kernel" if weight != "kernel" else "other", moments(0.3)), (weight, ZERO))
+    assert (("symmetric_units", "a") in found(report(rows, HEAD))) == expected
+
+
+def test_a_kernel_of_one_unit_has_no_equal_units_and_a_head_before_its_softmax_may_start_at_zero():
+    one = [row if row.tap.kind != "weight" else TensorStats(row.tap, ZERO, "Dense", (8, 1)) for row in layer("a")]
+    assert not found(report(one, HEAD))
+    softmax = [TensorStats(Tap("output", "softmax"), moments(0.1, 0.5), "Softmax", (64, 8))]
+    assert not found(report(layer("a"), layer("head", weight=ZERO), softmax))
+
+
+def test_a_large_update_is_dated_and_told_by_its_first_step():
+    for first, cut in ((0.075, "0.04"), (0.15, "0.02"), (3.0, "0.01")):  # of a weight of 0.3; 1e-2 over its ratio
+        result = found(*training([1e-3, first, 3e4, 3e5]))["update_too_large", "a"]
+        assert result.step == 1
+        assert result.evidence["update_to_weight"] == pytest.approx(first / 0.3)
+        assert result.evidence["largest"] == pytest.approx(1e6)
+        assert f"learning rate by {cut} " in result.remedy
+
+
+def test_of_two_layers_at_odds_with_one_rate_one_gives_the_advice():
+    reports = [report(layer("a", update=1e-9), layer("b", update=0.1), HEAD, step=i) for i in range(3)]
+    result = found(*reports)
+    assert "learning_rate" in result["update_too_large", "b"].remedy
+    assert "learning_rate" not in result["update_too_small", "a"].remedy
+
+
+def test_one_batch_is_no_fact():
+    for reports, number in (
+        ([report(layer("a", dead_units=1.0), HEAD)], 64),
+        (training([1e-3] * 3, dead_units=1.0), 192),
+    ):
+        result = found(*reports)["dead_units", "a"]
+        assert result.confidence == pytest.approx(min(1 - 1 / (number + 2), 1 - 0.5**8))
+    stuck = layer("head", output=Moments(64, 0.5, 0.0, 0.5, 0.5, 0, 0), weight_gradient=ZERO)
+    assert found(report(layer("a"), stuck))["constant_output", "head"].confidence == pytest.approx(1 - 1 / 66)

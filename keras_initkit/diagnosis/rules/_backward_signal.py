@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from keras_initkit.diagnosis._evidence import Evidence, LayerReading, take_suffix
-from keras_initkit.diagnosis._finding import Finding, confidence_beyond
+from keras_initkit.diagnosis._finding import Finding, confidence_beyond, format_factor
 from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, TASK_CAUSES, register_rule
 from keras_initkit.theory._thresholds import EXPLODED_GRADIENT, LASTING_REPORTS, VANISHED_GRADIENT
 
@@ -54,9 +54,9 @@ def find_vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
             "layers_without_gradient": len(low),
             "healthy": "within a factor of 100 of each other",
         },
-        'Use an activation whose slope reaches 1 ("relu", "tanh" in place of "sigmoid") with its own initializer, '
-        'keras_initkit.initialize(model, "he_normal"); put keras.layers.LayerNormalization() between the layers, or '
-        "add skip connections: x = keras.layers.Add()([x, block(x)]).",
+        'Use an activation whose slope reaches 1, `activation="relu"` in place of `"sigmoid"`, with its own '
+        'initializer, `keras_initkit.initialize(model, "he_normal")`; put `keras.layers.LayerNormalization()` between '
+        "the layers, or add skip connections: `x = keras.layers.Add()([x, block(x)])`.",
         confidence_beyond(least, reference / VANISHED_GRADIENT),
         message=f"The gradient is lost on its way back: relative to its kernel it is {reference:.3g} in the last layer "
         f"and {least:.3g} in the first one, and too small in {len(low)} layers; healthy networks stay within 100x.",
@@ -85,11 +85,11 @@ def find_exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
         evidence.reports[-1].step,
         "error" if worst > reference * EXPLODED_GRADIENT**2 else "warning",
         {"gradient": worst, "last_gradient": reference, "healthy": "within a factor of 10 of the last layer's"},
-        'Initialize the kernels on the scale of their layers, keras_initkit.initialize(model, "he_normal"), and clip '
-        "gradients until they are found: keras.optimizers.Adam(1e-3, global_clipnorm=1.0).",
+        'Initialize the kernels on the scale of their layers: `keras_initkit.initialize(model, "auto")`; until '
+        "then clip gradients: `keras.optimizers.Adam(1e-3, global_clipnorm=1.0)`.",
         confidence_beyond(worst, reference * EXPLODED_GRADIENT),
-        message=f"The gradient grows {worst / reference:,.3g}-fold on its way back, from {reference:.3g} at the last "
-        f"layer to {worst:.3g}; healthy networks stay within 10x.",
+        message=f"The gradient grows {format_factor(worst / reference)}-fold on its way back, from {reference:.3g} "
+        f"at the last layer to {worst:.3g}; healthy networks stay within 10x.",
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from keras_initkit.diagnosis._evidence import Evidence, LayerReading, is_constant, is_zero
-from keras_initkit.diagnosis._finding import Finding
+from keras_initkit.diagnosis._finding import Finding, confidence_after
 from keras_initkit.diagnosis._rule_registry import TASK_CAUSES, register_rule
 from keras_initkit.structure._layer_kinds import activation_name, own_activation
 from keras_initkit.theory._thresholds import EQUAL_TOLERANCE
@@ -35,8 +35,8 @@ def find_symmetric_units(evidence: Evidence) -> Iterator[Finding]:
             evidence.reports[0].step,
             "error",
             {"distinct_units": 1, "healthy": "as many as units"},
-            'Initialize it at random: kernel_initializer="he_normal" (before relu) or "glorot_uniform" (before tanh); '
-            f'in place, keras_initkit.initialize(model, "he_normal", layers="{layer}").',
+            'Initialize it at random: `kernel_initializer="he_normal"` (before relu) or `"glorot_uniform"` (before '
+            f'tanh); in place, `keras_initkit.initialize(model, "he_normal", layers="{layer}")`.',
             message=f"All units of {layer} have the same weights, so they compute the same thing, get the same "
             "gradient and stay equal.",
         )
@@ -44,10 +44,9 @@ def find_symmetric_units(evidence: Evidence) -> Iterator[Finding]:
 
 def _symmetric_layers(evidence: Evidence) -> Iterator[str]:
     if evidence.model is None:
-        names = list(evidence.first)
         for layer, reading in evidence.first.items():
-            kernels = [row.moments for row in reading.rows.get("weight", []) if row.shape and len(row.shape) > 1]
-            if layer != names[-1] and any(is_constant(moments) and moments.count > 1 for moments in kernels):
+            several = [row.moments for row in reading.kernel_rows if row.shape and row.shape[-1] > 1]
+            if layer not in evidence.outputs and reading.has_kernel and any(map(is_constant, several)):
                 yield layer
         return
     found = set()
@@ -59,8 +58,7 @@ def _symmetric_layers(evidence: Evidence) -> Iterator[str]:
         skipped = context.is_output or context.in_branch or context.kernel.role in ("embedding", "depthwise", "unknown")
         if skipped or context.path in found or not context.following.certain:
             continue
-        columns = context.columns
-        if was_constant or (columns.shape[1] > 1 and has_equal_columns(columns)):
+        if context.units > 1 and (was_constant or has_equal_columns(context.columns)):
             found.add(context.path)
             yield context.path
 
@@ -120,7 +118,8 @@ def find_constant_output(evidence: Evidence) -> Iterator[Finding]:
             _ONE_UNIT
             if one_unit
             else 'Give the output a linear activation (or "sigmoid", "softmax") and re-initialize it: '
-            f'keras_initkit.initialize(model, "reset", layers="{layer}").',
+            f'`keras_initkit.initialize(model, "reset", layers="{layer}")`.',
+            1.0 if one_unit else confidence_after(evidence.count_examples(layer)),
             message=f"The output of {layer} is {output.mean:.3g} for every example, "
             + ("as a softmax over one unit always is." if one_unit else "and no gradient reaches its kernel."),
         )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 from keras_initkit.diagnosis._evidence import Evidence, LayerReading, take_suffix
-from keras_initkit.diagnosis._finding import Finding, confidence_beyond
+from keras_initkit.diagnosis._finding import Finding, confidence_beyond, format_factor
 from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, register_rule
 from keras_initkit.diagnosis.rules._signal_rank import is_collapsed
 from keras_initkit.statistics._moments import Moments
@@ -20,7 +20,7 @@ def find_vanishing_activation(evidence: Evidence) -> Iterator[Finding]:
     From some layer on to the last hidden one, the variance of every output is below 1/1000 of that where the signal
     enters (3 % in standard deviation), or of 1 if that is less. The variance, because a sigmoid's output is 1/2
     whatever it gets; every, because a signal that a later layer still has went around: past a residual branch, through
-    a normalization. An error at a millionth.
+    a normalization. An error at a millionth. What the gates of an LSTM or a GRU halve is not lost.
     """
     for step, readings in _read_ends(evidence):
         squares = _measure_hidden(evidence, readings, _variance)
@@ -81,7 +81,7 @@ def _measure_hidden(
 ) -> dict[str, float]:
     """The size of hidden outputs whose scale matters, in the order of flow."""
     passed = evidence.scale_free | evidence.outputs | evidence.constants
-    found = {}
+    found, halved = {}, 1.0
     for layer, reading in readings.items():
         if layer in passed or reading.output is None or evidence.is_embedding(reading):
             continue
@@ -90,7 +90,15 @@ def _measure_hidden(
         if evidence.is_normalization(reading):
             continue
         found[layer] = size(reading.output)
+        if not everything:
+            halved *= 4.0 ** _count_gates(reading.layer_type)
+            found[layer] *= halved
     return found
+
+
+def _count_gates(layer_type: str) -> int:
+    """Returns how many gates a recurrent layer's output has come through; each, a sigmoid of about 0, halves it."""
+    return 2 if layer_type.endswith(("LSTM", "LSTM1D", "LSTM2D", "LSTM3D")) else int(layer_type.endswith("GRU"))
 
 
 def _entry(readings: Mapping[str, LayerReading], first: str, size: Callable[[Moments], float]) -> float:
@@ -140,7 +148,8 @@ def _report_signal(
     if predicted is not None:
         numbers["predicted_variance"] = predicted
     factor = entry / value if vanishes and value > 0 else math.inf if vanishes else value / entry
-    change = f"{'shrinks' if vanishes else 'grows'} {factor:,.3g}-fold" if math.isfinite(factor) else "is lost"
+    verb = "shrinks" if vanishes else "grows"
+    change = f"{verb} {format_factor(factor)}-fold" if math.isfinite(factor) else "is lost"
     expected = "" if predicted is None else f" (theory expects a variance of {predicted:.3g})"
     yield Finding(
         kind,
@@ -148,10 +157,10 @@ def _report_signal(
         step,
         "error" if far else "warning",
         {**numbers, "healthy": "within a factor of 10 of where it enters"},
-        'Initialize every kernel on the scale of its layer: keras_initkit.initialize(model, "lsuv", x), or '
-        'keras_initkit.initialize(model, "he_normal") for relu; or stabilize the signal with '
-        "keras.layers.LayerNormalization() between the layers.",
+        'Initialize every kernel on the scale of its layer: `keras_initkit.initialize(model, "lsuv", x)`, or '
+        '`keras_initkit.initialize(model, "he_normal")` for relu; or stabilize the signal with '
+        "`keras.layers.LayerNormalization()` between the layers.",
         confidence_beyond(value, entry * limit),
-        message=f"The signal {change}: its {name.replace('_', ' ')} is {entry:.3g} where it enters and {value:.3g} in "
-        f"{worst}{expected}; healthy networks stay within {HEALTHY_FACTOR:g}x.",
+        message=f"The signal {change} from where it enters ({name.replace('_', ' ')} {entry:.3g}) to {worst} "
+        f"({value:.3g}){expected}; healthy networks stay within {HEALTHY_FACTOR:g}x.",
     )

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 from scipy import stats
 
+from keras_initkit._arrays import to_numpy
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, Severity, confidence_beyond
 from keras_initkit.diagnosis._rule_registry import register_rule
 from keras_initkit.statistics._moments import Moments
 from keras_initkit.structure._layer_kinds import activation_name, own_activation
+from keras_initkit.theory._activations import activation_range
 from keras_initkit.theory._gains import gain
 from keras_initkit.theory._thresholds import (
     GRAVE_INPUT_FACTOR,
@@ -21,6 +24,8 @@ from keras_initkit.theory._thresholds import (
 )
 
 _LEAST, _LARGEST = INPUT_MEAN_SQUARES
+# Where less than this fraction of an output's mean square varies, a bias has made the rest.
+_VARYING = 0.1
 # Pre-activations from which on an output counts as saturated.
 _SATURATING = {
     "tanh": math.atanh(SATURATION_DEPTH),
@@ -33,10 +38,11 @@ def find_unscaled_input(evidence: Evidence) -> Iterator[Finding]:
     """Finds inputs far from mean square 1, which initializers assume.
 
     The mean square of what a first kernel reads is above 100 or below 1e-4 (a factor of 10 or 100 in its standard
-    deviation). It is an error at ten times that, and information if a normalization follows, which takes the scale out
-    again. Data of which more than 90 % are zeros (one-hot vectors, bags of words) may be small. A training step does
-    not read inputs; there the mean square is computed back from the first layer's output: E[x^2] = E[z^2] / (E[w^2]
-    fan_in). Data that a layer joins with others, such as a number beside an embedding, are judged by themselves.
+    deviation). It is an error at ten times that, and information if a normalization follows, which takes the scale
+    out again. Data of which more than 90 % are zeros (one-hot vectors, bags of words) may be small. A training step
+    does not read inputs; there the mean square is computed back from the first layer's output: E[x^2] = E[z^2] /
+    (E[w^2] fan_in), without what a bias has made of it. Data that a layer joins with others, such as a number
+    beside an embedding, are judged by themselves.
     """
     for layer, mean_square, mean, place in _read_inputs(evidence):
         if _LEAST <= mean_square <= _LARGEST or not math.isfinite(mean_square):
@@ -52,9 +58,9 @@ def find_unscaled_input(evidence: Evidence) -> Iterator[Finding]:
             evidence.reports[0].step,
             _judge(evidence, layer, mean_square),
             {**numbers, "healthy": "mean square near 1"},
-            "Standardize the data, x = (x - x.mean(0)) / x.std(0), or inside the model: normalization = "
-            "keras.layers.Normalization(); normalization.adapt(x) as its first layer; images of 0..255 by "
-            "keras.layers.Rescaling(1 / 127.5, offset=-1).",
+            "Standardize the data, `x = (x - x.mean(0)) / (x.std(0) + 1e-7)`, or inside the model, by a first layer "
+            "`normalization = keras.layers.Normalization(); normalization.adapt(x)`; images of 0..255 by "
+            "`keras.layers.Rescaling(1 / 127.5, offset=-1)`.",
             confidence_beyond(mean_square, _LEAST if mean_square < _LEAST else _LARGEST),
             message=f"{f'Input {place}' if place else 'The input'} of {layer} has mean square {mean_square:.3g} "
             f"({known}); initializers assume a mean square near 1.",
@@ -106,16 +112,27 @@ def _estimate_input(evidence: Evidence, layer: str) -> float | None:
     if len(contexts) != 1 or weight is None or output is None or output.nonfinite or contexts[0].kernel.gates:
         return None
     per_input = contexts[0].kernel.fans.fan_in * weight.mean_square
-    activation = own_activation(contexts[0].kernel.layer)
+    held = contexts[0].kernel.layer
+    activation = own_activation(held)
     if not per_input > 0 or activation is None:
         return None
+    bias = getattr(held, "bias", None)
+    offset = 0.0 if bias is None else float(np.sqrt(np.square(to_numpy(bias), dtype="float64").mean()))
     saturated = reading.statistics("saturated")
     if not saturated:  # z of N(0, s^2) has E[f(z)^2] near s^2 / gain^2, as far as f is homogeneous
         try:
-            return output.mean_square * gain(activation) ** 2 / per_input
+            square = output.mean_square * gain(activation) ** 2
         except ValueError:
             return None
+        # What a bias makes of the output says nothing about the input, neither what all units share nor the rest.
+        varying = min(output.variance, max(math.sqrt(output.mean_square) - offset, 0.0) ** 2)
+        explained = bias is not None and varying < _VARYING * output.mean_square
+        if not explained:
+            return square / per_input
+        return varying / per_input if varying > _LARGEST * per_input else None
     fraction, reach = sum(saturated) / len(saturated), _SATURATING.get(activation_name(activation))
-    if reach is None or not fraction > 0.5:
+    low, high = activation_range(activation)
+    one_sided = output.variance < _VARYING * ((high - low) / 2) ** 2  # all units at one end: a bias, not a scale
+    if reach is None or not fraction > 0.5 or (bias is not None and (one_sided or offset > reach)):
         return None
     return (reach / stats.norm.isf(min(fraction, 0.9999) / 2)) ** 2 / per_input

@@ -60,8 +60,8 @@ def find_initializer_mismatch(evidence: Evidence) -> Iterator[Finding]:
                 "p_value": p_value,
                 "healthy": band,
             },
-            f"kernel_initializer={initializer}; in place, "
-            f'keras_initkit.initialize(model, {initializer}, layers="{context.path}").',
+            f"`kernel_initializer={initializer}`; in place, "
+            f'`keras_initkit.initialize(model, {initializer}, layers="{context.path}")`.',
             1 - p_value,
             message=f"The kernel of {context.path} has stddev {math.sqrt(mean_square):.3g}; initializers for its place "
             f"give {band}.",
@@ -97,7 +97,7 @@ def find_wrong_fans(evidence: Evidence) -> Iterator[Finding]:
                 "fan_out": fans.fan_out,
                 "healthy": f"{type(initializer).__name__} with these fans",
             },
-            f'Initialize it with its own fans: keras_initkit.initialize(model, {scale}, layers="{context.path}").',
+            f'Initialize it with its own fans: `keras_initkit.initialize(model, {scale}, layers="{context.path}")`.',
             confidence_beyond(factor, 1.0),
             message=f"The kernel of {context.path} has stddev {math.sqrt(mean_square):.3g}, since Keras reads "
             f"fan_in {read.fan_in:g} and fan_out {read.fan_out:g} from its shape; its own fans, "

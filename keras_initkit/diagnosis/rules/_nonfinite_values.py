@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding
 from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, TASK_CAUSES, register_rule
+from keras_initkit.diagnosis.rules._advice import change_optimizer, lower_rate
 from keras_initkit.report._report import SignalReport
 from keras_initkit.report._scalars import first_nonfinite
 from keras_initkit.theory._thresholds import LASTING_REPORTS
@@ -14,11 +15,12 @@ from keras_initkit.theory._thresholds import LASTING_REPORTS
 _FORWARD = ("weight", "input", "pre_activation", "output")
 _REMEDIES = {
     "weight": "The weights are not finite before the step: load or re-initialize them, "
-    'keras_initkit.initialize(model, "reset").',
-    "input": "The data has NaN or infinity: np.isfinite(x).all(axis=tuple(range(1, x.ndim))) finds the examples.",
-    "output": "Look for a log, a division or a root of 0 in this layer; otherwise lower the learning rate tenfold and "
-    "clip gradients: keras.optimizers.Adam(1e-4, global_clipnorm=1.0).",
-    "weight_update": "The optimizer's step overflows. Clip gradients: keras.optimizers.Adam(global_clipnorm=1.0).",
+    '`keras_initkit.initialize(model, "reset")`.',
+    "input": "The data has NaN or infinity. Leave those examples out, of the labels too: "
+    "`import numpy as np; x = x[np.isfinite(x).all(axis=tuple(range(1, x.ndim)))]`.",
+    "output": "Look for a log, a division or a root of 0 in this layer.",
+    "weight_update": "The optimizer's step overflows. Clip gradients: "
+    f"`{change_optimizer('global_clipnorm', '= 1.0')}`.",
 }
 
 
@@ -40,6 +42,7 @@ def find_nonfinite(evidence: Evidence) -> Iterator[Finding]:
     if first is None:
         return
     kind, layer = first.tap.kind, first.tap.layer
+    otherwise = f" Otherwise: {lower_rate(evidence)}." if evidence.is_run else ""
     count = sum(row.moments.nonfinite for row in evidence.readings[begin][layer].rows[kind])
     yield Finding(
         "nonfinite",
@@ -47,7 +50,7 @@ def find_nonfinite(evidence: Evidence) -> Iterator[Finding]:
         report.step,
         "error",
         {"tensor": kind, "nonfinite": count, "healthy": "every element finite"},
-        _REMEDIES.get(kind, _REMEDIES["output"]),
+        _REMEDIES.get(kind, _REMEDIES["output"] + otherwise),
         message=f"{count} elements of the {kind.replace('_', ' ')} of {layer} are NaN or infinite.",
     )
 

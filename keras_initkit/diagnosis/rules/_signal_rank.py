@@ -36,8 +36,8 @@ def find_rank_collapse(evidence: Evidence) -> Iterator[Finding]:
             evidence.reports[0].step,
             "error",
             {"effective_rank_of_kernel": of_kernel, "healthy": "near the smaller of inputs and units"},
-            'Re-initialize it: kernel_initializer="orthogonal" has full rank; in place, '
-            f'keras_initkit.initialize(model, "orthogonal", layers="{layer}").',
+            'Re-initialize it: `kernel_initializer="orthogonal"` has full rank; in place, '
+            f'`keras_initkit.initialize(model, "orthogonal", layers="{layer}")`.',
             confidence_beyond(max(of_kernel - 1, 1e-9), COLLAPSED_RANK - 1),
             message=f"The kernel of {layer} lets a single direction through: its effective rank is {of_kernel:.3g}.",
         )
@@ -58,8 +58,8 @@ def find_rank_collapse(evidence: Evidence) -> Iterator[Finding]:
             evidence.reports[-1].step,
             "warning",
             {"effective_rank": ranks[collapsed[0]], "first_layer": ranks[hidden[0]], "healthy": "above 2"},
-            'Use kernels that keep directions apart, kernel_initializer="orthogonal", or give layers a way around: '
-            "x = keras.layers.Add()([x, block(x)]); batch normalization takes out what examples share.",
+            'Use kernels that keep directions apart, `kernel_initializer="orthogonal"`, or give layers a way around: '
+            "`x = keras.layers.Add()([x, block(x)])`; batch normalization takes out what examples share.",
             confidence_beyond(max(ranks[collapsed[0]] - 1, 1e-9), COLLAPSED_RANK - 1),
             message=f"From {collapsed[0]} on all examples look alike: the effective rank of its output is "
             f"{ranks[collapsed[0]]:.3g}, that of the first layer's {ranks[hidden[0]]:.3g}; above 2 is healthy.",

@@ -5,13 +5,16 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
-from keras_initkit.diagnosis._evidence import Evidence, is_constant, is_zero
-from keras_initkit.diagnosis._finding import Finding, confidence_beyond
+from keras_initkit.diagnosis._evidence import Evidence, LayerReading, is_constant, is_zero
+from keras_initkit.diagnosis._finding import Finding, confidence_after, confidence_beyond, format_factor
 from keras_initkit.diagnosis._rule_registry import TASK_CAUSES, register_rule
+from keras_initkit.diagnosis.rules._advice import change_optimizer, find_large_update, lower_rate, name_layer
 from keras_initkit.theory._thresholds import (
     GRAVE_UPDATE,
     LASTING_REPORTS,
+    SILENT_REPORTS,
     UPDATE_HEALTHY,
+    UPDATE_STILL_HEALTHY,
     UPDATE_TOO_LARGE,
     UPDATE_TOO_SMALL,
 )
@@ -35,19 +38,20 @@ def find_small_updates(evidence: Evidence) -> Iterator[Finding]:
         return
     layer = min(slow, key=slow.__getitem__)
     typical = statistics.median(largest.values())
-    everywhere = typical < UPDATE_TOO_SMALL
-    factor = UPDATE_HEALTHY / typical if typical > 0 else 1e3
+    everywhere = typical < UPDATE_TOO_SMALL and find_large_update(evidence) is None  # one rate, one piece of advice
+    healthy = (UPDATE_HEALTHY * UPDATE_STILL_HEALTHY) ** 0.5  # the first steps may be larger than those after them
+    factor = healthy / typical if typical > 0 else 1e3
     yield Finding(
         "update_too_small",
         layer,
         evidence.reports[0].step,
-        "error" if everywhere else "warning",
+        "error" if typical < UPDATE_TOO_SMALL else "warning",
         {"update_to_weight": slow[layer], "layers": len(slow), "of": len(largest), "healthy": _HEALTHY},
-        f"Raise the learning rate by {factor:.0e}: model.optimizer.learning_rate = "
-        f"model.optimizer.learning_rate * {factor:.0e}."
+        f"Multiply the learning rate by {factor:.0e}: `model.optimizer.learning_rate *= {factor:.0e}`."
         if everywhere
-        else "Only some layers stand still, so the learning rate is not to blame: use an optimizer that scales each "
-        "weight's step, keras.optimizers.Adam(1e-3), and look for what weakens their gradient.",
+        else "Only some layers stand still, so the learning rate is not to blame: use an optimizer that scales "
+        'each step, `model.compile_from_config({**model.get_compile_config(), "optimizer": "adam"})`, and look '
+        "for what weakens their gradient.",
         confidence_beyond(slow[layer], UPDATE_TOO_SMALL),
         message=f"No step changes the kernel of {layer} by more than {slow[layer]:.3g} times its size (too little in "
         f"{len(slow)} of {len(largest)} layers); a healthy step is {_HEALTHY} times the size.",
@@ -61,32 +65,25 @@ def find_large_updates(evidence: Evidence) -> Iterator[Finding]:
     The standard deviation of a kernel's update exceeds the kernel's own (one step replaces what was drawn), or, in the
     median over three reports or more, a fifth of it. Healthy runs lie near 1e-3; the first steps of Adam, which are as
     large as its learning rate whatever the gradient, at up to 0.1. Kernels that start near 0 are left out until they
-    have grown.
+    have grown. The finding has the date and the figures of the first step beyond a fifth: later ones are made by the
+    weights that it has broken.
     """
-    ratios = evidence.update_ratios
-    lasting = {layer: statistics.median(r) for layer, r in ratios.items() if len(r) >= LASTING_REPORTS}
-    large = {layer: ratio for layer, ratio in lasting.items() if ratio > UPDATE_TOO_LARGE}
-    large |= {layer: max(r) for layer, r in ratios.items() if max(r) > GRAVE_UPDATE}
-    if not large:
+    found = find_large_update(evidence)
+    if found is None:
         return
-    layer = max(large, key=large.__getitem__)
-    step = next(
-        report.step
-        for report, readings in zip(evidence.reports, evidence.readings, strict=True)
-        if layer in readings and (readings[layer].update_ratio or 0) > UPDATE_TOO_LARGE
-    )
-    factor = UPDATE_HEALTHY / large[layer]
+    step, layer, ratio, large = found
+    number, worst = len(evidence.update_ratios), max(large.values())
+    later = f", and later by {format_factor(worst)} times" if worst > 10 * ratio else ""
     yield Finding(
         "update_too_large",
         layer,
         step,
-        "error" if large[layer] > GRAVE_UPDATE else "warning",
-        {"update_to_weight": large[layer], "layers": len(large), "of": len(ratios), "healthy": _HEALTHY},
-        f"Multiply the learning rate by {factor:.0e}: model.optimizer.learning_rate = model.optimizer.learning_rate * "
-        f"{factor:.0e}; or clip gradients: global_clipnorm=1.0.",
-        confidence_beyond(large[layer], UPDATE_TOO_LARGE),
-        message=f"One step changes the kernel of {layer} by {large[layer]:.3g} times its size (too much in "
-        f"{len(large)} of {len(ratios)} layers); a healthy step is {_HEALTHY} times the size.",
+        "error" if worst > GRAVE_UPDATE else "warning",
+        {"update_to_weight": ratio, "largest": worst, "layers": len(large), "of": number, "healthy": _HEALTHY},
+        f"{lower_rate(evidence)}. Or clip gradients: `{change_optimizer('global_clipnorm', '= 1.0')}`.",
+        confidence_beyond(ratio, UPDATE_TOO_LARGE),
+        message=f"One step changes the kernel of {layer} by {ratio:.3g} times its size{later} (too much in "
+        f"{len(large)} of {number} layers); a healthy step is {_HEALTHY} times the size.",
     )
 
 
@@ -94,23 +91,27 @@ def find_large_updates(evidence: Evidence) -> Iterator[Finding]:
 def find_frozen_weights(evidence: Evidence) -> Iterator[Finding]:
     """Finds trainable weights that the loss does not depend on.
 
-    A trainable kernel has no gradient, or one of 0 in all its elements, in every report. 0 in a single probe is not
-    enough inside a residual branch, or below a kernel of 0, where the first step mends it. Weights that are not
-    trainable are frozen on purpose.
+    A trainable kernel has no gradient, or one of 0 in all its elements, in every batch that gives any layer a gradient:
+    in a run in three or more of them. If no layer gets a gradient, in ten or more batches: one whose sample weights are
+    all 0 has none either. 0 in a single probe is not enough inside a residual branch, or below a kernel of 0, where the
+    first step mends it. Weights that are not trainable are frozen on purpose.
     """
     kernels = [reading.weight for reading in evidence.first.values()]
     has_flat_kernel = any(weight is not None and is_constant(weight) for weight in kernels)
+    flowing = [readings for readings in evidence.readings if any(map(_learns, readings.values()))]
+    least = LASTING_REPORTS if flowing else SILENT_REPORTS
     for layer, reading in evidence.last.items():
         if not reading.has_kernel or reading.weight is None or layer not in evidence.trainable:
             continue
-        gradients = [readings[layer].weight_gradient for readings in evidence.readings if layer in readings]
+        gradients = [readings[layer].weight_gradient for readings in flowing or evidence.readings if layer in readings]
         missing = all(gradient is None for gradient in gradients)
         zero = all(gradient is not None and is_zero(gradient) for gradient in gradients)
+        enough = len(gradients) >= (least if evidence.is_run else 1)
         excused = len(evidence.reports) == 1 and (has_flat_kernel or layer in evidence.scale_free)
         if missing and any(other.weight_gradient for other in evidence.last.values()):
-            reason = "none"
-        elif zero and not excused:
-            reason = "0"
+            reason, confidence = "none", 1.0
+        elif zero and enough and not excused:
+            reason, confidence = "0", confidence_after(len(gradients))
         else:
             continue
         yield Finding(
@@ -120,6 +121,12 @@ def find_frozen_weights(evidence: Evidence) -> Iterator[Finding]:
             "warning",
             {"gradient": reason, "reports": len(evidence.reports), "healthy": "not 0"},
             "Connect it: nothing between it and the loss may be stop_gradient, an integer or a comparison, and its "
-            f'output has to be used. To freeze it: model.get_layer("{layer}").trainable = False.',
+            f"output has to be used. To freeze it: `{name_layer(evidence, layer)}.trainable = False`.",
+            confidence,
             message=f"The kernel of {layer} trains, but its gradient is {reason}: the loss does not depend on it.",
         )
+
+
+def _learns(reading: LayerReading) -> bool:
+    gradient = reading.weight_gradient
+    return gradient is not None and not is_zero(gradient)
