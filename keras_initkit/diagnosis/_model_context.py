@@ -22,6 +22,7 @@ from keras_initkit.structure._kernels import kernels_by_layer
 from keras_initkit.structure._layer_kinds import (
     SCALINGS,
     activation_name,
+    applied_activation,
     is_attention,
     is_embedding,
     is_nonlinear,
@@ -195,6 +196,11 @@ class ModelContext:
         """Returns the range of a layer's activation, if it has both ends."""
         limits = output_limits(self._layers[path]) if path in self._layers else None
         return limits if limits is not None and np.isfinite(limits).all() else None
+
+    def has_slope_at_zero(self, path: str) -> bool:
+        """Whether a layer's activation passes gradients at 0 and below: tanh does, relu does not."""
+        activation = applied_activation(self._layers[path]) if path in self._layers else None
+        return activation is not None and bool(evaluate(activation, np.array([-0.1]))[0])
 
     def is_gate(self, path: str) -> bool:
         """Whether a layer's output multiplies another signal by elements."""

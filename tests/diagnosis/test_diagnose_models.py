@@ -82,7 +82,9 @@ def test_a_slight_mismatch_explains_nothing():
 
 def test_the_scale_of_a_kernel_that_is_normalized_or_in_a_branch_is_of_no_consequence():
     for initializer in (normal(1e-3), normal(10.0)):
-        normalized = mlp(L.Dense(32, kernel_initializer=initializer), L.BatchNormalization(), L.ReLU(), L.Dense(32))
+        normalized = mlp(
+            L.Dense(32, kernel_initializer=initializer), L.BatchNormalization(), L.ReLU(), L.Dense(32, "relu")
+        )
         assert diagnose(normalized, X) == []
     given = keras.Input((16,))
     branch = L.Dense(16, kernel_initializer=normal(1e-3))(L.Dense(16, "relu", kernel_initializer="he_normal")(given))
@@ -97,6 +99,17 @@ def test_the_test_of_a_variance_has_the_power_and_the_level_that_it_says():
     assert stats.kstest(p, "uniform").pvalue > 1e-3
     # An F-test against a variance that is known has infinitely many degrees of freedom below.
     assert _p_value(1.5, n) == pytest.approx(2 * stats.f.sf(1.5, n, 1e9), rel=1e-5)
+
+
+@pytest.mark.parametrize(("p_value", "expected"), [(0.7e-6, "info"), (1.5e-6, None)])
+def test_a_mismatch_that_chance_makes_once_in_a_million_is_none(p_value, expected):
+    # Two elements have a chi-squared distribution of two degrees of freedom: p = 2 exp(-ratio).
+    model = mlp(L.Dense(2, "relu", name="a"), inputs=1)
+    model.layers[0].kernel.assign(np.array([[1.0, -1.0]]) * (2 * -np.log(p_value / 2)) ** 0.5)  # He's variance is 2
+    found = {f.layer: f for f in diagnose(model, X[:, :1]) if f.kind == "initializer_mismatch"}
+    assert (found and found["a"].severity) == (expected or {})
+    if expected:
+        assert found["a"].evidence["p_value"] == pytest.approx(p_value, rel=1e-4)
 
 
 def test_wrong_fans_of_a_depthwise_convolution():
@@ -166,6 +179,14 @@ def test_zeros_that_are_sound():
     model = keras.Model(given, L.Dense(3, **zero)(L.Add()([given, branch])))
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     assert diagnose(model, X, np.arange(64) % 3) == []
+
+
+def test_zeros_before_an_activation_at_the_end_of_a_branch_are_sound():
+    given = keras.Input((16,))
+    branch = L.Dense(16, "tanh", kernel_initializer="zeros", name="last")(L.Dense(16, "relu")(given))
+    assert diagnose(keras.Model(given, L.Dense(3)(L.Add()([given, branch]))), X) == []
+    plain = keras.Model(given, L.Dense(3)(branch))
+    assert kinds(diagnose(plain, X))[0] == ("symmetric_units", "last", "error")
 
 
 def test_constant_output_of_a_softmax_over_one_unit():

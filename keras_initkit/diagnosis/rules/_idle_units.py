@@ -185,7 +185,10 @@ def _is_linear(evidence: Evidence, reading: LayerReading) -> bool:
     """Whether zeros are no death: what is linear is 0 where its kernel or its input is, and lets gradients pass."""
     if evidence.model is not None:
         rectified = evidence.is_run and reading.layer in evidence.model.rectified
-        return not (rectified or evidence.model.is_nonlinear(reading.layer))
+        zeros = (
+            reading.weight is not None and is_zero(reading.weight) and evidence.model.has_slope_at_zero(reading.layer)
+        )
+        return zeros or not (rectified or evidence.model.is_nonlinear(reading.layer))
     kernels = [row for row in reading.rows.get("weight", []) if row.shape is None or len(row.shape) > 1]
     kind = reading.layer_type
     return any(is_zero(row.moments) for row in kernels) or is_embedding(kind) or kind == "Add" or passes_through(kind)
