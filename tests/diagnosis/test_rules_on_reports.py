@@ -354,7 +354,7 @@ def test_findings_print_and_compare():
     assert "dead_units in a at step 3" in str(finding)
     assert "healthy" not in str(finding)
     assert len({finding, Finding("dead_units", "a", 3, "error", {"dead_units": 0.9}, "Draw it anew.")}) == 1
-    with pytest.raises(ValueError, match=r"kind: got 'sad', expected one of 'unscaled_input'"):
+    with pytest.raises(ValueError, match=r"kind: got 'sad', expected one of 'constant_input'"):
         Finding("sad", "a", 0, "error", {}, "")
     with pytest.raises(ValueError, match=r"evidence: got None, expected a mapping"):
         Finding("dead_units", "a", 0, "error", None, "")
