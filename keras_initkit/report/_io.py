@@ -16,7 +16,10 @@ from keras_initkit.statistics._moments import Moments
 from keras_initkit.statistics._tap import KINDS, Tap
 
 FORMAT, VERSION = "keras_initkit signal report", 1
-_NUMBERS = ("saturated", "dead_units", "saturated_units", "effective_rank", "gradient_ratio")
+_NUMBERS = (
+    *("saturated", "dead_units", "saturated_units", "effective_rank", "gradient_ratio"),
+    *("float16_lost", "bfloat16_lost"),
+)
 _SECTIONS: dict[str, Any] = {"attention": AttentionStats, "residuals": ResidualStats, "order": OrderStats}
 COLUMNS = (
     *Tap._fields,

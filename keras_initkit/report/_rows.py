@@ -10,6 +10,7 @@ import numpy as np
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._host import Histogram, iterate_chunks, make_histogram, measure_units
 from keras_initkit.statistics._moments import Moments
+from keras_initkit.statistics._precision import LIMITS, lost_fraction
 from keras_initkit.statistics._tap import Tap
 
 
@@ -29,6 +30,8 @@ class TensorStats:
         effective_rank: Float. Exponential of the entropy of the normalized singular values of the tensor as a matrix
             (examples and positions, units).
         gradient_ratio: Float. Standard deviation of the gradient at the layer's output over that at its input.
+        float16_lost: Float. Fraction of elements that would become 0 or infinite in float16, though they are neither.
+        bfloat16_lost: Float. Likewise in bfloat16.
         histogram: counts and bin edges of the finite elements.
         predicted: mean and variance that theory expects.
 
@@ -48,6 +51,8 @@ class TensorStats:
     gradient_ratio: float | None = None
     histogram: Histogram | None = None
     predicted: Expected | None = None
+    float16_lost: float | None = None
+    bfloat16_lost: float | None = None
 
     @classmethod
     def from_array(
@@ -75,6 +80,7 @@ class TensorStats:
         if moments is None:
             moments = Moments.merged(map(Moments.from_array, iterate_chunks(values.reshape(-1))))
         fields: dict[str, Any] = {"layer_type": layer_type, "shape": tuple(values.shape)}
+        fields.update({f"{dtype}_lost": lost_fraction(values, dtype) for dtype in LIMITS})
         if tap.kind in ("output", "pre_activation", "output_gradient"):
             fields["histogram"] = make_histogram(values, moments)
         if tap.kind == "output" and values.ndim > 1 and values.size:

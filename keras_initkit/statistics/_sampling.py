@@ -58,13 +58,13 @@ def spread_rows(rows: Any, wanted: int) -> Any:
         # Neighboring places lie at least 0.618 stretches apart. Where that is less than a row, some rows would be
         # taken twice: then the rows that are left out are chosen.
         if available > (1 + _GOLDEN) * wanted:
-            chosen = _spread_places(wanted, available).astype("int32")
+            chosen = spread_places(wanted, available).astype("int32")
         else:
-            left_out = _spread_places(available - wanted, available).astype("int32")
+            left_out = spread_places(available - wanted, available).astype("int32")
             chosen = np.delete(np.arange(available, dtype="int32"), left_out)
         return take_rows(rows, chosen)
     # In float32 a place may be off by a few rows, and no more.
-    places = _spread_places(wanted, wanted)
+    places = spread_places(wanted, wanted)
     available = ops.shape(rows)[0]
     taken = ops.minimum(available, wanted)
     stretch = ops.cast(available, "float32") / ops.cast(taken, "float32")
@@ -72,7 +72,7 @@ def spread_rows(rows: Any, wanted: int) -> Any:
     return take_rows(rows, ops.minimum(chosen, available - 1))
 
 
-def _spread_places(number: int, available: int) -> np.ndarray:
+def spread_places(number: int, available: int) -> np.ndarray:
     """Returns `number` places from 0 to `available`, one in each of so many equal stretches."""
     steps = np.arange(number)
     return (steps + steps * _GOLDEN % 1) * (available / number)
