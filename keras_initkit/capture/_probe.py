@@ -122,6 +122,7 @@ def probe(
         raise ValueError(f"model: {model.name!r} has no weights, so there is nothing to probe.")
 
     scale = 1.0
+    measured = None
     adds_loss = y is None and not is_compiled_with_loss(model) and bool(graph) and trains_by_itself(graph)
     if adds_loss and gradients:
         notes.append("The gradients are those of the loss that the model itself adds (`add_loss`).")
@@ -155,6 +156,7 @@ def probe(
             variables = model.trainable_variables
             value, of_weights = probe_backend().differentiate(objective, keras.tree.flatten(x), variables)
             readings.read_weight_gradients(variables, of_weights)
+            measured = None if y is None and not adds_loss else float(value) / scale
             if not np.isfinite(value):
                 readings.note("The loss is not finite.")
         else:
@@ -172,7 +174,8 @@ def probe(
         expected, reasons = expectations(model, x, readings.moments, of_gradients)
         if graph[-1].losses and (adds_loss or y is not None):  # gradients come from there too
             expected = {tap: each for tap, each in expected.items() if tap.kind in SIGNALS}
-    return SignalReport(readings.rows(expected), step, 0, model.name, (*notes, *readings.notes, *reasons), *sections)
+    about = (*notes, *readings.notes, *reasons)
+    return SignalReport(readings.rows(expected), step, 0, model.name, about, *sections, loss=measured)
 
 
 def _outputs(model: keras.Model, y_pred: Any = None) -> tuple[list[tuple[int | None, ...]], list[str]]:

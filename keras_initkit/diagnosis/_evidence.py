@@ -187,6 +187,16 @@ class Evidence:
         layers = list(self.last.values())
         return {a.layer for a, b in itertools.pairwise(layers) if is_normalization(b.layer_type)}
 
+    @property
+    def closed(self) -> set[str]:
+        """Paths of layers whose scale does not reach an output, however large; as `scale_free` without the model."""
+        return self.scale_free if self.model is None else self.model.closed | self.model.normalized
+
+    @property
+    def gated(self) -> set[str]:
+        """Paths of layers whose output is multiplied by another signal; empty if the model is not known."""
+        return set() if self.model is None else self.model.gated
+
     @functools.cached_property
     def trainable(self) -> set[str]:
         """Paths of layers whose weights train; empty if the model is not known."""

@@ -38,6 +38,7 @@ FindingKind = Literal[
     "saturated_units",
     "dead_units",
     "exploding_gradient",
+    "overshooting_step",
     "vanishing_gradient",
     "update_too_small",
     "batch_norm_lag",

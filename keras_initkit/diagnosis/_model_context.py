@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_initkit._arrays import to_numpy
+from keras_initkit.diagnosis._reach_of_scale import closed_layers, gated_layers
 from keras_initkit.statistics._tap import Tap
 from keras_initkit.structure._attentions import Attention, find_attentions
 from keras_initkit.structure._calls import calls
@@ -296,6 +297,16 @@ class ModelContext:
         return found
 
     @functools.cached_property
+    def closed(self) -> set[str]:
+        """Paths of layers whose scale no output has: see `closed_layers`."""
+        return closed_layers(self.graph)
+
+    @functools.cached_property
+    def gated(self) -> set[str]:
+        """Paths of layers with kernels whose output is multiplied by another signal: gates, and what they weigh."""
+        return gated_layers(self.graph, {context.path for context in self.kernels})
+
+    @functools.cached_property
     def constants(self) -> set[str]:
         """Paths of layers whose output does not depend on the model's input, such as tables of positions."""
         moving = signals(self.graph)
@@ -307,6 +318,23 @@ class ModelContext:
         ends = {path for path, each in self._following.items() if each.where == "output"}
         read = {tensor for call in self._leaves for tensor in call.inputs}
         return ends | {call.path for call in self.heads if read.isdisjoint(call.outputs)}
+
+    @property
+    def adapts_steps(self) -> bool:
+        """Whether the optimizer is known to take steps that do not grow with the gradient: it divides or clips it."""
+        optimizer = getattr(self.model, "optimizer", None)
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        clips = any(getattr(optimizer, name, None) for name in ("clipnorm", "global_clipnorm", "clipvalue"))
+        return optimizer is not None and (clips or not isinstance(optimizer, keras.optimizers.SGD))
+
+    @property
+    def gradient_rate(self) -> float | None:
+        """The learning rate, where a step is the gradient times that rate; `None` of any other optimizer, or none."""
+        optimizer = getattr(self.model, "optimizer", None)
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        if optimizer is None or self.adapts_steps:
+            return None
+        return float(to_numpy(optimizer.learning_rate))
 
     @property
     def scales_loss(self) -> bool:

@@ -22,6 +22,7 @@ class ReportData:
     attention: tuple[AttentionStats, ...] = ()
     residuals: tuple[ResidualStats, ...] = ()
     order: tuple[OrderStats, ...] = ()
+    loss: float | None = None
 
     @property
     def moments(self) -> dict[Tap, Moments]:

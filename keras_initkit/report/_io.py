@@ -40,6 +40,7 @@ def report_to_dict(report: ReportData) -> dict[str, Any]:
         "notes": list(report.notes),
         "rows": [_row_to_dict(row) for row in report.rows],
         **{name: [row.to_dict() for row in rows] for name in _SECTIONS if (rows := getattr(report, name))},
+        **({} if report.loss is None else {"loss": report.loss}),
     }
 
 
@@ -104,6 +105,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
             "model": str(data["model"]),
             "notes": tuple(map(str, data["notes"])),
             **{name: tuple(map(row.from_dict, data.get(name, ()))) for name, row in _SECTIONS.items()},
+            "loss": _number(data["loss"]) if "loss" in data else None,
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         detail = f"{type(error).__name__}: {error}"

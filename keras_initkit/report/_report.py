@@ -32,6 +32,7 @@ class SignalReport(ReportData):
         attention: An `AttentionStats` for each attention that a probe has read.
         residuals: A `ResidualStats` for each residual branch of a model with attention.
         order: An `OrderStats` for each input of tokens that attention reads.
+        loss: Float. The loss that the gradients are of, where it was measured; `None` without labels.
     """
 
     @classmethod
@@ -113,7 +114,7 @@ class SignalReport(ReportData):
         return _render_figures.draw_report(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data: `model`, `step`, `epoch`, `notes` and `rows`, a dictionary for each tensor.
+        """Returns plain data: `model`, `step`, `epoch`, `notes`, `rows`, a dictionary for each tensor, and `loss`.
 
         A row names its tensor (`kind`, `layer`, `call`, `name`, `layer_type`, `shape`) and holds its moments
         (`count`, `mean`, `m2`, `minimum`, `maximum`, `zeros`, `nonfinite`, `variance`, `stddev`,

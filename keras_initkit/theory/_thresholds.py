@@ -65,6 +65,12 @@ COLLAPSED_RANK, FULL_RANK = 1.2, 4.0
 # Layers and kernels with fewer units have no rank to lose.
 RANKED_UNITS = 4
 
+# Decrease of the loss that the first step of gradient descent promises, rate * |gradient|^2, in units of the loss. On a
+# quadratic it is twice the mean of rate * curvature, each direction weighed by its share of the loss: above 4 some
+# direction has a curvature above 2 / rate, and the step climbs its other side higher than it was. Networks of relu may
+# come down elsewhere up to a curvature of 12 / rate (Lewkowycz et al. 2020, https://arxiv.org/abs/2003.02218).
+OVERSHOT, GRAVELY_OVERSHOT = 4.0, 24.0
+
 # Standard deviation of an update relative to the weight's. Healthy training lies near 1e-3, Adam's first steps at up
 # to 0.1. At 1e-6 a weight needs a million steps to move by its own size; at 1 one step replaces what was drawn.
 UPDATE_TOO_SMALL, UPDATE_HEALTHY, UPDATE_TOO_LARGE, GRAVE_UPDATE = 1e-6, 1e-3, 0.2, 1.0

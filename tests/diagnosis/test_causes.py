@@ -32,8 +32,9 @@ CAUSES = {
     "query_key_frozen": ("collapsed_attention",),
     "uniform_attention": ("query_key_frozen", "vanishing_activation"),
     "nonfinite": (*TASK, *SCALE, "exploding_activation", "exploding_gradient"),
+    "overshooting_step": (*TASK, *SCALE, "exploding_activation", "exploding_gradient"),
 }
-BACKWARD = {"vanishing_gradient", "exploding_gradient", "frozen_weights", "update_too_small"}
+BACKWARD = {"vanishing_gradient", "exploding_gradient", "frozen_weights", "update_too_small", "overshooting_step"}
 PAIRS = [(cause, kind) for kind, rule in RULES.items() for cause in rule.causes]
 
 

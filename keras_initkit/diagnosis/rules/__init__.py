@@ -11,6 +11,7 @@ from keras_initkit.diagnosis.rules import (  # noqa: F401  each module registers
     _input_scale,
     _kernel_scale,
     _nonfinite_values,
+    _overshooting_step,
     _signal_rank,
     _task_data,
     _task_heads,

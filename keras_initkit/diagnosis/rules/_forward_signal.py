@@ -44,8 +44,9 @@ def find_vanishing_activation(evidence: Evidence) -> Iterator[Finding]:
 def find_exploding_activation(evidence: Evidence) -> Iterator[Finding]:
     """Finds a signal that grows on its way forward.
 
-    The mean square of a hidden output that no normalization follows is above 1000 times that of where the signal
-    enters, and above 1000. An error at a million.
+    The mean square of a hidden output is above 1000 times that of where the signal enters, and above 1000. An error at
+    a million. Residual branches and the stream that they add to count too, but where all ways to the model's output
+    lead through a normalization or a bounded function.
     """
     for step, readings in _read_ends(evidence):
         squares = _measure_hidden(evidence, readings, _mean_square, everything=True)
@@ -80,7 +81,8 @@ def _measure_hidden(
     evidence: Evidence, readings: Mapping[str, LayerReading], size: Callable[[Moments], float], everything: bool = False
 ) -> dict[str, float]:
     """The size of hidden outputs whose scale matters, in the order of flow."""
-    passed = evidence.scale_free | evidence.outputs | evidence.constants
+    free = evidence.closed if everything else evidence.scale_free | evidence.gated
+    passed = free | evidence.outputs | evidence.constants
     found, halved = {}, 1.0
     for layer, reading in readings.items():
         if layer in passed or reading.output is None or evidence.is_embedding(reading):

@@ -11,8 +11,9 @@ from scipy import stats
 
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, confidence_beyond
-from keras_initkit.diagnosis._model_context import KernelContext
+from keras_initkit.diagnosis._model_context import KernelContext, ModelContext
 from keras_initkit.diagnosis._rule_registry import register_rule
+from keras_initkit.theory._activations import activation_range
 from keras_initkit.theory._fans import compute_fans
 from keras_initkit.theory._gains import direction_for, gain
 from keras_initkit.theory._thresholds import (
@@ -32,31 +33,54 @@ def find_initializer_mismatch(evidence: Evidence) -> Iterator[Finding]:
     The kernel's mean square is more than a factor of 30 from all healthy ones (LeCun's, He's with the gain of the
     activation that follows, Glorot's; forward and backward), and a chi-squared test with its number of elements rejects
     the nearest of them at 1e-6. Information from a factor of 10 on, which one layer bears; an error at 300. Only before
-    training, and only where the scale matters: not before a normalization, inside a residual branch or attention, in a
-    recurrent or embedding layer, or, if too small, at the output.
+    training, and only where the scale matters:
+
+    - At the output, in a residual branch, in a gate or what it weighs, too little is no fault. Too much is one in what
+      adds to the model's output, but where a normalization or a bounded function comes first. It is information under
+      an optimizer that divides by the size of the gradient: only if the stream explodes is that harmful.
+    - A normalization, and a gate's sigmoid, take the scale away but divide the step by it: of a kernel `s` times too
+      large a step moves 1/s^2 of the usual part under SGD, 1/s under Adam. The others learn around one such kernel; it
+      is a fault if more than half of all hidden kernels, or of all gates, are that slow.
+    - Recurrent and embedding layers are left out.
     """
-    for context, mean_square, number in _judge_kernels(evidence):
-        healthy = _healthy_variances(context)
-        nearest = min(max(mean_square, min(healthy)), max(healthy))
-        ratio = mean_square / nearest
+    model = evidence.model
+    if model is None:
+        return
+    judged = [(*each, _compare(*each)) for each in _fresh_kernels(evidence)]
+    normalized = {context: ratio for context, _, _, ratio in judged if context.normalized}
+    gates = {context: ratio for context, _, _, ratio in judged if _is_gate(context, model)}
+    hidden = sum(not context.is_output for context, *_ in judged)
+    slow: set[KernelContext] = set()
+    for group, of in ((normalized, hidden), (gates, len(gates))):
+        if 2 * sum(ratio > MISMATCH for ratio in group.values()) > of:
+            slow |= set(group)
+    for context, mean_square, number, ratio in judged:
         factor = max(ratio, 1 / ratio)
-        limit = GRAVE_MISMATCH if context.is_output else MISMATCH_NOTED
+        slowed = context in normalized or context in gates
+        aside = not slowed and (context.in_branch or context.path in model.gated)
+        limit = MISMATCH if slowed else GRAVE_MISMATCH if context.is_output else MISMATCH_NOTED
         p_value = _p_value(ratio, number)
-        if factor <= limit or p_value > MISMATCH_P_VALUE or (context.is_output and ratio < 1):
+        if factor <= limit or p_value > MISMATCH_P_VALUE or (ratio < 1 and (slowed or aside or context.is_output)):
             continue
-        if _wrong_by_fans(context, mean_square) is not None:  # `wrong_fans` speaks of it
+        if (slowed and context not in slow) or (aside and context.path in model.closed):
             continue
+        if not (slowed or aside) and _wrong_by_fans(context, mean_square) is not None:  # `wrong_fans` speaks of it
+            continue
+        harmless = factor <= MISMATCH or (aside and model.adapts_steps)
+        healthy = _healthy_variances(context)
         initializer = _suggest_initializer(context)
         place = f"fan_in {context.kernel.fans.fan_in:g}, then {context.following.where}"
         band = f"stddev {math.sqrt(min(healthy)):.3g} to {math.sqrt(max(healthy)):.3g} ({place})"
+        slower = math.sqrt(factor) if model.adapts_steps else factor
+        effect = f" Its scale is taken away after it, but a step moves 1/{slower:.3g} of what it should." * slowed
         yield Finding(
             "initializer_mismatch",
             context.path,
             evidence.reports[0].step,
-            "error" if factor > GRAVE_MISMATCH else "warning" if factor > MISMATCH else "info",
+            "info" if harmless else "error" if factor > GRAVE_MISMATCH else "warning",
             {
                 "stddev": math.sqrt(mean_square),
-                "expected_stddev": math.sqrt(nearest),
+                "expected_stddev": math.sqrt(mean_square / ratio),
                 "p_value": p_value,
                 "healthy": band,
             },
@@ -64,8 +88,27 @@ def find_initializer_mismatch(evidence: Evidence) -> Iterator[Finding]:
             f'`keras_initkit.initialize(model, {initializer}, layers="{context.path}")`.',
             1 - p_value,
             message=f"The kernel of {context.path} has stddev {math.sqrt(mean_square):.3g}; initializers for its place "
-            f"give {band}.",
+            f"give {band}.{effect}",
         )
+
+
+def compare_kernels(evidence: Evidence) -> Iterator[tuple[KernelContext, float]]:
+    """Yields freshly initialized kernels, and how many times the mean square of the nearest healthy one each has."""
+    for context, mean_square, number in _fresh_kernels(evidence):
+        yield context, _compare(context, mean_square, number)
+
+
+def _compare(context: KernelContext, mean_square: float, number: int) -> float:
+    """Returns how many times the mean square of the nearest healthy kernel this one has."""
+    healthy = _healthy_variances(context)
+    return mean_square / min(max(mean_square, min(healthy)), max(healthy))
+
+
+def _is_gate(context: KernelContext, model: ModelContext) -> bool:
+    """Whether a bounded function of the kernel's output, not normalized before, weighs another signal."""
+    if context.normalized or context.path not in model.gated:
+        return False
+    return all(map(math.isfinite, activation_range(context.following.activation)))
 
 
 @register_rule("wrong_fans")
@@ -77,9 +120,9 @@ def find_wrong_fans(evidence: Evidence) -> Iterator[Finding]:
     the wrong one. Information up to a factor of 10 in variance, which a plain auto-encoder bears; a warning above. Only
     where the scale matters, as for `initializer_mismatch`.
     """
-    for context, mean_square, _ in _judge_kernels(evidence):
+    for context, mean_square, _ in _fresh_kernels(evidence):
         right = _wrong_by_fans(context, mean_square)
-        if right is None or context.is_output:
+        if right is None or context.is_output or context.normalized or context.in_branch:
             continue
         factor = max(right / mean_square, mean_square / right)
         initializer, fans = context.initializer, context.kernel.fans
@@ -105,16 +148,15 @@ def find_wrong_fans(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _judge_kernels(evidence: Evidence) -> Iterator[tuple[KernelContext, float, int]]:
-    """Yields freshly initialized kernels whose scale matters, with their mean square and number of elements."""
+def _fresh_kernels(evidence: Evidence) -> Iterator[tuple[KernelContext, float, int]]:
+    """Yields freshly initialized kernels, with their mean square and number of elements."""
     model = evidence.model
     if model is None or not evidence.is_initial:
         return
     several = [each.path for each in model.kernels]
     for context in model.kernels:
-        matters = not (context.normalized or context.in_branch or context.kernel.gates)
         if (
-            not matters
+            context.kernel.gates
             or context.kernel.role in ("embedding", "recurrent", "unknown")
             or context.path not in evidence.first
         ):

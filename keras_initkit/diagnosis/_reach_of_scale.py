@@ -1,0 +1,73 @@
+"""How far the scale of a layer's output reaches: to the model's output, or to what takes it away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import keras
+
+from keras_initkit.structure._graph import Call, signals
+from keras_initkit.structure._layer_kinds import (
+    SCALINGS,
+    is_nonlinear,
+    is_normalization,
+    moves,
+    output_limits,
+    passes_through,
+)
+from keras_initkit.theory._activations import activation_range
+
+
+def closed_layers(graph: Sequence[Call]) -> set[str]:
+    """Returns the paths of layers from which all ways to an output lead through a normalization or a bounded function.
+
+    What is too large there is not so for long; what is not closed adds to the model's output, and to the step.
+    """
+    ends = set(graph[-1].outputs) if graph else set()
+    reach, open_layers = set(ends), set()
+    for call in reversed(graph):
+        if reach.isdisjoint(call.outputs):
+            continue
+        if call.opened:
+            open_layers.add(call.path)
+        elif not _limits_scale(call) or not ends.isdisjoint(call.outputs):
+            # What a softmax makes of queries and keys weighs the values alone.
+            scores = type(call.layer).__name__ == "DotProductAttention"
+            reach.update(call.inputs[2:] if scores else call.inputs)
+            open_layers.add(call.path)
+    return {call.path for call in graph} - open_layers
+
+
+def gated_layers(graph: Sequence[Call], with_kernel: set[str]) -> set[str]:
+    """Returns the paths of layers with kernels whose output is multiplied by another signal.
+
+    Activations and what only moves or normalizes may come between. Weights that scale a branch are no signals.
+    """
+    makers = {tensor: call for call in graph if not call.opened for tensor in call.outputs}
+    moving, found = signals(graph), set()
+    for call in makers.values():
+        factors = [tensor for tensor in call.inputs if tensor in moving]
+        if type(call.layer).__name__ not in SCALINGS or call.role or len(factors) < 2:
+            continue
+        while factors:
+            maker = makers.get(factors.pop())
+            if maker is None:
+                continue
+            if maker.path in with_kernel:
+                found.add(maker.path)
+                continue
+            activation = maker.role == "activation" or (len(maker.inputs) == 1 and is_nonlinear(maker.layer))
+            if activation or passes_through(maker.layer) or moves(maker.layer):
+                factors += maker.inputs
+    return found
+
+
+def _limits_scale(call: Call) -> bool:
+    """Whether what a call returns stays within limits, however large its input is."""
+    if call.role == "normalization" or is_normalization(call.layer) or type(call.layer).__name__ == "Softmax":
+        return True
+    limits = output_limits(call.layer) if isinstance(call.layer, keras.Layer) else None
+    if not isinstance(call.layer, keras.Layer) and (call.function is not None or is_nonlinear(call.layer)):
+        limits = activation_range(call.function or call.layer)
+    return limits is not None and all(map(math.isfinite, limits))
