@@ -21,8 +21,10 @@ import numpy as np
 
 from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._geometry import Profile, reweight_profile
+from keras_initkit.prediction._laws import apply, fitted, lags_of, law_of
 from keras_initkit.prediction._levels import even
-from keras_initkit.prediction._parts import backward_of_parts, mixture
+from keras_initkit.prediction._parts import of_parts
+from keras_initkit.prediction._resuming import moved_to
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
 from keras_initkit.theory._activations import evaluate, resolve
 from keras_initkit.theory._gains import expectation
@@ -54,15 +56,17 @@ def through_activation(activation: Any, before: LayerPropagation) -> LayerPropag
     )
 
 
-_FEW = 0.3  # share of units that may be other than Gaussian
-
-
 def activate(function: Callable, z: Signal) -> LayerPropagation:
     """y = f(z), for Gaussian z and an f that acts on each element by itself."""
     if function is keras.activations.linear:
         return LayerPropagation(z, lambda gradient: [gradient])
     if z.parts:
-        return _activate_parts(function, z)
+        return of_parts(z, lambda part: activate(function, part))
+    if z.units is not None and z.units.sample is not None:
+        return _activate_sample(function, z, z.units.sample)
+    law = None if z.gaussian and z.identically_distributed else law_of(z)
+    if law is not None:
+        return _activate_law(function, z, law)
     if not z.gaussian:
         reason = "the input of its activation is not Gaussian, so the variance is not enough"
         raise UnpredictableError(reason, _guess(function, z))
@@ -96,10 +100,12 @@ def activate(function: Callable, z: Signal) -> LayerPropagation:
     )
 
     def backward(gradient: Gradient) -> list[Gradient]:
-        if gradient.chosen is None:
-            slope = moment(function, z, 2, derivative=True)
-        else:
+        if gradient.chosen is not None:
             slope = float(np.mean(derivative_at(function, gradient.chosen, z.variance) ** 2))
+        elif gradient.values is not None:
+            slope = float((slopes_at(function, z, law_of(z)) * gradient.values).mean())
+        else:
+            slope = moment(function, z, 2, derivative=True)
         common = None
         if gradient.common is not None and z.within_example is not None and z.variance > 0:
             alike = (z.within_example.off_zero(z.size) - z.mean**2) / z.variance  # slopes at two positions
@@ -118,19 +124,43 @@ def _guess(function: Callable, z: Signal) -> Signal | None:
         return None
 
 
-def _activate_parts(function: Callable, z: Signal) -> LayerPropagation:
-    """Applies a function to parts whose units are distributed differently; a few may be other than Gaussian."""
-    if sum(share for share, part in z.parts if not part.gaussian) > _FEW:
-        reason = "part of the input of its activation is not Gaussian, so the variance is not enough"
-        raise UnpredictableError(reason, _guess(function, z))
-    found = [activate(function, replace(part, gaussian=True, parts=())) for _, part in z.parts]
-    shares = [share for share, _ in z.parts]
-    output = mixture([(share, each.output) for share, each in zip(shares, found, strict=True)])
+def _activate_law(function: Callable, z: Signal, law: np.ndarray) -> LayerPropagation:
+    """Applies a function to a signal of a known law, whose correlations pass as those of a Gaussian signal."""
+    guess = activate(function, replace(z, gaussian=True, identically_distributed=True, law=None))
+    values = apply(function, law)
+    mean, second = float(values.mean()), float((values**2).mean())
+    output = replace(guess.output, mean=mean, second_moment=second, law=values, argument=None, function=None,
+                     identically_distributed=z.identically_distributed, edges=z.edges)  # fmt: skip
+    if guess.output.variance > 0:
+        output = replace(output, **moved_to(guess.output, output))
+    slopes, usual = slopes_at(function, z, law), moment(function, z, 2, derivative=True)
+    in_order = bool(np.all(np.diff(values) >= 0))  # else a value of the output is that of several inputs
 
     def backward(gradient: Gradient) -> list[Gradient]:
-        return [backward_of_parts(gradient, shares, [each.backward for each in found])]
+        weights = slopes if gradient.values is None or not in_order else slopes * gradient.values
+        (found,) = guess.backward(replace(gradient, values=None))
+        if gradient.chosen is not None or usual <= 0 or weights.mean() <= 0:
+            return [found]
+        return [found.scaled(weights.mean() / usual, values=weights / weights.mean())]
 
-    return LayerPropagation(replace(output, sources=z.sources, axes=z.axes), backward)
+    return LayerPropagation(output, backward)
+
+
+def _activate_sample(function: Callable, z: Signal, sample: np.ndarray) -> LayerPropagation:
+    """Applies a function to a signal of which there is a sample."""
+    guess = activate(function, replace(z, units=None))
+    values = apply(function, sample)
+    mean, second = float(values.mean()), float((values**2).mean())
+    output = replace(guess.output, mean=mean, second_moment=second, law=fitted(values, mean, second - mean**2),
+                     argument=None, function=None, **lags_of(values, z.size))  # fmt: skip
+    usual = moment(function, z, 2, derivative=True)
+    slope = float((derivative_at(function, sample.ravel(), z.variance) ** 2).mean())
+
+    def backward(gradient: Gradient) -> list[Gradient]:
+        (found,) = guess.backward(gradient)
+        return [found.scaled(slope / usual) if gradient.chosen is None and usual > 0 else found]
+
+    return LayerPropagation(output, backward)
 
 
 def _of_units(function: Callable, z: Signal) -> float:
@@ -188,6 +218,12 @@ def _shifted(function: Callable, mean: float) -> Callable:
 def _variance_of_argument(z: Signal) -> float:
     """Returns the variance, 0 where it is only rounding of the mean."""
     return z.variance if z.variance > 1e-12 * z.second_moment else 0.0
+
+
+def slopes_at(function: Callable, z: Signal, law: np.ndarray | None) -> np.ndarray:
+    """Returns f'^2 at the values of a law."""
+    assert law is not None
+    return derivative_at(function, law, z.variance) ** 2
 
 
 def derivative_at(function: Callable, z: np.ndarray, variance: float) -> np.ndarray:

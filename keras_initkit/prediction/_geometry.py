@@ -27,6 +27,10 @@ class WindowOffsets:
         apart: Float. Correlation of two positions far apart, relative to an endless map: near a border a window may
             lack an offset that the other one has.
         coverage: Along each axis, the fraction of windows for which an offset lies inside the input.
+        reads: Along each axis, array of shape (outputs, inputs): how many offsets of an output's window are that input;
+            `None` where sizes are not known.
+        meeting: Float. Of what gradients at two outputs have in common, the part that inputs still have, relative to
+            their mean square: two inputs get it through the same offset, from two outputs as far apart as they are.
         overlaps: Along each axis, the same for positions that are 0, 1, 2, ... apart; empty where it is 1.
     """
 
@@ -39,6 +43,25 @@ class WindowOffsets:
     apart: float = 1.0
     overlaps: tuple[np.ndarray | None, ...] = ()
     coverage: tuple[np.ndarray, ...] = ()
+    reads: tuple[np.ndarray | None, ...] = ()
+    meeting: float = 1.0
+
+    def returned(self, profile: Profile) -> tuple[float, Profile]:
+        """Returns what reaches an input on average of gradients that have a profile themselves, and its profile.
+
+        The middle is read more often than a border, so gradients gather there from layer to layer.
+        """
+        if not self.reads or None in self.size:
+            return self.per_input, profile
+        found, factor = [], 1.0
+        for axis, reads in enumerate(self.reads):
+            given = profile[axis] if len(profile) == len(self.reads) else None
+            assert reads is not None
+            given = np.ones(len(reads)) if given is None or len(given) != len(reads) else given
+            reached = given @ reads
+            factor *= float(reached.mean())
+            found.append(reached / reached.mean() if reached.mean() > 0 else None)
+        return factor, tuple(found)
 
     @classmethod
     def pointwise(cls, size: Sizes) -> WindowOffsets:
@@ -67,6 +90,8 @@ def window_offsets(
     profiles: list[np.ndarray | None] = []
     overlaps: list[np.ndarray | None] = []
     coverage = []
+    reads: list[np.ndarray | None] = []
+    pairs = alone = positions = 1.0
     per_output = per_input = apart = 1.0
     for axis, (n, k, s, d) in enumerate(zip(size, field, strides, dilation, strict=True)):
         if n is None:
@@ -74,6 +99,7 @@ def window_offsets(
             profiles.append(None)
             overlaps.append(None)
             coverage.append(np.ones(k))
+            reads.append(None)
             per_output, per_input = per_output * k, per_input * k / s
             continue
         inside, starts = window_counts(n, k, s, d, padding, margin[axis] if margin else (0, 0))
@@ -84,6 +110,12 @@ def window_offsets(
         apart *= sum(share**2 for share in shares) / sum(shares)
         held = np.array([[0 <= start + t * d < n for t in range(k)] for start in starts], float)
         coverage.append(held.mean(axis=0))
+        places = np.asarray(starts)[:, None] + d * np.arange(k)
+        read = (places[..., None] == np.arange(n)).astype("float64")
+        reads.append(read.sum(axis=1))
+        by_offset = read.sum(axis=0)
+        positions, alone = positions * n, alone * by_offset.sum()
+        pairs *= float((by_offset.sum(axis=1) ** 2).sum())
         together = held @ held.T
         overlaps.append(
             np.array([together.diagonal(lag).mean() for lag in range(len(starts))]) / held.sum(axis=1).mean()
@@ -92,8 +124,9 @@ def window_offsets(
         profiles.append(sums / sums.mean())
         per_output, per_input = per_output * float(sums.mean()), per_input * sum(inside) / n
     total = None if None in outer else math.prod(outer)  # type: ignore[arg-type]
+    meeting = (pairs - alone) / (alone * (positions - 1)) if positions > 1 and alone > 0 else 1.0
     whole = tuple(outer), per_output, per_input, total, math.prod(field)
-    return WindowOffsets(*whole, tuple(profiles), apart, tuple(overlaps), tuple(coverage))
+    return WindowOffsets(*whole, tuple(profiles), apart, tuple(overlaps), tuple(coverage), tuple(reads), meeting)
 
 
 def window_counts(

@@ -22,6 +22,14 @@ def even(levels: np.ndarray) -> Levels:
     return levels / mean
 
 
+def between(levels: Levels) -> float:
+    """Returns the mean product of the roots of levels at two different positions."""
+    if levels is None or levels.shape[1] < 2:
+        return 1.0
+    roots, count = np.sqrt(np.maximum(levels, 0.0)), levels.shape[1]
+    return float((roots.sum(axis=1) ** 2 - (roots**2).sum(axis=1)).mean()) / (count * (count - 1))
+
+
 def combine(function: Callable[..., np.ndarray], *levels: Levels) -> np.ndarray | None:
     """Applies a function to levels of several tensors; `None` where no tensor has any, or their sizes differ."""
     known = [each for each in levels if each is not None]

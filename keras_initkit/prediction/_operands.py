@@ -75,6 +75,15 @@ def repeats(given: Operand, shape: Sequence[int | None]) -> float | None:
     return None if None in grown else math.prod(m for m in grown if m is not None)
 
 
+def examples_of(given: Operand, shape: Sequence[int | None]) -> float:
+    """Returns how many examples an operand is repeated for; their gradients add up as independent ones."""
+    if given.number is None or (len(given.shape) == len(shape) and given.shape[0] != 1):
+        return 1.0
+    if shape[0] is None:
+        raise UnpredictableError("the number of examples that read it is not known")
+    return float(shape[0])
+
+
 def summed(gradient: Gradient, copies: float | None, factor: float) -> Gradient:
     """Adds up the gradients of copies."""
     if copies == 1:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from keras_initkit.prediction._autocorrelation import Autocorrelation
-from keras_initkit.prediction._signals import Gradient, Signal
+from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal
+
+_ALIKE = 0.01  # relative difference up to which groups are taken as one: theory is not more exact at a finite width
 
 
 def mixture(parts: Sequence[tuple[float, Signal]]) -> Signal:
@@ -15,8 +17,8 @@ def mixture(parts: Sequence[tuple[float, Signal]]) -> Signal:
     first = parts[0][1]
     alike = all(
         part.identically_distributed
-        and math.isclose(part.mean, first.mean, rel_tol=1e-6, abs_tol=1e-9)
-        and math.isclose(part.second_moment, first.second_moment, rel_tol=1e-6)
+        and math.isclose(part.mean, first.mean, rel_tol=_ALIKE, abs_tol=_ALIKE * math.sqrt(first.second_moment))
+        and math.isclose(part.second_moment, first.second_moment, rel_tol=_ALIKE)
         for _, part in parts
     )
     gaussian = all(part.gaussian for _, part in parts)
@@ -37,6 +39,7 @@ def mixture(parts: Sequence[tuple[float, Signal]]) -> Signal:
         gaussian=gaussian,
         identically_distributed=alike,
         sources=frozenset().union(*(part.sources for _, part in parts)),
+        law=first.law if alike else None,
         argument=None,
         function=None,
         profile=(),
@@ -53,6 +56,17 @@ def leaves(parts: Sequence[tuple[float, Signal]]) -> tuple[tuple[float, Signal],
         inner = part.parts or ((1.0, part),)
         found += [(share * each, replace(leaf, parts=())) for each, leaf in inner]
     return tuple(found)
+
+
+def of_parts(x: Signal, rule: Callable[[Signal], LayerPropagation]) -> LayerPropagation:
+    """Applies a rule to each group of units by itself."""
+    found = [rule(replace(part, parts=())) for _, part in x.parts]
+    shares = [share for share, _ in x.parts]
+    output = mixture([(share, each.output) for share, each in zip(shares, found, strict=True)])
+    return LayerPropagation(
+        replace(output, sources=x.sources, axes=x.axes),
+        lambda gradient: [backward_of_parts(gradient, shares, [each.backward for each in found])],
+    )
 
 
 def backward_of_parts(

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from keras_initkit.prediction._signals import Signal
+from keras_initkit.prediction._signals import Gradient, Signal
 
-_CHANCE = 0.35  # relative standard deviation of a mean square
+# Relative standard deviation of a mean square, at most: then 95 % of draws (1.96 standard deviations) lie within a
+# factor of 1.3 of what theory expects.
+_CHANCE = math.log(1.3) / 1.96
+
+
+def is_doubtful(gradient: Gradient) -> bool:
+    """Whether the error of a gradient may be as large as one that is left to chance.
+
+    The mean of one over a batch's variance is known to first order in that variance's fluctuation, which is therefore a
+    bound of the error (of a chi square it is the second order that is left out).
+    """
+    return gradient.doubt > _CHANCE
 
 
 def is_by_chance(x: Signal, units: int | None) -> bool:

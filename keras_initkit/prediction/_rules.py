@@ -80,8 +80,7 @@ def propagate(call: Call, signal: Callable[[Tensor], Signal]) -> LayerPropagatio
     inputs = [signal(tensor) for tensor in call.inputs]
     if key not in _PARTED:
         inputs = [
-            replace(each, parts=(), unit_levels=None) if each.parts or each.unit_levels is not None else each
-            for each in inputs
+            replace(each, parts=(), units=None) if each.parts or each.units is not None else each for each in inputs
         ]
     if key in _ANYWHERE:
         masks = [each for each in keras.tree.flatten(dict(call.kwargs)) if isinstance(each, Tensor)]

@@ -100,6 +100,7 @@ def _over_positions(call: Call, x: Signal, places: list[int], axes: Sequence, ad
         between_examples=None if other is None else other.map(lambda v: v * factor**2),
         axes=tuple(None if axis is None else numbers[axis] for axis, _ in left),
         across_units=None,
+        law=None,
         argument=None,
         function=None,
         profile=(),

@@ -153,6 +153,7 @@ def add_noise(
         second_moment=zero(x.second_moment),
         within_example=None if x.within_example is None else same(x.within_example),
         between_examples=None if x.between_examples is None else x.between_examples.map(others),
+        law=None,
         argument=None,
         function=None,
     )
@@ -179,11 +180,15 @@ def dropout(call, inputs):
     kept = 1 - rate
     note = x.note.dropped(kept) if isinstance(x.note, Mixing) else None
 
+    examples = call.inputs[0].shape[0]
+    # Of a few examples that are dropped as a whole, more or fewer are left than expected: by a binomial deviation.
+    chance = math.sqrt(rate / (kept * examples)) if whole and examples else 0.0
+
     def backward(gradient: Gradient) -> list[Gradient]:
         common = gradient.common
         if spatial and common is not None:
             common /= kept
-        return [gradient.scaled(1 / kept, common=common, along=gradient.along)]
+        return [gradient.scaled(1 / kept, common=common, along=gradient.along, doubt=gradient.doubt + chance)]
 
     across = x.across_units
     if whole:

@@ -21,12 +21,15 @@ import numpy as np
 
 from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._geometry import window_counts, window_offsets
+from keras_initkit.prediction._laws import fitted
+from keras_initkit.prediction._parts import of_parts
 from keras_initkit.prediction._rules import rule
 from keras_initkit.prediction._rules_linear import per_axis
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
 from keras_initkit.theory._activations import evaluate
 
 _SAMPLES = 2**13
+_SMALL = 0.1  # error of a gradient's mean square that is accepted
 _LARGEST = 64  # elements of a window
 
 
@@ -127,8 +130,10 @@ def _pooled(x: Signal, window: Sequence[int], strides: Sequence[int], padding: s
             for count, mean in [one]
         ]
     mean = second = squared_mean = 0.0
+    law = []
     for sizes, edge, strength, share in kinds:
         values, _ = windows.maximum(sizes, edge, strength)
+        law.append(values[: math.ceil(share * len(values))])
         mean, second = mean + share * values.mean(), second + share * np.mean(values**2)
         squared_mean += share * values.mean() ** 2
     full, chosen = windows.maximum(window, False)
@@ -167,16 +172,19 @@ def _pooled(x: Signal, window: Sequence[int], strides: Sequence[int], padding: s
         other,
         identically_distributed=not edged,
         edges=edged,
+        law=fitted(np.concatenate(law), float(mean), float(second - mean**2)),
         sources=x.sources,
         profile=profile,
     )
     return output, chosen
 
 
-@rule("MaxPooling1D", "MaxPooling2D", "MaxPooling3D")
+@rule("MaxPooling1D", "MaxPooling2D", "MaxPooling3D", parted=True)
 def max_pooling(call, inputs):
     """y = max over a window; the gradient goes to one element of it."""
-    layer, x = call.layer, inputs[0]
+    layer, x = call.layer, replace(inputs[0], units=None)
+    if x.parts:
+        return of_parts(x, lambda part: max_pooling(call, [part]))
     axes = len(x.size)
     window, strides = per_axis(layer.pool_size, axes), per_axis(layer.strides, axes)
     output, chosen = _pooled(x, window, strides, layer.padding)
@@ -186,7 +194,10 @@ def max_pooling(call, inputs):
     apart = all(s >= k for s, k in zip(strides, window, strict=True))
 
     def backward(gradient: Gradient) -> list[Gradient]:
-        if not (apart or gradient.white):
+        # One element is chosen by at most as many windows as overlap, whose gradients share at most this much.
+        common = gradient.between_positions
+        overlapping = math.prod(k / s for k, s in zip(window, strides, strict=True)) - 1
+        if not apart and (common is None or overlapping * abs(common) > _SMALL * gradient.second_moment):
             raise UnpredictableError(
                 "gradients that are correlated between neighboring positions add up in overlapping windows"
             )

@@ -52,6 +52,26 @@ def divide(call, inputs):
     return _multiply(call, [one, Operand(inverse, other.shape, other.number)])
 
 
+@rule(operations="Where")
+def where(call, inputs):
+    """Keeps a signal where a known mask says so, and is 0 elsewhere: multiplies by the mask."""
+    condition, yes, no = operands(call, inputs)
+    values = condition.signal.values
+    kept = next((place for place, other in ((1, no), (2, yes)) if other.scalar == 0), None)
+    if values is None or kept is None:
+        raise UnpredictableError("it chooses between two signals, or by a mask that is not known")
+    mask = replace(condition.signal, values=lambda: ((np.asarray(values()) > 0.5) == (kept == 1)).astype("float64"))
+    x = (condition, yes, no)[kept]
+    found = _multiply(call, [Operand(mask, condition.shape, None), x])
+
+    def backward(gradient: Gradient) -> list[Gradient]:
+        parts = [nothing(gradient)] * 3
+        parts[kept : kept + 1] = found.backward(gradient)
+        return to_inputs(call, [condition, yes, no], parts)
+
+    return replace(found, backward=backward)
+
+
 def _multiply(call: Call, given: list[Operand]) -> LayerPropagation:
     scalars = [each.scalar for each in given]
     signals = [each for each, value in zip(given, scalars, strict=True) if value is None]
@@ -97,7 +117,7 @@ def _multiply(call: Call, given: list[Operand]) -> LayerPropagation:
                 level = combine(lambda *each: math.prod(each), *(b.levels for b in others))
                 part = gradient.weighed(factor, level)
                 part = replace(part, common=None if shared is None else shared * between)
-            elif each.signal.values is None:
+            elif each.signal.values is None and not gradient.batched:
                 if shared is None or number is None:
                     raise UnpredictableError("its copies add up gradients that are correlated between positions")
                 second = number * factor * gradient.second_moment + number * (number - 1) * between * shared

@@ -91,7 +91,7 @@ def linear(
     scale = measure_scale(kernel.variable, bias)
     inputs, outputs = (axis_size(kernel, axes) for axes in (kernel.in_axes, kernel.out_axes))
     forward = scale.square * inputs * offsets.per_output
-    back = scale.square * outputs * offsets.per_input
+    back = scale.square * outputs
     sources = frozenset({id(kernel.variable)})
 
     def through(lags: Autocorrelation) -> Autocorrelation:
@@ -124,7 +124,14 @@ def linear(
             squares[bias.name] = examples * offsets.outputs * gradient.second_moment
         return squares
 
-    return LayerPropagation(output, lambda g: [g.scaled(back, sources=sources)], weights=weights)
+    def backward(gradient: Gradient) -> list[Gradient]:
+        reached, profile = offsets.returned(gradient.profile)
+        common = gradient.common
+        if common is not None:
+            common *= back * reached * offsets.meeting
+        return [gradient.scaled(back * reached, sources=sources, profile=profile, common=common)]
+
+    return LayerPropagation(output, backward, weights=weights)
 
 
 def _levels(x: Signal, offsets: WindowOffsets, forward: float, bias: float) -> np.ndarray | None:
@@ -183,43 +190,6 @@ def conv(call, inputs):
     """Sums over the window of each position; offsets that read zeros beyond the border are counted exactly."""
     layer = call.layer
     return with_activation(layer, _spatial(layer, own_kernels(layer)[0], inputs[0], layer.bias, "kernel"))
-
-
-@rule("DepthwiseConv1D", "DepthwiseConv2D")
-def depthwise_conv(call, inputs):
-    """Like a convolution whose kernels read one channel each, with a few weights, so that channels differ."""
-    layer, x = call.layer, inputs[0]
-    found = conv(call, inputs)
-    if getattr(layer, "activation", None) is not keras.activations.linear:
-        return found
-    axes = len(x.size)
-    field, dilation = tuple(layer.kernel.shape[:axes]), per_axis(layer.dilation_rate, axes)
-    offsets = window_offsets(x.size, field, per_axis(layer.strides, axes), dilation, layer.padding, x.margin)
-    weights = host_values(layer.kernel).reshape(math.prod(field), -1)
-    for axis, values in enumerate(offsets.coverage):
-        weights = weights * np.sqrt(values[np.indices(field)[axis].ravel()])[:, None]
-    squares = (weights**2).sum(axis=0)
-    levels = squares / max(float(squares.mean()), 1e-300)
-    variances = _variances(x, weights, field, dilation)
-
-    def backward(gradient: Gradient) -> list[Gradient]:
-        back = found.backward(gradient)
-        if gradient.unit_levels is None or gradient.unit_levels.shape != levels.shape:
-            return back
-        return [part.scaled(float((gradient.unit_levels * levels).mean()), balanced=part.balanced) for part in back]
-
-    return replace(found, output=replace(found.output, unit_levels=variances), backward=backward)
-
-
-def _variances(x: Signal, weights: np.ndarray, field: Sequence[int], dilation: Sequence[int]) -> np.ndarray | None:
-    """Returns the variances of the units over that of all, for kernels of few weights over correlated positions."""
-    if x.within_example is None or x.between_examples is None:
-        return None
-    sites = np.stack(np.unravel_index(np.arange(len(weights)), tuple(field)), axis=-1) * np.asarray(dilation)
-    lags = list(np.moveaxis(sites[:, None] - sites[None], -1, 0))
-    covariance = x.within_example.at(lags) - x.between_examples.mean(x.size)
-    found = np.einsum("tu,ts,su->u", weights, covariance, weights)
-    return np.maximum(found, 0.0) / found.mean() if found.mean() > 0 else None
 
 
 @rule("SeparableConv1D", "SeparableConv2D")

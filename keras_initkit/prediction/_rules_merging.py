@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_initkit.prediction._activation import activate
 from keras_initkit.prediction._autocorrelation import Autocorrelation
+from keras_initkit.prediction._laws import law_of_sum
 from keras_initkit.prediction._layout import broadcast, joint_axes
 from keras_initkit.prediction._levels import even, weighted
 from keras_initkit.prediction._parts import leaves
@@ -49,7 +50,9 @@ def plus(a: Signal, b: Signal) -> Signal:
         axes=a.axes,
         across_units=_crossed(a, b, crossed),
         gaussian=a.gaussian and b.gaussian,
+        law=None if all(x.gaussian and x.identically_distributed for x in (a, b)) else law_of_sum(a, b),
         identically_distributed=a.identically_distributed and b.identically_distributed,
+        edges=(a.edges or b.edges) and all(x.identically_distributed or x.edges for x in (a, b)),
         profile=_mixed(a, b),
         levels=weighted([(a.second_moment, a.levels), (b.second_moment, b.levels)]),
     )
@@ -160,7 +163,8 @@ def concatenate(call, inputs):
         start = 0
         for part, count in zip(slices, counts, strict=True):
             tags = frozenset({(source, part) for source in gradient.sources})
-            tagged = gradient.scaled(1.0, sources=tags, parts=(), levels=gradient.levels if joins_units else None)
+            levels = gradient.levels if joins_units else None
+            tagged = gradient.scaled(1.0, sources=tags, parts=(), chosen=gradient.chosen, levels=levels)
             if parts and len(gradient.parts) == len(parts):
                 seconds = gradient.parts[start : start + count]
                 weights = [share for share, _ in parts[start : start + count]]

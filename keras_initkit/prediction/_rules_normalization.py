@@ -18,13 +18,12 @@ from dataclasses import replace
 import numpy as np
 
 from keras_initkit.prediction._autocorrelation import Autocorrelation
+from keras_initkit.prediction._laws import lags_of
 from keras_initkit.prediction._levels import inverse_levels
 from keras_initkit.prediction._normalize import Affine, normalize
-from keras_initkit.prediction._parts import backward_of_parts, mixture
+from keras_initkit.prediction._parts import of_parts
 from keras_initkit.prediction._rules import rule
-from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
-
-_FEW_WEIGHTS = 4.0  # times as uneven are the variances of units that have a few weights each
+from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, Units, UnpredictableError
 
 
 def _last_axis(layer, x: Signal) -> bool:
@@ -46,8 +45,17 @@ def layer_normalization(call, inputs):
     more = _inverse_of_profile(x, square, layer.epsilon)
     inverse = inverse_levels(x, square, layer.epsilon)
     x = replace(x, profile=(), levels=None, across_units=None)  # each position is divided by its own
-    found = normalize(layer, x, square, square, 1 - more * (1 - 2 / units))
+    found = normalize(layer, x, square, square, 1 - more * _left(units, 2))
     return replace(found, backward=lambda g: [part.weighed(1.0, inverse) for part in found.backward(g)])
+
+
+def _left(units: int, removed: int) -> float:
+    r"""Returns what is left of a gradient's mean square, times the variance: $(n - r) / (n - r - 1)$.
+
+    Of n units a normalization takes out r directions of the gradient, and one over the variance of n Gaussian elements
+    has mean $n / (n - r - 1)$, for it is a chi square of n - r + 1 degrees of freedom.
+    """
+    return (units - removed) / max(units - removed - 1, 1)
 
 
 def _inverse_of_profile(x: Signal, square: float, epsilon: float) -> float:
@@ -68,7 +76,7 @@ def rms_normalization(call, inputs):
         raise UnpredictableError("it normalizes over axes other than the last")
     inverse = inverse_levels(x, 0.0, layer.epsilon)
     found = _divided(
-        call, x, x.second_moment + layer.epsilon, Affine.from_layer(layer).gamma, 1 / call.inputs[0].shape[-1]
+        call, x, x.second_moment + layer.epsilon, Affine.from_layer(layer).gamma, _left(call.inputs[0].shape[-1], 1)
     )
     return replace(found, backward=lambda g: [part.weighed(1.0, inverse) for part in found.backward(g)])
 
@@ -80,10 +88,10 @@ def unit_normalization(call, inputs):
     if not _last_axis(layer, x):
         raise UnpredictableError("it normalizes over axes other than the last")
     units = call.inputs[0].shape[-1]
-    return _divided(call, x, x.second_moment, 1 / units, 1 / units)
+    return _divided(call, x, x.second_moment, 1 / units, _left(units, 1))
 
 
-def _divided(call, x: Signal, square: float, gamma: float, lost: float) -> LayerPropagation:
+def _divided(call, x: Signal, square: float, gamma: float, left: float) -> LayerPropagation:
     """y = sqrt(gamma / square) x."""
     if not x.known:
         raise UnpredictableError("its input is not predicted, and its output keeps the mean of the input")
@@ -100,7 +108,7 @@ def _divided(call, x: Signal, square: float, gamma: float, lost: float) -> Layer
         argument=None,
         function=None,
     )
-    return LayerPropagation(output, lambda gradient: [gradient.scaled(factor * (1 - lost))])
+    return LayerPropagation(output, lambda gradient: [gradient.scaled(factor * left)])
 
 
 @rule("BatchNormalization", resumes=True, parted=True)
@@ -131,15 +139,28 @@ def batch_normalization(call, inputs):
         common = math.nan
     doubt = _fluctuation(x, common, examples)
     lost -= doubt * (1 - lost)
-    doubt *= 1.0 if x.unit_levels is None else _FEW_WEIGHTS
+    if (
+        x.units is not None and x.units.sample is not None
+    ):  # sums of few terms have heavy tails, their variances more so
+        doubt *= max((_kurtosis(x.units.sample) - 1) / 2, 1.0)
     propagation = _uneven_units(layer, x, common, normalize(layer, x, common, common, lost))
 
     def backward(gradient: Gradient) -> list[Gradient]:
-        return [replace(part, balanced=True, doubt=part.doubt + doubt) for part in propagation.backward(gradient)]
+        return [
+            replace(part, balanced=True, batched=True, doubt=part.doubt + doubt)
+            for part in propagation.backward(gradient)
+        ]
 
     return replace(
         propagation, output=replace(propagation.output, identically_distributed=True, edges=False), backward=backward
     )
+
+
+def _kurtosis(sample: np.ndarray) -> float:
+    """Returns the mean fourth power over the squared mean square, of each unit less its mean."""
+    centered = sample - sample.mean(axis=(1, 2), keepdims=True)
+    squares = (centered**2).mean(axis=(1, 2))
+    return float(((centered**4).mean(axis=(1, 2))[squares > 0] / squares[squares > 0] ** 2).mean())
 
 
 def _fluctuation(x: Signal, common: float, examples: int | None) -> float:
@@ -158,31 +179,32 @@ def _fluctuation(x: Signal, common: float, examples: int | None) -> float:
 def _uneven_units(layer, x: Signal, common: float, found: LayerPropagation) -> LayerPropagation:
     """Divides units by deviations of their own, where those are known to differ."""
     variance = x.second_moment - common
-    if x.unit_levels is None or not math.isfinite(variance):
-        return found
-    variances = np.maximum(x.unit_levels * variance, 0.0) + layer.epsilon
+    if x.units is None or x.units.levels is None or not math.isfinite(variance):
+        return replace(found, output=replace(found.output, units=None))
+    variances = x.units.levels * variance + layer.epsilon
     inverse = (variance + layer.epsilon) / variances
     affine = Affine.from_layer(layer)
-    second = affine.gamma * float((1 - layer.epsilon / variances).mean()) + affine.beta
+    share = affine.gamma * float((1 - layer.epsilon / variances).mean())
+    output = replace(found.output, second_moment=share + affine.beta, units=None)
+    if x.units.sample is not None:
+        sample = x.units.sample - x.units.sample.mean(axis=(1, 2), keepdims=True)
+        sample *= np.sqrt(affine.gamma / (np.var(sample, axis=(1, 2), keepdims=True) + layer.epsilon))
+        sample *= math.sqrt(share / float((sample**2).mean()))
+        output = replace(output, units=Units(None, sample + affine.beta_mean), **lags_of(sample, x.size))
+        if affine.beta:
+            output = replace(output, **output.map_autocorrelations(lambda lags: lags.map(lambda v: v + affine.beta)))
     levels = inverse / inverse.mean()
 
     def backward(gradient: Gradient) -> list[Gradient]:
         return [part.scaled(float(inverse.mean()), unit_levels=levels) for part in found.backward(gradient)]
 
-    return replace(found, output=replace(found.output, second_moment=second, unit_levels=None), backward=backward)
+    return replace(found, output=output, backward=backward)
 
 
 def _batch_of_parts(call, x: Signal) -> LayerPropagation:
     """Normalizes groups of units that are distributed differently."""
-    shares = [share for share, _ in x.parts]
-    found = [batch_normalization(call, [part]) for _, part in x.parts]
-    output = mixture([(share, each.output) for share, each in zip(shares, found, strict=True)])
-    return LayerPropagation(
-        replace(output, sources=x.sources, axes=x.axes),
-        lambda gradient: [
-            replace(backward_of_parts(gradient, shares, [each.backward for each in found]), balanced=True)
-        ],
-    )
+    found = of_parts(x, lambda part: batch_normalization(call, [part]))
+    return replace(found, backward=lambda g: [replace(part, balanced=True) for part in found.backward(g)])
 
 
 @rule("GroupNormalization", resumes=True)

@@ -6,11 +6,17 @@ They follow from a unit's autocorrelation over positions (`Signal.within_example
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._geometry import window_counts, window_offsets
+from keras_initkit.prediction._laws import law_of_kinds
+from keras_initkit.prediction._layout import standardize
 from keras_initkit.prediction._rules import rule
+from keras_initkit.prediction._rules_elementwise import needed
 from keras_initkit.prediction._rules_linear import per_axis
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
 
@@ -34,19 +40,20 @@ def average_pooling(call, inputs):
     if x.within_example is None:
         raise UnpredictableError("the correlation between neighboring positions is not known")
     offsets = window_offsets(x.size, window, strides, (1,) * axes, layer.padding)
-    second = 0.0
-    for sizes, share in window_sizes(x, window, strides, layer.padding):
-        second += share * x.within_example.windowed(sizes, sizes).zero
+    kinds = [(share, x.within_example.windowed(sizes, sizes).zero)
+             for sizes, share in window_sizes(x, window, strides, layer.padding)]  # fmt: skip
+    second = sum(share * each for share, each in kinds)
     lags = x.map_autocorrelations(lambda values: values.windowed(window, strides))
     lags["within_example"].near[lags["within_example"].reach] = second
     edged = any(count != k for sizes, _ in window_sizes(x, window, strides, layer.padding)
                 for count, k in zip(sizes, window, strict=True))  # fmt: skip
     # Neighbours are nearly as strong as each other, so that a window's mean is as strong as its elements.
-    means = window_offsets(x.size, window, strides, (1,) * axes, "valid", (), x.profile).profile
-    profile = means if layer.padding == "valid" else ()
+    even = layer.padding != "valid"
+    profile = () if even else window_offsets(x.size, window, strides, (1,) * axes, "valid", (), x.profile).profile
     output = without_function(
         x,
         second_moment=second,
+        law=_law_of_means(inputs[0], window, strides, layer.padding),
         size=offsets.size,
         **lags,
         identically_distributed=x.identically_distributed and not edged,
@@ -66,11 +73,23 @@ def average_pooling(call, inputs):
     return LayerPropagation(output, backward)
 
 
+def _law_of_means(x: Signal, window, strides, padding) -> np.ndarray | None:
+    """Returns the law of means of Gaussian elements over windows, which differ near a border."""
+    if not (x.gaussian and x.identically_distributed) or x.within_example is None:
+        return None
+    kinds = []
+    for sizes, share in window_sizes(x, window, strides, padding):
+        zeros = math.prod(n / k for n, k in zip(sizes, window, strict=True)) if any(map(any, x.margin)) else 1.0
+        kinds.append((share, zeros**2 * x.within_example.windowed(sizes, sizes).zero if math.prod(sizes) else 0.0))
+    return law_of_kinds(kinds, x.mean)
+
+
 def window_sizes(x: Signal, window, strides, padding) -> list[tuple[tuple[int, ...], float]]:
     """Returns the sizes that windows have inside the input, each with its fraction of all windows."""
     kinds: list[tuple[tuple[int, ...], float]] = [((), 1.0)]
-    for n, k, s in zip(x.size, window, strides, strict=True):
-        inside = [k] if n is None else window_counts(n, k, s, 1, padding)[0]
+    for axis, (n, k, s) in enumerate(zip(x.size, window, strides, strict=True)):
+        margin = x.margin[axis] if x.margin else (0, 0)
+        inside = [k] if n is None else window_counts(n, k, s, 1, padding, margin)[0]
         shares = {count: inside.count(count) / len(inside) for count in sorted(set(inside))}
         kinds = [((*sizes, count), share * more) for sizes, share in kinds for count, more in shares.items()]
     return kinds
@@ -91,6 +110,7 @@ def global_average_pooling(call, inputs):
     output = without_function(
         x,
         second_moment=second,
+        law=None,
         size=(1,) * axes,
         within_example=Autocorrelation.white(second, second, axes),
         between_examples=other,
@@ -132,9 +152,22 @@ def repeat_vector(call, inputs):
 @rule("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D")
 def zero_padding(call, inputs):
     """Adds zeros around; the next layer counts them itself (`Signal.margin`)."""
-    x = inputs[0]
     added = call.layer.padding
-    added = [added] if isinstance(added[0], int) else added
+    return _padded(inputs[0], [added] if isinstance(added[0], int) else added)
+
+
+@rule(operations="Pad")
+def padding(call, inputs):
+    """Adds zeros around."""
+    x, rank = needed(inputs[0]), len(call.inputs[0].shape)
+    added = [tuple(each) for each in call.layer.pad_width] * (rank if len(call.layer.pad_width) == 1 else 1)
+    number = call.kwargs.get("constant_values", call.args[1] if len(call.args) > 1 else None)
+    if call.layer.mode != "constant" or number not in (None, 0) or any(added[0]) or any(added[-1]):
+        raise UnpredictableError("it adds examples or units, or something other than zeros")
+    return _padded(standardize(x, call.inputs[0].shape), added[1:-1])
+
+
+def _padded(x: Signal, added: Sequence[tuple[int, int]]) -> LayerPropagation:
     before = x.margin or ((0, 0),) * len(x.size)
     margin = tuple((a + c, b + d) for (a, b), (c, d) in zip(before, added, strict=True))
     if any(n is None for n in x.size) and any(map(any, margin)):

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from keras_initkit.prediction._laws import shared
 from keras_initkit.prediction._notes import Centered, Offset, Statistic
 from keras_initkit.prediction._operands import (
     Operand,
+    examples_of,
     nothing,
     operands,
     repeats,
@@ -63,6 +65,10 @@ def _add(call: Call, given: list[Operand], weights: Sequence[float]) -> LayerPro
         found = affine(signals[0].signal, sum(used), constant)
         zero = len(signals) - 1
         return replace(found, backward=lambda g: [found.backward(g)[0], *[nothing(g)] * zero])
+    if len({id(each.signal) for each in signals}) == 1:  # what two layers of one kind make of one tensor
+        found = affine(signals[0].signal, sum(used), constant)
+        return replace(found, backward=lambda g: to_inputs(call, given, with_constants(
+            scalars, [g.scaled(w**2) for w in used])))  # fmt: skip
     parts = together(call, signals)
     if not are_independent(part.sources for part in parts):
         total = one_argument([each.signal for each in signals], lambda *f: sum(
@@ -79,8 +85,13 @@ def _add(call: Call, given: list[Operand], weights: Sequence[float]) -> LayerPro
     copies = [repeats(each, call.outputs[0].shape) for each in signals]
 
     def backward(gradient: Gradient) -> list[Gradient]:
-        found = [None if each.signal.values is not None else summed(gradient, number, w**2)
+        shape = call.outputs[0].shape
+        found = [None if each.signal.values is not None
+                 else summed(gradient, number, w**2 * examples_of(each, shape))
                  for each, number, w in zip(signals, copies, used, strict=True)]  # fmt: skip
+        if gradient.values is not None and len(parts) == 2 and used == [1.0, 1.0] and not constant:
+            found = [part if part is None else replace(part, values=values)
+                     for part, values in zip(found, shared(gradient.values, output, *parts), strict=True)]  # fmt: skip
         return to_inputs(call, given, with_constants(scalars, found))
 
     return LayerPropagation(output, backward)

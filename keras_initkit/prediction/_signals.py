@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._geometry import Profile, Sizes
-from keras_initkit.prediction._levels import Levels, combine, even, weighted
+from keras_initkit.prediction._levels import Levels, between, combine, even, weighted
 
 
 class UnpredictableError(Exception):
@@ -25,6 +25,19 @@ class UnpredictableError(Exception):
     def __init__(self, reason: str, guess: Signal | None = None):
         super().__init__(reason)
         self.guess = guess
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """How the units of a signal differ.
+
+    Args:
+        levels: Variance of each unit over that of all; `None` once a normalization has made them equal.
+        sample: Array of shape (units, examples, positions). A sample of such a tensor; `None` where there is none.
+    """
+
+    levels: np.ndarray | None
+    sample: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +63,12 @@ class Signal:
         profile: Along each axis, the mean square at each position over the mean of all; empty or `None` if even.
             A convolution with a border of zeros leaves less near it, and the next one reads the middle more often.
         levels: The same along the only axis of positions of a sequence, by example: see `_levels.py`.
-        unit_levels: Mean square of each unit over that of all, where a depthwise kernel of few weights makes them
-            uneven. Only a normalization over the batch reads it.
+        units: How units differ where a depthwise kernel of few weights makes them uneven. A normalization over the
+            batch reads it, and the activation after that.
         axes: Tuple. For each axis of the tensor after the first, the number of the axis of positions that it is, or
             `None` for units. `None`: positions in their order, then units.
+        law: Array. Equally likely values of an element, where they are not Gaussian: see `_laws.py`. It is moved to the
+            signal's mean and variance where it is used.
         across_units: Float. E[x_u x_v] of two units at one position; `None` where they only share the mean.
         values: Callable that returns the values of a tensor that depends on no signal, with an axis for each of the
             tensor's, or fewer to be broadcast; the first is that of examples.
@@ -75,8 +90,9 @@ class Signal:
     margin: tuple[tuple[int, int], ...] = ()
     profile: Profile = ()
     levels: Levels = None
-    unit_levels: np.ndarray | None = None
+    units: Units | None = None
     axes: tuple[int | None, ...] | None = None
+    law: np.ndarray | None = None
     across_units: float | None = None
     values: Callable[[], np.ndarray] | None = None
     parts: tuple[tuple[float, Signal], ...] = ()
@@ -144,9 +160,13 @@ class Gradient:
             argument.
         common: Float. Mean product of two elements of a unit at different positions of an example; `None` where it is
             not known. 0 for a white gradient.
-        doubt: Float. Relative error that may have come together in normalizations over few examples.
+        values: Array. Mean square at each value of the signal's law, over that of all; `None` where it is the same. A
+            rectified sum passes gradients on where it is positive, which is where its summands were large.
+        batched: Boolean. Whether it has passed a normalization over a batch: then it is larger where signals are.
+        doubt: Float. Bound of the relative error that has come together in normalizations over few examples.
         levels: As of a `Signal`.
-        unit_levels: As of a `Signal`, of the gradient that a normalization sends back.
+        profile: As of a `Signal`.
+        unit_levels: Mean square of each unit over that of all, of the gradient that a normalization sends back.
         parts: Tuple of floats. Mean squares in the parts of a signal that has some; empty where they are equal.
         along: Float. Of the gradient of an attention's weights, the mean product for two keys of one query.
     """
@@ -158,10 +178,13 @@ class Gradient:
     chosen: np.ndarray | None = None
     common: float | None = None
     along: float | None = None
+    values: np.ndarray | None = None
     parts: tuple[float, ...] = ()
     levels: Levels = None
-    unit_levels: np.ndarray | None = None
+    profile: Profile = ()
+    batched: bool = False
     doubt: float = 0.0
+    unit_levels: np.ndarray | None = None
 
     @property
     def between_positions(self) -> float | None:
@@ -173,13 +196,18 @@ class Gradient:
         both = combine(np.multiply, self.levels, by)
         if both is None:
             return self.scaled(factor)
-        return self.scaled(factor * float(both.mean()), levels=even(both))
+        mean = float(both.mean())
+        found = self.scaled(factor * mean, levels=even(both))
+        if found.common is None or mean <= 0:
+            return found
+        # Two positions get factors of their own, so what they share grows by the mean product of two different ones.
+        return replace(found, common=found.common / mean * between(both) / between(self.levels))
 
     def scaled(self, factor: float, **changes: Any) -> Gradient:
         """Multiplies by independent random factors of mean square `factor`, which undo `balanced` and `chosen`."""
         common, along = (None if value is None else value * factor for value in (self.common, self.along))
         parts = tuple(value * factor for value in self.parts)
-        found = {"balanced": False, "chosen": None, "common": common, "along": along, "parts": parts}
+        found = {"balanced": False, "chosen": None, "values": None, "common": common, "along": along, "parts": parts}
         changes = {**found, "unit_levels": None, **changes}
         return replace(self, second_moment=self.second_moment * factor, **changes)
 
@@ -239,7 +267,29 @@ def add_gradients(gradients: list[Gradient]) -> Gradient:
         frozenset().union(*(gradient.sources for gradient in gradients)),
         balanced=any(gradient.balanced for gradient in gradients),
         common=None if None in common else sum(value for value in common if value is not None),
-        doubt=sum(gradient.second_moment * gradient.doubt for gradient in gradients) / total if total > 0 else 0.0,
         levels=weighted([(gradient.second_moment, gradient.levels) for gradient in gradients]),
+        values=_by_value(gradients, total),
+        batched=any(gradient.batched for gradient in gradients),
+        doubt=sum(gradient.second_moment * gradient.doubt for gradient in gradients) / total if total > 0 else 0.0,
+        profile=_profile(gradients, total),
         parts=tuple(map(sum, zip(*parts, strict=True))) if all(len(each) == count for each in parts) else (),
     )
+
+
+def _by_value(gradients: list[Gradient], total: float) -> np.ndarray | None:
+    if all(gradient.values is None for gradient in gradients) or total <= 0:
+        return None
+    return sum(
+        gradient.second_moment / total * (1.0 if gradient.values is None else gradient.values) for gradient in gradients
+    )
+
+
+def _profile(gradients: list[Gradient], total: float) -> Profile:
+    """Returns the mean profile, where the profiles are those of one map."""
+    sizes = {tuple(None if p is None else len(p) for p in gradient.profile) for gradient in gradients}
+    known = [size for size in sizes if size]
+    if len(known) != 1 or None in known[0] or total <= 0:
+        return ()
+    ones = tuple(np.ones(n) for n in known[0])
+    shares = [(gradient.second_moment / total, gradient.profile or ones) for gradient in gradients]
+    return tuple(sum(share * profile[axis] for share, profile in shares) for axis in range(len(ones)))

@@ -12,6 +12,7 @@ import keras
 from keras_initkit.prediction import (  # noqa: F401  importing a file registers its rules
     _rules_attention,
     _rules_averages,
+    _rules_depthwise,
     _rules_elementwise,
     _rules_extremes,
     _rules_factors,
@@ -28,16 +29,16 @@ from keras_initkit.prediction import (  # noqa: F401  importing a file registers
 )
 from keras_initkit.prediction._known_values import KnownValues
 from keras_initkit.prediction._layout import from_values, usual_axes
-from keras_initkit.prediction._resuming import is_by_chance, moved_to
+from keras_initkit.prediction._resuming import is_by_chance, is_doubtful, moved_to
 from keras_initkit.prediction._rules import propagate
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError, add_gradients
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._tap import Kind, Tap
 from keras_initkit.structure._graph import Call, Tensor
-from keras_initkit.structure._layer_kinds import is_normalization
 from keras_initkit.structure._layer_paths import named_layers
 
-_DOUBT = 0.15  # error of a gradient beyond which prediction goes on from the measured one
+_CHANCE = "its few units are much alike in all examples, so the draw of a few weights decides on its scale"
+_DOUBT = "backward: errors of normalizations over few examples have added up, so it goes on from the measured gradient"
 _CONSEQUENCE = "its input is not predicted"
 
 
@@ -59,7 +60,7 @@ class Propagation:
         self.propagations: dict[int, LayerPropagation] = {}
         self.signals: dict[int, Signal] = {}
         self.resumed: set[int] = set()  # tensors whose signal is the measured one
-        self.by_chance: set[int] = set()  # tensors whose moments a few weights decide on
+        self.twins: dict[tuple, int] = {}  # the first output of layers that are alike, by input and configuration
         self.resumed_back: set[int] = set()  # the same for gradients
         self.gradients: dict[int, list[Gradient | None]] = {}  # None: a part that is not known
 
@@ -73,7 +74,7 @@ class Propagation:
                 self._resume(call)
             for tap, tensor in [*_tapped("input", call, call.inputs), *_tapped("output", call, call.outputs)]:
                 if tensor.number not in self.resumed:
-                    self._expect(tap, None if tensor.number in self.by_chance else self._with_moments(tensor))
+                    self._expect(tap, self._with_moments(tensor))
 
     def _signal(self, tensor: Tensor) -> Signal:
         """Returns the signal of a tensor, the same one each time."""
@@ -100,8 +101,11 @@ class Propagation:
     def _propagate_forward(self, place: int, call: Call) -> None:
         if all(tensor in self.known_values for tensor in call.outputs):
             return
+        twin = self._twin(call)
         try:
             found = propagate(_with_examples(call, self.examples), self._signal)
+            if twin is not None:  # the same numbers once more
+                found = replace(found, output=twin)
             self._expect(Tap("pre_activation", call.path, call.index), found.pre_activation)
             if not found.output.known and found.output.note is None and found.output.values is None:
                 raise UnpredictableError(found.reason or "its output has no finite mean square")
@@ -112,11 +116,19 @@ class Propagation:
         self.propagations[place] = found
         for tensor, signal in zip(call.outputs, (found.output, *found.others), strict=False):
             self.signals[tensor.number] = signal
-            alone = len(call.inputs) == 1 and not is_normalization(call.layer)
-            if is_by_chance(signal, tensor.shape[-1] if tensor.shape else None) or (
-                alone and call.inputs[0].number in self.by_chance
-            ):
-                self.by_chance.add(tensor.number)
+            if is_by_chance(signal, tensor.shape[-1] if tensor.shape else None):
+                self._resume(call, signal)
+                if tensor.number in self.resumed:
+                    self._explain(call, _CHANCE)
+
+    def _twin(self, call: Call) -> Signal | None:
+        """Returns the output of an earlier layer that is like this one and reads the same tensor."""
+        if not isinstance(call.layer, keras.layers.Layer) or "Pooling" not in type(call.layer).__name__:
+            return None
+        config = {name: value for name, value in call.layer.get_config().items() if name != "name"}
+        key = (call.inputs[0].number, type(call.layer), str(config))
+        first = self.twins.setdefault(key, call.outputs[0].number)
+        return self.signals.get(first) if first != call.outputs[0].number else None
 
     def _explain(self, call: Call, reason: str) -> None:
         """Notes why a call is not predicted: once for each layer, with the parts of it that are no layers."""
@@ -140,7 +152,8 @@ class Propagation:
                 self.resumed.add(tensor.number)
                 resumed = Signal(*seen, tensor.shape[1:-1], sources=sources)
                 if guess is not None and guess.known and guess.variance > 0 and guess.axes is None:
-                    resumed = replace(resumed, **moved_to(guess, resumed))
+                    resumed = replace(guess, mean=seen[0], second_moment=seen[1], **moved_to(guess, resumed),
+                                      sources=guess.sources or sources, argument=None, function=None)  # fmt: skip
                 self.signals[tensor.number] = resumed
 
     def _measured_at(self, tap: Tap) -> tuple[float, float] | None:
@@ -187,15 +200,21 @@ class Propagation:
             except UnpredictableError as error:
                 self._explain(call, str(error))
             else:
-                seen = self._measured_gradient(call, tensor) if found.doubt > _DOUBT else None
+                seen = self._measured_gradient(call, tensor, found) if is_doubtful(found) else None
+                if seen is not None:
+                    self._explain(call, _DOUBT)
                 return found if seen is None else seen
         return self._measured_gradient(call, tensor)
 
-    def _measured_gradient(self, call: Call, tensor: Tensor) -> Gradient | None:
+    def _measured_gradient(self, call: Call, tensor: Tensor, guess: Gradient | None = None) -> Gradient | None:
+        """Returns the gradient that was measured at a tensor, with the correlations of a guess."""
         for tap, output in _tapped("output_gradient", call, call.outputs):
             seen = self._measured_at(tap) if output == tensor else None
             if seen is not None:
                 gradient = Gradient(seen[1], white=False, sources=frozenset({("measured gradient", tensor.number)}))
+                if guess is not None and guess.second_moment > 0:
+                    kept = {"balanced": guess.balanced, "values": guess.values, "chosen": guess.chosen}
+                    gradient = replace(guess.scaled(seen[1] / guess.second_moment), **kept, doubt=0.0)
                 self.gradients[tensor.number] = [gradient]  # for the call inside this one that made the tensor
                 self.resumed_back.add(tensor.number)
                 return gradient
@@ -211,6 +230,9 @@ class Propagation:
                 back = [*parts, *back][: len(call.inputs)]
                 if gradient is not None:
                     self._expect_inside(call, found, gradient)
+                lost = [tensor for tensor, part in zip(call.inputs, back, strict=True) if part is None]
+                if any(self._signal(tensor).known for tensor in lost):
+                    self._explain(call, "backward: what a gate gets of its gradient is not known")
             except UnpredictableError as error:
                 self._explain(call, f"backward: {error}")
         for tensor, part in zip(call.inputs, back, strict=True):
