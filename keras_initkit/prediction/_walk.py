@@ -38,7 +38,7 @@ from keras_initkit.structure._graph import Call, Tensor
 from keras_initkit.structure._layer_paths import named_layers
 
 _CHANCE = "its few units are much alike in all examples, so the draw of a few weights decides on its scale"
-_DOUBT = "backward: errors of normalizations over few examples have added up, so it goes on from the measured gradient"
+_DOUBT = "backward: few examples or units have left too large an error, so it goes on from the measured gradient"
 _CONSEQUENCE = "its input is not predicted"
 
 
@@ -61,6 +61,7 @@ class Propagation:
         self.signals: dict[int, Signal] = {}
         self.resumed: set[int] = set()  # tensors whose signal is the measured one
         self.twins: dict[tuple, int] = {}  # the first output of layers that are alike, by input and configuration
+        self.by_chance: set[int] = set()  # tensors on whose moments a few weights decide
         self.resumed_back: set[int] = set()  # the same for gradients
         self.gradients: dict[int, list[Gradient | None]] = {}  # None: a part that is not known
 
@@ -119,6 +120,7 @@ class Propagation:
             if is_by_chance(signal, tensor.shape[-1] if tensor.shape else None):
                 self._resume(call, signal)
                 if tensor.number in self.resumed:
+                    self.by_chance.add(tensor.number)
                     self._explain(call, _CHANCE)
 
     def _twin(self, call: Call) -> Signal | None:
@@ -228,6 +230,8 @@ class Propagation:
             try:
                 parts = found.backward(gradients if found.others else gradient)  # type: ignore[arg-type]
                 back = [*parts, *back][: len(call.inputs)]
+                if any(tensor.number in self.by_chance for tensor in call.outputs):
+                    back = [part and replace(part, doubt=math.inf) for part in back]
                 if gradient is not None:
                     self._expect_inside(call, found, gradient)
                 lost = [tensor for tensor, part in zip(call.inputs, back, strict=True) if part is None]

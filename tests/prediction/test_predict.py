@@ -137,7 +137,7 @@ MODELS = [average_pools, batch_norm_residual, dense_blocks, gated, generator, ml
 @pytest.mark.parametrize("build", MODELS, ids=lambda build: build.__name__)
 def test_every_tensor_of_a_measured_network(build):
     # Four standard errors over the seeds, and what finite width and uneven positions leave: see `compare`.
-    prediction, compared = compare(build, seeds=5, slack=0.06)
+    prediction, compared = compare(build, seeds=5, examples=16, slack=0.06)
     assert prediction.unpredicted == {}
     layers = [layer for layer in build().layers if not isinstance(layer, L.InputLayer)]
     assert compared >= len(layers)
