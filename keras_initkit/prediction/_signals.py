@@ -277,11 +277,13 @@ def add_gradients(gradients: list[Gradient]) -> Gradient:
 
 
 def _by_value(gradients: list[Gradient], total: float) -> np.ndarray | None:
-    if all(gradient.values is None for gradient in gradients) or total <= 0:
+    known = next((gradient.values for gradient in gradients if gradient.values is not None), None)
+    if known is None or total <= 0:
         return None
-    return sum(
-        gradient.second_moment / total * (1.0 if gradient.values is None else gradient.values) for gradient in gradients
-    )
+    found = np.zeros_like(known)
+    for gradient in gradients:
+        found = found + gradient.second_moment / total * (1.0 if gradient.values is None else gradient.values)
+    return found
 
 
 def _profile(gradients: list[Gradient], total: float) -> Profile:
@@ -290,6 +292,9 @@ def _profile(gradients: list[Gradient], total: float) -> Profile:
     known = [size for size in sizes if size]
     if len(known) != 1 or None in known[0] or total <= 0:
         return ()
-    ones = tuple(np.ones(n) for n in known[0])
-    shares = [(gradient.second_moment / total, gradient.profile or ones) for gradient in gradients]
-    return tuple(sum(share * profile[axis] for share, profile in shares) for axis in range(len(ones)))
+    found = [np.zeros(n or 0) for n in known[0]]
+    for gradient in gradients:
+        for axis, each in enumerate(found):
+            given = gradient.profile[axis] if gradient.profile else None
+            each += gradient.second_moment / total * (np.ones(len(each)) if given is None else given)
+    return tuple(found)

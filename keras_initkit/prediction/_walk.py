@@ -215,8 +215,8 @@ class Propagation:
             if seen is not None:
                 gradient = Gradient(seen[1], white=False, sources=frozenset({("measured gradient", tensor.number)}))
                 if guess is not None and guess.second_moment > 0:
-                    kept = {"balanced": guess.balanced, "values": guess.values, "chosen": guess.chosen}
-                    gradient = replace(guess.scaled(seen[1] / guess.second_moment), **kept, doubt=0.0)
+                    scaled = guess.scaled(seen[1] / guess.second_moment, values=guess.values, chosen=guess.chosen)
+                    gradient = replace(scaled, balanced=guess.balanced, doubt=0.0)
                 self.gradients[tensor.number] = [gradient]  # for the call inside this one that made the tensor
                 self.resumed_back.add(tensor.number)
                 return gradient
