@@ -383,3 +383,17 @@ def test_units_behind_a_separate_relu_are_dead_where_nothing_is_above_zero():
     assert found(-60.0) == {}  # linear: what is below 0 passes
     assert found(-60.0, L.BatchNormalization(), L.ReLU()) == {}
     assert found(-60.0, L.LeakyReLU()) == {}
+
+
+def test_a_branch_that_a_gain_of_zero_closes_is_not_frozen():
+    class Gain(L.Layer):
+        def build(self, shape):
+            self.alpha = self.add_weight(shape=(), initializer="zeros", name="alpha")
+
+        def call(self, x):
+            return self.alpha * x
+
+    given = keras.Input((16,))
+    for end in (Gain(), L.BatchNormalization(gamma_initializer="zeros")):
+        branch = end(L.Dense(16)(L.Dense(16, "relu")(given)))
+        assert diagnose(keras.Model(given, L.Dense(3)(L.Add()([given, branch]))), X) == []

@@ -121,6 +121,38 @@ def test_a_rate_that_is_too_small_is_raised():
     assert accuracy(model, epochs=15) > 0.95 * accuracy(sound, epochs=15)
 
 
+@pytest.mark.slow
+@pytest.mark.one_backend
+def test_options_that_a_remedy_names_are_those_of_a_layer():
+    def options(remedy):
+        return next(eval(f"dict({code})", {}) for code in CODE.findall(remedy) if code.startswith("activation="))
+
+    deep = mlp("sigmoid", depth=10)
+    found = next(each for each in diagnose(deep, X, Y) if each.kind == "vanishing_gradient")
+    mended = mlp(**options(found.remedy), depth=10)
+    run(found.remedy, mended, X)
+    assert accuracy(mended, epochs=12) > 0.95 * accuracy(mlp(depth=10), epochs=12)
+    dead = {"bias_initializer": CONSTANT(-8.0)}
+    found = next(each for each in diagnose(mlp(**dead), X, Y) if each.kind == "dead_units")
+    never_flat = mlp(**options(found.remedy), **dead)
+    assert accuracy(never_flat, epochs=12) > 0.95 * accuracy(mlp(), epochs=12)
+
+
+@pytest.mark.slow
+@pytest.mark.one_backend
+def test_layers_that_a_remedy_names_are_put_between_others():
+    layer = re.compile(r"`(keras\.layers\.LayerNormalization\(\))`")
+    deep = mlp("sigmoid", depth=10)
+    found = next(each for each in diagnose(deep, X, Y) if each.kind == "vanishing_gradient")
+    normalized = keras.Sequential([L.Input((16,))])
+    for part in mlp("sigmoid", depth=10).layers:
+        normalized.add(part)
+        if part.name != "head":
+            normalized.add(eval(layer.search(found.remedy).group(1), {"keras": keras}))
+    normalized.compile(keras.optimizers.Adam(3e-3), mlp().loss, metrics=["accuracy"])
+    assert accuracy(normalized, epochs=12) > 0.95 * accuracy(mlp(depth=10), epochs=12)
+
+
 def test_data_that_are_not_finite_are_left_out():
     x = X[:32].copy()
     x[3, 2] = np.nan
@@ -134,6 +166,13 @@ def test_weights_that_are_not_finite_are_drawn_again():
     (found,) = [each for each in diagnose(model, X[:32]) if each.kind == "nonfinite"]
     run(found.remedy, model, X[:32])
     assert all(np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in model.weights)
+
+
+class Stop(L.Layer):
+    """A layer that lets no gradient through."""
+
+    def call(self, x):
+        return keras.ops.stop_gradient(x)
 
 
 class Part(L.Layer):
@@ -151,7 +190,7 @@ class Part(L.Layer):
 def test_the_layer_of_a_remedy_is_found_at_any_depth(nested):
     keras.utils.set_random_seed(0)
     inputs = L.Input((16,))
-    cut = Part()(inputs) if nested else L.Identity()(keras.ops.stop_gradient(L.Dense(8, name="cut")(inputs)))
+    cut = Part()(inputs) if nested else Stop()(L.Dense(8, name="cut")(inputs))
     model = keras.Model(inputs, L.Dense(2)(L.Add()([cut, L.Dense(8)(inputs)])))
     (found,) = [each for each in diagnose(model, X[:32]) if each.kind == "frozen_weights"]
     run(found.remedy, model, X[:32])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterator
 
+from keras_initkit._arrays import to_numpy
 from keras_initkit.diagnosis._evidence import Evidence, LayerReading, is_constant, is_zero
 from keras_initkit.diagnosis._finding import Finding, confidence_after, confidence_beyond, format_factor
 from keras_initkit.diagnosis._rule_registry import TASK_CAUSES, register_rule
@@ -93,8 +95,8 @@ def find_frozen_weights(evidence: Evidence) -> Iterator[Finding]:
 
     A trainable kernel has no gradient, or one of 0 in all its elements, in every batch that gives any layer a gradient:
     in a run in three or more of them. If no layer gets a gradient, in ten or more batches: one whose sample weights are
-    all 0 has none either. 0 in a single probe is not enough inside a residual branch, or below a kernel of 0, where the
-    first step mends it. Weights that are not trainable are frozen on purpose.
+    all 0 has none either. 0 in a single probe is not enough below a kernel of 0, or inside a residual branch that a
+    gain of 0 closes, where the first step mends it. Weights that are not trainable are frozen on purpose.
     """
     kernels = [reading.weight for reading in evidence.first.values()]
     has_flat_kernel = any(weight is not None and is_constant(weight) for weight in kernels)
@@ -107,7 +109,9 @@ def find_frozen_weights(evidence: Evidence) -> Iterator[Finding]:
         missing = all(gradient is None for gradient in gradients)
         zero = all(gradient is not None and is_zero(gradient) for gradient in gradients)
         enough = len(gradients) >= (least if evidence.is_run else 1)
-        excused = len(evidence.reports) == 1 and (has_flat_kernel or layer in evidence.scale_free)
+        excused = len(evidence.reports) == 1 and (
+            has_flat_kernel or (zero and layer in evidence.scale_free and _has_zero_gain(evidence))
+        )
         if missing and any(other.weight_gradient for other in evidence.last.values()):
             reason, confidence = "none", 1.0
         elif zero and enough and not excused:
@@ -125,6 +129,12 @@ def find_frozen_weights(evidence: Evidence) -> Iterator[Finding]:
             confidence,
             message=f"The kernel of {layer} trains, but its gradient is {reason}: the loss does not depend on it.",
         )
+
+
+def _has_zero_gain(evidence: Evidence) -> bool:
+    """Whether a weight other than a bias is 0 throughout, as gains that close residual branches at first."""
+    weights = [] if evidence.model is None else evidence.model.model.trainable_weights
+    return any(not re.search("bias|beta", weight.name) and not to_numpy(weight).any() for weight in weights)
 
 
 def _learns(reading: LayerReading) -> bool:
