@@ -41,10 +41,11 @@ def predict(
 
         E[y^2] = E[f(z)^2], \qquad E[g_z^2] = E[f'(z)^2] E[g_y^2]
 
-    through an activation $y = f(z)$. Here $z$ is Gaussian (a sum of many independent terms), and gradients are
-    independent of the activations. Layers act as in training. Variances are over all elements: examples, positions and
-    units. $\sigma_w^2$ is the mean square of the kernel's present values, close to its initializer's variance. A
-    kernel that is not a random draw of mean 0, such as the identity, is not predicted.
+    through an activation $y = f(z)$. Here $z$ is Gaussian (a sum of many independent terms) or a sum of independent
+    tensors of known distributions, and gradients are independent of the activations. Layers act as in training.
+    Variances are over all elements: examples, positions and units. $\sigma_w^2$ is the mean square of the kernel's
+    present values, close to its initializer's variance. A kernel that is not a random draw of mean 0, such as the
+    identity, is not predicted.
 
     Layers of your own are opened: there are rules for the operations inside them. Attention averages values by the
     softmax p of scores, whose variance gives the effective number of keys:
@@ -61,8 +62,9 @@ def predict(
             inputs, a list of these or a dictionary by input name.
         output_gradient_variance: Float, or list of floats for several outputs. Variance of the gradient of the loss
             with respect to the model's output, whose elements are taken as independent. `None` means 1.
-        measured: Mapping from `Tap` to moments (`.mean`, `.variance`). Where a layer cannot be predicted, prediction
-            resumes from its measured output, and backward from the measured gradient of an output.
+        measured: Mapping from `Tap` to moments (`.mean`, `.variance`). Where a layer cannot be predicted, or a few
+            units or examples leave it to chance (by more than a factor of 1.3 in 1 of 20 draws), prediction resumes
+            from its measured output, and backward from the measured gradient of an output.
 
     Returns:
         A `Prediction`, which maps each `Tap` to `Expected(mean, variance)`. Its `.unpredicted` holds the reason for
