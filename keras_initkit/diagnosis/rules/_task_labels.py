@@ -122,6 +122,8 @@ def _broadcast(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> _
     known = (given[0], *shape[1:])
     sizes = ", ".join("n" if each is None else str(each) for each in shape)
     message = f"The labels have the shape {given}, and the output of {output.head.path} has ({sizes})"
+    if len(known) == len(given) + 1 and known[-1] == 1:  # Keras takes an axis of size 1 away
+        known = known[:-1]
     try:
         np.broadcast_shapes(given, known)
         message += ": the loss repeats one along the other, and compares every number with numbers of other units."
