@@ -13,8 +13,15 @@ from keras_initkit.structure._calls import has_graph
 
 
 def write_remedy(sentence: str, *lines: str) -> str:
-    """Returns a remedy: a sentence and the code that does what it says."""
+    """Returns a remedy: a sentence and the code that does what it says.
+
+    A model of other layers takes over the optimizer's settings, and not its state, which is that of other weights.
+    """
     code = [line for line in lines if line]
+    if code and code[0].startswith("model = keras.Model("):
+        fresh = "type(old.optimizer).from_config(old.optimizer.get_config())"
+        rest = [line.replace("model.optimizer", fresh).replace("model.loss", "old.loss") for line in code[1:]]
+        code = [f"old, model = model, {code[0].removeprefix('model = ')}", *rest]
     return "\n".join([f"{sentence}:" if code else f"{sentence}.", *code])
 
 

@@ -31,7 +31,8 @@ def find_linear_stack(evidence: Evidence) -> Iterator[Finding]:
     straight lines, and nothing else reads the first one's output. Factorizations are left out: a width between the two
     that is smaller than both sides (a bottleneck, LoRA, a linear auto-encoder), depthwise and grouped kernels,
     convolutions along different axes, embeddings, recurrent kernels and attention's projections. A warning where no
-    kernel of the model has anything behind it that bends; information where others have.
+    kernel of the model has anything behind it that bends; information where others have, and for a regression, which
+    may be linear on purpose.
     """
     task = evidence.task
     if task is None or not task.model.graph:
@@ -39,12 +40,13 @@ def find_linear_stack(evidence: Evidence) -> Iterator[Finding]:
     if "linear_stack" not in task.known:
         task.known["linear_stack"] = _find_pairs(task.model)
     pairs, is_linear = task.known["linear_stack"]
+    regression = all(each.loss is not None and each.loss.kind == "regression" for each in task.outputs)
     for first, second in pairs:
         yield Finding(
             "linear_stack",
             first.path,
             evidence.reports[0].step,
-            "warning" if is_linear else "info",
+            "warning" if is_linear and not regression else "info",
             {"units": first.units, "healthy": "an activation between two kernels"},
             _remedy(task, first),
             message=f"Nothing between {first.path} and {second.path} bends: together they are one linear function, as "
