@@ -10,6 +10,7 @@ from keras_initkit.diagnosis._heads import Head
 from keras_initkit.diagnosis._losses import KnownLoss
 from keras_initkit.diagnosis._task import Output, Task
 from keras_initkit.structure._calls import has_graph
+from keras_initkit.structure._layer_paths import weighted_layers
 
 
 def write_remedy(sentence: str, *lines: str) -> str:
@@ -40,8 +41,9 @@ def compile_code(task: Task, output: Output, loss: str = "") -> str:
 
 def activation_code(task: Task, head: Head, activation: str) -> str:
     """Returns the code that gives a head another activation, in place where its layer can; a comment otherwise."""
-    if callable(getattr(head.layer, "activation", None)):
-        return f"{layer_code(task, head.path)}.activation = keras.activations.{activation}"
+    code = layer_code(task, head.path)
+    if code and callable(getattr(head.layer, "activation", None)):
+        return f"{code}.activation = keras.activations.{activation}"
     return f"# in the model's code, {activation} in place of {head.activation} ({head.path})"
 
 
@@ -72,11 +74,13 @@ def without_layer(task: Task, path: str, sentence: str) -> str:
 
 
 def layer_code(task: Task, path: str) -> str:
-    """Returns the code that looks a layer up by its path."""
+    """Returns the code that looks a layer up by its path; empty for one inside others that has no weights."""
     top = {layer.name for layer in getattr(task.model.model, "layers", [])}
     if path in top:
         return f"model.get_layer({path!r})"
-    return f"keras_initkit.structure.named_layers(model)[{path!r}]"
+    if path in weighted_layers(task.model.model):
+        return f"keras_initkit.structure.weighted_layers(model)[{path!r}]"
+    return ""
 
 
 def labels_code(task: Task, output: Output, change: str = "", written: str = "") -> str:
