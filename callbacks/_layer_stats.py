@@ -11,6 +11,7 @@ import keras
 from keras_initkit._checks import checked_count, checked_option
 from keras_initkit.callbacks import _summary
 from keras_initkit.callbacks._progress import steps_done
+from keras_initkit.callbacks._run_attention import RunAttention
 from keras_initkit.callbacks._run_diagnosis import OnFinding, RunDiagnosis, report_findings
 from keras_initkit.callbacks._run_log import RunLog, collect_histograms
 from keras_initkit.callbacks._schedule import UpdateFreq, make_schedule
@@ -48,6 +49,9 @@ class LayerStatsCallback(keras.callbacks.Callback):
       step, of their gradient, and of what the step adds to them.
     - `update_ratio`: standard deviation of the update divided by that of the weights; 1e-3 is usual.
     - `nonfinite`: number of NaN and infinite elements in all measured tensors of the layer.
+    - `attention_entropy`, `attention_logit`, `attention_future`, `attention_padding`: mean entropy of the heads'
+      weights in nats, largest logit, and fractions of weight on later positions and on padding; only if `statistics`
+      names one of them. They come from another pass over up to eight examples of the measured batch, after the step.
 
     The custom-scalars tab has a chart for each statistic with a line for each layer. The horizontal axis is the
     number of training steps before the measured one, so step 0 is the model as initialized. The count goes on when
@@ -63,8 +67,8 @@ class LayerStatsCallback(keras.callbacks.Callback):
         layers: The layers to measure: a name or path, a compiled regular expression (searched in the path), a
             layer, a predicate of the layer, or a list of these. `None` measures all layers with weights.
         statistics: List of names of the statistics above or of registered ones (`report.register_statistic`).
-            `None` is all above but those of pre-activations. These cost most: TensorFlow computes a product twice
-            if reading it would keep it from being fused with what follows.
+            `None` is all above but those of pre-activations and attention. The former cost most: TensorFlow computes a
+            product twice if reading it would keep it from being fused with what follows.
         histogram_freq: Integer. Number of epochs between histograms of outputs, weights and the gradients of both,
             taken at an epoch's first measured step. 0 takes none.
         sample_size: Integer. Number of elements of each tensor that the moments are computed from, spread over the
@@ -115,6 +119,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self.reports: list[SignalReport] = []
         self._due = make_schedule(update_freq)
         self._diagnosis = RunDiagnosis()
+        self._attention = RunAttention(self.statistics)
         self._meter: Any = None
         self._metered: Any = None
         self._log = RunLog()
@@ -170,6 +175,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         if self.model.built and all(layer.built for layer in self.model.layers):
             self._select_layers(self.model)
         self._begun = False
+        self._attention.begin()
         if self.on_finding != "ignore":
             self._diagnosis.begin(self.model, self._planned_steps())
         self._is_chief = writes_logs()  # of several processes that train one model, one writes and warns
@@ -203,6 +209,8 @@ class LayerStatsCallback(keras.callbacks.Callback):
         if not rows:
             return
         report = SignalReport.from_step(self._steps - 1, self._epoch, rows)
+        if self._attention.is_wanted:
+            report = self._attention.completed(report, self.model, self._meter.batch)
         self.reports.append(report)
         self._log.write_scalars(report)
         if self._with_histograms:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,9 +12,11 @@ import keras
 import numpy as np
 
 from keras_initkit._arrays import to_numpy
+from keras_initkit._random_state import random_state_kept
 from keras_initkit.capture._attention_reading import PAIRS, AttentionReader
 from keras_initkit.capture._replay import Replay, Values
 from keras_initkit.capture._token_order import Arrays, KnownPadding, OrderCheck, are_next_tokens
+from keras_initkit.capture.backends import probe_backend
 from keras_initkit.report._attention_rows import AttentionStats, OrderStats, ResidualStats
 from keras_initkit.statistics._attention import cosine
 from keras_initkit.structure._attention_inputs import token_inputs
@@ -24,7 +27,7 @@ from keras_initkit.structure._residual import Branch, residual_branches
 Sections = tuple[tuple[AttentionStats, ...], tuple[ResidualStats, ...], tuple[OrderStats, ...]]
 
 
-def read_attention(model: keras.Model, graph: Sequence[Call], x: Any, y: Any = None) -> Sections:
+def read_attention(model: keras.Model, graph: Sequence[Call], x: Any, y: Any = None, *, order: bool = True) -> Sections:
     """Returns the rows of attentions, residual sums and order; none of a model without attention.
 
     A few examples go through the model in pairs, layers behaving as in inference. What the passes write stays in
@@ -34,6 +37,7 @@ def read_attention(model: keras.Model, graph: Sequence[Call], x: Any, y: Any = N
         graph: The calls of the model, as `calls` returns them.
         x: Inputs of the model.
         y: Labels, from which it is known whether the model predicts the next token.
+        order: Boolean. Whether to measure what the model makes of the order of its tokens.
     """
     inputs = graph[-1].inputs
     reader = AttentionReader(graph, _names(model, inputs))
@@ -51,13 +55,18 @@ def read_attention(model: keras.Model, graph: Sequence[Call], x: Any, y: Any = N
         joins.after(call, values)
 
     pairs = list(_pairs(whole, padding, replay.examples))
-    with keras.StatelessScope(), warnings.catch_warnings():
+    with contextlib.ExitStack() as stack:
+        for kept in (random_state_kept(), probe_backend().undisturbed(model), probe_backend().no_gradients()):
+            stack.enter_context(kept)
+        stack.enter_context(keras.StatelessScope())
+        stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # the model's own pass gives them
         for pair in pairs:
             reader.begin_pair(padding.of(pair))
             replay.run([pair[each] for each in inputs], after)
-        order = tuple(_orders(model, graph, reader, names, padding, pairs[0], whole, _labels(y), replay))
-    return reader.rows(), joins.rows(), order
+        orders = _orders(model, graph, reader, names, padding, pairs[0], whole, _labels(y), replay) if order else ()
+        rows = tuple(orders)
+    return reader.rows(), joins.rows(), rows
 
 
 def _orders(

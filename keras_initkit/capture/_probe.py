@@ -163,8 +163,6 @@ def probe(
             # Whatever the pass writes (averages, seeds) stays in the scope. Copies, for a layer may work in place.
             with probe_backend().no_gradients(), keras.StatelessScope():
                 model(keras.tree.map_structure(keras.ops.copy, x), training=training)
-    with random_state_kept(), probe_backend().undisturbed(model), probe_backend().no_gradients():
-        sections = read_attention(model, graph, x, y) if graph else ((), (), ())
     optimizer = getattr(model, "optimizer", None)
     step = 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations.value))
     expected: Mapping[Tap, Expected] = {}
@@ -174,6 +172,11 @@ def probe(
         expected, reasons = expectations(model, x, readings.moments, of_gradients)
         if graph[-1].losses and (adds_loss or y is not None):  # gradients come from there too
             expected = {tap: each for tap, each in expected.items() if tap.kind in SIGNALS}
+    sections: tuple = ()
+    try:
+        sections = read_attention(model, graph, x, y) if graph else ()
+    except Exception as error:  # whatever a user's layer raises on two examples
+        reasons.append(f"Attention was not read ({type(error).__name__}: {str(error).partition(chr(10))[0]}).")
     about = (*notes, *readings.notes, *reasons)
     return SignalReport(readings.rows(expected), step, 0, model.name, about, *sections, loss=measured)
 

@@ -54,7 +54,7 @@ class SignalReport(ReportData):
         Raises:
             ValueError: If the name is unknown.
         """
-        return _scalars.read_statistics(self.rows, _scalars.check_statistics([name]))[name]
+        return _scalars.read_statistics(self.rows, _scalars.check_statistics([name]), self.attention)[name]
 
     def scalars(self, statistics: Iterable[str] | None = None) -> dict[str, float]:
         """Returns statistics of every layer by their tags `<statistic>/<layer>`.
@@ -66,7 +66,7 @@ class SignalReport(ReportData):
             ValueError: If a name is unknown.
         """
         names = _scalars.check_statistics(_scalars.STATISTICS if statistics is None else statistics)
-        values = _scalars.read_statistics(self.rows, names)
+        values = _scalars.read_statistics(self.rows, names, self.attention)
         return {f"{name}/{layer}": value for name, layers in values.items() for layer, value in layers.items()}
 
     @property

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from keras_initkit.report._attention_rows import AttentionStats
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.statistics._moments import Moments
 from keras_initkit.statistics._tap import KINDS, Kind
@@ -23,6 +24,13 @@ class Statistic(NamedTuple):
 
 
 STATISTICS: dict[str, Statistic] = {}
+# Those of a layer's attention; its heads and calls count together.
+ATTENTION_STATISTICS: dict[str, Callable[[Sequence[AttentionStats]], float | None]] = {
+    "attention_entropy": lambda rows: _mean([each for row in rows for each in row.entropy]),
+    "attention_logit": lambda rows: max(each for row in rows for each in row.largest_logit),
+    "attention_future": lambda rows: _mean([row.future for row in rows]),
+    "attention_padding": lambda rows: _mean([row.padding for row in rows]),
+}
 
 
 def register_statistic(
@@ -85,7 +93,7 @@ def check_statistics(names: Iterable[str] | None) -> tuple[str, ...]:
         meant = f" Did you mean {' or '.join(map(repr, near))}?" if unknown and near else ""
         raise ValueError(
             f"statistics: got {got!r}, expected names among {', '.join(map(repr, STATISTICS))}, or None for all "
-            f"built-in ones but those of pre-activations.{meant}"
+            f"built-in ones but those of pre-activations and attention.{meant}"
         )
     return tuple(name for name in STATISTICS if name in chosen)
 
@@ -96,7 +104,9 @@ def needed_kinds(statistics: Iterable[str]) -> tuple[Kind, ...]:
     return tuple(kind for kind in KINDS if kind in needed)
 
 
-def read_statistics(rows: Iterable[TensorStats], names: Iterable[str]) -> dict[str, dict[str, float]]:
+def read_statistics(
+    rows: Iterable[TensorStats], names: Iterable[str], attention: Iterable[AttentionStats] = ()
+) -> dict[str, dict[str, float]]:
     """Returns statistics of every layer to which they apply, in the order of the rows: name -> layer -> value."""
     layers: dict[str, dict[str, list[TensorStats]]] = {}
     for row in rows:
@@ -110,7 +120,18 @@ def read_statistics(rows: Iterable[TensorStats], names: Iterable[str]) -> dict[s
                     values[layer] = float(value)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"statistic {name!r}: it returned {value!r}, expected a number or None.") from error
+    attentions: dict[str, list[AttentionStats]] = {}
+    for each in attention:
+        attentions.setdefault(each.layer, []).append(each)
+    for name in found.keys() & ATTENTION_STATISTICS.keys():
+        numbers = {layer: ATTENTION_STATISTICS[name](several) for layer, several in attentions.items()}
+        found[name] |= {layer: number for layer, number in numbers.items() if number is not None}
     return found
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 _FORWARD = ("input", "pre_activation", "output")
@@ -190,5 +211,9 @@ _register_moment("weight_update_variance", "weight_update", "variance")
 register_statistic("update_ratio", _update_ratio, ("weight_update", "weight"))
 register_statistic("nonfinite", _nonfinite, ("output", "output_gradient", "weight", "weight_gradient", "weight_update"))
 
-# Measuring a pre-activation changes how a step is compiled, so a training step measures none unless asked.
-DEFAULT_STATISTICS = tuple(name for name in STATISTICS if not name.startswith("pre_activation"))
+for _name in ATTENTION_STATISTICS:  # of rows of their own, of a step that is measured anyway
+    register_statistic(_name, lambda rows: None, "output")
+
+# Measuring a pre-activation changes how a step is compiled, and attention takes a pass of its own, so a training step
+# measures neither unless asked.
+DEFAULT_STATISTICS = tuple(name for name in STATISTICS if not name.startswith(("pre_activation", "attention_")))
