@@ -49,7 +49,7 @@ def _attention_columns(rows: tuple[AttentionStats, ...]) -> list[list]:
             ]
         )
     kept = [place for place in range(len(headings)) if any(row[place].text for row in cells)]
-    return [[row[place] for place in kept] for row in (headings, *cells)]
+    return [[headings[place] for place in kept], *([row[place] for place in kept] for row in cells)]
 
 
 def _section(title: str, table: list[list]) -> Grid:
