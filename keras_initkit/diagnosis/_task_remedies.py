@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import keras
 
 from keras_initkit.diagnosis._heads import Head
-from keras_initkit.diagnosis._losses import KnownLoss
 from keras_initkit.diagnosis._task import Output, Task
 from keras_initkit.structure._calls import has_graph
 from keras_initkit.structure._layer_paths import weighted_layers
@@ -32,7 +32,8 @@ def compile_code(task: Task, output: Output, loss: str = "") -> str:
     if len(task.outputs) > 1:
         place = f"the loss of output {output.name!r} being {loss}" if loss else "with the losses it has"
         return f"# then compile the model again, {place}"
-    written = loss or _as_code(getattr(model, "loss", None), output.loss)
+    own = getattr(model, "loss", None)
+    written = loss or (repr(own) if isinstance(own, str) else "model.loss")
     metrics = ', metrics=["accuracy"]' if _has_accuracy(model) else ""
     if getattr(model, "optimizer", None) is None:
         return f'model.compile("adam", {written}{metrics})'
@@ -101,15 +102,9 @@ def loss_code(kind: str, from_logits: bool) -> str:
     return f"keras.losses.{names[kind]}({'from_logits=True' if from_logits else ''})"
 
 
-def _as_code(loss: Any, known: KnownLoss | None) -> str:
-    if isinstance(loss, str):
-        return repr(loss)
-    return "model.loss" if known is None or not isinstance(loss, str) else repr(known.name)
-
-
 def _has_accuracy(model: Any) -> bool:
-    try:
-        metrics = getattr(getattr(model, "_compile_metrics", None), "_user_metrics", None)
-        return "acc" in str(metrics).lower()
-    except Exception:  # whatever a metric's own text raises
+    if not getattr(model, "compiled", False):
         return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of metrics that are lambdas
+        return "acc" in str((model.get_compile_config() or {}).get("metrics")).lower()
