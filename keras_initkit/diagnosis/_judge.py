@@ -21,6 +21,7 @@ from keras_initkit.inputs._labels import LabelError
 from keras_initkit.report._report import SignalReport
 from keras_initkit.structure._calls import traced_once
 
+_REFUSED = "between 0 and 1"  # how PyTorch's binary crossentropy refuses labels
 ENDS = 16  # reports at each end of a run that are read
 
 
@@ -66,7 +67,9 @@ def measure_task(
     problem = ""
     try:
         report = probe(model, x, y, loss=loss, **options)
-    except LabelError as error:
+    except (LabelError, RuntimeError) as error:
+        if not isinstance(error, LabelError) and _REFUSED not in str(error):
+            raise
         problem = str(error)
         report = probe(model, x, **options)
         note = "The gradients at the outputs were drawn from N(0, 1), because the labels do not fit them."
