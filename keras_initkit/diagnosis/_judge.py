@@ -70,7 +70,7 @@ def measure_task(
     except (LabelError, RuntimeError) as error:
         if not isinstance(error, LabelError) and _REFUSED not in str(error):
             raise
-        problem = str(error)
+        problem = str(error) if isinstance(error, LabelError) else ""  # rules of labels name the latter
         report = probe(model, x, **options)
         note = "The gradients at the outputs were drawn from N(0, 1), because the labels do not fit them."
         report = replace(report, notes=(note, *(each for each in report.notes if "because no labels" not in each)))
