@@ -88,16 +88,16 @@ def find_constant_output(evidence: Evidence) -> Iterator[Finding]:
     gradient of 0. A zero kernel at the output makes it constant too, but gets a gradient, and is healthy.
     """
     last = evidence.last
-    for output in () if evidence.task is None else evidence.task.outputs:
-        if output.head.normalized_units == 1:
+    for each in () if evidence.task is None else evidence.task.outputs:
+        if each.head.normalized_units == 1:
             yield Finding(
                 "constant_output",
-                output.head.path,
+                each.head.path,
                 evidence.reports[-1].step,
                 "error",
                 {"output": 1.0, "variance": 0.0, "healthy": "depends on the example"},
                 _ONE_UNIT,
-                message=f"The output of {output.head.path} is 1 for every example, as of any softmax over one unit.",
+                message=f"The output of {each.head.path} is 1 for every example, as of any softmax over one unit.",
             )
             return
     heads = {call.path for call in evidence.model.heads} if evidence.model else {list(last)[-1]}
