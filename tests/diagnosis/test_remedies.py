@@ -121,38 +121,6 @@ def test_a_rate_that_is_too_small_is_raised():
     assert accuracy(model, epochs=15) > 0.95 * accuracy(sound, epochs=15)
 
 
-@pytest.mark.slow
-@pytest.mark.one_backend
-def test_options_that_a_remedy_names_are_those_of_a_layer():
-    def options(remedy):
-        return next(eval(f"dict({code})", {}) for code in CODE.findall(remedy) if code.startswith("activation="))
-
-    deep = mlp("sigmoid", depth=10)
-    found = next(each for each in diagnose(deep, X, Y) if each.kind == "vanishing_gradient")
-    mended = mlp(**options(found.remedy), depth=10)
-    run(found.remedy, mended, X)
-    assert accuracy(mended, epochs=12) > 0.95 * accuracy(mlp(depth=10), epochs=12)
-    dead = {"bias_initializer": CONSTANT(-8.0)}
-    found = next(each for each in diagnose(mlp(**dead), X, Y) if each.kind == "dead_units")
-    never_flat = mlp(**options(found.remedy), **dead)
-    assert accuracy(never_flat, epochs=12) > 0.95 * accuracy(mlp(), epochs=12)
-
-
-@pytest.mark.slow
-@pytest.mark.one_backend
-def test_layers_that_a_remedy_names_are_put_between_others():
-    layer = re.compile(r"`(keras\.layers\.LayerNormalization\(\))`")
-    deep = mlp("sigmoid", depth=10)
-    found = next(each for each in diagnose(deep, X, Y) if each.kind == "vanishing_gradient")
-    normalized = keras.Sequential([L.Input((16,))])
-    for part in mlp("sigmoid", depth=10).layers:
-        normalized.add(part)
-        if part.name != "head":
-            normalized.add(eval(layer.search(found.remedy).group(1), {"keras": keras}))
-    normalized.compile(keras.optimizers.Adam(3e-3), mlp().loss, metrics=["accuracy"])
-    assert accuracy(normalized, epochs=12) > 0.95 * accuracy(mlp(depth=10), epochs=12)
-
-
 def test_data_that_are_not_finite_are_left_out():
     x = X[:32].copy()
     x[3, 2] = np.nan
