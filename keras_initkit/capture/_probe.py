@@ -172,13 +172,13 @@ def probe(
         expected, reasons = expectations(model, x, readings.moments, of_gradients)
         if graph[-1].losses and (adds_loss or y is not None):  # gradients come from there too
             expected = {tap: each for tap, each in expected.items() if tap.kind in SIGNALS}
-    sections: tuple = ()
     try:
-        sections = read_attention(model, graph, x, y) if graph else ()
+        attention, residuals, order = read_attention(model, graph, x, y) if graph else ((), (), ())
     except Exception as error:  # whatever a user's layer raises on two examples
+        attention, residuals, order = (), (), ()
         reasons.append(f"Attention was not read ({type(error).__name__}: {str(error).partition(chr(10))[0]}).")
     about = (*notes, *readings.notes, *reasons)
-    return SignalReport(readings.rows(expected), step, 0, model.name, about, *sections, loss=measured)
+    return SignalReport(readings.rows(expected), step, 0, model.name, about, attention, residuals, order, measured)
 
 
 def _outputs(model: keras.Model, y_pred: Any = None) -> tuple[list[tuple[int | None, ...]], list[str]]:

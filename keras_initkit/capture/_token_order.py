@@ -81,9 +81,9 @@ def are_next_tokens(tokens: np.ndarray, labels: Iterable[np.ndarray]) -> bool:
     for each in labels:
         if each.ndim == 3 and each.shape[-1] > 1:
             each = each.argmax(axis=-1)
-        each = each.reshape(each.shape[:2])
-        if each.shape != tokens.shape or tokens.shape[1] < 3:
+        if each.shape[:2] != tokens.shape or each.size != tokens.size or tokens.shape[-1] < 3:
             continue
+        each = each.reshape(tokens.shape)
         moves = tokens[:, 1:] != tokens[:, :-1]  # of equal neighbors nothing is learned
         if moves.sum() >= 3 and (each[:, :-1] == tokens[:, 1:])[moves].mean() > 0.95:
             return True

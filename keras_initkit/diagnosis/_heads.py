@@ -132,8 +132,8 @@ class _Behind:
                 return Head(call.path, layer, "softmax", (0.0, 1.0), shape, shape[-1])
             return None
         if isinstance(layer, keras.Model):  # in a TimeDistributed
-            inner = find_heads(_graph_of(layer))
-            return replace(inner[0], path=f"{call.path}/{inner[0].path}") if len(inner) == 1 else None
+            heads = find_heads(_graph_of(layer))
+            return replace(heads[0], path=f"{call.path}/{heads[0].path}") if len(heads) == 1 else None
         if isinstance(layer, keras.layers.Bidirectional):
             if layer.merge_mode not in ("concat", "ave"):
                 return _unknown(call)

@@ -84,6 +84,6 @@ def _copied(array: Any) -> Any:
 def _joined(batches: list[Labels]) -> Labels | None:
     if not batches or len({each.shape[1:] for each in batches}) > 1:
         return batches[0] if batches else None
-    weights = [each.weights for each in batches]
-    joined = None if any(each is None for each in weights) else np.concatenate(weights)
+    weights = [each.weights for each in batches if each.weights is not None]
+    joined = np.concatenate(weights) if len(weights) == len(batches) else None
     return Labels(np.concatenate([each.values for each in batches]), joined, tuple(len(e.values) for e in batches))

@@ -53,7 +53,7 @@ def find_label_mismatch(evidence: Evidence) -> Iterator[Finding]:
             continue
         named = True
         least, largest = labels.limits
-        numbers = {"least_label": least, "largest_label": largest, "healthy": found.healthy}
+        numbers: dict[str, float | str] = {"least_label": least, "largest_label": largest, "healthy": found.healthy}
         path = output.head.path or output.name
         step = evidence.reports[0].step
         yield Finding("label_mismatch", path, step, found.severity, numbers, found.remedy, message=found.message)
@@ -83,10 +83,10 @@ def _shapes(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> _Mis
             return None
         if _fits(given, shape) and units > 1:
             one_hot = labels.are_one_hot
-            code = compile_code(task, output, loss_code("categorical", loss.from_logits))
+            again = compile_code(task, output, loss_code("categorical", loss.from_logits))
             message = f"{loss.name} expects one number for each example, the class; the labels are rows of {units}."
             sentence = "One-hot labels take categorical_crossentropy" if one_hot else "Distributions take"
-            return _Mismatch("error", message, write_remedy(sentence, code), "integers")
+            return _Mismatch("error", message, write_remedy(sentence, again), "integers")
     elif fits:
         return None
     elif (_fits(given, shape[:-1]) or _fits(given, (*shape[:-1], 1))) and _are_classes(labels):

@@ -15,6 +15,7 @@ from keras_initkit.diagnosis._rule_registry import register_rule
 from keras_initkit.diagnosis._task import Task
 from keras_initkit.diagnosis._task_remedies import layer_code, write_remedy
 from keras_initkit.structure._graph import Call, Tensor, signals
+from keras_initkit.structure._kernel import as_tuple
 from keras_initkit.structure._layer_kinds import is_activation, is_normalization, moves, shifts_or_scales
 
 _LINEAR = re.compile(
@@ -78,15 +79,15 @@ def _find_pairs(model: ModelContext) -> tuple[list[tuple[KernelContext, KernelCo
     moving, outputs = signals(model.graph), set(model.graph[-1].outputs)
     pairs = []
     for call in leaves:
-        context = single.get(call.path)
-        if context is None or not _is_plain(context) or model.is_nonlinear(call.path):
+        first = single.get(call.path)
+        if first is None or not _is_plain(first) or model.is_nonlinear(call.path):
             continue
         second = _next_kernel(call, readers, moving, outputs, single)
-        if second is not None and _is_plain(second) and not _is_factorization(context, second):
-            pairs.append((context, second))
-    unique = list({first.path: (first, second) for first, second in pairs}.values())
+        if second is not None and _is_plain(second) and not _is_factorization(first, second):
+            pairs.append((first, second))
+    unique = list({one.path: (one, other) for one, other in pairs}.values())
     hidden = [context for context in model.kernels if not context.is_output]
-    stacked = {first.path for first, _ in unique}
+    stacked = {one.path for one, _ in unique}
     return unique, bool(unique) and all(each.path in stacked for each in hidden) and not _bends_somewhere(
         leaves, moving
     )
@@ -148,7 +149,7 @@ def _is_plain(context: KernelContext) -> bool:
 def _is_factorization(first: KernelContext, second: KernelContext) -> bool:
     """Whether two kernels are meant to be one of lower rank, or one along each axis."""
     between = first.units
-    before = math.prod(first.kernel.shape[axis] for axis in _axes(first.kernel.in_axes))
+    before = math.prod(first.kernel.shape[axis] for axis in as_tuple(first.kernel.in_axes))
     after = second.units
     if between < before and between < after:
         return True
@@ -159,9 +160,5 @@ def _is_factorization(first: KernelContext, second: KernelContext) -> bool:
 def _field(context: KernelContext) -> tuple[int, ...]:
     """Returns the receptive field of a convolution."""
     kernel = context.kernel
-    taken = {*_axes(kernel.in_axes), *_axes(kernel.out_axes), *_axes(kernel.batch_axes)}
+    taken = {*as_tuple(kernel.in_axes), *as_tuple(kernel.out_axes), *as_tuple(kernel.batch_axes)}
     return tuple(size for axis, size in enumerate(kernel.shape) if axis not in taken)
-
-
-def _axes(axes: int | tuple[int, ...]) -> tuple[int, ...]:
-    return (axes,) if isinstance(axes, int) else tuple(axes)
