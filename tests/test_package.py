@@ -84,7 +84,7 @@ def test_a_type_checker_knows_the_face(tmp_path, command):
     assert len(types) == len(names) + 2, done.stdout + done.stderr
     returned = {name: revealed.rpartition("->")[2].strip() for name, revealed in zip(names, types, strict=False)}
     expected = {
-        **{"compare": "Comparison", "diagnose": "list[Finding]", "initialize": "InitializationReport"},
+        **{"compare": "Comparison", "diagnose": "Findings", "initialize": "InitializationReport"},
         **{"layer_fans": "VariableMap[Fans]", "predict": "Prediction", "probe": "SignalReport"},
         **{"repair": "SignalReport", "Finding": "Finding", "LayerStatsCallback": "LayerStatsCallback"},
         "SignalReport": "SignalReport",

@@ -51,7 +51,7 @@ class LayerReading:
 
     @property
     def kernel_rows(self) -> list[TensorStats]:
-        """The rows of weights that may be kernels: with two axes or more, and not named otherwise."""
+        """The rows of weights with two axes or more that are not named otherwise, which may be kernels."""
         return [row for row in self.rows.get("weight", []) if _is_kernel(row)]
 
     @functools.cached_property

@@ -298,12 +298,12 @@ class ModelContext:
 
     @functools.cached_property
     def closed(self) -> set[str]:
-        """Paths of layers whose scale no output has: see `closed_layers`."""
+        """Paths of layers whose scale does not reach an output, as `closed_layers` finds them."""
         return closed_layers(self.graph)
 
     @functools.cached_property
     def gated(self) -> set[str]:
-        """Paths of layers with kernels whose output is multiplied by another signal: gates, and what they weigh."""
+        """Paths of layers with kernels whose output is multiplied by another signal (gates, and what they weigh)."""
         return gated_layers(self.graph, {context.path for context in self.kernels})
 
     @functools.cached_property
@@ -321,7 +321,7 @@ class ModelContext:
 
     @property
     def adapts_steps(self) -> bool:
-        """Whether the optimizer is known to take steps that do not grow with the gradient: it divides or clips it."""
+        """Whether the optimizer is known to divide or clip gradients, so that its steps do not grow with them."""
         optimizer = getattr(self.model, "optimizer", None)
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         clips = any(getattr(optimizer, name, None) for name in ("clipnorm", "global_clipnorm", "clipvalue"))

@@ -108,5 +108,7 @@ ORDERED_DEVIATIONS, MIXED_BATCHES = 6.0, 0.7
 # Part of a moving average's start that is left at the end of training, and the factor between what inference and
 # training then divide by: a warning, an error.
 LAGGING_FRACTION, LAG, GRAVE_LAG = 0.1, 2.0, 10.0
+# Training steps below which a run is a trial.
+FEWEST_STEPS = 10
 # Measured batches in a row without a gradient anywhere, after which it is no matter of sample weights.
 SILENT_REPORTS = 10

@@ -318,8 +318,8 @@ def test_data_that_a_kernel_reads_too_are_named_once():
 @pytest.mark.parametrize(("activation", "depth", "stddev"), [("sigmoid", 8, 1.0), ("tanh", 5, 2.0)])
 @pytest.mark.parametrize("known", [True, False])
 def test_the_sources_saturated_networks(activation, depth, stddev, known):
-    model = mlp(*[L.Dense(64, activation, kernel_initializer=normal(stddev)) for _ in range(depth)], inputs=64)
-    report = probe(model, np.random.default_rng(0).standard_normal((128, 64)))
+    model = mlp(*[L.Dense(128, activation, kernel_initializer=normal(stddev)) for _ in range(depth)], inputs=128)
+    report = probe(model, np.random.default_rng(0).standard_normal((128, 128)))
     found = [f for f in diagnose(report, model=model if known else None) if f.kind == "saturated_units"]
     assert len(found) == depth
     assert {f.severity for f in found} == {"error" if activation == "tanh" else "warning"}

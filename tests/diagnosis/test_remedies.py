@@ -111,6 +111,14 @@ def test_a_rate_that_is_too_large_is_lowered_once(which):
     assert len(advised) == 1  # one rate, one piece of advice
 
 
+def test_a_schedule_gives_way_to_a_lower_rate():
+    schedule = keras.optimizers.schedules.ExponentialDecay(30.0, 100, 0.9)
+    model, findings = trained(keras.optimizers.SGD(schedule))
+    found = next(each for each in findings if each.kind == "update_too_large")
+    run(found.remedy, model, X)
+    assert 0.2 <= model.optimizer.get_config()["learning_rate"] <= 3.0  # a hundredth to a tenth
+
+
 @pytest.mark.slow
 @pytest.mark.one_backend
 def test_a_rate_that_is_too_small_is_raised():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import NamedTuple
 
+import keras
+
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.theory._thresholds import (
     GRAVE_UPDATE,
@@ -51,7 +53,7 @@ def lower_rate(evidence: Evidence) -> str:
     found = find_large_update(evidence)
     cut = UPDATE_STILL_HEALTHY / found.ratio if found else LARGEST_CUT
     cut = float(f"{min(max(cut, LEAST_CUT), LARGEST_CUT):.0e}")
-    code = change_optimizer("learning_rate", f"*= {cut:g}")
+    code = change_optimizer("learning_rate", _rate_change(evidence, cut))
     return f"Multiply the learning rate by {cut:g} and train again from fresh weights: `{code}`"
 
 
@@ -61,6 +63,17 @@ def change_optimizer(option: str, change: str) -> str:
         f'config = model.get_compile_config(); config["optimizer"]["config"]["{option}"] {change}; '
         'model.compile_from_config(config); keras_initkit.initialize(model, "reset")'
     )
+
+
+def _rate_change(evidence: Evidence, factor: float) -> str:
+    """Returns how the rate of a configuration is multiplied; a schedule gives way to a number."""
+    optimizer = None if evidence.model is None else getattr(evidence.model.model, "optimizer", None)
+    if optimizer is None:
+        return f"*= {factor:g}"
+    inner = optimizer.inner_optimizer if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else optimizer
+    if isinstance(inner.get_config().get("learning_rate"), dict):
+        return f"= {factor * float(inner.learning_rate):.2g}"
+    return f"*= {factor:g}"
 
 
 def name_layer(evidence: Evidence, path: str) -> str:

@@ -16,6 +16,7 @@ from keras_initkit.diagnosis._rule_registry import register_rule
 from keras_initkit.diagnosis._task_remedies import layer_code, write_remedy
 from keras_initkit.theory._thresholds import (
     ENOUGH_LABELS,
+    FEWEST_STEPS,
     GRAVE_LAG,
     LAG,
     LAGGING_FRACTION,
@@ -101,15 +102,15 @@ def find_batch_norm_lag(evidence: Evidence) -> Iterator[Finding]:
     After t steps a moving average with momentum m is $m^t$ of its start (mean 0, variance 1) and $1 - m^t$ of what the
     batches had, which can be computed back. Where a tenth or more of the start remains after all steps, and inference
     would divide by twice or half of what training does, or shift by one standard deviation, in the median unit, it is a
-    warning; beyond ten and three an error. Only layers that are known to have started there are judged: those of a run,
-    or whose averages agree with what a probe reads.
+    warning; beyond ten and three an error. Fewer than ten steps are a trial, and are not judged. Only layers that are
+    known to have started there are judged: those of a run, or whose averages agree with what a probe reads.
     """
     task = evidence.task
     if task is None:
         return
     done = evidence.reports[-1].step + int(evidence.is_run)
     steps = max(task.steps or 0, done) if evidence.is_run else done
-    if done < 2 or not steps:
+    if done < 2 or steps < FEWEST_STEPS:
         return
     for call in task.model.graph:
         layer = call.layer
