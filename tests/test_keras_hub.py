@@ -19,6 +19,15 @@ models = importlib.util.module_from_spec(spec)
 sys.modules[BENCHMARK.stem] = models
 spec.loader.exec_module(models)
 BACKBONES = models.backbones()
+DRAWN = (
+    "AlbertBackbone",
+    "BartBackbone",
+    "GPT2Backbone",
+    "GemmaBackbone",
+    "MixtralBackbone",
+    "T5Backbone",
+    "ViTBackbone",
+)
 # Layers whose call cannot be opened: this one calls TensorFlow.
 CLOSED = {"DebertaV3Backbone": "self_attention_layer"}
 
@@ -37,7 +46,9 @@ def test_every_layer_is_opened(built):
 
 def test_schemes_draw_kernels_and_leave_the_rest(built):
     """Everything multiplied is drawn; gains, tables of positions and class tokens keep their values, biases are 0."""
-    _, model = built
+    name, model = built
+    if name not in DRAWN:
+        pytest.skip("it has the parts of another one")
     before = [keras.ops.convert_to_numpy(weight).copy() for weight in model.weights]
     report = ik.initialize(model, "he_normal", seed=1)
     drawn = {id(weight) for weight, old in zip(model.weights, before, strict=True)

@@ -7,6 +7,8 @@ import pytest
 import keras_initkit as ik
 from keras_initkit.statistics._tap import Tap
 
+pytestmark = pytest.mark.one_backend
+
 L = keras.layers
 
 

@@ -11,6 +11,8 @@ from keras_initkit import diagnose
 from keras_initkit.diagnosis import ModelContext
 from keras_initkit.signal import Moments, Tap, TensorStats
 
+pytestmark = pytest.mark.one_backend
+
 L = keras.layers
 
 

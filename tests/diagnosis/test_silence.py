@@ -9,6 +9,8 @@ from keras_initkit import diagnose, probe
 from keras_initkit.diagnosis._model_context import ModelContext
 from keras_initkit.signal import SignalReport
 
+pytestmark = pytest.mark.one_backend
+
 X = np.random.default_rng(0).standard_normal((64, 16)).astype("float32")
 
 

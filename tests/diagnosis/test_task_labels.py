@@ -9,6 +9,8 @@ from keras import losses
 from keras_initkit.diagnosis import diagnose
 from keras_initkit.diagnosis._label_facts import Labels, describe_inputs
 
+pytestmark = pytest.mark.one_backend
+
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((48, 6)).astype("float32")
 CLASSES = RNG.permutation(np.arange(48) % 4)

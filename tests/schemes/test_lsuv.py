@@ -11,6 +11,8 @@ from keras_initkit.schemes._plan import Plan
 from keras_initkit.schemes.data_driven._lsuv import lsuv
 from keras_initkit.structure import weighted_layers
 
+pytestmark = pytest.mark.one_backend
+
 # Scaled to 1 % of the target (the default tolerance); a measurement in float32 adds less than as much.
 EXACT = 0.02
 RANDOM = np.random.default_rng(0)

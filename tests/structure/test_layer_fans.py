@@ -18,6 +18,8 @@ import pytest
 
 from keras_initkit.structure import kernels, layer_fans
 
+pytestmark = pytest.mark.one_backend
+
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "layer_fans.py"
 spec = importlib.util.spec_from_file_location("layer_fans_benchmark", BENCHMARK)
 benchmark = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
