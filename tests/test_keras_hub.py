@@ -19,15 +19,7 @@ models = importlib.util.module_from_spec(spec)
 sys.modules[BENCHMARK.stem] = models
 spec.loader.exec_module(models)
 BACKBONES = models.backbones()
-DRAWN = (
-    "AlbertBackbone",
-    "BartBackbone",
-    "GPT2Backbone",
-    "GemmaBackbone",
-    "MixtralBackbone",
-    "T5Backbone",
-    "ViTBackbone",
-)
+DRAWN = [f"{name}Backbone" for name in ("Albert", "Bart", "GPT2", "Gemma", "Mixtral", "T5", "ViT")]
 # Layers whose call cannot be opened: this one calls TensorFlow.
 CLOSED = {"DebertaV3Backbone": "self_attention_layer"}
 
