@@ -22,8 +22,8 @@ def attention(layer="attention", entropy=(1.9, 1.8), largest=(2.0, 3.0), **field
     return AttentionStats(layer, 0, 8, 8, entropy, UNIFORM, largest, **{**tokens, **fields})
 
 
-def report(*rows, step=0, order=()):
-    return SignalReport((ROW,), step, attention=rows, order=tuple(order))
+def report(*rows, step=0, order=(), loss=1.0):
+    return SignalReport((ROW,), step, attention=rows, order=tuple(order), loss=loss)
 
 
 def found(*reports):
@@ -108,5 +108,7 @@ def test_order():
     assert found(report(attention(), order=[OrderStats("tokens", 1e-6)])) == [
         ("positions_lost", "attention", "warning")
     ]
+    without_labels = report(attention(), order=[OrderStats("tokens", 1e-6)], loss=None)
+    assert found(without_labels) == [("positions_lost", "attention", "info")]
     assert found(report(attention(), order=[OrderStats("tokens", 0.01)])) == []
     assert found(report(attention(), order=[OrderStats("tokens")])) == []

@@ -50,7 +50,8 @@ def find_lost_positions(evidence: Evidence) -> Iterator[Finding]:
 
     The output does not change when tokens change places (and its positions are put back), whatever the weights: there
     is no position table, rotation, mask or convolution between lookup and attention. A causal mask gives positions;
-    so a decoder without a table is none. Sets of numbers that are no tokens are left alone.
+    so a decoder without a table is none. Sets of numbers that are no tokens are left alone. Without labels nothing says
+    what the order is for, and it is information.
     """
     report = evidence.reports[-1]
     for row in report.order:
@@ -63,7 +64,7 @@ def find_lost_positions(evidence: Evidence) -> Iterator[Finding]:
             "positions_lost",
             reading.layer if reading else row.input,
             report.step,
-            "warning",
+            "info" if report.loss is None and not evidence.is_run else "warning",
             {"change_by_order": row.permuted, "healthy": "above 0.01"},
             "Add a table of positions to the embeddings: "
             "x = x + keras.layers.Embedding(length, units)(ops.arange(length)); or rotate queries and keys. "
