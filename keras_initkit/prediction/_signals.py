@@ -26,6 +26,8 @@ class UnpredictableError(Exception):
         super().__init__(reason)
         self.guess = guess
 
+_SHARED = 1e-9  # of levels of mean 1: less is rounding
+
 
 @dataclass(frozen=True, eq=False)
 class Units:
@@ -201,7 +203,10 @@ class Gradient:
         if found.common is None or mean <= 0:
             return found
         # Two positions get factors of their own, so what they share grows by the mean product of two different ones.
-        return replace(found, common=found.common / mean * between(both) / between(self.levels))
+        shared = between(self.levels)
+        if shared <= _SHARED:  # the gradient is at one position, as behind a class token
+            return replace(found, common=0.0)
+        return replace(found, common=found.common / mean * between(both) / shared)
 
     def scaled(self, factor: float, **changes: Any) -> Gradient:
         """Multiplies by independent random factors of mean square `factor`, which undo `balanced` and `chosen`."""

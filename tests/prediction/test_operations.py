@@ -204,3 +204,23 @@ def test_rows_of_a_table_are_counted_as_often_as_they_are_read():
     zeros = InputMoments.from_array(np.zeros((8, 4), "int32"))
     assert predict(model, zeros)[Tap("output", "table", 0)] == (2.0, 0.0)
     assert predict(model)[Tap("output", "table", 0)] == pytest.approx((0.2, 0.36))
+
+
+def test_a_head_that_reads_one_position_leaves_no_gradient_at_two():
+    """Behind a class token the gradient is at one position, so that two positions have none in common."""
+    keras.utils.set_random_seed(0)
+    tokens = keras.Input((12,), dtype="int32")
+    hidden = keras.layers.Embedding(50, 64)(tokens)
+    for _ in range(2):
+        normal = keras.layers.LayerNormalization()(hidden)
+        hidden = hidden + keras.layers.MultiHeadAttention(4, 16)(normal, normal)
+        hidden = hidden + keras.layers.Dense(64)(
+            keras.layers.Dense(128, "gelu")(keras.layers.LayerNormalization()(hidden))
+        )
+    model = keras.Model(tokens, keras.layers.Dense(10)(keras.layers.LayerNormalization(name="last")(hidden)[:, 0]))
+    report = probe(model, np.random.default_rng(0).integers(0, 50, (64, 12)))
+    gradients = [row for row in report.rows if row.tap.kind == "output_gradient" and row.predicted is not None]
+    assert len(gradients) > 12
+    for row in gradients:
+        if not row.tap.layer.endswith(("query", "key")):  # of scores that hardly differ: few heads scatter
+            assert 1 / 1.3 < row.moments.variance / row.predicted.variance < 1.3, row.tap
