@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_initkit._arrays import to_numpy
-from keras_initkit.structure._graph import Call, Tensor, signals
+from keras_initkit.structure._graph import Call, Tensor, makers, signals
 from keras_initkit.structure._layer_kinds import (
     activation_name,
     applied_activation,
@@ -82,7 +82,7 @@ class _Behind:
     """Walks back from the outputs of a model."""
 
     def __init__(self, graph: Sequence[Call]):
-        self._makers = {tensor: call for call in graph if not call.opened for tensor in call.outputs}
+        self._makers = makers(graph)
         self._signals = signals(graph)
 
     def head(self, tensor: Tensor) -> Head:

@@ -17,20 +17,17 @@ from keras_initkit.statistics._tap import Tap
 from keras_initkit.structure._attentions import Attention, find_attentions
 from keras_initkit.structure._calls import calls
 from keras_initkit.structure._following import Following, following_activations
-from keras_initkit.structure._graph import Call, Tensor, signals
+from keras_initkit.structure._graph import Call, Tensor, leaves, readers, signals
 from keras_initkit.structure._kernel import Kernel, as_tuple
 from keras_initkit.structure._kernels import kernels_by_layer
 from keras_initkit.structure._layer_kinds import (
-    SCALINGS,
     activation_name,
     applied_activation,
     is_attention,
     is_embedding,
     is_nonlinear,
     is_normalization,
-    moves,
     output_limits,
-    passes_through,
 )
 from keras_initkit.structure._layer_paths import named_layers
 from keras_initkit.structure._patterns import gathered_calls
@@ -109,7 +106,7 @@ class ModelContext:
         """
         if not self.model.built:
             return []
-        branched = {id(k.variable) for branch in self._branches for k in branch.kernels}
+        branched = {id(k.variable) for branch in self.branches for k in branch.kernels}
         attention = tuple(f"{path}/" for path, role in self.roles.items() if role == "attention")
         unknown = Following("linear", "not in a graph", False)
         read = {id(tensor.variable) for call in self.graph for tensor in call.inputs}
@@ -138,13 +135,9 @@ class ModelContext:
         return named_layers(self.model)
 
     @functools.cached_property
-    def _branches(self) -> list[Branch]:
-        return residual_branches(self.model) if self.graph else []
-
-    @property
     def branches(self) -> list[Branch]:
         """Residual branches."""
-        return self._branches
+        return residual_branches(self.model) if self.graph else []
 
     @functools.cached_property
     def calls(self) -> list[Call]:
@@ -159,7 +152,7 @@ class ModelContext:
     @functools.cached_property
     def in_branches(self) -> set[str]:
         """Paths of all layers inside residual branches."""
-        inside = {call.path for branch in self._branches for call in branch.calls}
+        inside = {call.path for branch in self.branches for call in branch.calls}
         return inside | {context.path for context in self.kernels if context.in_branch}
 
     @property
@@ -205,15 +198,11 @@ class ModelContext:
 
     def is_gate(self, path: str) -> bool:
         """Whether a layer's output multiplies another signal by elements."""
-        moving = signals(self.graph)
-        tensors = {tensor for call in self._leaves if call.path == path for tensor in call.outputs}
-        for call in self._leaves:
-            if not tensors.isdisjoint(call.inputs):
-                if type(call.layer).__name__ in SCALINGS and len(moving.intersection(call.inputs)) > 1:
-                    return True
-                if passes_through(call.layer) or moves(call.layer):
-                    tensors.update(call.outputs)
-        return False
+        return path in self._factors
+
+    @functools.cached_property
+    def _factors(self) -> set[str]:
+        return gated_layers(self.graph, {context.path for context in self.kernels})
 
     @functools.cached_property
     def rectified(self) -> set[str]:
@@ -277,21 +266,16 @@ class ModelContext:
             self._reached[path] = paths
         return self._reached[path]
 
-    @property
+    @functools.cached_property
     def _leaves(self) -> list[Call]:
-        """The calls without the composites, for which the calls inside them stand."""
-        return [call for call in self.graph if not call.opened]
+        return leaves(self.graph)
 
     @functools.cached_property
     def normalized(self) -> set[str]:
         """Paths of layers whose output is read by normalizations alone."""
-        readers: dict[Tensor, list[Call]] = {}
-        for call in self._leaves:
-            for tensor in call.inputs:
-                readers.setdefault(tensor, []).append(call)
-        found = set()
+        read_by, found = readers(self.graph), set()
         for call in self.graph:
-            after = [reader for tensor in call.outputs for reader in readers.get(tensor, [])]
+            after = [reader for tensor in call.outputs for reader in read_by.get(tensor, [])]
             if after and all(each.role == "normalization" or is_normalization(each.layer) for each in after):
                 found.add(call.path)
         return found
@@ -304,7 +288,7 @@ class ModelContext:
     @functools.cached_property
     def gated(self) -> set[str]:
         """Paths of layers with kernels whose output is multiplied by another signal (gates, and what they weigh)."""
-        return gated_layers(self.graph, {context.path for context in self.kernels})
+        return self._factors & {context.path for context in self.kernels}
 
     @functools.cached_property
     def constants(self) -> set[str]:
@@ -320,21 +304,23 @@ class ModelContext:
         return ends | {call.path for call in self.heads if read.isdisjoint(call.outputs)}
 
     @property
+    def optimizer(self) -> keras.optimizers.Optimizer | None:
+        """The optimizer that the model is compiled with, within what scales the loss."""
+        optimizer = getattr(self.model, "optimizer", None)
+        return getattr(optimizer, "inner_optimizer", optimizer)
+
+    @property
     def adapts_steps(self) -> bool:
         """Whether the optimizer is known to divide or clip gradients, so that its steps do not grow with them."""
-        optimizer = getattr(self.model, "optimizer", None)
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        clips = any(getattr(optimizer, name, None) for name in ("clipnorm", "global_clipnorm", "clipvalue"))
-        return optimizer is not None and (clips or not isinstance(optimizer, keras.optimizers.SGD))
+        clips = any(getattr(self.optimizer, name, None) for name in ("clipnorm", "global_clipnorm", "clipvalue"))
+        return self.optimizer is not None and (clips or not isinstance(self.optimizer, keras.optimizers.SGD))
 
     @property
     def gradient_rate(self) -> float | None:
         """The learning rate, where a step is the gradient times that rate; `None` of any other optimizer, or none."""
-        optimizer = getattr(self.model, "optimizer", None)
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        if optimizer is None or self.adapts_steps:
+        if self.optimizer is None or self.adapts_steps:
             return None
-        return float(to_numpy(optimizer.learning_rate))
+        return float(to_numpy(self.optimizer.learning_rate))
 
     @property
     def scales_loss(self) -> bool:

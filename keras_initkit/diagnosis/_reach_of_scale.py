@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_initkit.structure._graph import Call, signals
+from keras_initkit.structure._graph import Call, makers, signals
 from keras_initkit.structure._layer_kinds import (
     SCALINGS,
     is_nonlinear,
@@ -40,22 +40,22 @@ def closed_layers(graph: Sequence[Call]) -> set[str]:
 
 
 def gated_layers(graph: Sequence[Call], with_kernel: set[str]) -> set[str]:
-    """Returns the paths of layers with kernels whose output is multiplied by another signal.
+    """Returns the paths of layers whose output is multiplied by another signal: kernels, and activations after them.
 
     Activations and what only moves or normalizes may come between. Weights that scale a branch are no signals.
     """
-    makers = {tensor: call for call in graph if not call.opened for tensor in call.outputs}
+    made_by = makers(graph)
     moving, found = signals(graph), set()
-    for call in makers.values():
+    for call in made_by.values():
         factors = [tensor for tensor in call.inputs if tensor in moving]
         if type(call.layer).__name__ not in SCALINGS or call.role or len(factors) < 2:
             continue
         while factors:
-            maker = makers.get(factors.pop())
+            maker = made_by.get(factors.pop())
             if maker is None:
                 continue
+            found.add(maker.path)
             if maker.path in with_kernel:
-                found.add(maker.path)
                 continue
             activation = maker.role == "activation" or (len(maker.inputs) == 1 and is_nonlinear(maker.layer))
             if activation or passes_through(maker.layer) or moves(maker.layer):

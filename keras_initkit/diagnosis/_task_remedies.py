@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
+from keras_initkit.diagnosis._finding import Severity
 from keras_initkit.diagnosis._heads import Head
 from keras_initkit.diagnosis._task import Output, Task
 from keras_initkit.structure._calls import has_graph
 from keras_initkit.structure._layer_paths import weighted_layers
+
+
+class Mismatch(NamedTuple):
+    """What does not fit: how grave it is, what a finding says of it, and what would fit."""
+
+    severity: Severity
+    message: str
+    remedy: str
+    healthy: str
 
 
 def write_remedy(sentence: str, *lines: str) -> str:
@@ -42,7 +52,7 @@ def compile_code(task: Task, output: Output, loss: str = "") -> str:
 
 def activation_code(task: Task, head: Head, activation: str) -> str:
     """Returns the code that gives a head another activation, in place where its layer can; a comment otherwise."""
-    code = layer_code(task, head.path)
+    code = layer_code(task.model.model, head.path)
     if code and callable(getattr(head.layer, "activation", None)):
         return f"{code}.activation = keras.activations.{activation}"
     return f"# in the model's code, {activation} in place of {head.activation} ({head.path})"
@@ -74,12 +84,11 @@ def without_layer(task: Task, path: str, sentence: str) -> str:
     return write_remedy(sentence)
 
 
-def layer_code(task: Task, path: str) -> str:
+def layer_code(model: keras.Model, path: str) -> str:
     """Returns the code that looks a layer up by its path; empty for one inside others that has no weights."""
-    top = {layer.name for layer in getattr(task.model.model, "layers", [])}
-    if path in top:
+    if path in {layer.name for layer in model.layers}:
         return f"model.get_layer({path!r})"
-    if path in weighted_layers(task.model.model):
+    if path in weighted_layers(model):
         return f"keras_initkit.structure.weighted_layers(model)[{path!r}]"
     return ""
 

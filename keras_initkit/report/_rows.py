@@ -10,7 +10,7 @@ import numpy as np
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._host import Histogram, iterate_chunks, make_histogram, measure_units
 from keras_initkit.statistics._moments import Moments
-from keras_initkit.statistics._precision import LIMITS, lost_fraction
+from keras_initkit.statistics._precision import lost_fractions
 from keras_initkit.statistics._tap import Tap
 
 
@@ -80,7 +80,7 @@ class TensorStats:
         if moments is None:
             moments = Moments.merged(map(Moments.from_array, iterate_chunks(values.reshape(-1))))
         fields: dict[str, Any] = {"layer_type": layer_type, "shape": tuple(values.shape)}
-        fields.update({f"{dtype}_lost": lost_fraction(values, dtype) for dtype in LIMITS})
+        fields.update({f"{dtype}_lost": fraction for dtype, fraction in lost_fractions(values).items()})
         if tap.kind in ("output", "pre_activation", "output_gradient"):
             fields["histogram"] = make_histogram(values, moments)
         if tap.kind == "output" and values.ndim > 1 and values.size:

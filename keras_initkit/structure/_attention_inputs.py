@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_initkit.structure._attentions import Attention
-from keras_initkit.structure._graph import Call, Tensor, signals
+from keras_initkit.structure._graph import Call, Tensor, makers, signals
 from keras_initkit.structure._layer_kinds import moves, multiplies
 from keras_initkit.structure._product_letters import product_letters
 
@@ -65,12 +65,12 @@ class KernelsBefore(NamedTuple):
 
 def kernels_before(found: Sequence[Call], tensor: Tensor) -> KernelsBefore:
     """Returns the nearest kernels on the way back from a tensor, such as those of an attention's queries."""
-    makers = {each: call for call in found if not call.opened for each in call.outputs}
+    made_by = makers(found)
     moving = signals(found)
     waiting, seen, variables, stopped = [tensor], set(), [], False
     while waiting:
         each = waiting.pop()
-        call = makers.get(each)
+        call = made_by.get(each)
         if call is None or each in seen:
             continue
         seen.add(each)

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_initkit.structure._graph import Call, Tensor, signals
+from keras_initkit.structure._graph import Call, Tensor, makers, signals
 from keras_initkit.structure._layer_kinds import moves, multiplies
 from keras_initkit.structure._product_letters import product_letters
 
@@ -91,7 +91,7 @@ class _Graph:
     def __init__(self, found: Sequence[Call]):
         self._found = found
         self._places = {id(call): place for place, call in enumerate(found)}
-        self._makers = {tensor: call for call in found if not call.opened for tensor in call.outputs}
+        self._makers = makers(found)
         self._moving = signals(found)
         self._inside = {call.path for call in found if call.opened} - {found[-1].path if found else ""}
 

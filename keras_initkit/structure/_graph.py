@@ -66,6 +66,25 @@ class Call:
     losses: tuple[Tensor, ...] = ()
 
 
+def leaves(found: Iterable[Call]) -> list[Call]:
+    """Returns the calls without the composites that are opened, for which the calls inside them stand."""
+    return [call for call in found if not call.opened]
+
+
+def makers(found: Iterable[Call]) -> dict[Tensor, Call]:
+    """Returns the call that makes each tensor, composites being replaced by the calls inside them."""
+    return {tensor: call for call in leaves(found) for tensor in call.outputs}
+
+
+def readers(found: Iterable[Call]) -> dict[Tensor, list[Call]]:
+    """Returns the calls that read each tensor, composites being replaced by the calls inside them."""
+    by_tensor: dict[Tensor, list[Call]] = {}
+    for call in leaves(found):
+        for tensor in dict.fromkeys(call.inputs):
+            by_tensor.setdefault(tensor, []).append(call)
+    return by_tensor
+
+
 def signals(found: Iterable[Call]) -> set[Tensor]:
     """Returns the tensors of a model's calls that depend on its inputs; the others are weights and constants."""
     found = list(found)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import keras
 
-from keras_initkit.structure._graph import Call, Tensor, signals
+from keras_initkit.structure._graph import Call, Tensor, makers, signals
 from keras_initkit.structure._layer_kinds import (
     is_activation,
     is_attention,
@@ -51,12 +51,12 @@ def layer_roles(found: Sequence[Call]) -> dict[str, LayerRole]:
 
 def nonlinear_layers(found: Sequence[Call]) -> set[str]:
     """Returns the paths of layers whose last step is an activation."""
-    makers = {tensor: call for call in found if not call.opened for tensor in call.outputs}
+    made_by = makers(found)
     bent = set()
     for call in found:
         tensors = list(call.outputs)
         while tensors:
-            maker = makers.get(tensors.pop())
+            maker = made_by.get(tensors.pop())
             if maker is None:
                 continue
             if maker.role == "activation" or (len(maker.inputs) == 1 and is_nonlinear(maker.layer)):

@@ -1,12 +1,11 @@
-"""What several rules advise: one learning rate and one piece of advice on it, and code that reaches any layer."""
+"""What several rules advise: one learning rate and one piece of advice on it."""
 
 from __future__ import annotations
 
 import statistics
 from typing import NamedTuple
 
-import keras
-
+from keras_initkit._arrays import to_numpy
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.theory._thresholds import (
     GRAVE_UPDATE,
@@ -67,17 +66,7 @@ def change_optimizer(option: str, change: str) -> str:
 
 def _rate_change(evidence: Evidence, factor: float) -> str:
     """Returns how the rate of a configuration is multiplied; a schedule gives way to a number."""
-    optimizer = None if evidence.model is None else getattr(evidence.model.model, "optimizer", None)
-    if optimizer is None:
-        return f"*= {factor:g}"
-    inner = optimizer.inner_optimizer if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else optimizer
-    if isinstance(inner.get_config().get("learning_rate"), dict):
-        return f"= {factor * float(inner.learning_rate):.2g}"
+    optimizer = None if evidence.model is None else evidence.model.optimizer
+    if optimizer is not None and isinstance(optimizer.get_config().get("learning_rate"), dict):
+        return f"= {factor * float(to_numpy(optimizer.learning_rate)):.2g}"
     return f"*= {factor:g}"
-
-
-def name_layer(evidence: Evidence, path: str) -> str:
-    """Returns code for the layer at a path, which may lie inside others."""
-    if evidence.model is not None and path in {layer.name for layer in evidence.model.model.layers}:
-        return f'model.get_layer("{path}")'
-    return f'keras_initkit.structure.weighted_layers(model)["{path}"]'

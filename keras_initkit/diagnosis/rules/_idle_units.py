@@ -189,9 +189,9 @@ def _is_linear(evidence: Evidence, reading: LayerReading) -> bool:
             reading.weight is not None and is_zero(reading.weight) and evidence.model.has_slope_at_zero(reading.layer)
         )
         return zeros or not (rectified or evidence.model.is_nonlinear(reading.layer))
-    kernels = [row for row in reading.rows.get("weight", []) if row.shape is None or len(row.shape) > 1]
     kind = reading.layer_type
-    return any(is_zero(row.moments) for row in kernels) or is_embedding(kind) or kind == "Add" or passes_through(kind)
+    zeros = any(is_zero(row.moments) for row in reading.kernel_rows)
+    return zeros or is_embedding(kind) or kind == "Add" or passes_through(kind)
 
 
 def _is_relu_like(reading: LayerReading) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import keras
 
@@ -14,6 +13,7 @@ from keras_initkit.diagnosis._losses import KnownLoss
 from keras_initkit.diagnosis._rule_registry import register_rule
 from keras_initkit.diagnosis._task import Output, Task
 from keras_initkit.diagnosis._task_remedies import (
+    Mismatch,
     activation_code,
     compile_code,
     loss_code,
@@ -23,13 +23,6 @@ from keras_initkit.diagnosis._task_remedies import (
 )
 
 _RIGHT = {"binary": "sigmoid", "categorical": "softmax", "sparse_categorical": "softmax", "divergence": "softmax"}
-
-
-class _Mismatch(NamedTuple):
-    severity: Severity
-    message: str
-    remedy: str
-    healthy: str
 
 
 @register_rule("softmax_of_one", causes=("constant_input",))
@@ -106,14 +99,14 @@ def find_head_loss_mismatch(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _classes_in_one_unit(task: Task, output: Output, loss: KnownLoss) -> _Mismatch | None:
+def _classes_in_one_unit(task: Task, output: Output, loss: KnownLoss) -> Mismatch | None:
     if not loss.is_categorical or loss.kind == "divergence" or output.head.units != 1:
         return None
     head, classes = output.head, _number_of_classes(output)
     message = f"{loss.name} compares the units of {head.path} with each other, and there is only one."
     if classes > 2:
         code = [units_code(task, head, classes, "softmax"), compile_code(task, output, loss_code(loss.kind, False))]
-        return _Mismatch("error", message, write_remedy("Give it one unit for each class", *code), f"{classes} units")
+        return Mismatch("error", message, write_remedy("Give it one unit for each class", *code), f"{classes} units")
     logits = head.activation == "linear"
     bounded = logits or head.activation == "sigmoid"
     code = [
@@ -121,10 +114,10 @@ def _classes_in_one_unit(task: Task, output: Output, loss: KnownLoss) -> _Mismat
         compile_code(task, output, loss_code("binary", logits)),
     ]
     remedy = write_remedy("One unit takes a sigmoid and a binary crossentropy", *code)
-    return _Mismatch("error", message, remedy, "sigmoid and binary_crossentropy")
+    return Mismatch("error", message, remedy, "sigmoid and binary_crossentropy")
 
 
-def _logits_of_probabilities(task: Task, output: Output, loss: KnownLoss) -> _Mismatch | None:
+def _logits_of_probabilities(task: Task, output: Output, loss: KnownLoss) -> Mismatch | None:
     head = output.head
     if not loss.from_logits or head.activation in ("linear", "log_softmax", "") or is_normalization_call(head.after):
         return None
@@ -156,10 +149,10 @@ def _logits_of_probabilities(task: Task, output: Output, loss: KnownLoss) -> _Mi
             activation_code(task, head, "linear"),
             compile_code(task, output),
         )
-    return _Mismatch(severity, message, remedy, f"{applied} once")
+    return Mismatch(severity, message, remedy, f"{applied} once")
 
 
-def _no_probabilities(task: Task, output: Output, loss: KnownLoss) -> _Mismatch | None:
+def _no_probabilities(task: Task, output: Output, loss: KnownLoss) -> Mismatch | None:
     """Crossentropies without `from_logits`."""
     head = output.head
     if loss.kind not in _RIGHT or loss.from_logits or is_normalization_call(head.after) or head.limits is None:
@@ -189,12 +182,12 @@ def _no_probabilities(task: Task, output: Output, loss: KnownLoss) -> _Mismatch 
         )
         if several:
             code = [activation_code(task, head, "sigmoid"), compile_code(task, output)]
-            return _Mismatch("error", message, write_remedy("Several labels at once take sigmoids", *code), right)
+            return Mismatch("error", message, write_remedy("Several labels at once take sigmoids", *code), right)
         remedy = write_remedy(
             "One of several classes takes a categorical crossentropy",
             compile_code(task, output, loss_code(kind, False)),
         )
-        return _Mismatch("warning", message, remedy, "softmax and a categorical crossentropy")
+        return Mismatch("warning", message, remedy, "softmax and a categorical crossentropy")
     else:
         message = f"{expects}; {head.path} gives {_described(head)}."
     if head.activation == "linear" and loss.kind != "divergence":
@@ -204,10 +197,10 @@ def _no_probabilities(task: Task, output: Output, loss: KnownLoss) -> _Mismatch 
         )
     else:
         remedy = write_remedy(f"Give it a {right}", activation_code(task, head, right), compile_code(task, output))
-    return _Mismatch("error", message, remedy, right)
+    return Mismatch("error", message, remedy, right)
 
 
-def _no_rate(task: Task, output: Output, loss: KnownLoss) -> _Mismatch | None:
+def _no_rate(task: Task, output: Output, loss: KnownLoss) -> Mismatch | None:
     head = output.head
     if loss.kind != "poisson" or head.limits is None or head.limits[0] >= 0 or is_normalization_call(head.after):
         return None
@@ -215,10 +208,10 @@ def _no_rate(task: Task, output: Output, loss: KnownLoss) -> _Mismatch | None:
         "Give it an activation that is positive", activation_code(task, head, "exponential"), compile_code(task, output)
     )
     message = f"{loss.name} takes the logarithm of the output, which {head.path} can make negative: {_described(head)}."
-    return _Mismatch("error", message, remedy, "exponential or softplus")
+    return Mismatch("error", message, remedy, "exponential or softplus")
 
 
-def _changed_on_the_way(task: Task, output: Output, loss: KnownLoss) -> _Mismatch | None:
+def _changed_on_the_way(task: Task, output: Output, loss: KnownLoss) -> Mismatch | None:
     head = output.head
     found = head.after or (head.before if loss.kind in _RIGHT else ())
     if not found:
@@ -238,7 +231,7 @@ def _changed_on_the_way(task: Task, output: Output, loss: KnownLoss) -> _Mismatc
         if not normalizes
         else ": their size, which is the model's confidence, depends on the batch or the other units."
     )
-    return _Mismatch(
+    return Mismatch(
         "error" if grave else "warning",
         message,
         without_layer(task, call.path, f"Put {call.path} before the last kernel, or leave it out"),

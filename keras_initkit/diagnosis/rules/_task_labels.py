@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
 from keras_initkit.diagnosis._evidence import Evidence
-from keras_initkit.diagnosis._finding import Finding, Severity
+from keras_initkit.diagnosis._finding import Finding
 from keras_initkit.diagnosis._label_facts import Labels
 from keras_initkit.diagnosis._losses import KnownLoss
 from keras_initkit.diagnosis._rule_registry import register_rule
 from keras_initkit.diagnosis._task import Output, Task
 from keras_initkit.diagnosis._task_remedies import (
+    Mismatch,
     activation_code,
     compile_code,
     labels_code,
@@ -22,13 +22,6 @@ from keras_initkit.diagnosis._task_remedies import (
     write_remedy,
 )
 from keras_initkit.theory._thresholds import ENOUGH_LABELS
-
-
-class _Mismatch(NamedTuple):
-    severity: Severity
-    message: str
-    remedy: str
-    healthy: str
 
 
 @register_rule("label_mismatch", causes=("softmax_of_one", "head_loss_mismatch"))
@@ -71,7 +64,7 @@ def find_label_mismatch(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _shapes(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> _Mismatch | None:
+def _shapes(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> Mismatch | None:
     """Labels of another shape than the output."""
     shape, given = output.head.shape, labels.shape
     if len(shape) < 2:
@@ -86,7 +79,7 @@ def _shapes(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> _Mis
             again = compile_code(task, output, loss_code("categorical", loss.from_logits))
             message = f"{loss.name} expects one number for each example, the class; the labels are rows of {units}."
             sentence = "One-hot labels take categorical_crossentropy" if one_hot else "Distributions take"
-            return _Mismatch("error", message, write_remedy(sentence, again), "integers")
+            return Mismatch("error", message, write_remedy(sentence, again), "integers")
     elif fits:
         return None
     elif (_fits(given, shape[:-1]) or _fits(given, (*shape[:-1], 1))) and _are_classes(labels):
@@ -97,7 +90,7 @@ def _shapes(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> _Mis
                 "compares with every unit."
             )
             code = [units_code(task, output.head, 1, "sigmoid"), compile_code(task, output)]
-            return _Mismatch("error", message, write_remedy("Two classes take one unit", *code), "shape (n, 1)")
+            return Mismatch("error", message, write_remedy("Two classes take one unit", *code), "shape (n, 1)")
         if loss.kind in ("categorical", "binary", "divergence"):
             logits = loss.from_logits or output.head.activation == "linear"
             code = [
@@ -109,7 +102,7 @@ def _shapes(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> _Mis
                 f"classes from {labels.limits[0]:g} to {labels.limits[1]:g}."
             )
             sentence = "Integer classes take sparse_categorical_crossentropy"
-            return _Mismatch("error", message, write_remedy(sentence, *code), "one-hot rows")
+            return Mismatch("error", message, write_remedy(sentence, *code), "one-hot rows")
     return _broadcast(task, output, labels, loss)
 
 
@@ -117,7 +110,7 @@ def _are_classes(labels: Labels) -> bool:
     return labels.are_integers and labels.limits[0] >= 0
 
 
-def _broadcast(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> _Mismatch:
+def _broadcast(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> Mismatch:
     shape, given = output.head.shape, labels.shape
     known = (given[0], *shape[1:])
     sizes = ", ".join("n" if each is None else str(each) for each in shape)
@@ -141,10 +134,10 @@ def _broadcast(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> _
     elif len(shape) == 2 and len(given) == 2:
         code = [units_code(task, output.head, given[1], output.head.activation or "linear"), compile_code(task, output)]
         remedy = write_remedy(f"Rows of {given[1]} numbers take {given[1]} units", *code)
-    return _Mismatch("error", message, remedy, "the shape of the output")
+    return Mismatch("error", message, remedy, "the shape of the output")
 
 
-def _classes(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> _Mismatch | None:
+def _classes(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> Mismatch | None:
     """Classes that the output has no unit for."""
     units = output.head.units
     if loss.kind != "sparse_categorical" or not units or units == 1:
@@ -162,18 +155,18 @@ def _classes(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> _Mi
     )
     healthy = f"0 to {units - 1}"
     if not (counted == np.round(counted)).all():
-        return _Mismatch("error", message, write_remedy("Give integer classes, or use a loss of numbers"), healthy)
+        return Mismatch("error", message, write_remedy("Give integer classes, or use a loss of numbers"), healthy)
     if largest - least + 1 <= units and least != 0:
         remedy = write_remedy(
             f"Count the classes from 0, not from {least:g}", labels_code(task, output, f" - {least:g}")
         )
-        return _Mismatch("error", message, remedy, healthy)
+        return Mismatch("error", message, remedy, healthy)
     if len(labels.classes) <= units:
         remedy = write_remedy("Number the classes from 0 on", *numbered_code(task, output))
-        return _Mismatch("error", message, remedy, healthy)
+        return Mismatch("error", message, remedy, healthy)
     activation = output.head.activation or "softmax"
     code = [units_code(task, output.head, int(largest) + 1, activation), compile_code(task, output)]
-    return _Mismatch("error", message, write_remedy(f"Give the head {int(largest) + 1} units", *code), healthy)
+    return Mismatch("error", message, write_remedy(f"Give the head {int(largest) + 1} units", *code), healthy)
 
 
 def numbered_code(task: Task, output: Output) -> list[str]:
@@ -182,7 +175,7 @@ def numbered_code(task: Task, output: Output) -> list[str]:
     return ["import numpy as np", "y = np.unique(y, return_inverse=True)[1].reshape(y.shape)"]
 
 
-def _probabilities(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> _Mismatch | None:
+def _probabilities(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> Mismatch | None:
     """Labels of a crossentropy that are no probabilities."""
     least, largest = labels.limits
     if loss.kind not in ("binary", "categorical") or not labels.are_integers or (least >= 0 and largest <= 1):
@@ -197,7 +190,7 @@ def _probabilities(task: Task, output: Output, labels: Labels, loss: KnownLoss) 
         shifted = f"(y - {low:g})" if low > 0 else f"(y + {-low:g})" if low < 0 else "y"
         scaled = shifted if width == 1 else f"{shifted} / {width:g}"
         remedy = write_remedy("Turn them into 0 and 1", labels_code(task, output, "", scaled))
-        return _Mismatch("error", message, remedy, "0 and 1")
+        return Mismatch("error", message, remedy, "0 and 1")
     if loss.kind == "binary" and units == 1 and len(classes) <= 1000 and least >= 0 and largest < 1000:
         count = int(largest) + 1
         message = f"The labels are {len(classes)} classes from {least:g} to {largest:g}, and one unit tells two apart."
@@ -206,13 +199,13 @@ def _probabilities(task: Task, output: Output, labels: Labels, loss: KnownLoss) 
             compile_code(task, output, loss_code("sparse_categorical", False)),
         ]
         remedy = write_remedy(f"Give the head one unit for each of {count} classes", *code)
-        return _Mismatch("error", message, remedy, "0 and 1")
+        return Mismatch("error", message, remedy, "0 and 1")
     scaled = f"y / {largest:g}" if least == 0 else f"(y - {least:g}) / {largest - least:g}"
     remedy = write_remedy("Scale the labels to 0..1", labels_code(task, output, "", scaled))
-    return _Mismatch("error", message, remedy, "0 to 1")
+    return Mismatch("error", message, remedy, "0 to 1")
 
 
-def _several_labels(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> _Mismatch | None:
+def _several_labels(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> Mismatch | None:
     """One-hot rows behind independent units, and several labels behind a softmax."""
     head = output.head
     if not head.units or head.units < 2 or labels.shape[-1:] != (head.units,) or len(labels.row_sums) < ENOUGH_LABELS:
@@ -227,7 +220,7 @@ def _several_labels(task: Task, output: Output, labels: Labels, loss: KnownLoss)
             f"Each of {len(labels.row_sums)} examples has exactly one of the {head.units} labels, and {loss.name} "
             "judges every unit by itself: the predictions do not compete and need not sum up to 1."
         )
-        return _Mismatch("warning", message, write_remedy("One of several classes takes a softmax", *code), "softmax")
+        return Mismatch("warning", message, write_remedy("One of several classes takes a softmax", *code), "softmax")
     if loss.kind == "categorical" and float(np.mean(labels.row_sums > 1.01)) > 0.01:
         share = float(np.mean(labels.row_sums > 1.01))
         logits = head.activation == "linear"
@@ -236,11 +229,11 @@ def _several_labels(task: Task, output: Output, labels: Labels, loss: KnownLoss)
             compile_code(task, output, loss_code("binary", logits)),
         ]
         message = f"{share:.1%} of the examples have several labels, and a softmax gives each example one."
-        return _Mismatch("warning", message, write_remedy("Several labels take sigmoids", *code), "rows that sum to 1")
+        return Mismatch("warning", message, write_remedy("Several labels take sigmoids", *code), "rows that sum to 1")
     return None
 
 
-def _all_equal(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> _Mismatch | None:
+def _all_equal(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> Mismatch | None:
     if not output.head.trains or len(labels.values) < ENOUGH_LABELS or (output.place > 0 and len(task.outputs) > 1):
         return None
     rows = labels.values.reshape(len(labels.values), -1)
@@ -250,7 +243,7 @@ def _all_equal(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> _
     value = f"{rows[0, 0]:g}" if rows.shape[1] == 1 else "the same row"
     message = f"All {len(rows)} labels are {value}: whatever the inputs are, a constant predicts them."
     remedy = write_remedy("Look at how the labels are read; sorted data have to be shuffled before they are split")
-    return _Mismatch("warning", message, remedy, "labels that differ")
+    return Mismatch("warning", message, remedy, "labels that differ")
 
 
 _RULES = (_shapes, _classes, _probabilities, _several_labels, _all_equal)

@@ -14,7 +14,7 @@ from keras_initkit.diagnosis._model_context import KernelContext, ModelContext
 from keras_initkit.diagnosis._rule_registry import register_rule
 from keras_initkit.diagnosis._task import Task
 from keras_initkit.diagnosis._task_remedies import layer_code, write_remedy
-from keras_initkit.structure._graph import Call, Tensor, signals
+from keras_initkit.structure._graph import Call, Tensor, leaves, readers, signals
 from keras_initkit.structure._kernel import as_tuple
 from keras_initkit.structure._layer_kinds import is_activation, is_normalization, moves, shifts_or_scales
 
@@ -61,7 +61,7 @@ def _remedy(task: Task, first: KernelContext) -> str:
     if callable(getattr(layer, "activation", None)):
         model = task.model.model
         again = "model.compile(model.optimizer, model.loss)" if getattr(model, "optimizer", None) else ""
-        return write_remedy(sentence, f"{layer_code(task, first.path)}.activation = keras.activations.relu", again)
+        return write_remedy(sentence, f"{layer_code(model, first.path)}.activation = keras.activations.relu", again)
     return write_remedy(sentence)
 
 
@@ -71,25 +71,21 @@ def _find_pairs(model: ModelContext) -> tuple[list[tuple[KernelContext, KernelCo
     for context in model.kernels:
         by_path.setdefault(context.path, []).append(context)
     single = {path: held[0] for path, held in by_path.items() if len(held) == 1}
-    readers: dict[Tensor, list[Call]] = {}
-    leaves = [call for call in model.graph if not call.opened]
-    for call in leaves:
-        for tensor in dict.fromkeys(call.inputs):
-            readers.setdefault(tensor, []).append(call)
+    leaf_calls, read_by = leaves(model.graph), readers(model.graph)
     moving, outputs = signals(model.graph), set(model.graph[-1].outputs)
     pairs = []
-    for call in leaves:
+    for call in leaf_calls:
         first = single.get(call.path)
         if first is None or not _is_plain(first) or model.is_nonlinear(call.path):
             continue
-        second = _next_kernel(call, readers, moving, outputs, single)
+        second = _next_kernel(call, read_by, moving, outputs, single)
         if second is not None and _is_plain(second) and not _is_factorization(first, second):
             pairs.append((first, second))
     unique = list({one.path: (one, other) for one, other in pairs}.values())
     hidden = [context for context in model.kernels if not context.is_output]
     stacked = {one.path for one, _ in unique}
     return unique, bool(unique) and all(each.path in stacked for each in hidden) and not _bends_somewhere(
-        leaves, moving
+        leaf_calls, moving
     )
 
 

@@ -135,7 +135,7 @@ def find_batch_norm_lag(evidence: Evidence) -> Iterator[Finding]:
             {"momentum": layer.momentum, "steps": steps, "remains": remains, "factor": factor, "healthy": "below 0.1"},
             write_remedy(
                 f"Train for more steps, or let the averages follow faster, here with momentum {momentum:g}",
-                f"{layer_code(task, call.path)}.momentum = {momentum:g}",
+                f"{layer_code(task.model.model, call.path)}.momentum = {momentum:g}",
                 "model.compile(model.optimizer, model.loss)",
             ),
             message=f"After {steps} steps the averages of {call.path} (momentum {layer.momentum:g}) are still "

@@ -10,7 +10,8 @@ from keras_initkit._arrays import to_numpy
 from keras_initkit.diagnosis._evidence import Evidence, LayerReading, is_constant, is_zero
 from keras_initkit.diagnosis._finding import Finding, confidence_after, confidence_beyond, format_factor
 from keras_initkit.diagnosis._rule_registry import TASK_CAUSES, register_rule
-from keras_initkit.diagnosis.rules._advice import change_optimizer, find_large_update, lower_rate, name_layer
+from keras_initkit.diagnosis._task_remedies import layer_code
+from keras_initkit.diagnosis.rules._advice import change_optimizer, find_large_update, lower_rate
 from keras_initkit.theory._thresholds import (
     GRAVE_UPDATE,
     LASTING_REPORTS,
@@ -98,6 +99,9 @@ def find_frozen_weights(evidence: Evidence) -> Iterator[Finding]:
     all 0 has none either. 0 in a single probe is not enough below a kernel of 0, or inside a residual branch that a
     gain of 0 closes, where the first step mends it. Weights that are not trainable are frozen on purpose.
     """
+    model = evidence.model
+    if model is None:
+        return
     kernels = [reading.weight for reading in evidence.first.values()]
     has_flat_kernel = any(weight is not None and is_constant(weight) for weight in kernels)
     flowing = [readings for readings in evidence.readings if any(map(_learns, readings.values()))]
@@ -125,7 +129,7 @@ def find_frozen_weights(evidence: Evidence) -> Iterator[Finding]:
             "warning",
             {"gradient": reason, "reports": len(evidence.reports), "healthy": "not 0"},
             "Connect it: nothing between it and the loss may be stop_gradient, an integer or a comparison, and its "
-            f"output has to be used. To freeze it: `{name_layer(evidence, layer)}.trainable = False`.",
+            f"output has to be used. To freeze it: `{layer_code(model.model, layer)}.trainable = False`.",
             confidence,
             message=f"The kernel of {layer} trains, but its gradient is {reason}: the loss does not depend on it.",
         )
