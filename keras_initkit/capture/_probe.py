@@ -30,7 +30,6 @@ from keras_initkit.structure._layer_paths import named_layers
 from keras_initkit.structure._signal_outputs import trains_by_itself
 
 
-@traced_once()
 def probe(
     model: keras.Model,
     x: Any = None,
@@ -80,6 +79,27 @@ def probe(
     >>> [row.tap.kind for row in report.rows][:3]
     ['input', 'pre_activation', 'output']
     """
+    return measure(
+        model, x, y, sample_weight=sample_weight, loss=loss, gradients=gradients, training=training,
+        batch_size=batch_size, seed=seed,
+    )  # fmt: skip
+
+
+@traced_once()
+def measure(
+    model: keras.Model,
+    x: Any = None,
+    y: Any = None,
+    *,
+    sample_weight: Any = None,
+    loss: Any = None,
+    gradients: bool = True,
+    training: bool = True,
+    batch_size: int = 32,
+    seed: int = 0,
+    with_attention: bool = True,
+) -> SignalReport:
+    """Probes a model; `with_attention=False` leaves out what is read of attention, which takes passes of its own."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"model: got {reprlib.repr(model)}, expected a keras.Model: probe(model, x, y).")
     seed = checked_count("seed", seed, least=0)
@@ -173,7 +193,7 @@ def probe(
         if graph[-1].losses and (adds_loss or y is not None):  # gradients come from there too
             expected = {tap: each for tap, each in expected.items() if tap.kind in SIGNALS}
     try:
-        attention, residuals, order = read_attention(model, graph, x, y) if graph else ((), (), ())
+        attention, residuals, order = read_attention(model, graph, x, y) if graph and with_attention else ((), (), ())
     except Exception as error:  # whatever a user's layer raises on two examples
         attention, residuals, order = (), (), ()
         reasons.append(f"Attention was not read ({type(error).__name__}: {str(error).partition(chr(10))[0]}).")

@@ -13,6 +13,8 @@ from keras_initkit.prediction._autocorrelation import Autocorrelation
 from keras_initkit.prediction._geometry import Profile, Sizes
 from keras_initkit.prediction._levels import Levels, between, combine, even, weighted
 
+_SHARED = 1e-9  # of levels of mean 1: less is rounding
+
 
 class UnpredictableError(Exception):
     """Raised where no theory holds; the message says why, as a clause.
@@ -25,8 +27,6 @@ class UnpredictableError(Exception):
     def __init__(self, reason: str, guess: Signal | None = None):
         super().__init__(reason)
         self.guess = guess
-
-_SHARED = 1e-9  # of levels of mean 1: less is rounding
 
 
 @dataclass(frozen=True, eq=False)

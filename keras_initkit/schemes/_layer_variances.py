@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_initkit._compat import is_compiled_with_loss
-from keras_initkit.capture._probe import probe
+from keras_initkit.capture._probe import measure
 from keras_initkit.inputs._specs import input_specs
 
 EXAMPLES = 256  # enough for a variance to a few percent, few enough for a pass that nobody waits for
@@ -23,7 +23,7 @@ def measure_variances(model: keras.Model, paths: Collection[str], x: Any = None,
     """
     if x is None:
         try:
-            report = probe(model, gradients=False)
+            report = measure(model, gradients=False, with_attention=False)
         except Exception:  # of any kind: the model says too little, or its own code wants other inputs
             return {}
     else:
@@ -31,7 +31,7 @@ def measure_variances(model: keras.Model, paths: Collection[str], x: Any = None,
         if not specs or all(spec.shape[0] is None for spec in specs):
             x, y = (keras.tree.map_structure(lambda each: None if each is None else each[:EXAMPLES], d) for d in (x, y))
         has_loss = y is not None and is_compiled_with_loss(model)
-        report = probe(model, x, y) if has_loss else probe(model, x, gradients=False)
+        report = measure(model, x, y if has_loss else None, gradients=has_loss, with_attention=False)
     variances: dict[str, dict[str, float]] = {path: {} for path in paths}
     for tap, moments in report.moments.items():
         if tap.layer in variances and not tap.call and tap.name in ("", "0"):
