@@ -44,7 +44,7 @@ class RunAttention:
         try:
             x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
             with traced_once(self._traces):
-                attention, residuals, order = read_attention(model, calls(model, x), x, y, order=self._is_first)
+                attention, residuals, order, notes = read_attention(model, calls(model, x), x, y, order=self._is_first)
         except Exception as error:
             self.is_wanted = False
             warnings.warn(
@@ -54,4 +54,5 @@ class RunAttention:
             )
             return report
         self._is_first = False
-        return replace(report, attention=attention, residuals=residuals, order=order)
+        about = tuple(dict.fromkeys((*report.notes, *notes)))
+        return replace(report, attention=attention, residuals=residuals, order=order, notes=about)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,6 +28,15 @@ def tracked_layers(layer: keras.Layer) -> list[keras.Layer]:
     list is what `Model.layers` and `Layer.weights` read. If it moves: walk over `vars(layer)`.
     """
     return layer._layers
+
+
+def describe_error(error: BaseException) -> str:
+    """Returns the kind of an error and the first line of its message, less what Keras puts before a layer's own.
+
+    If its wording moves: its sentence is shown, which names the layer alone.
+    """
+    message = re.sub(r"^Exception encountered when calling .*\n*|\x1b\[\d*m", "", str(error))
+    return f"{type(error).__name__}: {message.partition(chr(10))[0]}"
 
 
 def symbolic_call(layer: keras.Layer) -> Callable:

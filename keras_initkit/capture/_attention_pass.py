@@ -6,7 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -24,10 +24,19 @@ from keras_initkit.structure._calls import has_graph, leaves_in_order
 from keras_initkit.structure._graph import Call, Tensor
 from keras_initkit.structure._residual import Branch, residual_branches
 
-Sections = tuple[tuple[AttentionStats, ...], tuple[ResidualStats, ...], tuple[OrderStats, ...]]
+
+class AttentionSections(NamedTuple):
+    """What was read, as sections of a report, and notes on what could not be read."""
+
+    attention: tuple[AttentionStats, ...] = ()
+    residuals: tuple[ResidualStats, ...] = ()
+    order: tuple[OrderStats, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def read_attention(model: keras.Model, graph: Sequence[Call], x: Any, y: Any = None, *, order: bool = True) -> Sections:
+def read_attention(
+    model: keras.Model, graph: Sequence[Call], x: Any, y: Any = None, *, order: bool = True
+) -> AttentionSections:
     """Returns the rows of attentions, residual sums and order; none of a model without attention.
 
     A few examples go through the model in pairs, layers behaving as in inference. What the passes write stays in
@@ -42,7 +51,7 @@ def read_attention(model: keras.Model, graph: Sequence[Call], x: Any, y: Any = N
     inputs = graph[-1].inputs
     reader = AttentionReader(graph, _names(model, inputs))
     if not reader.attentions:
-        return (), (), ()
+        return AttentionSections()
     arrays = [np.asarray(keras.ops.convert_to_numpy(each)) for each in leaves_in_order(model, x)]
     whole = dict(zip(inputs, arrays, strict=True))
     names = dict(zip(inputs, _names(model, inputs), strict=True))
@@ -66,7 +75,9 @@ def read_attention(model: keras.Model, graph: Sequence[Call], x: Any, y: Any = N
             replay.run([pair[each] for each in inputs], after)
         orders = _orders(model, graph, reader, names, padding, pairs[0], whole, _labels(y), replay) if order else ()
         rows = tuple(orders)
-    return reader.rows(), joins.rows(), rows
+    notes = [f"The pass that reads attention could not run {path} ({why})." for path, why in replay.failures.items()]
+    notes += [f"The attention {path} was not read ({why})." for path, why in reader.unread.items()]
+    return AttentionSections(reader.rows(), joins.rows(), rows, tuple(notes))
 
 
 def _orders(

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_initkit._arrays import to_numpy
+from keras_initkit._compat import describe_error
 from keras_initkit.capture._replay import Values, compute
 from keras_initkit.report._attention_rows import AttentionStats
 from keras_initkit.statistics._attention import (
@@ -44,6 +45,7 @@ class AttentionReader:
         self._names = dict(zip(graph[-1].inputs, names, strict=True))
         self._found: dict[Attention, list[dict[str, Any]]] = {}
         self._padding: Mapping[Tensor, np.ndarray] = {}
+        self.unread: dict[str, str] = {}  # reasons why attentions could not be read, by path
 
     @property
     def kept(self) -> dict[int, list[Tensor]]:
@@ -73,10 +75,13 @@ class AttentionReader:
             return
         try:
             read = _fused(call, values) if attention.scores is None else _composed(attention, values)
-        except Exception:  # some of it is not there
+            measured = self._measured(attention, *read)
+        except Exception as error:  # whatever a user's layer raises, or makes of a pair of examples
+            needed = [each for each in self.kept[id(call)] if each.variable is None and each.value is None]
+            is_there = all(each in values for each in needed)
+            self.unread[attention.path] = describe_error(error) if is_there else "what it reads was not computed"
             return
-        if read is not None:
-            self._found.setdefault(attention, []).append(self._measured(attention, *read))
+        self._found.setdefault(attention, []).append(measured)
 
     def rows(self) -> tuple[AttentionStats, ...]:
         """Returns the statistics, averaged over the pairs."""
@@ -134,7 +139,7 @@ class AttentionReader:
         return known[0] if known else None
 
 
-def _composed(attention: Attention, values: Values) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+def _composed(attention: Attention, values: Values) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns weights, logits, mask and the queries' positions of an attention in several operations."""
     assert attention.weights is not None
     assert attention.logits is not None

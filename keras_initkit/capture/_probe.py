@@ -12,9 +12,9 @@ import keras
 import numpy as np
 
 from keras_initkit._checks import checked_count
-from keras_initkit._compat import is_compiled_with_loss
+from keras_initkit._compat import describe_error, is_compiled_with_loss
 from keras_initkit._random_state import random_state_kept
-from keras_initkit.capture._attention_pass import read_attention
+from keras_initkit.capture._attention_pass import AttentionSections, read_attention
 from keras_initkit.capture._expectations import OutputGradients, expectations
 from keras_initkit.capture._layer_hooks import CaptureHooks
 from keras_initkit.capture._objective import loss_scale, random_projection, training_loss
@@ -192,13 +192,13 @@ def measure(
         expected, reasons = expectations(model, x, readings.moments, of_gradients)
         if graph[-1].losses and (adds_loss or y is not None):  # gradients come from there too
             expected = {tap: each for tap, each in expected.items() if tap.kind in SIGNALS}
+    sections = AttentionSections()
     try:
-        attention, residuals, order = read_attention(model, graph, x, y) if graph and with_attention else ((), (), ())
+        sections = read_attention(model, graph, x, y) if graph and with_attention else sections
     except Exception as error:  # whatever a user's layer raises on two examples
-        attention, residuals, order = (), (), ()
-        reasons.append(f"Attention was not read ({type(error).__name__}: {str(error).partition(chr(10))[0]}).")
-    about = (*notes, *readings.notes, *reasons)
-    return SignalReport(readings.rows(expected), step, 0, model.name, about, attention, residuals, order, measured)
+        reasons.append(f"Attention was not read ({describe_error(error)}).")
+    about = (*notes, *readings.notes, *reasons, *sections.notes)
+    return SignalReport(readings.rows(expected), step, 0, model.name, about, *sections[:3], measured)
 
 
 def _outputs(model: keras.Model, y_pred: Any = None) -> tuple[list[tuple[int | None, ...]], list[str]]:

@@ -8,11 +8,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit._compat import describe_error
 from keras_initkit.structure._calls import FREE_BATCH
 from keras_initkit.structure._graph import Call, Tensor
 
 Values = Mapping[Tensor, Any]
 After = Callable[[Call, Values], None]
+
+
+class MissingInputError(Exception):
+    """Raised where an input of a call has not been computed."""
 
 
 class Replay:
@@ -37,6 +42,7 @@ class Replay:
         for tensor, place in last.items():
             if tensor not in self._outputs:
                 self._done.setdefault(place, []).append(tensor)
+        self.failures: dict[str, str] = {}  # reasons why calls could not be computed, by path
 
     @property
     def examples(self) -> int | None:
@@ -58,7 +64,10 @@ class Replay:
         for place, call in enumerate(self._calls):
             try:
                 compute(call, values)
-            except Exception:  # whatever an operation raises: its outputs are not known then, nor what needs them
+            except MissingInputError:  # a consequence of a failure before
+                continue
+            except Exception as error:  # whatever an operation raises: its outputs are not known then
+                self.failures[call.path] = describe_error(error)
                 continue
             finally:
                 if after is not None:
@@ -72,7 +81,8 @@ def compute(call: Call, values: dict[Tensor, Any]) -> None:
     """Runs one call and adds its outputs to `values`.
 
     Raises:
-        Exception: Whatever the operation raises, or a `KeyError` where one of its inputs is not known.
+        MissingInputError: If one of its inputs is not known.
+        Exception: Whatever the operation raises.
     """
 
     def value(each: Any) -> Any:
@@ -84,7 +94,7 @@ def compute(call: Call, values: dict[Tensor, Any]) -> None:
             return keras.ops.cast(each.variable.value, each.dtype)
         if each.value is not None:
             return keras.ops.cast(each.value, each.dtype)
-        raise KeyError(each.number)
+        raise MissingInputError(each.number)
 
     args, kwargs = keras.tree.map_structure(value, (call.args, dict(call.kwargs)))
     made = [each for each in keras.tree.flatten(call.layer(*args, **kwargs)) if keras.ops.is_tensor(each)]

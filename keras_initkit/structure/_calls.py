@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import keras
 
-from keras_initkit._compat import inputs_structure
+from keras_initkit._compat import describe_error, inputs_structure
 from keras_initkit.structure._graph import Call
 from keras_initkit.structure._recorder import Recorder
 from keras_initkit.structure._sublayers import sublayers, walk_layers
@@ -26,10 +26,12 @@ class _Trace(NamedTuple):
     built: int  # number of its layers that were built
     had_data: bool
     found: list[Call] | ValueError
+    derived: dict[Callable, Any]  # what functions have made of `found`
 
 
 Traces = dict[int, _Trace]  # by the model's identity
 _TRACES: ContextVar[Traces | None] = ContextVar("traces", default=None)
+Derived = TypeVar("Derived")
 
 
 @contextlib.contextmanager
@@ -88,10 +90,21 @@ def calls(model: keras.Model, x: Any = None) -> list[Call]:
             found: list[Call] | ValueError = _trace(model, x)
         except ValueError as error:
             found = error
-        trace = kept[id(model)] = _Trace(model, built, x is not None, found)
+        trace = kept[id(model)] = _Trace(model, built, x is not None, found, {})
     if isinstance(trace.found, ValueError):
         raise trace.found
     return trace.found
+
+
+def derived_from_calls(model: keras.Model, derive: Callable[[list[Call]], Derived]) -> Derived:
+    """Returns `derive(calls(model))`; within `traced_once`, `derive` runs once for each trace."""
+    found = calls(model)
+    trace = (_TRACES.get() or {}).get(id(model))
+    if trace is None or trace.found is not found:
+        return derive(found)
+    if derive not in trace.derived:
+        trace.derived[derive] = derive(found)
+    return trace.derived[derive]
 
 
 def check_has_call(model: keras.Model) -> None:
@@ -130,7 +143,7 @@ def _trace(model: keras.Model, x: Any) -> list[Call]:
         )
     raise ValueError(
         f"{called} does not run on symbolic tensors "
-        f"({type(problem).__name__}: {str(problem).partition(chr(10))[0]}), expected a model that does. "
+        f"({describe_error(problem)}), expected a model that does. "
         "keras_initkit.probe measures any model."
     ) from problem
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from keras_initkit.structure._calls import calls
+from keras_initkit.structure._calls import derived_from_calls
 from keras_initkit.structure._graph import Call, Tensor, signals
 from keras_initkit.structure._layer_kinds import SCALINGS, is_curved
 
@@ -38,7 +38,10 @@ def gathered_calls(model: keras.Model) -> list[Call]:
     what is made of elementwise functions of one tensor and is not a straight line is an activation, and `function` is
     that function.
     """
-    found = calls(model)
+    return derived_from_calls(model, _gather)
+
+
+def _gather(found: list[Call]) -> list[Call]:
     return _gathered(_gathered(found, "normalization"), "activation")
 
 

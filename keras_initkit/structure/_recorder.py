@@ -12,7 +12,14 @@ from typing import Any
 
 import keras
 
-from keras_initkit._compat import VARIABLE, auto_names_kept, graph_nodes_off, replaced_in_this_thread, symbolic_call
+from keras_initkit._compat import (
+    VARIABLE,
+    auto_names_kept,
+    describe_error,
+    graph_nodes_off,
+    replaced_in_this_thread,
+    symbolic_call,
+)
 from keras_initkit._random_state import random_state_kept
 from keras_initkit.structure._graph import Call, Tensor
 from keras_initkit.structure._layer_kinds import is_elementary
@@ -108,7 +115,7 @@ class Recorder:
             try:
                 return self._opened(operation, path, args, kwargs, symbolic_weights)
             except Exception as error:  # whatever a user's code raises on symbolic tensors
-                reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+                reason = describe_error(error)
                 if operation is self._model and not symbolic_weights:
                     raise
         outputs = self._inferred(infer)

@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 
 from keras_initkit import probe
+from keras_initkit.capture import _attention_reading
 
 HEADS, SIZE, WORDS, LENGTH = 2, 4, 11, 6
 TOKENS = np.random.default_rng(0).integers(1, WORDS, (6, LENGTH)).astype("int32")
@@ -164,3 +165,43 @@ def test_a_model_without_attention_has_no_such_rows():
     assert report.attention == report.residuals == report.order == ()
     assert "attention" not in report.to_dict()
     assert "Attention" not in str(report)
+
+
+@pytest.mark.one_backend
+def test_an_attention_that_cannot_be_read_is_named_with_the_reason(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("these weights have three axes\nand a second line")
+
+    first, second = (layers.MultiHeadAttention(HEADS, SIZE, dropout=0.2, name=name) for name in ("one", "two"))
+    model = model_of(lambda x: second(first(x, x), x))
+    composed = _attention_reading._composed
+    monkeypatch.setattr(
+        _attention_reading, "_composed", lambda attention, *rest: (refuse if attention.path == "one" else composed)(
+            attention, *rest)
+    )  # fmt: skip
+    report = probe(model, TOKENS, gradients=False)
+    assert [row.layer for row in report.attention] == ["two"]
+    (note,) = (note for note in report.notes if note.startswith("The attention"))
+    assert note == "The attention one was not read (RuntimeError: these weights have three axes)."
+
+
+class OnlyInABatch(layers.Layer):
+    def call(self, x):
+        if x.shape[0] == 2:
+            raise ValueError("two examples are too few")
+        return x
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+@pytest.mark.one_backend
+def test_what_the_pass_of_attention_cannot_run_is_named_once():
+    attention = layers.MultiHeadAttention(HEADS, SIZE, dropout=0.2, name="attention")
+    model = model_of(lambda x: attention(OnlyInABatch(name="picky")(x), x))
+    report = probe(model, TOKENS, gradients=False)
+    assert not report.attention
+    assert [note for note in report.notes if note.startswith("The")] == [
+        "The pass that reads attention could not run picky (ValueError: two examples are too few).",
+        "The attention attention was not read (what it reads was not computed).",
+    ]

@@ -8,6 +8,7 @@ import pytest
 from keras import layers, ops
 
 import keras_initkit as ik
+from keras_initkit.structure._calls import traced_once
 from keras_initkit.structure._following import following_activations
 from keras_initkit.structure._patterns import gathered_calls
 from keras_initkit.structure._residual import residual_branches
@@ -159,3 +160,13 @@ def test_residual_branches_and_attention_inside_a_layer():
     assert {where[f"first/{name}"] for name in ("query", "key", "value")} == {"attention"}
     assert where["first/up"].startswith("gelu")
     assert where["head"] == "output"
+
+
+@pytest.mark.one_backend
+def test_calls_are_gathered_once_for_a_trace():
+    model = written(lambda layer, x: layer.gain * centered(x) / ops.sqrt(mean_square(centered(x)) + 1e-6))
+    with traced_once():
+        first = gathered_calls(model)
+        assert gathered_calls(model) is first
+    assert gathered_calls(model) is not first
+    assert [call.path for call in gathered_calls(model)] == [call.path for call in first]
