@@ -43,8 +43,9 @@ class LayerStatsCallback(keras.callbacks.Callback):
     - `activation_gradient_variance`: of the gradient of the loss with respect to that output.
     - `pre_activation_mean`, `pre_activation_variance`, `pre_activation_gradient_variance`: of the activation's
       input; only if `statistics` names them. Recurrent layers have none.
-    - `dead_units`: fraction of units that are 0 for every example. `saturated`: fraction of outputs in the outer 1 %
-      of a bounded activation's range. `saturated_units`: fraction of units where nearly all outputs are saturated.
+    - `dead_units`: fraction of units that are 0 for every example, or that a separate `ReLU` layer makes so.
+      `saturated`: fraction of outputs in the outer 1 % of a bounded activation's range. `saturated_units`: fraction
+      of units where nearly all outputs are saturated.
     - `weight_variance`, `weight_gradient_variance`, `weight_update_variance`: of the layer's kernels before the
       step, of their gradient, and of what the step adds to them.
     - `update_ratio`: standard deviation of the update divided by that of the weights; 1e-3 is usual.
@@ -168,16 +169,19 @@ class LayerStatsCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Opens the log while the user can still act on an error."""
-        if self._metered is not self.model:
-            reading = MeasurementSpec(needed_kinds(self.statistics), self.sample_size)
-            self._meter, self._metered = step_meter(self.model, self._select_layers, reading), self.model
+        is_new = self._metered is not self.model
+        if is_new:
             self._diagnosis.begin_another(self.reports)
+        if self.on_finding != "ignore":
+            self._diagnosis.begin(self.model, self._planned_steps())
+        if is_new:
+            reading = MeasurementSpec(needed_kinds(self.statistics), self.sample_size)
+            with self._diagnosis.traced():
+                self._meter, self._metered = step_meter(self.model, self._select_layers, reading), self.model
         if self.model.built and all(layer.built for layer in self.model.layers):
             self._select_layers(self.model)
         self._begun = False
         self._attention.begin()
-        if self.on_finding != "ignore":
-            self._diagnosis.begin(self.model, self._planned_steps())
         self._is_chief = writes_logs()  # of several processes that train one model, one writes and warns
         log_dir = self.log_dir if self._is_chief else None
         self._log = RunLog(None if log_dir is None else os.path.join(log_dir, "train"), self.statistics)

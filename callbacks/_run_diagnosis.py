@@ -62,8 +62,12 @@ class RunDiagnosis:
         """
         self._context, self._task, self._traces = None, None, {}
         self._batches.begin(model, steps, steps_done(model))
-        with traced_once(self._traces), contextlib.suppress(ValueError):  # it is not built, or cannot be traced
+        with self.traced(), contextlib.suppress(ValueError):  # it is not built, or cannot be traced
             calls(model)
+
+    def traced(self) -> contextlib.AbstractContextManager[None]:
+        """Returns a context in which the model is traced once, as `traced_once` does it, for the whole training."""
+        return traced_once(self._traces)
 
     def begin_another(self, reports: Sequence[SignalReport]) -> None:
         """Leaves out the reports so far, which are of another model."""
@@ -86,7 +90,7 @@ class RunDiagnosis:
             return []
         self._judged = reports[-1]
         try:
-            with traced_once(self._traces):
+            with self.traced():
                 if self._context is None or not self._context.kernels:  # it may not have been built then
                     self._context, self._task = ModelContext(model), None
                 if self._task is None:

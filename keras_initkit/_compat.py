@@ -140,6 +140,17 @@ def set_seed_generator(generator: keras.random.SeedGenerator | None) -> None:
     global_state.set_global_attribute("global_seed_generator", generator)
 
 
+def metric_functions(model: keras.Model) -> list[Callable]:
+    """Returns the functions that a model was compiled with as metrics.
+
+    `Model.metrics` shows what Keras has made of them once it has trained, and `get_compile_config` their names. If it
+    moves: no metric is judged.
+    """
+    given = getattr(getattr(model, "_compile_metrics", None), "_user_metrics", None)
+    flat = keras.tree.flatten(given)
+    return [each for each in flat if callable(each) and not isinstance(each, keras.metrics.Metric)]
+
+
 def is_compiled_with_loss(model: keras.Model) -> bool:
     """Returns whether training has a loss of its labels. If the name moves: ask `model.loss`."""
     return getattr(model, "_compile_loss", None) is not None

@@ -55,8 +55,8 @@ class KnownLoss:
         return self.kind in ("categorical", "sparse_categorical", "divergence")
 
 
-def find_losses(model: keras.Model, loss: Any, names: Sequence[str], units: Sequence[int | None]) -> list[Any]:
-    """Returns a `KnownLoss` for each output, or `None` where there is no loss, several, or one of the user's own.
+def find_losses(model: keras.Model, loss: Any, names: Sequence[str]) -> list[Any]:
+    """Returns the loss of each output as it was given, or `None` where there is none or it cannot be told.
 
     A model whose `compute_loss` or, without `loss`, `train_step` is its own may do something else with the loss.
 
@@ -64,7 +64,6 @@ def find_losses(model: keras.Model, loss: Any, names: Sequence[str], units: Sequ
         model: Keras model.
         loss: The loss or losses, as `compile` takes them; `None` is what the model is compiled with.
         names: List of strings. The names of the outputs.
-        units: List of integers. The size of each output's last axis.
     """
     nothing = [None] * len(names)
     own_step = type(model).train_step is not keras.Model.train_step
@@ -78,9 +77,7 @@ def find_losses(model: keras.Model, loss: Any, names: Sequence[str], units: Sequ
         given = list(loss)
     else:
         given = [loss] * len(names)
-    if len(given) != len(names):
-        return nothing
-    return [describe_loss(each, size) for each, size in zip(given, units, strict=True)]
+    return given if len(given) == len(names) else nothing
 
 
 def describe_loss(loss: Any, units: int | None = None) -> KnownLoss | None:

@@ -16,12 +16,11 @@ from keras_initkit.diagnosis._reach_of_scale import closed_layers, gated_layers
 from keras_initkit.statistics._tap import Tap
 from keras_initkit.structure._attentions import Attention, find_attentions
 from keras_initkit.structure._calls import calls
-from keras_initkit.structure._following import Following, following_activations
+from keras_initkit.structure._following import Following, following_activations, rectified_layers
 from keras_initkit.structure._graph import Call, Tensor, leaves, readers, signals
 from keras_initkit.structure._kernel import Kernel, as_tuple
 from keras_initkit.structure._kernels import kernels_by_layer
 from keras_initkit.structure._layer_kinds import (
-    activation_name,
     applied_activation,
     is_attention,
     is_embedding,
@@ -206,8 +205,8 @@ class ModelContext:
 
     @functools.cached_property
     def rectified(self) -> set[str]:
-        """Paths of layers whose output is read by an activation of its own that makes zeros of what is below 0."""
-        return {path for path, each in self._following.items() if each.certain and _rectifies(each)}
+        """Paths of layers that a separate activation alone reads which makes zeros of what is below 0."""
+        return rectified_layers(self.model)
 
     @functools.cached_property
     def first_layers(self) -> list[str]:
@@ -334,10 +333,3 @@ class ModelContext:
             return []
         outputs = set(self.graph[-1].outputs)
         return [call for call in self._leaves if outputs.intersection(call.outputs)]
-
-
-def _rectifies(following: Following) -> bool:
-    """Whether an activation comes next, with nothing between, that is 0 below 0."""
-    if following.where != activation_name(following.activation):  # "own relu", "relu after bn", "output"
-        return False
-    return not np.any(evaluate(following.activation, np.array([-3.0, -1.0, -0.1])))

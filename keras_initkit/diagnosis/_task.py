@@ -13,7 +13,7 @@ import numpy as np
 from keras_initkit._arrays import to_numpy
 from keras_initkit.diagnosis._heads import Head, find_heads
 from keras_initkit.diagnosis._label_facts import Inputs, Labels, describe_inputs
-from keras_initkit.diagnosis._losses import KnownLoss, find_losses
+from keras_initkit.diagnosis._losses import KnownLoss, describe_loss, find_losses
 from keras_initkit.diagnosis._model_context import ModelContext
 from keras_initkit.structure._signal_outputs import trains_by_itself
 
@@ -26,8 +26,9 @@ class Output:
         name: String. Its name.
         place: Integer. Its place among the outputs.
         head: `Head`.
-        loss: `KnownLoss`, or `None` where there is none, or one that is not known.
+        loss: `KnownLoss`, or `None` where there is none, several, or one of the user's own.
         labels: `Labels`, or `None` where none are given.
+        own_loss: `keras.losses.Loss` of the user's own, if it is one.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Output:
     head: Head
     loss: KnownLoss | None
     labels: Labels | None = None
+    own_loss: keras.losses.Loss | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,13 +113,20 @@ def make_task(
     names = getattr(context.model, "output_names", None) or []
     names = list(names) if len(names) == len(heads) else [str(place) for place in range(len(heads))]
     labels = labels_by_output(y, names, sample_weight)
-    losses = find_losses(context.model, loss, names, [head.units for head in heads])
     outputs = tuple(
-        Output(name, place, head, known, each)
-        for place, (name, head, known, each) in enumerate(zip(names, heads, losses, labels, strict=True))
+        _make_output(name, place, *each)
+        for place, (name, *each) in enumerate(
+            zip(names, heads, find_losses(context.model, loss, names), labels, strict=True)
+        )
     )
     inputs = () if x is None else tuple(describe_inputs(flat_arrays(x)))
     return Task(outputs, context, inputs, **options)
+
+
+def _make_output(name: str, place: int, head: Head, loss: Any, labels: Labels | None) -> Output:
+    known = describe_loss(loss, head.units)
+    own = loss if known is None and isinstance(loss, keras.losses.Loss) else None
+    return Output(name, place, head, known, labels, own)
 
 
 def labels_by_output(y: Any, names: Sequence[str], sample_weight: Any) -> list[Labels | None]:

@@ -38,5 +38,5 @@ def mark_stddev(stddev: float, band: Band | None) -> Mark:
 
 
 def mark_units(fraction: float, threshold: float) -> Mark:
-    """Marks a layer that has lost so many of its units or more."""
-    return "outside" if fraction >= threshold else ""
+    """Marks a layer that has lost more than this fraction of its units."""
+    return "outside" if fraction > threshold else ""

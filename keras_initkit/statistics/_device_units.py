@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -26,6 +26,7 @@ def measure_activity(
     sample_size: int | None,
     means: Any,
     over_replicas: Callable[[Any], Any],
+    rectified: Collection[str] = (),
 ) -> tuple[Any, list[Any]]:
     """Returns the number of elements that are not finite, by tap, and a vector by tap for each of `UNITS` (or NaN).
 
@@ -39,11 +40,12 @@ def measure_activity(
         sample_size: Saturated units are counted on about so many elements; `None` counts on all.
         means: Means of all elements of each tap, where they are known.
         over_replicas: Sums a vector over the replicas that share the batch.
+        rectified: Paths of layers whose output goes through a separate `ReLU`: a unit is dead if that makes it 0.
     """
     taps = list(tensors)
     rows = {tap: _to_rows(seen) for tap, seen in tensors.items() if tap.kind == "output" and _has_units(seen)}
     groups = _group_taps(tensors)
-    counted = [_count({tap: tensors[tap] for tap in group}, rows, limits, means) for group in groups]
+    counted = [_count({tap: tensors[tap] for tap in group}, rows, limits, means, rectified) for group in groups]
     places = {tap: place for place, tap in enumerate(tap for group in groups for tap in group)}
     nonfinite = take_rows(concatenate([of_group for of_group, _ in counted]), np.array([places[tap] for tap in taps]))
     vectors = [np.full(len(taps), math.nan) for _ in UNITS]
@@ -80,12 +82,18 @@ def _elements(x: Any) -> int:
 
 
 def _count(
-    tensors: Mapping[Tap, Sequence[Any]], all_rows: Mapping[Tap, list[Any]], limits: Mapping[str, Limits], means: Any
+    tensors: Mapping[Tap, Sequence[Any]],
+    all_rows: Mapping[Tap, list[Any]],
+    limits: Mapping[str, Limits],
+    means: Any,
+    rectified: Collection[str],
 ) -> tuple[Any, Any]:
-    """Counts elements that are not finite, by tap; and for each unit of the outputs, how often it is not 0."""
+    """Counts elements that are not finite, by tap; and for each unit of the outputs, how often it is alive."""
     ops = keras.ops
     taps, rows = list(tensors), {tap: all_rows[tap] for tap in tensors if tap in all_rows}
     sums = {tap: _add([_column_sums(each) for each in several]) for tap, several in rows.items()}
+    # Not `relu`, which a framework could take for the model's own operation.
+    positive = {t: _add([_column_sums(ops.maximum(x, 0.0)) for x in rows[t]]) for t in rows if t.layer in rectified}
     others = [tap for tap in taps if tensors[tap] and tap not in rows and means is None]
     # A weight that is finite after the step was so before.
     others = [t for t in others if t.kind != "weight" or not tensors.get(t._replace(kind="weight_update"))]
@@ -96,17 +104,19 @@ def _count(
         finite = ops.all(ops.isfinite(means))
     if columns is not None:
         # Where an activation goes to 0 below, a sum of 0 is no chance: nothing there can cancel to the last bit.
-        certain = np.concatenate([np.full(s.shape[0], limits.get(t.layer, (-1, 0))[0] >= 0) for t, s in sums.items()])
+        sure = {tap: tap in positive or limits.get(tap.layer, (-1, 0))[0] >= 0 for tap in sums}
+        certain = np.concatenate([np.full(each.shape[0], sure[tap]) for tap, each in sums.items()])
         finite = ops.logical_and(finite, ops.isfinite(ops.sum(columns)))
         finite = ops.logical_and(finite, ops.all(ops.logical_or(ops.not_equal(columns, 0), certain)))
 
     def from_sums() -> tuple[Any, ...]:
-        alive = () if columns is None else (ops.cast(ops.not_equal(columns, 0), "float32"),)
-        return (ops.zeros((len(taps),), "float32"), *alive)
+        alive = [ops.not_equal(concatenate([positive.get(tap, sums[tap]) for tap in sums]), 0)] if sums else []
+        return (ops.zeros((len(taps),), "float32"), *(ops.cast(each, "float32") for each in alive))
 
     def from_elements() -> tuple[Any, ...]:
         number = [_add([_count_nonfinite(x) for x in tensors[tap]]) if tensors[tap] else ops.zeros(()) for tap in taps]
-        alive = [_add([ops.cast(ops.any(ops.not_equal(x, 0), axis=0), "float32") for x in rows[t]]) for t in rows]
+        above = {tap: ops.greater if tap in positive else ops.not_equal for tap in rows}
+        alive = [_add([ops.cast(ops.any(above[t](x, 0), axis=0), "float32") for x in rows[t]]) for t in rows]
         return (ops.stack(number), *([concatenate(alive)] if alive else []))
 
     nonfinite, *alive = ops.cond(finite, from_sums, from_elements)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import layers
 
 from keras_initkit.structure._graph import Call, Tensor, signals
@@ -25,6 +26,7 @@ from keras_initkit.structure._layer_paths import named_layers
 from keras_initkit.structure._patterns import gathered_calls
 from keras_initkit.structure._sublayers import parts_of_kind
 from keras_initkit.structure._weights import own_weights
+from keras_initkit.theory._activations import evaluate
 from keras_initkit.theory._gains import gain
 
 
@@ -59,6 +61,19 @@ def following_activations(model: keras.Model) -> dict[str, Following]:
     """
     graph = _Graph(model)
     return {path: graph.following(path, layer) for path, layer in named_layers(model).items() if layer is not model}
+
+
+def rectified_layers(model: keras.Model) -> set[str]:
+    """Returns the paths of layers that a separate activation alone reads, with nothing between, which is 0 below 0.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="a"), layers.BatchNormalization(name="b"),
+    ...     layers.ReLU(), layers.Dense(2, "relu", name="c"), layers.Dense(1, name="d")])
+    >>> rectified_layers(model)
+    {'b'}
+    """
+    return {path for path, each in following_activations(model).items() if each.certain and _rectifies(each)}
 
 
 def following_products(model: keras.Model, products: Mapping[int, Sequence[Call]]) -> dict[int, Following]:
@@ -175,6 +190,12 @@ class _Graph:
         if multiplies(reader.layer):
             return Following("linear", f"{reader.path}, a kernel" if self._moving(reader) == 1 else "attention")
         return Following("linear", f"no activation before {reader.path}", False)
+
+
+def _rectifies(following: Following) -> bool:
+    if following.where != activation_name(following.activation):  # "own relu", "relu after bn", "output"
+        return False
+    return not np.any(evaluate(following.activation, np.array([-3.0, -1.0, -0.1])))
 
 
 def _with_gain(activation: Callable, where: str) -> Following:

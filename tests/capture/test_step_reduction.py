@@ -35,10 +35,10 @@ def tensor(x, dtype="float32"):
 
 
 @functools.lru_cache
-def reducer(taps, sample_size, limits, histograms):
+def reducer(taps, sample_size, limits, histograms, rectified):
     def reduce(tensors):
         by_tap = dict(zip(taps, tensors, strict=True))
-        return reduce_taps(by_tap, dict(limits), sample_size, histograms)
+        return reduce_taps(by_tap, dict(limits), sample_size, histograms, rectified=rectified)
 
     if keras.backend.backend() != "jax":
         return reduce
@@ -51,10 +51,10 @@ def taps_of(names):
     return [Tap(*(name.split(":") if ":" in name else ["output", name])) for name in names]
 
 
-def rows(tensors, sample_size=None, limits=None, histograms=False):
+def rows(tensors, sample_size=None, limits=None, histograms=False, rectified=()):
     """Rows of taps by name, each of an output or of the kind that stands before a colon."""
     taps = tuple(taps_of(tensors))
-    reduce = reducer(taps, sample_size, tuple((limits or {}).items()), histograms)
+    reduce = reducer(taps, sample_size, tuple((limits or {}).items()), histograms, rectified)
     matrix = keras.ops.convert_to_numpy(reduce(list(tensors.values())))
     return {row.tap.layer: row for row in read_rows(taps, matrix, {})}
 
@@ -215,6 +215,20 @@ def test_dead_and_saturated_units(sample_size):
         (np.abs(tanh) > 0.99).mean(), abs=1e-6 if sample_size is None else 0.01
     )
     assert seen["relu"].saturated is seen["symmetric"].saturated_units is None
+
+
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_units_that_a_separate_relu_makes_zero_are_dead(spoiled):
+    x = RNG.standard_normal((64, 3, 40))
+    x[..., :7] = -np.abs(x[..., :7])
+    x[17, 1, 0] = 1e-30  # one spike keeps a unit alive
+    x[..., 7] = 0
+    if spoiled:  # then the elements themselves are looked at
+        x[3, 2, 9] = np.nan
+    seen = rows({"a": [tensor(x[:40]), tensor(x[40:])], "b": [tensor(x)]}, rectified=("a",))
+    assert seen["a"].dead_units == pytest.approx(7 / 40, abs=1e-7)
+    assert seen["b"].dead_units == pytest.approx(1 / 40, abs=1e-7)
+    assert [row.moments.nonfinite for row in seen.values()] == [spoiled, spoiled]
 
 
 @pytest.mark.parametrize("sample_size", [None, 4096])

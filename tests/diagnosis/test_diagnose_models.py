@@ -369,16 +369,20 @@ def test_a_bias_is_no_unscaled_input(activation, scale):
 def test_units_behind_a_separate_relu_are_dead_where_nothing_is_above_zero():
     from keras_initkit.callbacks import LayerStatsCallback
 
-    def found(bias, *between):
-        far = keras.initializers.Constant(bias)
+    def found(bias, *between, units=32):
+        def far(shape, dtype=None):
+            return keras.ops.convert_to_tensor(np.where(np.arange(32) < units, bias, 0.0), dtype)
+
         model = mlp(L.Dense(32, bias_initializer=far, name="a"), *between, L.Dense(8, name="b"))
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         callback = LayerStatsCallback(None, "batch", on_finding=lambda finding: None)
         model.fit(X, np.arange(64) % 3, batch_size=16, verbose=0, callbacks=[callback])
-        return {f.layer: f.confidence for f in callback.findings if f.kind == "dead_units"}
+        dead = [f for f in callback.findings if f.kind == "dead_units"]
+        return {f.layer: (f.severity, pytest.approx(f.evidence["dead_units"]), f.confidence < 1) for f in dead}
 
-    assert found(-60.0, L.ReLU()).keys() == {"a"}
-    assert found(-60.0, L.ReLU())["a"] < 1
+    assert found(-60.0, L.ReLU()) == {"a": ("error", 1.0, True)}
+    assert found(-60.0, L.Activation("relu"), units=28) == {"a": ("warning", 28 / 32, True)}
+    assert found(-60.0, L.ReLU(), units=16) == {}  # as many as where a kernel is drawn around 0
     assert found(0.0, L.ReLU()) == {}
     assert found(-60.0) == {}  # linear: what is below 0 passes
     assert found(-60.0, L.BatchNormalization(), L.ReLU()) == {}

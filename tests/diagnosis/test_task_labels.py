@@ -88,6 +88,55 @@ def test_labels_of_an_example_before_outputs_of_positions_are_repeated_in_silenc
     assert "return_sequences=False" in finding.remedy
 
 
+class Difference(losses.Loss):
+    def call(self, y_true, y_pred):
+        return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1)
+
+
+class Reshaped(losses.Loss):
+    def call(self, y_true, y_pred):
+        return keras.ops.square(keras.ops.reshape(y_true, (-1, 1)) - y_pred)
+
+
+def difference(y_true, y_pred):
+    return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "metrics", "severity"),
+    [
+        ("mse", [], None),
+        (difference, [], None),  # Keras gives a function labels with as many axes as the outputs
+        (Difference(), [], "error"),
+        (Reshaped(), [], None),
+        ("mse", ["mae", keras.metrics.MeanSquaredError(), losses.mean_squared_error], None),
+        ("mse", [difference], "warning"),
+    ],
+)
+def test_labels_of_one_axis_that_a_loss_or_metric_repeats(loss, metrics, severity):
+    model = model_of(1, None, loss)
+    model.compile("sgd", loss, metrics=metrics)
+    assert kinds(model, X[:, :1]) == []
+    assert kinds(model, X[:, 0]) == ([("label_mismatch", severity)] if severity else [])
+    if severity:  # what is claimed: each label is compared with all predictions
+        predictions = keras.ops.convert_to_numpy(model(X))
+        value = model.evaluate(X, X[:, 0], batch_size=48, verbose=0, return_dict=True)[
+            "difference" if metrics else "loss"
+        ]
+        assert value == pytest.approx(np.square(X[:, 0] - predictions).mean(), rel=1e-4)
+        assert "y = y.reshape(-1, 1)" in found(model, X, X[:, 0])[0].remedy
+
+
+def test_labels_of_two_axes_beside_outputs_of_one():
+    given = keras.Input((6,))
+    model = keras.Model(given, L.Reshape(())(L.Dense(1, name="head")(given)))
+    model.compile("sgd", Difference())
+    assert kinds(model, X[:, 0]) == []
+    (finding,) = found(model, X, X[:, :1])
+    assert finding.severity == "error"
+    assert "y = y.reshape(-1)" in finding.remedy
+
+
 def test_the_other_findings_come_beside_labels_that_do_not_fit():
     model = keras.Sequential([keras.Input((6,)), L.Dense(8, "tanh", kernel_initializer="zeros"), L.Dense(4, "softmax")])
     model.compile("sgd", SPARSE)

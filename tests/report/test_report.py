@@ -136,8 +136,8 @@ def test_the_healthy_band_is_a_factor_of_ten_from_where_the_signal_enters():
     assert healthy_bands(rows)[0] == pytest.approx((0.4, 40.0))
 
 
-def test_a_layer_that_has_lost_half_of_its_units_is_marked_and_one_with_more_left_is_not():
-    assert [mark_units(fraction, 0.5) for fraction in (0.49, 0.5, 0.51)] == ["", "outside", "outside"]
+def test_a_layer_that_has_lost_more_than_half_of_its_units_is_marked():
+    assert [mark_units(fraction, 0.5) for fraction in (0.49, 0.5, 0.51)] == ["", "", "outside"]
 
 
 def test_an_embedding_is_not_where_the_signal_enters():

@@ -14,6 +14,7 @@ from keras_initkit.capture.step._targets import list_taps, select_activated, uni
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.statistics._sampling import take_sample
 from keras_initkit.statistics._tap import Tap
+from keras_initkit.structure._following import rectified_layers
 from keras_initkit.structure._layer_kinds import output_limits
 from keras_initkit.structure._weights import main_weights
 
@@ -35,6 +36,8 @@ class StepMeter(StepReader):
         self._leader: StepMeter = self  # the meter that measures for this one
         self._histograms = False
         self._limits: dict[str, tuple[float, float]] = {}
+        # Now, and not between two steps: what a user's `call` keeps in Python then stays that of the steps.
+        self._rectified = rectified_layers(model) if model.built else None
         self._taps: list[Tap] = []
         self._requested: tuple[list[Tap], list[Tap]] = ([], [])  # what was measured last, and what of it is wanted here
         self._matrix: Any = None
@@ -87,7 +90,7 @@ class StepMeter(StepReader):
 
     def _reduce(self, seen: Mapping[Tap, Sequence[Any]]) -> Any:
         """Returns the matrix of `reduce_taps`."""
-        return reduce_taps(seen, self._limits, self._sample_size, self._histograms)
+        return reduce_taps(seen, self._limits, self._sample_size, self._histograms, rectified=self._rectified or ())
 
     def _invalidate(self) -> None:
         """Forgets what was made to measure less than is asked for now."""
@@ -111,6 +114,8 @@ class StepMeter(StepReader):
             limits = {path: output_limits(layer) for path, layer in layers.items()}
             self._limits = {path: limit for path, limit in limits.items() if limit is not None}
             self._taps = taps
+            if self._rectified is None:
+                self._rectified = rectified_layers(self._model)
             self._activated = select_activated(layers, taps)
         self._layers = layers
 

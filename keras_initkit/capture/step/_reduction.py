@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -54,6 +54,7 @@ def reduce_taps(
     sample_size: int | None,
     histograms: bool = False,
     over_replicas: Callable[[Any], Any] = lambda sums: sums,
+    rectified: Collection[str] = (),
 ) -> Any:
     """Returns statistics of all that the taps saw, computed where the tensors are: a matrix with a row for each tap.
 
@@ -65,6 +66,7 @@ def reduce_taps(
             `"weight_update"` tap an `Update` for each weight.
         limits: Range of each layer's activation (`theory.activation_range`), by path.
         over_replicas: Function that sums a vector over the replicas that share the batch.
+        rectified: Paths of layers that a separate `ReLU` reads, whose dead units are counted as if they had it.
     """
     ops, number = keras.ops, len(tensors)
     sampled = sample_size is not None
@@ -77,7 +79,7 @@ def reduce_taps(
     # A weight that is finite after the step had a finite update, and the other way round.
     whole = {tap: [x.after if isinstance(x, Update) else x for x in seen] for tap, seen in tensors.items()}
     means = None if sampled else moments.mean
-    nonfinite, units = measure_activity(whole, limits, sample_size, means, over_replicas)
+    nonfinite, units = measure_activity(whole, limits, sample_size, means, over_replicas, rectified)
     columns = [*moments._replace(nonfinite=nonfinite), *units]
     matrix = ops.stack([ops.cast(column, widest_float()) for column in columns], axis=1)
     if histograms:

@@ -35,12 +35,11 @@ def find_dead_units(evidence: Evidence) -> Iterator[Finding]:
     More than half of a layer's units are dead, by a binomial test at 0.1 %. Half, because a unit whose weights are
     drawn around 0 is as likely negative as positive: even if all examples look alike to it, it is dead with
     probability 1/2 and no more. It is an error if at most one unit in 20 is left. Not judged behind a signal so faint
-    that its products are zeros in float32, which is a `vanishing_activation`. A training step does not read a separate
-    `ReLU` layer; what it rectifies is dead there if none of it is above 0.
+    that its products are zeros in float32, which is a `vanishing_activation`. A training step reads what comes before a
+    separate `ReLU` layer, and counts the units of which that makes nothing but zeros.
     """
     faint = _layers_behind_faint_signal(evidence)
-    rectified = _all_rectified(evidence)
-    for layer, fraction in {**evidence.lasting("dead_units"), **rectified}.items():
+    for layer, fraction in evidence.lasting("dead_units").items():
         reading = evidence.last.get(layer) or evidence.first[layer]
         if fraction <= DEAD_UNITS or layer in faint or _is_linear(evidence, reading):
             continue
@@ -52,8 +51,6 @@ def find_dead_units(evidence: Evidence) -> Iterator[Finding]:
         if not all_dead and p_value >= DEAD_UNITS_P_VALUE:
             continue
         since = _first_step(evidence, layer, "dead_units", fraction)
-        if layer in rectified:
-            since = evidence.reports[-LASTING_REPORTS:][0].step
         slower = f" {lower_rate(evidence)}." if since > 0 else ""
         yield Finding(
             "dead_units",
@@ -148,22 +145,6 @@ def _find_limits(evidence: Evidence, reading: LayerReading) -> tuple[float, floa
     kernels = [each for each in evidence.last.values() if each.has_kernel and each.layer not in evidence.outputs]
     bounded = sum(bool(each.statistics("saturated")) for each in kernels)
     return limits if limits[0] < 0 or 2 * bounded > len(kernels) else None
-
-
-def _all_rectified(evidence: Evidence) -> dict[str, float]:
-    """Returns the layers of which a separate activation made nothing but zeros, in the last three steps."""
-    if evidence.model is None or not evidence.is_run:
-        return {}
-    last = evidence.readings[-LASTING_REPORTS:]
-    return {
-        layer: 1.0
-        for layer in evidence.model.rectified
-        if layer in evidence.last
-        and all(
-            layer not in readings or ((output := readings[layer].output) is not None and output.maximum <= 0)
-            for readings in last
-        )
-    }
 
 
 def _layers_behind_faint_signal(evidence: Evidence) -> set[str]:

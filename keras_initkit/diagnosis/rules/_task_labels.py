@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +11,7 @@ from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding
 from keras_initkit.diagnosis._label_facts import Labels
 from keras_initkit.diagnosis._losses import KnownLoss
+from keras_initkit.diagnosis._own_losses import find_repeated
 from keras_initkit.diagnosis._rule_registry import register_rule
 from keras_initkit.diagnosis._task import Output, Task
 from keras_initkit.diagnosis._task_remedies import (
@@ -28,10 +30,10 @@ from keras_initkit.theory._thresholds import ENOUGH_LABELS
 def find_label_mismatch(evidence: Evidence) -> Iterator[Finding]:
     """Finds labels that do not fit the output or the loss.
 
-    These are shapes that do not fit, or only because Keras repeats the smaller array in silence; classes that the
-    output has no unit for, such as those that start at 1; numbers where the loss expects one-hot rows, and the other
-    way around; one-hot rows behind independent sigmoids; several labels of one example behind a softmax; and labels
-    that are all the same.
+    These are shapes that do not fit, or only because Keras, a loss or a metric of the user's own repeats the smaller
+    array in silence; classes that the output has no unit for, such as those that start at 1; numbers where the loss
+    expects one-hot rows, and the other way around; one-hot rows behind independent sigmoids; several labels of one
+    example behind a softmax; and labels that are all the same.
     """
     task = evidence.task
     if task is None:
@@ -39,9 +41,10 @@ def find_label_mismatch(evidence: Evidence) -> Iterator[Finding]:
     named = False
     for output in task.outputs:
         labels, loss = output.labels, output.loss
-        if labels is None or loss is None:
+        if labels is None:
             continue
-        found = next(filter(None, (rule(task, output, labels, loss) for rule in _RULES)), None)
+        rules = [] if loss is None else [functools.partial(rule, loss=loss) for rule in _RULES]
+        found = next(filter(None, (rule(task, output, labels) for rule in (*rules, find_repeated))), None)
         if found is None:
             continue
         named = True

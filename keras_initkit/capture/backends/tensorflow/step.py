@@ -199,7 +199,8 @@ class TensorFlowStepMeter(StepMeter):
             if tap.kind == "weight_gradient"
         }
         over_replicas = functools.partial(replica.all_reduce, "SUM")
-        rows = reduce_taps({**seen, **summed}, self._limits, self._sample_size, self._histograms, over_replicas)
+        options = self._limits, self._sample_size, self._histograms, over_replicas, self._rectified or ()
+        rows = reduce_taps({**seen, **summed}, *options)
         return replica.all_gather(rows[None], axis=0)
 
 
