@@ -47,7 +47,7 @@ def repeats_labels(compute: Callable[[Any, Any], Any], shape: Sequence[int | Non
 
 
 def find_repeated(task: Task, output: Output, labels: Labels) -> Mismatch | None:
-    """Returns what is said of labels of shape `(n,)` beside outputs of `(n, 1)`, or the other way round, if repeated."""
+    """Returns what is said of labels `(n,)` beside outputs `(n, 1)`, or the other way round, that are repeated."""
     shape = output.head.shape
     if {labels.shape[1:], tuple(shape[1:])} != {(), (1,)}:
         return None
