@@ -16,7 +16,7 @@ import keras_initkit as ik
 from keras_initkit.callbacks import LayerStatsCallback
 from keras_initkit.examples import start
 
-example = start("dense_128", epochs=2, depth=10)
+example = start("dense_128", epochs=2, depth=10, activations="relu,tanh")
 options = example.options
 images = example.images(enlarged=True)
 model = keras.Sequential(
@@ -36,7 +36,7 @@ example.table([{"step": report.step, **report.statistic("activation_variance")} 
 # One hidden layer under all initializers, then ten, relu and tanh.
 initializers = ["zeros", "random_normal", "random_uniform"]
 initializers += [f"{scheme}_{draw}" for scheme in ("glorot", "he", "lecun") for draw in ("normal", "uniform")]
-cases = [(1, "relu"), (options.depth, "relu"), (options.depth, "tanh")]
+cases = [(1, "relu"), *((options.depth, activation) for activation in options.activations.split(","))]
 comparisons = {}
 for depth, activation in example.track(cases, "training"):
     comparisons[depth, activation] = ik.compare(
@@ -120,11 +120,11 @@ reasons = {
     "relu": "He's scale, which makes up for the half that relu cuts off.",
     "tanh": "here too He's, for tanh's gain at variance 1 is 1.6, nearer to the square root of 2 than to 1.",
 }
-for activation, reason in reasons.items():
+for activation in options.activations.split(","):
     figure = comparisons[options.depth, activation].plot_variance()
     figure.set_size_inches(8, 4.2)
     figure.suptitle("")
     figure.axes[1].get_legend().remove()  # at this width there is no room beside the panels
     figure.legend(handles=figure.axes[1].lines, loc="outside upper center", ncols=5, frameon=False, fontsize=8)
     caption = f"{options.depth} x Dense(128, {activation}) before training: flat is what keeps the signal, "
-    example.figure(figure, caption + reason, part=activation)
+    example.figure(figure, caption + reasons[activation], part=activation)

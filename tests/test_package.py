@@ -11,22 +11,28 @@ from helpers import run_python
 
 import keras_initkit as ik
 
+STEPS = ("import keras", "import keras_initkit as ik", "import keras_initkit.callbacks", "ik.LayerStatsCallback")
 
-@functools.cache  # seconds for each process that imports Keras
-def modules_after(code):
-    result = run_python("-c", f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))")
-    return set(json.loads(result.stdout.splitlines()[-1]))
+
+@functools.cache  # seconds for a process that imports Keras
+def loaded():
+    """What each of `STEPS` in a row adds to the modules of a new process."""
+    counted = "\nprint(json.dumps(sorted(set(sys.modules) - seen)))\nseen |= set(sys.modules)\n"
+    result = run_python("-c", "import json, sys\nseen = set()\n" + counted.join([*STEPS, ""]))
+    return dict(zip(STEPS, [set(json.loads(line)) for line in result.stdout.splitlines()[-len(STEPS) :]], strict=True))
 
 
 def test_importing_it_loads_little_beside_keras():
-    added = modules_after("import keras_initkit") - modules_after("import keras")
+    added = loaded()["import keras_initkit as ik"]
+    assert "keras_initkit" in added
     heavy = {"matplotlib", "sklearn", "scipy.stats", "tensorboard", "rich.progress", "pytest"}
     assert {name for name in added if name in heavy or name.split(".")[0] in heavy} == set()
     assert not {name for name in added if name.startswith("keras_initkit.comparison")}
 
 
 def test_the_callback_loads_no_plots():
-    added = modules_after("import keras_initkit.callbacks") - modules_after("import keras")
+    added = set().union(*(loaded()[step] for step in STEPS[1:]))
+    assert "keras_initkit.callbacks" in added
     assert not {name for name in added if name.split(".")[0] in {"matplotlib", "sklearn"}}
 
 
@@ -58,10 +64,10 @@ def test_every_folder_is_among_the_public_names_and_lists_its_own():
 
 
 def test_a_name_is_loaded_when_it_is_first_used():
-    before = modules_after("import keras_initkit")
-    after = modules_after("import keras_initkit as ik; ik.LayerStatsCallback")
-    assert "keras_initkit.callbacks" in after - before
-    assert not {"keras_initkit.comparison", "keras_initkit.testing", "keras_initkit.signal"} & after
+    assert "keras_initkit.callbacks" not in loaded()["import keras_initkit as ik"]
+    assert not {"keras_initkit.comparison", "keras_initkit.testing", "keras_initkit.signal"} & set().union(
+        *loaded().values()
+    )
 
 
 @pytest.mark.parametrize("command", ["mypy", "pyright"])

@@ -1,7 +1,6 @@
 """Batch normalization: the published sizes of gradients, mean-field theory by SciPy, and Keras' layer by hand."""
 
 import math
-import os
 
 import numpy as np
 import pytest
@@ -9,9 +8,6 @@ from helpers import gaussian_mean
 from scipy import optimize, special
 
 from keras_initkit.examples import reproduce
-
-MNIST = os.path.join(os.path.dirname(__file__), "..", "..", "..", "shared", "data", "mnist_t10k.npz")
-NEEDS_MNIST = pytest.mark.skipif(not os.path.exists(MNIST), reason="no MNIST beside the checkout")
 
 
 def slope(x):
@@ -22,9 +18,8 @@ VARIANCE = gaussian_mean(lambda x: special.expit(x) ** 2) - 0.25  # of a sigmoid
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("data", ["digits", pytest.param(MNIST, marks=NEEDS_MNIST, id="mnist")])
-def test_gradients_fall_by_five_orders_of_magnitude_and_stay_with_batch_normalization(data, tmp_path):
-    numbers = reproduce("batch_norm_gradients", str(tmp_path), seed=1, data=data)
+def test_gradients_fall_by_five_orders_of_magnitude_and_stay_with_batch_normalization(tmp_path):
+    numbers = reproduce("batch_norm_gradients", str(tmp_path), seed=1)
     plain, normalized = np.array(numbers["plain"]), np.array(numbers["normalized"])
     assert plain.shape == normalized.shape == (5, 11)
     assert (plain[:, -1] / plain[:, 0] >= 1e5).all()

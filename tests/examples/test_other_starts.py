@@ -44,9 +44,9 @@ def test_pre_training_starts_a_deep_sigmoid_network_that_random_weights_do_not(t
 
 @pytest.mark.slow
 def test_dense_128_one_layer_forgives_what_four_do_not(tmp_path):
-    rows = reproduce("dense_128", str(tmp_path), epochs=1, depth=4)["initializers"]
+    rows = reproduce("dense_128", str(tmp_path), epochs=1, depth=4, activations="relu")["initializers"]
     of = {(row["depth"], row["activation"], row["initializer"]): row for row in rows}
-    assert len(of) == 27
+    assert len(of) == 18
     for (depth, _, initializer), row in of.items():
         learns = "1" in row["criteria"].split()
         if depth == 1:

@@ -223,4 +223,6 @@ def test_a_head_that_reads_one_position_leaves_no_gradient_at_two():
     assert len(gradients) > 12
     for row in gradients:
         if not row.tap.layer.endswith(("query", "key")):  # of scores that hardly differ: few heads scatter
-            assert 1 / 1.3 < row.moments.variance / row.predicted.variance < 1.3, row.tap
+            # Ten logits and widths of 64: over draws of the weights the logarithm has a standard deviation of 0.24 at
+            # the embedding, the most. To spread the gradient over all positions would be off by 12, at least.
+            assert abs(np.log(row.moments.variance / row.predicted.variance)) < 4 * 0.24, row.tap

@@ -4,8 +4,8 @@ The layers, the linear maps in them and the gradients are those of benchmarks/la
 
 - exact: with every kernel and every input 1, an output is the number of terms that it sums, and so is a
   gradient under a cotangent of 1. Away from borders their means are fan_in and fan_out, written out below.
-- the acceptance: kernels of variance 1 / fan keep unit variance to 10 %. The standard error of the least
-  precise figure (SeparableConv2D: 288 and 1536 weights, 12 draws) is 2.2 %.
+- the acceptance: kernels of variance 1 / fan keep unit variance to 10 %. The least precise figures are those of
+  separable convolutions (288 and 1536 weights): a standard error of 2.2 % of the mean of 12 draws. The others have 4.
 """
 
 import importlib.util
@@ -105,6 +105,7 @@ def test_fans_count_the_terms(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_unit_variance_is_kept(name):
-    assert 0.9 < benchmark.measure(CASES[name], ours=True, mode="fan_in", draws=12) < 1.1
+    draws = 12 if "Separable" in name or "Depthwise" in name else 4
+    assert 0.9 < benchmark.measure(CASES[name], ours=True, mode="fan_in", draws=draws) < 1.1
     if not CASES[name].vocabulary:
-        assert 0.9 < benchmark.measure(CASES[name], ours=True, mode="fan_out", draws=12) < 1.1
+        assert 0.9 < benchmark.measure(CASES[name], ours=True, mode="fan_out", draws=draws) < 1.1
