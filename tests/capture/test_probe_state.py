@@ -98,7 +98,9 @@ def draws():
 COMPILED = {"optimizer": "adam"}
 
 
-@pytest.mark.parametrize("options", [{}, COMPILED], ids=["uncompiled", "compiled"])
+@pytest.mark.parametrize(
+    "options", [pytest.param({}, id="uncompiled", marks=pytest.mark.one_backend), pytest.param(COMPILED, id="compiled")]
+)
 @pytest.mark.parametrize("trained", [False, True], ids=["fresh", "trained"])
 @pytest.mark.filterwarnings("ignore")
 def test_everything_is_as_before(options, trained):

@@ -30,7 +30,7 @@ def made(mode, rank=None):
     return model
 
 
-@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+@pytest.mark.parametrize("mode", ["int8", pytest.param("int4", marks=pytest.mark.one_backend), "float8"])
 def test_outputs_are_measured_and_codes_are_not(mode):
     usual, report = probe(made(None), X, Y), probe(made(mode), X, Y)
     for name, tolerance in (("activation_variance", 0.3), ("pre_activation_variance", 0.3)):
@@ -44,7 +44,7 @@ def test_outputs_are_measured_and_codes_are_not(mode):
         assert "quantized" in predict(made(mode)).unpredicted["b"]
 
 
-@pytest.mark.parametrize("mode", ["int8", "float8"])
+@pytest.mark.parametrize("mode", ["int8", pytest.param("float8", marks=pytest.mark.one_backend)])
 def test_a_training_step_reads_the_same(mode):
     stats = LayerStatsCallback(None, "batch", on_finding="ignore")
     made(mode).fit(X, Y, verbose=0, callbacks=[stats])
