@@ -25,8 +25,9 @@ from keras_initkit.inputs._specs import draw_inputs, prepared
 from keras_initkit.report._report import SignalReport
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._tap import SIGNALS, Tap
-from keras_initkit.structure._calls import calls, check_has_call, has_graph, traced_once
+from keras_initkit.structure._calls import calls, has_graph, traced_once
 from keras_initkit.structure._layer_paths import named_layers
+from keras_initkit.structure._separate_parts import check_has_call
 from keras_initkit.structure._signal_outputs import trains_by_itself
 
 

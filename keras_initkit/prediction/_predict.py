@@ -17,6 +17,7 @@ from keras_initkit.prediction._walk import Propagation
 from keras_initkit.statistics._tap import Tap
 from keras_initkit.structure._calls import calls, traced_once
 from keras_initkit.structure._graph import Call
+from keras_initkit.structure._separate_parts import check_has_call
 
 
 @traced_once()
@@ -98,6 +99,7 @@ def predict(
     """
     if measured is not None and not isinstance(measured, Mapping):
         raise ValueError(f"measured: got {type(measured).__name__}, expected a mapping from Tap to moments.")
+    check_has_call(model)
     graph = calls(model)
     whole = graph[-1]
     examples = number_of_examples(model, whole.inputs, input_moments)

@@ -27,9 +27,10 @@ from keras_initkit.schemes._registry import find_scheme
 from keras_initkit.schemes._undo import only_what_is_set
 from keras_initkit.schemes.draw._draw_all import draw_all, initializer_chooser
 from keras_initkit.structure import weighted_layers
-from keras_initkit.structure._calls import calls, check_has_call, traced_once
+from keras_initkit.structure._calls import calls, traced_once
 from keras_initkit.structure._layer_paths import named_layers
 from keras_initkit.structure._selection import Layers, named_one_by_one, select
+from keras_initkit.structure._separate_parts import check_has_call, is_built
 
 
 @traced_once()
@@ -163,13 +164,13 @@ def _prepared(model: keras.Model, x: Any, y: Any) -> tuple[Any, Any]:
 
 def _build(model: keras.Model, x: Any) -> None:
     """Builds the model, and layers that a built one has not called yet."""
-    if not model.built and x is None:
+    if not is_built(model) and x is None:
         check_has_call(model)
         raise ValueError(
             f"model: {model.name} is not built, so it has no weights yet. Pass x, start the model with "
             "keras.Input, or call it once."
         )
-    if x is not None and not (model.built and all(layer.built for layer in named_layers(model).values())):
+    if x is not None and not (is_built(model) and all(layer.built for layer in named_layers(model).values())):
         try:  # by a batch of any size, for a Sequential model takes no other size ever after
             model(keras.tree.map_structure(lambda each: keras.KerasTensor((None, *each.shape[1:]), each.dtype), x))
         except Exception:  # of any kind: the model's own code needs numbers

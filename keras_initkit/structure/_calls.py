@@ -13,6 +13,7 @@ import keras
 from keras_initkit._compat import describe_error, inputs_structure
 from keras_initkit.structure._graph import Call
 from keras_initkit.structure._recorder import Recorder
+from keras_initkit.structure._separate_parts import is_built, lacks_call, raise_without_call
 from keras_initkit.structure._sublayers import sublayers, walk_layers
 
 FREE_DIMENSION = 16
@@ -58,7 +59,8 @@ def calls(model: keras.Model, x: Any = None) -> list[Call]:
     noted as `None` and other free sizes are 16. Composite layers (nested models, attention, layers of your own) are
     opened: the calls inside one stand before its own call; the last one is `model` itself. A composite whose `call`
     cannot run on symbolic tensors is a single call, which says why. A layer that is used in several places has one
-    `Call` for each. `InputLayer`s have none.
+    `Call` for each. `InputLayer`s have none. The parts of a model without a `call` are traced one by one; the last call
+    then has the inputs and outputs of all.
 
     Args:
         model: A built Keras model.
@@ -66,7 +68,8 @@ def calls(model: keras.Model, x: Any = None) -> list[Call]:
             built by calling it on several inputs needs them.
 
     Raises:
-        ValueError: If the model is not built, has no `call`, or does not run on symbolic tensors.
+        ValueError: If the model is not built, or does not run on symbolic tensors; if it has no `call`, and a part that
+            it holds is not built.
 
     Example:
 
@@ -77,7 +80,7 @@ def calls(model: keras.Model, x: Any = None) -> list[Call]:
     if not isinstance(model, keras.Model):
         raise ValueError(f"model: got {reprlib.repr(model)}, expected a Keras model.")
     kept = _TRACES.get()
-    if kept is None or not model.built:
+    if kept is None or not is_built(model):
         return _trace(model, x)
     built = sum(layer.built for _, layer in walk_layers(model))
     trace = kept.get(id(model))
@@ -107,20 +110,9 @@ def derived_from_calls(model: keras.Model, derive: Callable[[list[Call]], Derive
     return trace.derived[derive]
 
 
-def check_has_call(model: keras.Model) -> None:
-    """Raises a ValueError that names the parts of a model without `call`, such as a GAN with a `train_step` alone."""
-    if type(model).call not in (keras.Model.call, keras.Layer.call):
-        return
-    names = [name for name, value in vars(model).items() if isinstance(value, keras.Layer)]
-    names = names or [layer.name for layer in sublayers(model)]
-    raise ValueError(
-        f"model: got {model.name}, a {type(model).__name__} without a `call`, expected a model that can be called. "
-        + (f"Pass one of its parts: {', '.join(names)}." if names else "Give it a `call`.")
-    )
-
-
 def _trace(model: keras.Model, x: Any) -> list[Call]:
-    check_has_call(model)
+    if lacks_call(model):
+        return _trace_parts(model)
     if not model.built:
         raise ValueError(
             f"model: got {model.name}, which is not built, expected a built model. "
@@ -146,6 +138,15 @@ def _trace(model: keras.Model, x: Any) -> list[Call]:
         f"({describe_error(problem)}), expected a model that does. "
         "keras_initkit.probe measures any model."
     ) from problem
+
+
+def _trace_parts(model: keras.Model) -> list[Call]:
+    """Traces the parts that a model without a `call` holds, one by one."""
+    if not is_built(model):
+        raise_without_call(model)
+    recorder = Recorder(model, FREE_BATCH)
+    recorder.run_parts({part: _arguments(part, None) for part in sublayers(model)})
+    return recorder.calls
 
 
 def has_graph(model: keras.Model) -> bool:

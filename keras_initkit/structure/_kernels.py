@@ -12,6 +12,7 @@ from keras_initkit.structure._graph import Call
 from keras_initkit.structure._kernel import Kernel
 from keras_initkit.structure._layer_kinds import class_of_call, is_elementary, quantization_mode
 from keras_initkit.structure._layer_paths import held_weights
+from keras_initkit.structure._separate_parts import is_built
 from keras_initkit.structure._sublayers import sublayers, walk_layers
 from keras_initkit.structure._weight_uses import FIXED_TABLE, Use, trace_uses
 from keras_initkit.structure._weights import own_weights
@@ -111,7 +112,7 @@ class WeightRoles:
     def __init__(self, layer: keras.Layer):
         if not isinstance(layer, keras.Layer):
             raise ValueError(f"layer: got {layer!r}, expected a Keras layer or model.")
-        if not layer.built:
+        if not is_built(layer):
             raise ValueError(
                 f"layer: got {layer.name}, which is not built, expected a built layer. Call it on data, or build() it."
             )

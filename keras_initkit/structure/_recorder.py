@@ -7,7 +7,7 @@ import contextlib
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -56,6 +56,7 @@ class Recorder:
         # Path and operations of each composite that is running; the first is what stands before the model's own call.
         self._stack: list[tuple[str, collections.Counter]] = [("", collections.Counter())]
         self._paused = False
+        self._roots: list[keras.Layer] = [model]  # what may not be noted as a single call
 
     def run(self, *arguments: Any) -> None:
         """Calls the model, or a layer, on symbolic tensors; `calls` then ends with the model's own call.
@@ -65,6 +66,35 @@ class Recorder:
         """
         for symbol in keras.tree.flatten(arguments):
             self._tensor(symbol)
+        with self._recording():
+            self._model(*arguments)
+
+    def run_parts(self, parts: Mapping[keras.Layer, Iterable[Any]]) -> None:
+        """Calls layers that the model holds, each by itself; `calls` then ends with one call for all of them.
+
+        Args:
+            parts: Dictionary from each layer to guesses of its symbolic inputs, of which the first that fits is taken.
+        """
+        self._roots = list(parts)
+        self._stack.append(("", collections.Counter()))
+        inputs: list[Any] = []
+        outputs: list[Any] = []
+        with self._recording():
+            for part, guesses in parts.items():
+                for symbols in guesses:
+                    try:
+                        made = part(symbols)
+                    except Exception:  # whatever a user's `call` raises on symbolic tensors
+                        continue
+                    inputs += keras.tree.flatten(symbols)
+                    outputs += keras.tree.flatten(made)
+                    break
+        read, written = (tuple(map(self._tensor, filter(_is_symbol, each))) for each in (inputs, outputs))
+        path = self._paths.get(id(self._model), self._model.name)
+        self.calls.append(Call(path, self._model, 0, read, written, opened=True, losses=tuple(self._losses)))
+
+    @contextlib.contextmanager
+    def _recording(self) -> Iterator[None]:
         with _LOCK, contextlib.ExitStack() as stack:
             stack.enter_context(random_state_kept())
             stack.enter_context(keras.StatelessScope())
@@ -74,7 +104,7 @@ class Recorder:
             stack.enter_context(graph_nodes_off())
             stack.enter_context(self._observed())
             stack.enter_context(nothing_built(self._layers))
-            self._model(*arguments)
+            yield
 
     @contextlib.contextmanager
     def _observed(self) -> Iterator[None]:
@@ -116,7 +146,7 @@ class Recorder:
                 return self._opened(operation, path, args, kwargs, symbolic_weights)
             except Exception as error:  # whatever a user's code raises on symbolic tensors
                 reason = describe_error(error)
-                if operation is self._model and not symbolic_weights:
+                if not symbolic_weights and any(operation is root for root in self._roots):
                     raise
         outputs = self._inferred(infer)
         if isinstance(operation, keras.layers.EinsumDense) and None in outputs.shape:  # as its `output_shape` may say
