@@ -26,6 +26,7 @@ from keras_initkit.prediction._levels import even
 from keras_initkit.prediction._parts import of_parts
 from keras_initkit.prediction._resuming import moved_to
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
+from keras_initkit.prediction._spread import MOST, Response, response
 from keras_initkit.theory._activations import evaluate, resolve
 from keras_initkit.theory._gains import expectation
 from keras_initkit.theory._mean_field import covariance
@@ -83,6 +84,11 @@ def activate(function: Callable, z: Signal) -> LayerPropagation:
         raise UnpredictableError(f"its activation, {name}, does not act on each element by itself") from error
     if not (math.isfinite(mean) and math.isfinite(second)):
         raise UnpredictableError("its activation has no finite mean square over this input")
+    if z.spread:  # the correlations of a Gaussian signal, moved to the moments of a mixture
+        narrow = replace(z, spread=0.0)
+        guess = replace(z, mean=moment(function, narrow, 1), second_moment=moment(function, narrow, 2), **lags)
+        if guess.variance > 0:
+            lags = moved_to(guess, replace(z, mean=mean, second_moment=second))
     profile = _profile(function, z, second)
     inner, argument = (z.function, z.argument) if z.function and z.argument is not None else (None, z)
     output = Signal(
@@ -97,6 +103,7 @@ def activate(function: Callable, z: Signal) -> LayerPropagation:
         axes=z.axes,
         levels=_levels(function, z, second),
         across_units=None if z.across_units is None else _of_units(function, z),
+        spread=None if z.spread is None else min(z.spread * _response(function, z).output ** 2, MOST),
     )
 
     def backward(gradient: Gradient) -> list[Gradient]:
@@ -111,9 +118,24 @@ def activate(function: Callable, z: Signal) -> LayerPropagation:
             alike = (z.within_example.off_zero(z.size) - z.mean**2) / z.variance  # slopes at two positions
             shared = moment(function, z, 1, derivative=True) ** 2
             common = gradient.common * (shared + alike * (slope - shared))
-        return [gradient.scaled(slope, common=common)]
+        found = gradient.scaled(slope, common=common)
+        return [found if z.spread is None else _along_scales(found, z.spread, _response(function, z))]
 
     return LayerPropagation(output, backward)
+
+
+def _along_scales(gradient: Gradient, spread: float, by: Response) -> Gradient:
+    """Lets a gradient meet the slopes of an activation, which are larger where it is larger."""
+    together = by.slope * by.output * gradient.sensitivity * spread + by.together * gradient.own
+    return replace(
+        gradient.scaled(max(1 + together, 0.0), common=gradient.common),
+        sensitivity=by.slope + by.output * gradient.sensitivity,
+        own=by.slope + by.output * gradient.own,
+    )
+
+
+def _response(function: Callable, z: Signal) -> Response:
+    return response(function, z.mean, _variance_of_argument(z))
 
 
 def _guess(function: Callable, z: Signal) -> Signal | None:
@@ -190,7 +212,11 @@ def _levels(function: Callable, z: Signal, second: float) -> np.ndarray | None:
 
 def moment(function: Callable, z: Signal, power: int, derivative: bool = False) -> float:
     """Returns E[f(z)^power], or E[f'(z)^power]."""
-    return _moment(function, power, derivative, z.mean, _variance_of_argument(z))
+    variance = _variance_of_argument(z)
+    if not z.spread:
+        return _moment(function, power, derivative, z.mean, variance)
+    scales = 1 - math.sqrt(z.spread), 1 + math.sqrt(z.spread)  # two that have the spread
+    return sum(_moment(function, power, derivative, z.mean, scale * variance) for scale in scales) / 2
 
 
 @functools.lru_cache(maxsize=1024)

@@ -104,6 +104,7 @@ def _over_positions(call: Call, x: Signal, places: list[int], axes: Sequence, ad
         argument=None,
         function=None,
         profile=(),
+        spread=None,
     )
     back = factor**2 / count**2
 

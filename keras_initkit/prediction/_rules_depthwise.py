@@ -78,14 +78,43 @@ def depthwise_conv(call, inputs):
     squares = np.einsum("tu,ts,su->u", weights, np.diag(np.diag(windows.together())), weights)
     levels = squares / max(float(squares.mean()), 1e-300)
     output = _of_units(found.output, x, layer, weights, windows, call.inputs[0].shape[0])
+    share = _share_of_one(x, weights, windows, _sites(layer, windows))
 
     def backward(gradient: Gradient) -> list[Gradient]:
-        back = found.backward(gradient)
+        back = [replace(part, own=gradient.own * share) for part in found.backward(gradient)]
         if gradient.unit_levels is None or gradient.unit_levels.shape != levels.shape:
             return back
         return [part.scaled(float((gradient.unit_levels * levels).mean()), balanced=part.balanced) for part in back]
 
     return replace(found, output=output, backward=backward)
+
+
+def _share_of_one(x: Signal, weights: np.ndarray, windows: _Windows, sites: np.ndarray) -> float:
+    """Returns the part of an output's variance that goes along with one input, where a gradient comes back to it.
+
+    With correlations R between inputs, an output w x is (w R)_i x_i and what is independent of x_i. The mean is over
+    all inputs i of a window, which get gradients of mean squares w_i^2.
+    """
+    if x.within_example is None or None in x.size:
+        return 1 / max(len(weights), 1)
+    common = x.mean**2 if x.between_examples is None else x.between_examples.mean(x.size)
+    if math.prod(x.size) <= _POSITIONS:
+        places = np.stack(np.unravel_index(np.arange(math.prod(x.size)), tuple(x.size)), axis=-1)
+        maps = windows.matrices(weights[:, np.linspace(0, weights.shape[1] - 1, _UNITS).astype(int)])
+    else:
+        places, maps = sites, weights.T[:, None]
+    products = x.within_example.at(list(np.moveaxis(places[:, None] - places[None], -1, 0))) - common
+    along = maps @ (products / max(x.second_moment - common, 1e-300))
+    variances = (along * maps).sum(axis=-1, keepdims=True)
+    shares = np.divide(along**2, variances, out=np.zeros_like(along), where=variances > 0)
+    return float((maps**2 * shares).sum() / max((maps**2).sum(), 1e-300))
+
+
+def _sites(layer: Any, windows: _Windows) -> np.ndarray:
+    """Returns where in the input the weights of a window read."""
+    field = tuple(each.shape[1] for each in windows.axes)
+    sites = np.stack(np.unravel_index(np.arange(math.prod(field)), field), axis=-1)
+    return sites * np.asarray(per_axis(layer.dilation_rate, len(field)))
 
 
 def _of_units(
@@ -94,8 +123,7 @@ def _of_units(
     """Puts in what the units' own weights make of the signal."""
     if x.within_example is None or x.between_examples is None or layer.depth_multiplier != 1:
         return output
-    field, dilation = [each.shape[1] for each in windows.axes], per_axis(layer.dilation_rate, len(windows.axes))
-    sites = np.stack(np.unravel_index(np.arange(len(weights)), tuple(field)), axis=-1) * np.asarray(dilation)
+    sites = _sites(layer, windows)
     products = x.within_example.at(list(np.moveaxis(sites[:, None] - sites[None], -1, 0))) * windows.together()
     second = np.einsum("tu,ts,su->u", weights, products, weights)
     sums = (weights * np.diag(windows.together())[:, None]).sum(axis=0) ** 2

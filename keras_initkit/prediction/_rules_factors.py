@@ -160,6 +160,7 @@ def product_of(parts: Sequence[Signal]) -> Signal:
         axes=parts[0].axes,
         across_units=across,
         levels=None if product is None else even(product),
+        spread=max((part.spread for part in parts if part.spread is not None), default=None),
     )
 
 

@@ -28,6 +28,7 @@ from keras_initkit.prediction._geometry import WindowOffsets, reweight_profile, 
 from keras_initkit.prediction._levels import even
 from keras_initkit.prediction._rules import rule
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
+from keras_initkit.prediction._spread import MOST, in_windows, kurtosis
 from keras_initkit.structure._kernel import Kernel
 from keras_initkit.structure._kernels import description
 
@@ -86,8 +87,12 @@ def linear(
     x: Signal,
     offsets: WindowOffsets,
     move: Callable[[Autocorrelation], Autocorrelation],
+    field: Sequence[int] = (),
 ) -> LayerPropagation:
-    """Multiplies a signal by a kernel. `move` maps the input's autocorrelation to the output's positions."""
+    """Multiplies a signal by a kernel that has a window.
+
+    `move` maps the input's autocorrelation to the output's positions; `field` has the sizes of the window.
+    """
     scale = measure_scale(kernel.variable, bias)
     inputs, outputs = (axis_size(kernel, axes) for axes in (kernel.in_axes, kernel.out_axes))
     forward = scale.square * inputs * offsets.per_output
@@ -100,6 +105,8 @@ def linear(
         return Autocorrelation(forward * near + scale.bias_square,
                                forward * offsets.apart * moved.far + scale.bias_square)  # fmt: skip
 
+    kept = in_windows(x, field, offsets.per_output) if x.spread is not None else 1.0
+    noise = (kurtosis(x) - 1) / inputs if x.spread is not None and inputs > 1 else 0.0
     lags = x.map_autocorrelations(through)
     output = Signal(
         scale.bias_mean,
@@ -109,6 +116,7 @@ def linear(
         gaussian=True,
         sources=sources,
         levels=_levels(x, offsets, forward, scale.bias_square),
+        spread=None if x.spread is None else min((x.spread + noise) * kept, MOST),
         profile=reweight_profile(
             offsets.profile or x.profile, lambda p: forward * x.second_moment * p + scale.bias_square
         ),
@@ -129,7 +137,11 @@ def linear(
         common = gradient.common
         if common is not None:
             common *= back * reached * offsets.meeting
-        return [gradient.scaled(back * reached, sources=sources, profile=profile, common=common)]
+        own = gradient.own / math.prod(field) if inputs == 1 else gradient.sensitivity * kept / inputs
+        return [gradient.scaled(
+            back * reached, sources=sources, profile=profile, common=common,
+            sensitivity=gradient.sensitivity * kept, own=own,
+        )]  # fmt: skip
 
     return LayerPropagation(output, backward, weights=weights)
 
@@ -158,7 +170,7 @@ def _spatial(layer: keras.Layer, kernel: Kernel, x: Signal, bias: keras.Variable
     dilation = per_axis(getattr(layer, "dilation_rate", 1), axes)
     strides = per_axis(layer.strides, axes)
     offsets = window_offsets(x.size, field, strides, dilation, layer.padding, x.margin, x.profile)
-    return linear(kernel, bias, x, offsets, lambda lags: lags.strided(strides))
+    return linear(kernel, bias, x, offsets, lambda lags: lags.strided(strides), field)
 
 
 def per_axis(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ from keras_initkit.prediction._parts import leaves
 from keras_initkit.prediction._reshaping import reshape
 from keras_initkit.prediction._rules import rule
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError
+from keras_initkit.prediction._spread import of_sum
 
 
 def union(inputs: Sequence[Signal]) -> frozenset:
@@ -55,6 +56,7 @@ def plus(a: Signal, b: Signal) -> Signal:
         edges=(a.edges or b.edges) and all(x.identically_distributed or x.edges for x in (a, b)),
         profile=_mixed(a, b),
         levels=weighted([(a.second_moment, a.levels), (b.second_moment, b.levels)]),
+        spread=of_sum([(a.second_moment, a.spread), (b.second_moment, b.spread)])[0],
     )
 
 
@@ -154,6 +156,7 @@ def concatenate(call, inputs):
         sources=_rejoined(call, inputs),
         parts=parts,
         levels=None if joins_units else _joined_levels(inputs),
+        spread=of_sum([(share * x.second_moment, x.spread) for share, x in zip(shares, inputs, strict=True)])[0],
     )
     slices = [(call.outputs[0].number, place) for place in range(len(inputs))]
 

@@ -44,7 +44,8 @@ def layer_normalization(call, inputs):
     square = x.product_of_units
     more = _inverse_of_profile(x, square, layer.epsilon)
     inverse = inverse_levels(x, square, layer.epsilon)
-    x = replace(x, profile=(), levels=None, across_units=None)  # each position is divided by its own
+    # Each position is divided by its own.
+    x = replace(x, profile=(), levels=None, across_units=None, spread=None)
     found = normalize(layer, x, square, square, 1 - more * _left(units, 2))
     return replace(found, backward=lambda g: [part.weighed(1.0, inverse) for part in found.backward(g)])
 
@@ -102,6 +103,7 @@ def _divided(call, x: Signal, square: float, gamma: float, left: float) -> Layer
         x,
         profile=(),
         levels=None,
+        spread=None,
         mean=x.mean * math.sqrt(factor),
         second_moment=x.second_moment * factor,
         **x.map_autocorrelations(lambda lags: lags.map(lambda v: v * factor)),
@@ -152,7 +154,9 @@ def batch_normalization(call, inputs):
         ]
 
     return replace(
-        propagation, output=replace(propagation.output, identically_distributed=True, edges=False), backward=backward
+        propagation,
+        output=replace(propagation.output, identically_distributed=True, edges=False, spread=x.spread or 0.0),
+        backward=backward,
     )
 
 

@@ -23,7 +23,7 @@ from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal
 
 def without_function(signal: Signal, **changes) -> Signal:
     """Changes a signal that is no longer a function of a Gaussian one."""
-    return replace(signal, **{"argument": None, "function": None, "profile": (), **changes})
+    return replace(signal, **{"argument": None, "function": None, "profile": (), "spread": None, **changes})
 
 
 def _white(gradient: Gradient, layer: str) -> None:

@@ -24,6 +24,7 @@ from keras_initkit.prediction._rules import rule
 from keras_initkit.prediction._rules_elementwise import affine, needed
 from keras_initkit.prediction._rules_merging import one_argument, plus, union
 from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, are_independent
+from keras_initkit.prediction._spread import follow, of_sum
 from keras_initkit.structure._graph import Call
 
 _MASKING = 1e4  # what is added to a logit, and is larger, switches it off
@@ -83,12 +84,14 @@ def _add(call: Call, given: list[Operand], weights: Sequence[float]) -> LayerPro
         affine(whole, 1.0, constant).output, sources=union(parts), argument=None, function=None, note=offset
     )
     copies = [repeats(each, call.outputs[0].shape) for each in signals]
+    _, powers = of_sum([(w**2 * part.second_moment, part.spread) for part, w in zip(parts, used, strict=True)])
 
     def backward(gradient: Gradient) -> list[Gradient]:
         shape = call.outputs[0].shape
         found = [None if each.signal.values is not None
                  else summed(gradient, number, w**2 * examples_of(each, shape))
                  for each, number, w in zip(signals, copies, used, strict=True)]  # fmt: skip
+        found = [part and follow(part, power) for part, power in zip(found, powers, strict=True)]
         if gradient.values is not None and len(parts) == 2 and used == [1.0, 1.0] and not constant:
             found = [part if part is None else replace(part, values=values)
                      for part, values in zip(found, shared(gradient.values, output, *parts), strict=True)]  # fmt: skip

@@ -76,6 +76,8 @@ class Signal:
             tensor's, or fewer to be broadcast; the first is that of examples.
         parts: Tuple of pairs (share, signal): the groups of units that were concatenated, where they differ.
         note: What the tensor is to the calls that read it: a statistic, the weights of an attention.
+        spread: Float. Relative variance, over positions and examples, of the scale that all units share, behind a
+            normalization over the batch; `None` where it is not followed: see `_spread.py`.
     """
 
     mean: float
@@ -99,6 +101,7 @@ class Signal:
     values: Callable[[], np.ndarray] | None = None
     parts: tuple[tuple[float, Signal], ...] = ()
     note: Any = None
+    spread: float | None = None
 
     @classmethod
     def unknown(cls, size: Sizes, **fields: Any) -> Signal:
@@ -171,6 +174,9 @@ class Gradient:
         unit_levels: Mean square of each unit over that of all, of the gradient that a normalization sends back.
         parts: Tuple of floats. Mean squares in the parts of a signal that has some; empty where they are equal.
         along: Float. Of the gradient of an attention's weights, the mean product for two keys of one query.
+        sensitivity: Float. By which power the mean square follows the scale that the signal's units share at a
+            position: see `_spread.py`.
+        own: Float. The same for the scale of the element's own unit alone.
     """
 
     second_moment: float
@@ -187,6 +193,8 @@ class Gradient:
     batched: bool = False
     doubt: float = 0.0
     unit_levels: np.ndarray | None = None
+    sensitivity: float = 0.0
+    own: float = 0.0
 
     @property
     def between_positions(self) -> float | None:
@@ -275,10 +283,19 @@ def add_gradients(gradients: list[Gradient]) -> Gradient:
         levels=weighted([(gradient.second_moment, gradient.levels) for gradient in gradients]),
         values=_by_value(gradients, total),
         batched=any(gradient.batched for gradient in gradients),
-        doubt=sum(gradient.second_moment * gradient.doubt for gradient in gradients) / total if total > 0 else 0.0,
+        doubt=_mean([gradient.doubt for gradient in gradients], gradients, total),
+        sensitivity=_mean([gradient.sensitivity for gradient in gradients], gradients, total),
+        own=_mean([gradient.own for gradient in gradients], gradients, total),
         profile=_profile(gradients, total),
         parts=tuple(map(sum, zip(*parts, strict=True))) if all(len(each) == count for each in parts) else (),
     )
+
+
+def _mean(values: list[float], gradients: list[Gradient], total: float) -> float:
+    """Returns the mean, weighted by the gradients' mean squares."""
+    if total <= 0:
+        return 0.0
+    return sum(gradient.second_moment * value for gradient, value in zip(gradients, values, strict=True)) / total
 
 
 def _by_value(gradients: list[Gradient], total: float) -> np.ndarray | None:
