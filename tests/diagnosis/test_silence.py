@@ -6,7 +6,9 @@ import pytest
 from keras import layers as L
 
 from keras_initkit import diagnose, probe
+from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._model_context import ModelContext
+from keras_initkit.diagnosis._recurrent_growth import growth_over_steps
 from keras_initkit.signal import SignalReport
 
 pytestmark = pytest.mark.one_backend
@@ -196,3 +198,40 @@ def test_a_report_keeps_its_loss(tmp_path):
     assert SignalReport.from_json(tmp_path / "report.json").loss == report.loss
     assert report.to_dict()["loss"] == report.loss
     assert probe(model, x).loss is None
+
+
+# Recurrent kernels
+
+
+def sequence_model(layer, part="", factor=1.0):
+    layers = [keras.Input((8, 4)), layer, L.Dense(3, name="head")]
+    model = keras.Sequential(layers)
+    for variable in layer.trainable_variables:
+        if variable.path.endswith(f"/{part}"):
+            variable.assign(variable.value * factor)
+    return model
+
+
+def test_the_growth_over_the_steps_of_a_linear_cell_is_a_power():
+    """An orthogonal matrix keeps every length, so that s times one makes each change s^T times as long."""
+    x = np.random.default_rng(0).standard_normal((16, 8, 4)).astype("float32")
+    for factor in (0.5, 1.5, 3.0):
+        layer = L.SimpleRNN(12, None, name="rnn")
+        model = sequence_model(layer, "recurrent_kernel", factor)
+        evidence = Evidence((probe(model, x),), ModelContext(model))
+        ((path, growth, steps),) = growth_over_steps(evidence)
+        assert (path, steps) == ("rnn", 8)
+        assert growth == pytest.approx(factor**8, rel=2e-3)  # eight differences of float32 numbers of 1e-3
+
+
+@pytest.mark.parametrize("layer", [L.LSTM, L.GRU, L.SimpleRNN])
+def test_a_recurrent_kernel_is_too_large_where_changes_of_the_state_grow(layer):
+    x = np.random.default_rng(0).standard_normal((16, 8, 4)).astype("float32")
+
+    def named(part, factor):
+        found = diagnose(sequence_model(layer(32, name="rnn"), part, factor), x)
+        return [f.severity for f in found if f.kind == "exploding_gradient"]
+
+    assert named("recurrent_kernel", 1.0) == named("recurrent_kernel", 0.01) == []
+    assert named("kernel", 100.0) == []  # the gates are flat, and hand nothing on
+    assert named("recurrent_kernel", 30.0) != []

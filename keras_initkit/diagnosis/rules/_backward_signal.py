@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from keras_initkit.diagnosis._evidence import Evidence, LayerReading, take_suffix
 from keras_initkit.diagnosis._finding import Finding, confidence_beyond, format_factor
+from keras_initkit.diagnosis._recurrent_growth import growth_over_steps
 from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, TASK_CAUSES, register_rule
 from keras_initkit.theory._thresholds import EXPLODED_GRADIENT, LASTING_REPORTS, VANISHED_GRADIENT
 
@@ -69,8 +70,10 @@ def find_exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
 
     The standard deviation of the gradient at the output of a layer with a kernel, and no normalization after it, is
     more than 100 times that at the last such layer, in all of the last three reports. An error at 10,000. The kernels'
-    own gradients do not show it: where the signal explodes too, all of them are equally large.
+    own gradients do not show it: where the signal explodes too, all of them are equally large. Or, before training,
+    that within a recurrent layer, over the steps of its sequence.
     """
+    yield from _over_steps(evidence)
     gradients = _lasting(evidence, min, _gradient)
     if len(gradients) < 2:
         return
@@ -91,6 +94,25 @@ def find_exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
         message=f"The gradient grows {format_factor(worst / reference)}-fold on its way back, from {reference:.3g} "
         f"at the last layer to {worst:.3g}; healthy networks stay within 10x.",
     )
+
+
+def _over_steps(evidence: Evidence) -> Iterator[Finding]:
+    for layer, growth, steps in growth_over_steps(evidence):
+        if not growth > EXPLODED_GRADIENT:
+            continue
+        yield Finding(
+            "exploding_gradient",
+            layer,
+            evidence.reports[0].step,
+            "error" if growth > EXPLODED_GRADIENT**2 else "warning",
+            {"growth": growth, "steps": steps, "healthy": "at most 1"},
+            'Draw its recurrent kernel again, `recurrent_initializer="orthogonal"`: '
+            f'`keras_initkit.initialize(model, "auto", layers="{layer}")`; until then clip gradients: '
+            "`keras.optimizers.Adam(1e-3, global_clipnorm=1.0)`.",
+            confidence_beyond(growth, EXPLODED_GRADIENT),
+            message=f"Over the {steps} steps of a sequence a small change of the state of {layer} grows "
+            f"{format_factor(growth)}-fold, as does the gradient on its way back: the recurrent kernel is too large.",
+        )
 
 
 def _lasting(
