@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_initkit._arrays import to_numpy
-from keras_initkit.prediction._signals import UnpredictableError
+from keras_initkit.prediction.algebra._signals import UnpredictableError
 from keras_initkit.structure._graph import Call, Tensor
 
 _EXAMPLES = 16

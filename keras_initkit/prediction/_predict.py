@@ -9,11 +9,11 @@ from typing import Any
 
 import keras
 
-from keras_initkit.prediction._input_moments import input_signals, number_of_examples, resolve_moments
 from keras_initkit.prediction._known_values import KnownValues
 from keras_initkit.prediction._prediction import Prediction
-from keras_initkit.prediction._signals import Gradient
 from keras_initkit.prediction._walk import Propagation
+from keras_initkit.prediction.algebra._input_moments import input_signals, number_of_examples, resolve_moments
+from keras_initkit.prediction.algebra._signals import Gradient
 from keras_initkit.statistics._tap import Tap
 from keras_initkit.structure._calls import calls, traced_once
 from keras_initkit.structure._graph import Call

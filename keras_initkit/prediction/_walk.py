@@ -9,29 +9,35 @@ from typing import Any
 
 import keras
 
-from keras_initkit.prediction import (  # noqa: F401  importing a file registers its rules
-    _rules_attention,
-    _rules_averages,
-    _rules_depthwise,
-    _rules_elementwise,
-    _rules_extremes,
-    _rules_factors,
-    _rules_functions,
-    _rules_kernels,
-    _rules_linear,
-    _rules_merging,
-    _rules_moving,
-    _rules_normalization,
-    _rules_positions,
-    _rules_products,
-    _rules_sums,
-    _rules_tables,
-)
 from keras_initkit.prediction._known_values import KnownValues
-from keras_initkit.prediction._layout import from_values, usual_axes
-from keras_initkit.prediction._resuming import is_by_chance, is_doubtful, moved_to
-from keras_initkit.prediction._rules import propagate
-from keras_initkit.prediction._signals import Gradient, LayerPropagation, Signal, UnpredictableError, add_gradients
+from keras_initkit.prediction.algebra._layout import from_values, usual_axes
+from keras_initkit.prediction.algebra._resuming import is_by_chance, is_doubtful, moved_to
+from keras_initkit.prediction.algebra._signals import (
+    Gradient,
+    LayerPropagation,
+    Signal,
+    UnpredictableError,
+    add_gradients,
+)
+from keras_initkit.prediction.operation_rules import (  # noqa: F401  importing a file registers its rules
+    _averages,
+    _depthwise,
+    _elementwise,
+    _extremes,
+    _factors,
+    _functions,
+    _kernel_products,
+    _linear,
+    _matrix_products,
+    _merging,
+    _moving,
+    _normalization,
+    _positions,
+    _softmax,
+    _sums,
+    _table_rows,
+)
+from keras_initkit.prediction.operation_rules._rule_table import propagate
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._tap import Kind, Tap
 from keras_initkit.structure._graph import Call, Tensor

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_initkit.prediction._autocorrelation import Autocorrelation
+from keras_initkit.prediction.algebra._autocorrelation import Autocorrelation
 
 SIZE = 24  # divisible by all strides and windows below
 

@@ -4,14 +4,14 @@ import keras
 import numpy as np
 import pytest
 
-from keras_initkit.prediction._activation import activate
-from keras_initkit.prediction._autocorrelation import Autocorrelation
-from keras_initkit.prediction._geometry import window_offsets
-from keras_initkit.prediction._laws import law_of, shared
-from keras_initkit.prediction._levels import between
-from keras_initkit.prediction._rules_merging import plus
-from keras_initkit.prediction._rules_normalization import _left
-from keras_initkit.prediction._signals import Gradient, Signal
+from keras_initkit.prediction.algebra._activation import activate
+from keras_initkit.prediction.algebra._autocorrelation import Autocorrelation
+from keras_initkit.prediction.algebra._geometry import window_offsets
+from keras_initkit.prediction.algebra._laws import law_of, shared
+from keras_initkit.prediction.algebra._levels import between
+from keras_initkit.prediction.algebra._signals import Gradient, Signal
+from keras_initkit.prediction.operation_rules._merging import plus
+from keras_initkit.prediction.operation_rules._normalization import _left
 
 pytestmark = pytest.mark.one_backend
 RELU = keras.activations.relu

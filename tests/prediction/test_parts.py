@@ -6,8 +6,8 @@ import pytest
 from keras import ops
 
 from keras_initkit.prediction import predict
-from keras_initkit.prediction._parts import mixture
-from keras_initkit.prediction._signals import Signal
+from keras_initkit.prediction.algebra._parts import mixture
+from keras_initkit.prediction.algebra._signals import Signal
 from keras_initkit.statistics._tap import Tap
 
 L = keras.layers

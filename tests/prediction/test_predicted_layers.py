@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from keras_initkit.prediction import predict
-from keras_initkit.prediction._rules import status
+from keras_initkit.prediction.operation_rules._rule_table import status
 from keras_initkit.statistics._tap import Tap
 
 CLASSES = {

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from keras_initkit.prediction import InputMoments, predict
-from keras_initkit.prediction._autocorrelation import Autocorrelation
-from keras_initkit.prediction._normalize import _FAR, normalize
-from keras_initkit.prediction._resuming import is_by_chance, is_doubtful, moved_to
-from keras_initkit.prediction._signals import Gradient, Signal, UnpredictableError
+from keras_initkit.prediction.algebra._autocorrelation import Autocorrelation
+from keras_initkit.prediction.algebra._resuming import is_by_chance, is_doubtful, moved_to
+from keras_initkit.prediction.algebra._signals import Gradient, Signal, UnpredictableError
+from keras_initkit.prediction.operation_rules._normalize import _FAR, normalize
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._tap import Tap
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from measuring import compare
 
-from keras_initkit.prediction._autocorrelation import Autocorrelation
-from keras_initkit.prediction._signals import Signal
-from keras_initkit.prediction._spread import in_windows, kurtosis, of_sum, response
+from keras_initkit.prediction.algebra._autocorrelation import Autocorrelation
+from keras_initkit.prediction.algebra._signals import Signal
+from keras_initkit.prediction.algebra._spread import in_windows, kurtosis, of_sum, response
 
 L = keras.layers
 
