@@ -30,6 +30,9 @@ _KINDS: dict[str, LossKind] = {
     "logcosh": "regression",
 }
 
+# What a loss of probabilities reads, where it applies no activation itself.
+ACTIVATIONS = {"binary": "sigmoid", "categorical": "softmax", "sparse_categorical": "softmax", "divergence": "softmax"}
+
 
 @dataclass(frozen=True)
 class KnownLoss:

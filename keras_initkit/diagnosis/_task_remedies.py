@@ -42,7 +42,14 @@ def compile_code(task: Task, output: Output, loss: str = "") -> str:
     if len(task.outputs) > 1:
         place = f"the loss of output {output.name!r} being {loss}" if loss else "with the losses it has"
         return f"# then compile the model again, {place}"
+    return recompile_code(model, loss)
+
+
+def recompile_code(model: keras.Model, loss: str = "") -> str:
+    """Returns the code that compiles a model anew; empty for a model that was not, if there is no loss either."""
     own = getattr(model, "loss", None)
+    if not (loss or own is not None):
+        return ""
     written = loss or (repr(own) if isinstance(own, str) else "model.loss")
     metrics = ', metrics=["accuracy"]' if _has_accuracy(model) else ""
     if getattr(model, "optimizer", None) is None:
@@ -82,6 +89,29 @@ def without_layer(task: Task, path: str, sentence: str) -> str:
             "model.compile(type(optimizer).from_config(optimizer.get_config()), loss)",
         )
     return write_remedy(sentence)
+
+
+def without_softmax(task: Task, output: Output) -> str:
+    """Returns a remedy for a softmax over one unit."""
+    head, loss, classes = output.head, output.loss, count_classes(output)
+    if classes > 2:
+        code = [units_code(task, head, classes, "softmax"), compile_code(task, output)]
+        return write_remedy(f"Give it one unit for each of the {classes} classes", *code)
+    other = loss_code("binary", False) if loss is not None and loss.is_categorical else ""
+    sigmoid = "sigmoid" if head.activation == "softmax" else "log_sigmoid"
+    return write_remedy(
+        "One unit takes a sigmoid (two classes may also have two units and a softmax)",
+        activation_code(task, head, sigmoid),
+        compile_code(task, output, other),
+    )
+
+
+def count_classes(output: Output) -> int:
+    """Returns the number of classes that labels from 0 on have; 0 where they are none."""
+    labels = output.labels
+    if labels is None or not labels.are_integers or labels.limits[0] < 0:
+        return 0
+    return int(labels.limits[1]) + 1
 
 
 def layer_code(model: keras.Model, path: str) -> str:

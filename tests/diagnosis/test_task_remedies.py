@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from keras import layers as L
 from keras import losses
+from remedies import executes, find, run_remedy
 
-import keras_initkit
 from keras_initkit.diagnosis import diagnose
 
 pytestmark = [pytest.mark.slow, pytest.mark.one_backend]
@@ -74,6 +74,7 @@ PROGRAMS = {
 }
 
 
+@executes(*(kind for kind, *_ in PROGRAMS.values()))
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_remedy_makes_the_program_sound(name):
     kind, broken, x, y, sound, truth = PROGRAMS[name]
@@ -82,9 +83,7 @@ def test_a_remedy_makes_the_program_sound(name):
 
 def check(kind, model, x, y, sound, truth):
     finding = next(each for each in diagnose(model, x, y) if each.kind == kind)
-    code = finding.remedy.partition("\n")[2]
-    scope = {"model": model, "x": x, "y": y, "keras": keras, "keras_initkit": keras_initkit}
-    exec(code, scope)
+    scope = run_remedy(finding, model=model, x=x, y=y)
     expected = score(sound, X, truth, _target(truth))
     assert score(scope["model"], scope["x"], scope["y"], _target(truth)) > 0.95 * expected, finding.remedy
     assert expected > 0.8
@@ -94,16 +93,19 @@ def _target(truth):
     return truth.argmax(-1) if truth.shape[-1] == 4 else truth
 
 
+@executes("linear_stack")
 def test_an_activation_for_a_stack_of_linear_layers():
     check("linear_stack", model_of(2, "softmax", SPARSE, hidden=None), X, RINGS, model_of(2, "softmax", SPARSE), RINGS)
 
 
+@executes("normalization_of_one")
 def test_a_normalization_of_one_unit_is_left_out():
     between = [L.Dense(1), L.LayerNormalization(name="norm")]
     broken = model_of(1, "sigmoid", BINARY, between=between)
     check("normalization_of_one", broken, X, TWO, model_of(1, "sigmoid", BINARY, between=[L.Dense(1)]), TWO)
 
 
+@executes("head_loss_mismatch")
 def test_a_dropout_behind_the_predictions_is_left_out():
     broken = model_of(1, None, "mse")
     broken.add(L.Dropout(0.5, name="last"))
@@ -111,16 +113,21 @@ def test_a_dropout_behind_the_predictions_is_left_out():
     check("head_loss_mismatch", broken, X, TARGET, model_of(1, None, "mse"), TARGET)
 
 
+@executes("unshuffled_labels")
 def test_sorted_data_are_shuffled():
     order = np.argsort(CLASSES, kind="stable")
-    model = model_of(4, "softmax", SPARSE)
-    finding = next(each for each in diagnose(model, X[order], CLASSES[order]) if each.kind == "unshuffled_labels")
-    scope = {"x": X[order], "y": CLASSES[order]}
-    exec(finding.remedy.partition("\n")[2], scope)
-    assert sorted(scope["y"]) == sorted(CLASSES)
-    assert not any(each.kind == "unshuffled_labels" for each in diagnose(model, scope["x"], scope["y"]))
+    finding = find("unshuffled_labels", diagnose(model_of(4, "softmax", SPARSE), X[order], CLASSES[order]))
+    scope = run_remedy(finding, x=X[order], y=CLASSES[order])
+    assert not any(each.kind == "unshuffled_labels" for each in diagnose(model_of(4, "softmax", SPARSE), X, scope["y"]))
+    scores = []
+    for x, y in ((X, CLASSES), (scope["x"], scope["y"])):
+        model = model_of(4, "softmax", SPARSE)
+        model.fit(x, y, batch_size=64, epochs=15, shuffle=False, verbose=0)
+        scores.append((keras.ops.convert_to_numpy(model(X)).argmax(-1) == CLASSES).mean())
+    assert scores[1] > 0.95 * scores[0] > 0.7
 
 
+@executes("batch_norm_lag")
 def test_averages_that_lag_behind():
     def lagging():
         return model_of(1, None, "mse", between=[L.BatchNormalization(name="bn")])
@@ -130,7 +137,7 @@ def test_averages_that_lag_behind():
     model.fit(x, y, batch_size=256, epochs=5, verbose=0)
     finding = next(each for each in diagnose(model, x[:256], y[:256]) if each.kind == "batch_norm_lag")
     fresh = lagging()
-    exec(finding.remedy.partition("\n")[2], {"model": fresh, "keras": keras, "keras_initkit": keras_initkit})
+    run_remedy(finding, model=fresh)
     fresh.fit(x, y, batch_size=256, epochs=5, verbose=0)
     assert not any(each.kind == "batch_norm_lag" for each in diagnose(fresh, x[:256], y[:256]))
     training = keras.ops.convert_to_numpy(fresh(x, training=True))

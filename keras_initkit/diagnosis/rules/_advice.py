@@ -1,9 +1,11 @@
-"""What several rules advise: one learning rate and one piece of advice on it."""
+"""What several rules advise: one learning rate and one piece of advice on it, and what no code can do."""
 
 from __future__ import annotations
 
 import statistics
 from typing import NamedTuple
+
+import keras
 
 from keras_initkit._arrays import to_numpy
 from keras_initkit.diagnosis._evidence import Evidence
@@ -15,6 +17,9 @@ from keras_initkit.theory._thresholds import (
     UPDATE_STILL_HEALTHY,
     UPDATE_TOO_LARGE,
 )
+
+# Begins each remedy that is an instruction.
+BY_HAND = "No code can do this for you: "
 
 
 class LargeUpdate(NamedTuple):
@@ -52,21 +57,43 @@ def lower_rate(evidence: Evidence) -> str:
     found = find_large_update(evidence)
     cut = UPDATE_STILL_HEALTHY / found.ratio if found else LARGEST_CUT
     cut = float(f"{min(max(cut, LEAST_CUT), LARGEST_CUT):.0e}")
-    code = change_optimizer("learning_rate", _rate_change(evidence, cut))
-    return f"Multiply the learning rate by {cut:g} and train again from fresh weights: `{code}`"
+    code = fresh_optimizer(evidence, cut)
+    how = f': `{code}; keras_initkit.initialize(model, "reset")`' if code else ", in each of the optimizers"
+    return f"Multiply the learning rate by {cut:g} and train again from fresh weights{how}"
 
 
-def change_optimizer(option: str, change: str) -> str:
-    """Returns code that changes an option of the optimizer, whose state is lost, and makes the weights fresh."""
+def multiply_rate(evidence: Evidence, factor: float) -> str:
+    """Returns code that multiplies the learning rate, empty for several; a schedule gives way to a number."""
+    optimizer = None if evidence.model is None else evidence.model.optimizer
+    code = fresh_optimizer(evidence, factor)
+    if not code or optimizer is None or isinstance(optimizer.get_config().get("learning_rate"), dict):
+        return code
+    return f"model.optimizer.learning_rate = {_multiply(optimizer, factor)}"
+
+
+def fresh_optimizer(evidence: Evidence, factor: float) -> str:
+    """Returns code that puts an optimizer without state, and with another rate, in place of the model's.
+
+    The model keeps its loss, metrics and other options of `compile`, whether or not they can be serialized. Empty for
+    an optimizer without a rate of its own.
+    """
+    model = evidence.model
+    optimizer = None if model is None else model.optimizer
+    rate = f"{factor:g} * float(model.optimizer.learning_rate)"
+    if optimizer is not None and getattr(optimizer, "learning_rate", None) is None:
+        return ""  # several optimizers, each with its own
+    inner = '["inner_optimizer"]["config"]' if model is not None and model.scales_loss else ""
     return (
-        f'config = model.get_compile_config(); config["optimizer"]["config"]["{option}"] {change}; '
-        'model.compile_from_config(config); keras_initkit.initialize(model, "reset")'
+        f"config = model.optimizer.get_config(); "
+        f'config{inner}["learning_rate"] = {rate if optimizer is None else _multiply(optimizer, factor)}; '
+        f"{put_optimizer('type(model.optimizer).from_config(config)')}"
     )
 
 
-def _rate_change(evidence: Evidence, factor: float) -> str:
-    """Returns how the rate of a configuration is multiplied; a schedule gives way to a number."""
-    optimizer = None if evidence.model is None else evidence.model.optimizer
-    if optimizer is not None and isinstance(optimizer.get_config().get("learning_rate"), dict):
-        return f"= {factor * float(to_numpy(optimizer.learning_rate)):.2g}"
-    return f"*= {factor:g}"
+def put_optimizer(code: str) -> str:
+    """Returns code that puts another optimizer, given as code, in place of the model's."""
+    return f"model.optimizer = {code}; model.make_train_function(force=True)"
+
+
+def _multiply(optimizer: keras.optimizers.Optimizer, factor: float) -> str:
+    return f"{factor * float(to_numpy(optimizer.learning_rate)):.3g}"

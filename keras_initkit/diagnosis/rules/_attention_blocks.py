@@ -11,6 +11,9 @@ from keras_initkit.diagnosis._evidence import Evidence, is_zero
 from keras_initkit.diagnosis._finding import Finding
 from keras_initkit.diagnosis._model_context import ModelContext
 from keras_initkit.diagnosis._rule_registry import register_rule
+from keras_initkit.diagnosis._task_remedies import layer_code, recompile_code, write_remedy
+from keras_initkit.diagnosis.rules._advice import BY_HAND
+from keras_initkit.diagnosis.rules._attention_advice import add_positions
 from keras_initkit.statistics._moments import Moments
 from keras_initkit.structure._attention_inputs import kernels_before
 from keras_initkit.structure._attentions import Attention
@@ -36,8 +39,7 @@ def find_lost_residuals(evidence: Evidence) -> Iterator[Finding]:
             report.step,
             "warning",
             {"block": kind, "others": others, "healthy": "every block has its sum"},
-            f"Add the block's input to its output: x = x + {path.rpartition('/')[2]}(x), with the normalization of "
-            "your other blocks.",
+            "Add the block's input x to its output y, in the model's code: `x = keras.layers.Add()([x, y])`.",
             0.9,
             message=f"The input of the {kind} {path} does not reach its output by a sum, as that of {others} other "
             f"block{'s' * (others != 1)} does: signal and gradient have to go through it.",
@@ -66,9 +68,8 @@ def find_lost_positions(evidence: Evidence) -> Iterator[Finding]:
             report.step,
             "info" if report.loss is None and not evidence.is_run else "warning",
             {"change_by_order": row.permuted, "healthy": "above 0.01"},
-            "Add a table of positions to the embeddings: "
-            "x = x + keras.layers.Embedding(length, units)(ops.arange(length)); or rotate queries and keys. "
-            "If order means nothing (a set of items), leave it.",
+            f"Add a table of positions to the embeddings x, in the model's code: {add_positions(row, reading)}. If "
+            "order means nothing (a set of items), leave it.",
             0.9,
             message=f"The output does not change when the tokens of {row.input} change places: nothing between their "
             "lookup and the attention depends on position.",
@@ -114,11 +115,26 @@ def find_frozen_scores(evidence: Evidence) -> Iterator[Finding]:
             report.step,
             "warning",
             {"gradient": reason, "kernels": ", ".join(which), "healthy": "trains as the values do"},
-            "Let them train: layer.trainable = True before compile, no ops.stop_gradient on queries, keys or scores, "
-            "and no kernels of zeros for both.",
+            _let_train(evidence, {id(v) for name in which for v in dict(sides)[name].variables}, held, cut),
             message=f"The kernels of the {names} of {attention.path} {why}, while its values train: what it looks at "
             "stays as it was drawn.",
         )
+
+
+def _let_train(evidence: Evidence, kernels: set[int], held: Sequence[str], cut: Sequence[str]) -> str:
+    """Returns the remedy for kernels of queries and keys that are not trainable, cut off, or zero."""
+    assert evidence.model is not None
+    model = evidence.model.model
+    paths = list(dict.fromkeys(path for path, _, weight in held_weights(model) if id(weight) in kernels))
+    if held:
+        lines = [f"{code}.trainable = True" for path in paths if (code := layer_code(model, path))]
+        return write_remedy("Let them train", *lines, recompile_code(model))
+    if cut:
+        return f"{BY_HAND}leave out ops.stop_gradient on queries, keys or scores, in the model's code."
+    return write_remedy(
+        "Draw them, since two kernels of zeros keep each other at 0",
+        f'keras_initkit.initialize(model, "glorot_uniform", layers={paths})',
+    )
 
 
 def _bare_attentions(model: ModelContext, rows: Sequence) -> Iterator[tuple[str, str, int]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, confidence_beyond
 from keras_initkit.diagnosis._rule_registry import register_rule
+from keras_initkit.diagnosis.rules._attention_advice import in_code
 from keras_initkit.report._attention_rows import AttentionStats
 from keras_initkit.theory._thresholds import (
     NO_DEPENDENCE,
@@ -14,6 +15,8 @@ from keras_initkit.theory._thresholds import (
     PADDING_ATTENDED_ONLY,
     UNEVEN_WEIGHTS,
 )
+
+_KEPT = "mask = keras.ops.not_equal(tokens, 0)"
 
 
 @register_rule("future_attended")
@@ -54,13 +57,8 @@ def find_future_attended(evidence: Evidence) -> Iterator[Finding]:
             report.step,
             "error" if predicted else "warning",
             {"future": first.future or 0.0, "layers": len(seeing), "of": len(rows), "healthy": "0 in a decoder"},
-            (
-                "Turn the mask round: a query may look at keys up to its own position, "
-                if turned
-                else "Mask later keys: "
-            )
-            + "in Keras' layers attention(x, x, use_causal_mask=True), in your own "
-            "scores = ops.where(ops.tril(ops.ones((n, n), bool)), scores, -1e9).",
+            ("Turn the mask round" if turned else "Mask later keys")
+            + f", a query may look at keys up to its own position: {_causal_code(evidence, first.layer)}.",
             1.0 if predicted else 0.9,
             message=f"{where} {does}, though {why}" + (": it sees what it should predict." if predicted else "."),
         )
@@ -88,10 +86,10 @@ def find_padding_attended(evidence: Evidence) -> Iterator[Finding]:
         report.step,
         "error" if _is_turned(worst) else "warning",
         {"padding": share, "padded_keys": padded, "layers": len(lost), "of": len(read), "healthy": "0"},
-        "Turn the mask round: True is a key that may be read, mask = ops.not_equal(tokens, 0)."
+        f"Turn the mask round, in the model's code, where True is a key that may be read: `{_KEPT}`."
         if _is_turned(worst)
-        else "Hand the mask on: mask = ops.not_equal(tokens, 0); attention(x, x, attention_mask=mask[:, None, :]). "
-        "Keras hands it on through layers with supports_masking; x + y drops it, keras.layers.Add() does not.",
+        else f"Hand the mask on, in the model's code: {_padding_code(evidence, worst)}. Keras hands it on through "
+        "layers with supports_masking; x + y drops it, keras.layers.Add() does not, if both have it.",
         confidence_beyond(share, PADDING_ATTENDED * padded),
         message=f"{where} gives {share:.0%} of the weight to padding, which is {padded:.0%} of the keys: the model "
         "knows which positions are padding, but "
@@ -114,12 +112,28 @@ def find_uneven_attention(evidence: Evidence) -> Iterator[Finding]:
                 report.step,
                 "error",
                 {"sum_error": row.sum_error, "healthy": "0"},
-                "Take the softmax over the axis that the average then runs over: "
-                "weights = ops.softmax(scores, axis=-1) of scores whose last axis is the keys'; mask scores before it.",
+                "Take the softmax over the axis that the average then runs over, in the model's code: "
+                "`weights = keras.ops.softmax(scores, axis=-1)` of scores whose last axis is the keys'; mask scores, "
+                "not weights.",
                 confidence_beyond(row.sum_error, UNEVEN_WEIGHTS),
                 message=f"The weights of a query in {row.layer} do not add up to 1 (off by {row.sum_error:.2g} in the "
                 "median): the softmax is not taken over the keys.",
             )
+
+
+def _causal_code(evidence: Evidence, path: str) -> str:
+    """Returns the line of the model's code that masks later keys."""
+    own = "`scores = keras.ops.where(keras.ops.tril(keras.ops.ones(scores.shape[-2:], bool)), scores, -1e9)`"
+    by_keras = "`y = attention(x, x, use_causal_mask=True)`"
+    return in_code(evidence, path, by_keras, own)
+
+
+def _padding_code(evidence: Evidence, row: AttentionStats) -> str:
+    """Returns the lines of the model's code that keep an attention from padding."""
+    axes = ":, None, None, :" if row.heads > 1 else ":, None, :"
+    own = f"`{_KEPT}; scores = keras.ops.where(mask[{axes}], scores, -1e9)`"
+    by_keras = f"`{_KEPT}; y = attention(x, x, attention_mask=mask[:, None, :])`"
+    return in_code(evidence, row.layer, by_keras, own)
 
 
 def _by_input(rows: Sequence[AttentionStats]) -> dict[tuple[str, ...], list[AttentionStats]]:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, confidence_beyond
 from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, register_rule
+from keras_initkit.diagnosis.rules._advice import BY_HAND
+from keras_initkit.diagnosis.rules._attention_advice import scale_scores
 from keras_initkit.report._attention_rows import AttentionStats
 from keras_initkit.theory._thresholds import (
     ATTENTION_KEYS,
@@ -16,6 +18,11 @@ from keras_initkit.theory._thresholds import (
     GROWN_LOGIT,
     TRAINED_STEPS,
     UNIFORM_ENTROPY,
+)
+
+_GROWN = (
+    f"{BY_HAND}normalize queries and keys before their product, keras.layers.LayerNormalization() of each, which keeps "
+    "logits from growing, and train again."
 )
 
 
@@ -56,9 +63,7 @@ def find_collapsed_attention(evidence: Evidence) -> Iterator[Finding]:
             "of": len(judged),
             "healthy": "near that of uniform weights at initialization",
         },
-        "Scale the scores by 1 / sqrt(units of a head), and draw the kernels of queries and keys with glorot_uniform; "
-        "if logits grow in training, normalize queries and keys before their product: "
-        "query = keras.layers.RMSNormalization()(query).",
+        _GROWN if report.step > 0 else scale_scores(evidence, worst),
         confidence_beyond(max(share, 1e-12), COLLAPSED_ENTROPY),
         message=f"Every head of {worst.layer} looks at little more than one key: the entropy of its weights is at most "
         f"{max(worst.entropy):.2g} nats, that of uniform ones {worst.uniform_entropy:.2g} (largest logit "
@@ -93,8 +98,7 @@ def find_uniform_attention(evidence: Evidence) -> Iterator[Finding]:
             "of": len(judged),
             "healthy": "below that of uniform weights after training",
         },
-        "Look at what multiplies the scores (1 / sqrt(units of a head), not 1 / units squared) and at the kernels of "
-        "queries and keys: they must not be 0 or frozen. keras.layers.LayerNormalization() before them sets a scale.",
+        scale_scores(evidence, row),
         0.9,
         message=f"After {report.step} steps every head of {row.layer} gives all keys the same weight: it averages, and "
         "does not choose.",

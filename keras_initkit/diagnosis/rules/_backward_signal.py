@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
 
 from keras_initkit.diagnosis._evidence import Evidence, LayerReading, take_suffix
 from keras_initkit.diagnosis._finding import Finding, confidence_beyond, format_factor
 from keras_initkit.diagnosis._recurrent_growth import growth_over_steps
 from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, TASK_CAUSES, register_rule
+from keras_initkit.diagnosis._task_remedies import layer_code, recompile_code, write_remedy
+from keras_initkit.structure._layer_kinds import activation_name, is_recurrent, own_activation
 from keras_initkit.theory._thresholds import EXPLODED_GRADIENT, LASTING_REPORTS, VANISHED_GRADIENT
 
 
@@ -55,9 +60,7 @@ def find_vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
             "layers_without_gradient": len(low),
             "healthy": "within a factor of 100 of each other",
         },
-        'Use an activation whose slope reaches 1, `activation="relu"` in place of `"sigmoid"`, with its own '
-        'initializer, `keras_initkit.initialize(model, "he_normal")`; put `keras.layers.LayerNormalization()` between '
-        "the layers, or add skip connections: `x = keras.layers.Add()([x, block(x)])`.",
+        _steepen(evidence),
         confidence_beyond(least, reference / VANISHED_GRADIENT),
         message=f"The gradient is lost on its way back: relative to its kernel it is {reference:.3g} in the last layer "
         f"and {least:.3g} in the first one, and too small in {len(low)} layers; healthy networks stay within 100x.",
@@ -88,8 +91,7 @@ def find_exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
         evidence.reports[-1].step,
         "error" if worst > reference * EXPLODED_GRADIENT**2 else "warning",
         {"gradient": worst, "last_gradient": reference, "healthy": "within a factor of 10 of the last layer's"},
-        'Initialize the kernels on the scale of their layers: `keras_initkit.initialize(model, "auto")`; until '
-        "then clip gradients: `keras.optimizers.Adam(1e-3, global_clipnorm=1.0)`.",
+        'Draw every kernel on the scale of its layer: `keras_initkit.initialize(model, "auto")`.',
         confidence_beyond(worst, reference * EXPLODED_GRADIENT),
         message=f"The gradient grows {format_factor(worst / reference)}-fold on its way back, from {reference:.3g} "
         f"at the last layer to {worst:.3g}; healthy networks stay within 10x.",
@@ -106,13 +108,38 @@ def _over_steps(evidence: Evidence) -> Iterator[Finding]:
             evidence.reports[0].step,
             "error" if growth > EXPLODED_GRADIENT**2 else "warning",
             {"growth": growth, "steps": steps, "healthy": "at most 1"},
-            'Draw its recurrent kernel again, `recurrent_initializer="orthogonal"`: '
-            f'`keras_initkit.initialize(model, "auto", layers="{layer}")`; until then clip gradients: '
-            "`keras.optimizers.Adam(1e-3, global_clipnorm=1.0)`.",
+            f'Draw its kernels on their scale: `keras_initkit.initialize(model, "auto", layers="{layer}")`.',
             confidence_beyond(growth, EXPLODED_GRADIENT),
             message=f"Over the {steps} steps of a sequence a small change of the state of {layer} grows "
             f"{format_factor(growth)}-fold, as does the gradient on its way back: the recurrent kernel is too large.",
         )
+
+
+def _steepen(evidence: Evidence) -> str:
+    """Returns the remedy for gradients that vanish: another activation where its slope stays below 1."""
+    model, outside = evidence.model, evidence.outputs | evidence.gated
+    flat = [] if model is None else [call for call in model.graph if _is_flat(call.layer) and call.path not in outside]
+    code = [] if model is None else filter(None, (layer_code(model.model, call.path) for call in flat))
+    listed = ", ".join(dict.fromkeys(code))
+    if model is None or not listed:
+        return (
+            'Draw every kernel on the scale of what its layer reads: `keras_initkit.initialize(model, "lsuv", x)`. '
+            "Normalization between the layers and skip connections keep gradients alive."
+        )
+    return write_remedy(
+        "Give the layers an activation whose slope reaches 1, and draw their kernels for it (normalization between the "
+        "layers and skip connections keep gradients alive too)",
+        f"for layer in [{listed}]:",
+        "    layer.activation = keras.activations.relu",
+        'keras_initkit.initialize(model, "auto")',
+        recompile_code(model.model),
+    )
+
+
+def _is_flat(layer: Any) -> bool:
+    """Whether the slope of a layer's own activation stays well below 1."""
+    activation = own_activation(layer) if isinstance(layer, keras.Layer) and not is_recurrent(layer) else None
+    return activation is not None and activation_name(activation) in ("sigmoid", "hard_sigmoid")
 
 
 def _lasting(

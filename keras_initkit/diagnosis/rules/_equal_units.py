@@ -8,7 +8,9 @@ import numpy as np
 
 from keras_initkit.diagnosis._evidence import Evidence, LayerReading, is_constant, is_zero
 from keras_initkit.diagnosis._finding import Finding, confidence_after
+from keras_initkit.diagnosis._losses import ACTIVATIONS
 from keras_initkit.diagnosis._rule_registry import TASK_CAUSES, register_rule
+from keras_initkit.diagnosis._task_remedies import activation_code, compile_code, without_softmax, write_remedy
 from keras_initkit.structure._layer_kinds import activation_name, own_activation
 from keras_initkit.theory._thresholds import EQUAL_TOLERANCE
 
@@ -89,14 +91,14 @@ def find_constant_output(evidence: Evidence) -> Iterator[Finding]:
     """
     last = evidence.last
     for each in () if evidence.task is None else evidence.task.outputs:
-        if each.head.normalized_units == 1:
+        if each.head.normalized_units == 1 and evidence.task is not None:
             yield Finding(
                 "constant_output",
                 each.head.path,
                 evidence.reports[-1].step,
                 "error",
                 {"output": 1.0, "variance": 0.0, "healthy": "depends on the example"},
-                _ONE_UNIT,
+                without_softmax(evidence.task, each),
                 message=f"The output of {each.head.path} is 1 for every example, as of any softmax over one unit.",
             )
             return
@@ -115,14 +117,30 @@ def find_constant_output(evidence: Evidence) -> Iterator[Finding]:
             evidence.reports[-1].step,
             "error",
             {"output": output.mean, "variance": 0.0, "healthy": "depends on the example"},
-            _ONE_UNIT
-            if one_unit
-            else 'Give the output a linear activation (or "sigmoid", "softmax") and re-initialize it: '
-            f'`keras_initkit.initialize(model, "reset", layers="{layer}")`.',
+            _ONE_UNIT if one_unit else _revive(evidence, layer),
             1.0 if one_unit else confidence_after(evidence.count_examples(layer)),
             message=f"The output of {layer} is {output.mean:.3g} for every example, "
             + ("as a softmax over one unit always is." if one_unit else "and no gradient reaches its kernel."),
         )
+
+
+def _revive(evidence: Evidence, layer: str) -> str:
+    """Returns the remedy for an output that its activation keeps at one value."""
+    fresh = f'keras_initkit.initialize(model, "reset", layers="{layer}")'
+    task = evidence.task
+    output = None if task is None else next((each for each in task.outputs if each.head.path == layer), None)
+    if task is None or output is None:
+        return (
+            f"Give the output an activation that is never flat (none, a sigmoid or a softmax) and draw it: `{fresh}`."
+        )
+    loss = output.loss
+    right = "linear" if loss is None or loss.from_logits else ACTIVATIONS.get(loss.kind, "linear")
+    return write_remedy(
+        f"Give it an activation that is never flat ({right}), and draw its kernel again",
+        activation_code(task, output.head, right),
+        fresh,
+        compile_code(task, output),
+    )
 
 
 def _is_softmax_over_one_unit(evidence: Evidence, reading: LayerReading) -> bool:

@@ -159,9 +159,8 @@ def _report_signal(
         step,
         "error" if far else "warning",
         {**numbers, "healthy": "within a factor of 10 of where it enters"},
-        'Initialize every kernel on the scale of its layer: `keras_initkit.initialize(model, "lsuv", x)`, or '
-        '`keras_initkit.initialize(model, "he_normal")` for relu; or stabilize the signal with '
-        "`keras.layers.LayerNormalization()` between the layers.",
+        'Draw every kernel on the scale of what its layer reads: `keras_initkit.initialize(model, "lsuv", x)`. '
+        "Normalization between the layers keeps it there.",
         confidence_beyond(value, entry * limit),
         message=f"The signal {change} from where it enters ({name.replace('_', ' ')} {entry:.3g}) to {worst} "
         f"({value:.3g}){expected}; healthy networks stay within {HEALTHY_FACTOR:g}x.",

@@ -58,8 +58,7 @@ def find_dead_units(evidence: Evidence) -> Iterator[Finding]:
             since,
             "error" if fraction >= GRAVE_UNITS else "warning",
             {"dead_units": fraction, "units": units, "p_value": p_value, "healthy": "half or fewer"},
-            f"Draw its kernel again, with bias 0: {_REPAIR}.{slower} Or use an activation that is never flat, "
-            '`activation="leaky_relu"`.',
+            f"Draw its kernel again, with bias 0: {_REPAIR}.{slower}",
             min(1 - p_value, confidence_after(evidence.count_examples(layer))),
             message=f"{100 * fraction:.3g}% of the {units} units of {layer} are 0 for every example; up to half is "
             "normal.",
@@ -108,8 +107,8 @@ def find_saturated_units(evidence: Evidence) -> Iterator[Finding]:
             step,
             "error" if fraction >= GRAVE_UNITS or slope < GRAVE_SLOPE else "warning",
             {**numbers, "healthy": "fewer than 0.1 at initialization, slope above 0.5"},
-            f"Scale the kernel to what the layer reads, with bias 0: {_REPAIR}; and put "
-            "`keras.layers.LayerNormalization()` before it if it saturates again.",
+            f"Scale the kernel to what the layer reads, with bias 0: {_REPAIR}. If it saturates again, put a "
+            "normalization before it.",
             confidence,
             message=said,
         )

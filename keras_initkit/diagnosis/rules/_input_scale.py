@@ -58,9 +58,8 @@ def find_unscaled_input(evidence: Evidence) -> Iterator[Finding]:
             evidence.reports[0].step,
             _judge(evidence, layer, mean_square),
             {**numbers, "healthy": "mean square near 1"},
-            "Standardize the data, `x = (x - x.mean(0)) / (x.std(0) + 1e-7)`, or inside the model, by a first layer "
-            "`normalization = keras.layers.Normalization(); normalization.adapt(x)`; images of 0..255 by "
-            "`keras.layers.Rescaling(1 / 127.5, offset=-1)`.",
+            "Standardize the data, later ones by the same figures: `x = (x - x.mean(0)) / (x.std(0) + 1e-7)`. Inside "
+            "the model a first layer keras.layers.Normalization does it, once it is adapted to x.",
             confidence_beyond(mean_square, _LEAST if mean_square < _LEAST else _LARGEST),
             message=f"{f'Input {place}' if place else 'The input'} of {layer} has mean square {mean_square:.3g} "
             f"({known}); initializers assume a mean square near 1.",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding
 from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, TASK_CAUSES, register_rule
-from keras_initkit.diagnosis.rules._advice import change_optimizer, lower_rate
+from keras_initkit.diagnosis.rules._advice import BY_HAND, lower_rate
 from keras_initkit.report._report import SignalReport
 from keras_initkit.report._scalars import first_nonfinite
 from keras_initkit.theory._thresholds import LASTING_REPORTS
@@ -18,10 +18,8 @@ _REMEDIES = {
     '`keras_initkit.initialize(model, "reset")`.',
     "input": "The data has NaN or infinity. Leave those examples out, of the labels too: "
     "`import numpy as np; x = x[np.isfinite(x).all(axis=tuple(range(1, x.ndim)))]`.",
-    "output": "Look for a log, a division or a root of 0 in this layer.",
-    "weight_update": "The optimizer's step overflows. Clip gradients: "
-    f"`{change_optimizer('global_clipnorm', '= 1.0')}`.",
 }
+_UNDEFINED = "look for a log, a division or a root of 0 in this layer."
 
 
 @register_rule("nonfinite", causes=(*TASK_CAUSES, *SCALE_CAUSES, "exploding_activation", "exploding_gradient"))
@@ -42,7 +40,9 @@ def find_nonfinite(evidence: Evidence) -> Iterator[Finding]:
     if first is None:
         return
     kind, layer = first.tap.kind, first.tap.layer
-    otherwise = f" Otherwise: {lower_rate(evidence)}." if evidence.is_run else ""
+    remedy = _REMEDIES.get(kind, BY_HAND + _UNDEFINED)
+    if evidence.is_run and kind != "input" and (begin > 0 or kind == "weight_update"):  # a step has broken it
+        remedy = f"{lower_rate(evidence)}. If that is no help, {_UNDEFINED}"
     count = sum(row.moments.nonfinite for row in evidence.readings[begin][layer].rows[kind])
     yield Finding(
         "nonfinite",
@@ -50,7 +50,7 @@ def find_nonfinite(evidence: Evidence) -> Iterator[Finding]:
         report.step,
         "error",
         {"tensor": kind, "nonfinite": count, "healthy": "every element finite"},
-        _REMEDIES.get(kind, _REMEDIES["output"] + otherwise),
+        remedy,
         message=f"{count} elements of the {kind.replace('_', ' ')} of {layer} are NaN or infinite.",
     )
 

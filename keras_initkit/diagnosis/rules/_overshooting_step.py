@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, confidence_beyond
 from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, TASK_CAUSES, register_rule
+from keras_initkit.diagnosis.rules._advice import multiply_rate
 from keras_initkit.diagnosis.rules._kernel_scale import compare_kernels
 from keras_initkit.theory._thresholds import GRAVELY_OVERSHOT, OVERSHOT
 
@@ -54,10 +55,10 @@ def find_overshooting_step(evidence: Evidence) -> Iterator[Finding]:
     large = ratios.get(layer, 0.0) > 2
     if not large:
         layer = max(squares, key=squares.__getitem__)
-    remedy = f"Lower the learning rate: model.optimizer.learning_rate = {rate / min(promised, _MOST):.1g}."
+    remedy = f"Lower the learning rate: `{multiply_rate(evidence, 1 / min(promised, _MOST))}`."
     cause = ""
     if large:
-        remedy = f'Draw {layer} on the scale of its place: keras_initkit.initialize(model, "auto", layers="{layer}").'
+        remedy = f'Draw {layer} on the scale of its place: `keras_initkit.initialize(model, "auto", layers="{layer}")`.'
         cause = f"; the kernel of {layer} has {math.sqrt(ratios[layer]):.3g} times the usual stddev"
     yield Finding(
         "overshooting_step",

@@ -12,6 +12,7 @@ from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding
 from keras_initkit.diagnosis._rule_registry import register_rule
 from keras_initkit.diagnosis._task_remedies import without_layer
+from keras_initkit.diagnosis.rules._advice import BY_HAND
 from keras_initkit.structure._graph import Call
 
 
@@ -37,8 +38,8 @@ def find_constant_input(evidence: Evidence) -> Iterator[Finding]:
             step,
             "error" if all(each.is_constant for each in task.inputs) else "info",
             {"examples": inputs.examples, "least": least, "largest": largest, "healthy": "examples that differ"},
-            "Look at how the data are read and scaled: integers divided by integers, x // 255, are 0, and so is "
-            "x / 255 cast to integers; take x.astype('float32') / 255.",
+            f"{BY_HAND}look at how the data are read and scaled. Integers divided by integers, x // 255, are 0, and so "
+            "is x / 255 cast to integers; take x.astype('float32') / 255.",
             message=f"{name} is {value} in all {inputs.examples} examples: there is nothing to tell them apart by.",
         )
     for inputs in task.inputs:

@@ -9,20 +9,20 @@ import keras
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, Severity
 from keras_initkit.diagnosis._heads import Head, is_normalization_call
-from keras_initkit.diagnosis._losses import KnownLoss
+from keras_initkit.diagnosis._losses import ACTIVATIONS, KnownLoss
 from keras_initkit.diagnosis._rule_registry import register_rule
 from keras_initkit.diagnosis._task import Output, Task
 from keras_initkit.diagnosis._task_remedies import (
     Mismatch,
     activation_code,
     compile_code,
+    count_classes,
     loss_code,
     units_code,
     without_layer,
+    without_softmax,
     write_remedy,
 )
-
-_RIGHT = {"binary": "sigmoid", "categorical": "softmax", "sparse_categorical": "softmax", "divergence": "softmax"}
 
 
 @register_rule("softmax_of_one", causes=("constant_input",))
@@ -37,37 +37,16 @@ def find_softmax_of_one(evidence: Evidence) -> Iterator[Finding]:
         head = output.head
         if head.normalized_units != 1 or task is None:
             continue
-        sigmoid = "sigmoid" if head.activation == "softmax" else "log_sigmoid"
-        loss = output.loss
-        other = loss is not None and loss.is_categorical
-        classes = _number_of_classes(output)
-        if classes > 2:
-            code = [units_code(task, head, classes, "softmax"), compile_code(task, output)]
-        else:
-            wanted = loss_code("binary", False) if other else ""
-            code = [activation_code(task, head, sigmoid), compile_code(task, output, wanted)]
         yield Finding(
             "softmax_of_one",
             head.path,
             evidence.reports[0].step,
             "error",
             {"units": 1, "healthy": "as many units as classes, or a sigmoid"},
-            write_remedy(
-                f"Give it one unit for each of the {classes} classes"
-                if classes > 2
-                else "One unit takes a sigmoid (two classes may also have two units and a softmax)",
-                *code,
-            ),
+            without_softmax(task, output),
             message=f"{head.path} applies a softmax to one unit: its output is 1 for every example, whatever it reads, "
             "and no gradient comes back through it.",
         )
-
-
-def _number_of_classes(output: Output) -> int:
-    labels = output.labels
-    if labels is None or not labels.are_integers or labels.limits[0] < 0:
-        return 0
-    return int(labels.limits[1]) + 1
 
 
 @register_rule("head_loss_mismatch", causes=("constant_input",))
@@ -102,7 +81,7 @@ def find_head_loss_mismatch(evidence: Evidence) -> Iterator[Finding]:
 def _classes_in_one_unit(task: Task, output: Output, loss: KnownLoss) -> Mismatch | None:
     if not loss.is_categorical or loss.kind == "divergence" or output.head.units != 1:
         return None
-    head, classes = output.head, _number_of_classes(output)
+    head, classes = output.head, count_classes(output)
     message = f"{loss.name} compares the units of {head.path} with each other, and there is only one."
     if classes > 2:
         code = [units_code(task, head, classes, "softmax"), compile_code(task, output, loss_code(loss.kind, False))]
@@ -131,7 +110,7 @@ def _logits_of_probabilities(task: Task, output: Output, loss: KnownLoss) -> Mis
         severity: Severity = "warning"
     else:
         severity = "warning" if fitting and _looked_behind(head) else "error"
-    applied = _RIGHT[loss.kind]
+    applied = ACTIVATIONS[loss.kind]
     message = f"{loss.name} has from_logits=True and applies a {applied} itself, but {head.path} already applies a " + (
         f"{head.activation}: it sees numbers between {low:g} and {high:g} instead of logits."
         if head.activation in ("softmax", "sigmoid", "tanh")
@@ -155,9 +134,9 @@ def _logits_of_probabilities(task: Task, output: Output, loss: KnownLoss) -> Mis
 def _no_probabilities(task: Task, output: Output, loss: KnownLoss) -> Mismatch | None:
     """Crossentropies without `from_logits`."""
     head = output.head
-    if loss.kind not in _RIGHT or loss.from_logits or is_normalization_call(head.after) or head.limits is None:
+    if loss.kind not in ACTIVATIONS or loss.from_logits or is_normalization_call(head.after) or head.limits is None:
         return None
-    right, (low, high) = _RIGHT[loss.kind], head.limits
+    right, (low, high) = ACTIVATIONS[loss.kind], head.limits
     read = "one probability for each class, which sum up to 1" if loss.is_categorical else "a probability in each unit"
     expects = f"{loss.name} expects {read}"
     if loss.is_categorical:
@@ -213,7 +192,7 @@ def _no_rate(task: Task, output: Output, loss: KnownLoss) -> Mismatch | None:
 
 def _changed_on_the_way(task: Task, output: Output, loss: KnownLoss) -> Mismatch | None:
     head = output.head
-    found = head.after or (head.before if loss.kind in _RIGHT else ())
+    found = head.after or (head.before if loss.kind in ACTIVATIONS else ())
     if not found:
         return None
     call = found[0]
@@ -223,7 +202,7 @@ def _changed_on_the_way(task: Task, output: Output, loss: KnownLoss) -> Mismatch
         return None
     what = "normalizes" if is_normalization_call([call]) else "drops at random"
     of = "the predictions" if last else "the logits"
-    grave = (normalizes and head.after and not loss.from_logits and loss.kind in _RIGHT) or (
+    grave = (normalizes and head.after and not loss.from_logits and loss.kind in ACTIVATIONS) or (
         not normalizes and last and getattr(call.layer, "rate", 1) >= 0.1
     )
     message = f"{call.path} {what} {of} between {head.path} and {loss.name}" + (

@@ -11,7 +11,7 @@ from keras_initkit.diagnosis._evidence import Evidence, LayerReading, is_constan
 from keras_initkit.diagnosis._finding import Finding, confidence_after, confidence_beyond, format_factor
 from keras_initkit.diagnosis._rule_registry import TASK_CAUSES, register_rule
 from keras_initkit.diagnosis._task_remedies import layer_code
-from keras_initkit.diagnosis.rules._advice import change_optimizer, find_large_update, lower_rate
+from keras_initkit.diagnosis.rules._advice import BY_HAND, find_large_update, lower_rate, multiply_rate, put_optimizer
 from keras_initkit.theory._thresholds import (
     GRAVE_UPDATE,
     LASTING_REPORTS,
@@ -43,18 +43,18 @@ def find_small_updates(evidence: Evidence) -> Iterator[Finding]:
     typical = statistics.median(largest.values())
     everywhere = typical < UPDATE_TOO_SMALL and find_large_update(evidence) is None  # one rate, one piece of advice
     healthy = (UPDATE_HEALTHY * UPDATE_STILL_HEALTHY) ** 0.5  # the first steps may be larger than those after them
-    factor = healthy / typical if typical > 0 else 1e3
+    factor = float(f"{healthy / typical if typical > 0 else 1e3:.0e}")
+    code = multiply_rate(evidence, factor) if everywhere else ""
     yield Finding(
         "update_too_small",
         layer,
         evidence.reports[0].step,
         "error" if typical < UPDATE_TOO_SMALL else "warning",
         {"update_to_weight": slow[layer], "layers": len(slow), "of": len(largest), "healthy": _HEALTHY},
-        f"Multiply the learning rate by {factor:.0e}: `model.optimizer.learning_rate *= {factor:.0e}`."
+        f"Multiply the learning rate by {factor:.0e}{f': `{code}`' if code else ', in each of the optimizers'}."
         if everywhere
-        else "Only some layers stand still, so the learning rate is not to blame: use an optimizer that scales "
-        'each step, `model.compile_from_config({**model.get_compile_config(), "optimizer": "adam"})`, and look '
-        "for what weakens their gradient.",
+        else "Only some layers stand still, so the learning rate is not to blame: use an optimizer that scales each "
+        f"step, `{_scaling_optimizer(evidence)}`, and look for what weakens their gradient.",
         confidence_beyond(slow[layer], UPDATE_TOO_SMALL),
         message=f"No step changes the kernel of {layer} by more than {slow[layer]:.3g} times its size (too little in "
         f"{len(slow)} of {len(largest)} layers); a healthy step is {_HEALTHY} times the size.",
@@ -83,7 +83,7 @@ def find_large_updates(evidence: Evidence) -> Iterator[Finding]:
         step,
         "error" if worst > GRAVE_UPDATE else "warning",
         {"update_to_weight": ratio, "largest": worst, "layers": len(large), "of": number, "healthy": _HEALTHY},
-        f"{lower_rate(evidence)}. Or clip gradients: `{change_optimizer('global_clipnorm', '= 1.0')}`.",
+        f"{lower_rate(evidence)}.",
         confidence_beyond(ratio, UPDATE_TOO_LARGE),
         message=f"One step changes the kernel of {layer} by {ratio:.3g} times its size{later} (too much in "
         f"{len(large)} of {number} layers); a healthy step is {_HEALTHY} times the size.",
@@ -128,11 +128,18 @@ def find_frozen_weights(evidence: Evidence) -> Iterator[Finding]:
             evidence.reports[0].step,
             "warning",
             {"gradient": reason, "reports": len(evidence.reports), "healthy": "not 0"},
-            "Connect it: nothing between it and the loss may be stop_gradient, an integer or a comparison, and its "
-            f"output has to be used. To freeze it: `{layer_code(model.model, layer)}.trainable = False`.",
+            f"{BY_HAND}connect it. Nothing between it and the loss may be stop_gradient, an integer or a comparison, "
+            "and its output has to be used. If it is meant, freeze it: "
+            f"`{layer_code(model.model, layer)}.trainable = False`.",
             confidence,
             message=f"The kernel of {layer} trains, but its gradient is {reason}: the loss does not depend on it.",
         )
+
+
+def _scaling_optimizer(evidence: Evidence) -> str:
+    scales = evidence.model is not None and evidence.model.scales_loss
+    adam = "keras.optimizers.Adam()"
+    return put_optimizer(f"keras.optimizers.LossScaleOptimizer({adam})" if scales else adam)
 
 
 def _has_zero_gain(evidence: Evidence) -> bool:
