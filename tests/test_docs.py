@@ -6,10 +6,13 @@ import io
 import pathlib
 import re
 import shutil
+from typing import get_args
 
 import keras
 import pytest
 from helpers import run_python
+
+from keras_initkit.diagnosis._finding import FindingKind
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 NUMBER = re.compile(r"(\d+(?:\.(\d+))?)(?:e([-+]?\d+))?(%?)")
@@ -47,6 +50,19 @@ def assert_alike(printed, shown):
         slack = 2 if percent else 1.01 * unit if decimals or exponent else 0
         number, shown_number = (float(match[0].removesuffix("%")) for match in (got, expected))
         assert number == pytest.approx(shown_number, rel=0.05, abs=slack), f"{got[0]}, shown as {expected[0]}"
+
+
+def test_every_kind_of_finding_has_its_sentence_rule_reason_remedy_and_picture():
+    _, *parts = re.split(r"^### `(\w+)`\n", (DOCS / "diagnosis.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    entries = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert set(entries) == set(get_args(FindingKind))
+    for kind, entry in entries.items():
+        picture = f"images/kinds/{kind}.png"
+        parts = (r"^> \S", r"^- \*\*Rule:", r"^- \*\*Reason:", r"^- \*\*Remedy:", rf"^!\[.+\]\({picture}\)$")
+        assert [len(re.findall(part, entry, re.MULTILINE)) for part in parts[1:]] == [1] * 4, kind
+        assert re.search(parts[0], entry, re.MULTILINE), kind
+        assert (DOCS / picture).stat().st_size < 150_000
+    assert {path.stem for path in (DOCS / "images" / "kinds").iterdir()} == set(entries)
 
 
 @pytest.fixture(scope="module")
