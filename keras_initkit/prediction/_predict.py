@@ -43,7 +43,8 @@ def predict(
         E[y^2] = E[f(z)^2], \qquad E[g_z^2] = E[f'(z)^2] E[g_y^2]
 
     through an activation $y = f(z)$. Here $z$ is Gaussian (a sum of many independent terms) or a sum of independent
-    tensors of known distributions, and gradients are independent of the activations. Layers act as in training.
+    tensors of known distributions, and gradients are independent of the activations; behind batch normalizations, they
+    are larger where the few units of narrow layers are larger. Layers act as in training.
     Variances are over all elements: examples, positions and units. $\sigma_w^2$ is the mean square of the kernel's
     present values, close to its initializer's variance. A kernel that is not a random draw of mean 0, such as the
     identity, is not predicted.

@@ -178,7 +178,7 @@ class Propagation:
             self.expected[tap] = Expected(seen.mean, seen.variance)
 
     def _expect_gradient(self, tap: Tap, gradient: Gradient | None) -> None:
-        if gradient is not None:
+        if gradient is not None and math.isfinite(gradient.second_moment):
             self.expected[tap] = Expected(0.0, gradient.second_moment)
 
     def backward(self, cotangents: Mapping[int, list[Gradient]]) -> None:
@@ -201,7 +201,7 @@ class Propagation:
         parts = self.gradients.get(tensor.number, [])
         if not parts and len(call.outputs) > 1 and not call.opened:
             return Gradient(0.0)  # nothing reads it
-        known = [part for part in parts if part is not None]
+        known = [part for part in parts if part is not None and math.isfinite(part.second_moment)]
         if known and len(known) == len(parts):
             try:
                 found = add_gradients(known)
@@ -212,7 +212,15 @@ class Propagation:
                 if seen is not None:
                     self._explain(call, _DOUBT)
                 return found if seen is None else seen
-        return self._measured_gradient(call, tensor)
+        seen = self._measured_gradient(call, tensor)
+        rest = [part for part in parts if part not in known]
+        if seen is None or len(rest) != 1 or rest[0] is None or rest[0].chosen is None or seen.second_moment <= 0:
+            return seen
+        # What is measured beyond the parts that are known reaches the elements that a max pooling chose.
+        fraction = max(1 - sum(part.second_moment for part in known) / seen.second_moment, 0.0)
+        seen = replace(seen, chosen=rest[0].chosen, chosen_fraction=fraction)
+        self.gradients[tensor.number] = [seen]
+        return seen
 
     def _measured_gradient(self, call: Call, tensor: Tensor, guess: Gradient | None = None) -> Gradient | None:
         """Returns the gradient that was measured at a tensor, with the correlations of a guess."""
@@ -245,6 +253,7 @@ class Propagation:
                     self._explain(call, "backward: what a gate gets of its gradient is not known")
             except UnpredictableError as error:
                 self._explain(call, f"backward: {error}")
+                back[:1] = [error.part]
         for tensor, part in zip(call.inputs, back, strict=True):
             self.gradients.setdefault(tensor.number, []).append(part)
         for (tap, tensor), part in zip(_tapped("input_gradient", call, call.inputs), back, strict=False):

@@ -1,11 +1,13 @@
 """Predictions against measured networks, drawn anew for each seed."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 from measuring import compare, measure
 
-from keras_initkit.prediction import predict
+from keras_initkit.prediction import InputMoments, predict
 from keras_initkit.statistics._tap import Tap
 
 L = keras.layers
@@ -153,3 +155,37 @@ def test_the_variance_over_pools_some_of_which_lie_at_an_edge():
         mean, second = measure(model, [inputs], seed)[tap]
         ratios.append((second - mean**2) / predict(model)[tap].variance)
     assert np.mean(ratios) == pytest.approx(1.0, abs=0.07)
+
+
+def pools_beside_convolutions():
+    inputs = keras.Input((8, 8, 32))
+    x = L.Conv2D(96, 3, padding="same", name="conv", **HE)(inputs)
+    x = L.ReLU(name="relu")(L.BatchNormalization(name="norm")(x))
+    parts = [L.MaxPooling2D(2, name="pool")(x), L.Conv2D(96, 3, strides=2, padding="same", name="beside", **HE)(x)]
+    return keras.Model(inputs, L.Conv2D(64, 1, name="head")(L.Concatenate(name="joined")(parts)))
+
+
+def test_the_gradient_of_a_pooling_adds_to_that_of_a_convolution():
+    prediction, _ = compare(pools_beside_convolutions, seeds=4)
+    assert Tap("input_gradient", "conv", 0) in prediction or Tap("output_gradient", "norm", 0) in prediction
+
+
+def test_measured_gradients_of_overlapping_pools_know_where_they_go():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((9, 9, 32))
+    x = L.Conv2D(128, 3, padding="same", name="conv", **HE)(inputs)
+    x = L.ReLU(name="relu")(L.BatchNormalization(name="norm")(x))
+    pooled = L.AveragePooling2D(2, name="means")(L.MaxPooling2D(3, strides=2, padding="valid", name="pool")(x))
+    other = L.Conv2D(128, 3, strides=4, padding="same", name="beside", **HE)(x)
+    outputs = [L.Conv2D(64, 1, name="one")(pooled), L.Conv2D(64, 1, name="two")(other)]
+    model = keras.Model(inputs, outputs)
+    given = np.random.default_rng(0).normal(size=(32, 9, 9, 32)).astype("float32")
+    measured = {
+        tap: SimpleNamespace(mean=mean, variance=second - mean**2)
+        for tap, (mean, second) in measure(model, [given], 0).items()
+    }
+    prediction = predict(model, [InputMoments(examples=32)], measured=measured)
+    tap = Tap("output_gradient", "norm", 0)
+    # A sixth of it would be missing: a rectifier passes half of the one gradient, and all that a maximum chose.
+    assert prediction[tap].variance == pytest.approx(measured[tap].variance, rel=0.07)
+    assert tap not in predict(model, [InputMoments(examples=32)])

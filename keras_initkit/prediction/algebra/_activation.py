@@ -107,12 +107,13 @@ def activate(function: Callable, z: Signal) -> LayerPropagation:
     )
 
     def backward(gradient: Gradient) -> list[Gradient]:
-        if gradient.chosen is not None:
-            slope = float(np.mean(derivative_at(function, gradient.chosen, z.variance) ** 2))
-        elif gradient.values is not None:
+        if gradient.values is not None and gradient.chosen is None:
             slope = float((slopes_at(function, z, law_of(z)) * gradient.values).mean())
         else:
             slope = moment(function, z, 2, derivative=True)
+        if gradient.chosen is not None:
+            at_chosen = float(np.mean(derivative_at(function, gradient.chosen, z.variance) ** 2))
+            slope += gradient.chosen_fraction * (at_chosen - slope)
         common = None
         if gradient.common is not None and z.within_example is not None and z.variance > 0:
             alike = (z.within_example.off_zero(z.size) - z.mean**2) / z.variance  # slopes at two positions

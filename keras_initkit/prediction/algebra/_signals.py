@@ -22,11 +22,12 @@ class UnpredictableError(Exception):
     Args:
         reason: String.
         guess: Signal whose correlations are about right, for where prediction resumes from measured moments.
+        part: Gradient of which all but the size is known, likewise.
     """
 
-    def __init__(self, reason: str, guess: Signal | None = None):
+    def __init__(self, reason: str, guess: Signal | None = None, part: Gradient | None = None):
         super().__init__(reason)
-        self.guess = guess
+        self.guess, self.part = guess, part
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,13 +157,14 @@ class Gradient:
     """Statistics of the gradient of the loss with respect to a tensor; its mean is 0, for random kernels sign it.
 
     Args:
-        second_moment: Float. Mean square of its elements.
+        second_moment: Float. Mean square of its elements; NaN where that is not known.
         white: Boolean. Whether its elements at different positions are uncorrelated.
         sources: As of a `Signal`: the kernels that the gradient came back through last, or the model's output.
         balanced: Boolean. Whether a normalization has taken out what elements of a unit share. Then it adds up to less
             over examples and positions than independent elements would (before a batch normalization, to 0).
-        chosen: Array. Where the gradient reaches only elements that a max pooling chose, a sample of their Gaussian
-            argument.
+        chosen: Array. Where the gradient, or a part of it, reaches only elements that a max pooling chose, a sample of
+            their Gaussian argument.
+        chosen_fraction: Float. The fraction of the mean square that does so.
         common: Float. Mean product of two elements of a unit at different positions of an example; `None` where it is
             not known. 0 for a white gradient.
         values: Array. Mean square at each value of the signal's law, over that of all; `None` where it is the same. A
@@ -184,6 +186,7 @@ class Gradient:
     sources: frozenset[Hashable] = frozenset()
     balanced: bool = False
     chosen: np.ndarray | None = None
+    chosen_fraction: float = 1.0
     common: float | None = None
     along: float | None = None
     values: np.ndarray | None = None
@@ -266,8 +269,9 @@ def add_gradients(gradients: list[Gradient]) -> Gradient:
     gradients = [gradient for gradient in gradients if gradient.second_moment > 0] or gradients[:1]
     if len(gradients) == 1:
         return gradients[0]
-    if any(gradient.chosen is not None for gradient in gradients):
-        raise UnpredictableError("it reaches only the elements that a max pooling chose, and adds to other gradients")
+    chosen = [gradient for gradient in gradients if gradient.chosen is not None]
+    if len(chosen) > 1:
+        raise UnpredictableError("parts of it reach only the elements that several max poolings chose")
     if not are_independent(gradient.sources for gradient in gradients):
         raise UnpredictableError("the gradients that add up at its output came through the same kernels")
     total = sum(gradient.second_moment for gradient in gradients)
@@ -279,6 +283,8 @@ def add_gradients(gradients: list[Gradient]) -> Gradient:
         all(gradient.white for gradient in gradients),
         frozenset().union(*(gradient.sources for gradient in gradients)),
         balanced=any(gradient.balanced for gradient in gradients),
+        chosen=chosen[0].chosen if chosen else None,
+        chosen_fraction=sum(each.chosen_fraction * each.second_moment for each in chosen) / total if chosen else 1.0,
         common=None if None in common else sum(value for value in common if value is not None),
         levels=weighted([(gradient.second_moment, gradient.levels) for gradient in gradients]),
         values=_by_value(gradients, total),

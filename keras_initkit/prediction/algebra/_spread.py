@@ -66,17 +66,18 @@ def response(function: Callable, mean: float, variance: float) -> Response:
     def slopes(scale: float) -> float:
         return expectation(function, 2, True, mean, scale * variance)
 
-    powers = []
-    for each in (squares, slopes):
-        low, high = each(1 - _STEP), each(1 + _STEP)
-        powers.append((high - low) / (_STEP * (high + low)) if high + low > 0 else 0.0)
+    def power(function: Callable[[float], float]) -> float:
+        low, high = function(1 - _STEP), function(1 + _STEP)
+        return (high - low) / (_STEP * (high + low)) if high + low > 0 else 0.0
+
+    of_output, of_slope = power(squares), power(slopes)
     square, slope = squares(1.0), slopes(1.0)
     if not square * slope > 0:
-        return Response(*powers, 0.0, 3.0)
+        return Response(of_output, of_slope, 0.0, 3.0)
     # (f - m) f' is the derivative of (f - m)^2 / 2
     joint = expectation(lambda x: (function(x) - middle) ** 2 / 2, 2, True, mean, variance)
     fourth = expectation(lambda x: (function(x) - middle) ** 2, 2, False, mean, variance)
-    return Response(*powers, joint / (square * slope) - 1, fourth / square**2)
+    return Response(of_output, of_slope, joint / (square * slope) - 1, fourth / square**2)
 
 
 def kurtosis(x: Any) -> float:

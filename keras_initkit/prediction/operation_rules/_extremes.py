@@ -199,9 +199,10 @@ def max_pooling(call, inputs):
         overlapping = math.prod(k / s for k, s in zip(window, strides, strict=True)) - 1
         if not apart and (common is None or overlapping * abs(common) > _SMALL * gradient.second_moment):
             raise UnpredictableError(
-                "gradients that are correlated between neighboring positions add up in overlapping windows"
+                "gradients that are correlated between neighboring positions add up in overlapping windows",
+                part=gradient.scaled(math.nan, chosen=chosen, chosen_fraction=1.0),
             )
-        return [gradient.scaled(outputs_per_input, chosen=chosen)]
+        return [gradient.scaled(outputs_per_input, chosen=chosen, chosen_fraction=1.0)]
 
     return LayerPropagation(output, backward)
 
@@ -217,4 +218,5 @@ def global_max_pooling(call, inputs):
     lags = output.map_autocorrelations(lambda values: Autocorrelation.white(values.zero, values.zero, axes))
     output = replace(output, size=(1,) * axes, **lags)
     positions = math.prod(x.size)
-    return LayerPropagation(output, lambda gradient: [gradient.scaled(1 / positions, chosen=chosen)])
+    return LayerPropagation(output, lambda gradient: [
+        gradient.scaled(1 / positions, chosen=chosen, chosen_fraction=1.0)])  # fmt: skip
