@@ -285,6 +285,11 @@ class ModelContext:
         return closed_layers(self.graph)
 
     @functools.cached_property
+    def normalized_away(self) -> set[str]:
+        """Paths of layers whose scale normalizations take away on all ways to an output."""
+        return closed_layers(self.graph, by_normalization=True)
+
+    @functools.cached_property
     def gated(self) -> set[str]:
         """Paths of layers with kernels whose output is multiplied by another signal (gates, and what they weigh)."""
         return self._factors & {context.path for context in self.kernels}

@@ -19,11 +19,16 @@ from keras_initkit.structure._layer_kinds import (
 from keras_initkit.theory._activations import activation_range
 
 
-def closed_layers(graph: Sequence[Call]) -> set[str]:
+def closed_layers(graph: Sequence[Call], *, by_normalization: bool = False) -> set[str]:
     """Returns the paths of layers from which all ways to an output lead through a normalization or a bounded function.
 
     What is too large there is not so for long; what is not closed adds to the model's output, and to the step.
+
+    Args:
+        graph: The calls of a model.
+        by_normalization: Boolean. Whether normalizations alone count, which make what is too small larger as well.
     """
+    ends_scale = _is_normalizing if by_normalization else _limits_scale
     ends = set(graph[-1].outputs) if graph else set()
     reach, open_layers = set(ends), set()
     for call in reversed(graph):
@@ -31,7 +36,7 @@ def closed_layers(graph: Sequence[Call]) -> set[str]:
             continue
         if call.opened:
             open_layers.add(call.path)
-        elif not _limits_scale(call) or not ends.isdisjoint(call.outputs):
+        elif not ends_scale(call) or not ends.isdisjoint(call.outputs):
             # What a softmax makes of queries and keys weighs the values alone.
             scores = type(call.layer).__name__ == "DotProductAttention"
             reach.update(call.inputs[2:] if scores else call.inputs)
@@ -63,9 +68,13 @@ def gated_layers(graph: Sequence[Call], with_kernel: set[str]) -> set[str]:
     return found
 
 
+def _is_normalizing(call: Call) -> bool:
+    return call.role == "normalization" or is_normalization(call.layer)
+
+
 def _limits_scale(call: Call) -> bool:
     """Whether what a call returns stays within limits, however large its input is."""
-    if call.role == "normalization" or is_normalization(call.layer) or type(call.layer).__name__ == "Softmax":
+    if _is_normalizing(call) or type(call.layer).__name__ == "Softmax":
         return True
     limits = output_limits(call.layer) if isinstance(call.layer, keras.Layer) else None
     if not isinstance(call.layer, keras.Layer) and (call.function is not None or is_nonlinear(call.layer)):

@@ -112,6 +112,20 @@ def test_a_mismatch_that_chance_makes_once_in_a_million_is_none(p_value, expecte
         assert found["a"].evidence["p_value"] == pytest.approx(p_value, rel=1e-4)
 
 
+@pytest.mark.one_backend
+@pytest.mark.parametrize(("normalized", "severity"), [(True, "info"), (False, "warning")])
+def test_wrong_fans_of_patches_whose_stream_is_normalized(normalized, severity):
+    # Glorot's 2 / (192 + 64 * 64) for 2 / (192 + 64): read without overlap, an element has 64 outputs.
+    x = inputs = keras.Input((32, 32, 3))
+    x = L.Conv2D(64, 8, strides=8, name="patches")(x)
+    x = L.Reshape((16, 64))(x)
+    x = L.Add(name="stream")([x, L.Dense(64, name="branch")(L.LayerNormalization(name="inner")(x))])
+    x = L.LayerNormalization(name="last")(x) if normalized else x
+    model = keras.Model(inputs, L.Dense(3, name="head")(L.GlobalAveragePooling1D()(x)))
+    found = [each for each in diagnose(model) if each.kind == "wrong_fans"]
+    assert [(each.layer, each.severity) for each in found] == [("patches", severity)]
+
+
 def test_wrong_fans_of_a_depthwise_convolution():
     images = np.random.default_rng(0).standard_normal((8, 6, 6, 64)).astype("float32")
 

@@ -117,9 +117,13 @@ def find_wrong_fans(evidence: Evidence) -> Iterator[Finding]:
 
     The initializer scales by fans, Keras reads other fans from the kernel's shape than the layer has (see
     `structure.layer_fans`) so that the variance comes out more than a factor of 2 wrong, and the kernel's is nearer to
-    the wrong one. Information up to a factor of 10 in variance, which a plain auto-encoder bears; a warning above. Only
-    where the scale matters, as for `initializer_mismatch`.
+    the wrong one. Information up to a factor of 10 in variance, which a plain auto-encoder bears, and where all ways to
+    an output lead through a normalization, as from the patches of a vision transformer; a warning above. Only where the
+    scale matters, as for `initializer_mismatch`.
     """
+    model = evidence.model
+    if model is None:
+        return
     for context, mean_square, _ in _fresh_kernels(evidence):
         right = _wrong_by_fans(context, mean_square)
         if right is None or context.is_output or context.normalized or context.in_branch:
@@ -132,7 +136,7 @@ def find_wrong_fans(evidence: Evidence) -> Iterator[Finding]:
             "wrong_fans",
             context.path,
             evidence.reports[0].step,
-            "warning" if factor > GRAVE_WRONG_FANS else "info",
+            "warning" if factor > GRAVE_WRONG_FANS and context.path not in model.normalized_away else "info",
             {
                 "stddev": math.sqrt(mean_square),
                 "expected_stddev": math.sqrt(right),
