@@ -124,8 +124,13 @@ class Evidence:
     @functools.cached_property
     def readings(self) -> list[dict[str, LayerReading]]:
         """For each report the readings of its layers, by path, in the order of flow."""
-        paths = None if self.model is None else {context.path for context in self.model.kernels}
-        return [collect_readings(report, paths) for report in self.reports]
+        if self.model is None:
+            return [collect_readings(report) for report in self.reports]
+        paths, read = {context.path for context in self.model.kernels}, self.model.read
+        new = {id(report): report for report in self.reports if id(report) not in read}
+        read |= {key: (report, collect_readings(report, paths)) for key, report in new.items()}
+        self.model.read = {id(report): read[id(report)] for report in self.reports}
+        return [self.model.read[id(report)][1] for report in self.reports]
 
     @functools.cached_property
     def is_run(self) -> bool:

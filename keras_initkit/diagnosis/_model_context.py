@@ -33,6 +33,7 @@ from keras_initkit.structure._patterns import gathered_calls
 from keras_initkit.structure._residual import Branch, residual_branches
 from keras_initkit.structure._roles import LayerRole, layer_roles, nonlinear_layers
 from keras_initkit.theory._activations import evaluate
+from keras_initkit.theory._gains import DIRECTIONS, gain
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +75,20 @@ class KernelContext:
         values = values.astype(np.promote_types(values.dtype, "float32"), copy=False).reshape(self.kernel.shape)
         return np.moveaxis(values, axes, range(-len(axes), 0)).reshape(-1, self.units)
 
+    @functools.cached_property
+    def healthy_variances(self) -> list[float]:
+        """Variances that LeCun's, Glorot's and He's schemes give it, the latter with the gain of what follows."""
+        fans = self.kernel.fans
+        gains = [1.0]
+        if self.following.activation != "linear":
+            for direction in DIRECTIONS:
+                try:
+                    gains.append(gain(self.following.activation, direction) ** 2)
+                except ValueError:
+                    continue
+        fan_in, fan_out = max(fans.fan_in, 1.0), max(fans.fan_out, 1.0)
+        return [g / fan for g in gains for fan in (fan_in, fan_out, (fan_in + fan_out) / 2)]
+
     @property
     def units(self) -> int:
         """Number of units that the kernel feeds."""
@@ -95,6 +110,7 @@ class ModelContext:
         except ValueError:
             self.graph = []
         self._reached: dict[str, set[str]] = {}
+        self.read: dict[int, Any] = {}  # the reports of the last diagnosis with their readings, by identity
 
     @functools.cached_property
     def kernels(self) -> list[KernelContext]:

@@ -32,6 +32,7 @@ _COMPOSITES = _classes(
 )
 
 
+_PLAIN = (None, 0, 0)  # limit, slope below 0 and threshold of a ReLU that is `keras.activations.relu`
 SCALINGS = ("Multiply", "Divide", "TrueDivide")  # operations that multiply by elements
 _MOVING = re.compile(
     "BroadcastTo|Cast|Concatenate|ExpandDims|Flip|GetItem|Identity|Moveaxis|Pad|Ravel|Repeat|Reshape|Roll|Slice|Split|"
@@ -138,7 +139,10 @@ def applied_activation(layer: Any) -> Callable | None:
     layer = _unwrapped(layer)
     if is_activation(layer) and own_activation(layer) is None:
         if not isinstance(layer, keras.layers.PReLU):
-            return _named(layer.call, layer.name)  # past the casts of `__call__`
+            function = _named(layer.call, layer.name)  # past the casts of `__call__`
+            if type(layer) is keras.layers.ReLU and (layer.max_value, layer.negative_slope, layer.threshold) == _PLAIN:
+                function.keras_function = keras.activations.relu  # type: ignore[attr-defined]
+            return function
         slope = float(np.mean(keras.ops.convert_to_numpy(layer.alpha.value)))
         return _named(lambda x: keras.ops.where(x > 0, x, slope * x), layer.name)
     activation = own_activation(layer)

@@ -39,7 +39,12 @@ def resolve(activation: Activation) -> Callable:
 
 
 def keras_name(function: Callable) -> str | None:
-    """Returns the name of one of Keras' own activation functions; None for a user's function of the same name."""
+    """Returns the name of one of Keras' own activation functions; None for a user's function of the same name.
+
+    A function that computes the same as one of them, as a layer does, names it in `keras_function`: the closed forms
+    are its own too.
+    """
+    function = getattr(function, "keras_function", function)
     name = getattr(function, "__name__", "")
     return name if getattr(keras.activations, name or "get", None) is function else None
 

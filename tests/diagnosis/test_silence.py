@@ -6,7 +6,9 @@ import pytest
 from keras import layers as L
 
 from keras_initkit import diagnose, probe
+from keras_initkit.diagnosis import _evidence
 from keras_initkit.diagnosis._evidence import Evidence
+from keras_initkit.diagnosis._judge import diagnose_reports
 from keras_initkit.diagnosis._model_context import ModelContext
 from keras_initkit.diagnosis._recurrent_growth import growth_over_steps
 from keras_initkit.signal import SignalReport
@@ -235,3 +237,15 @@ def test_a_recurrent_kernel_is_too_large_where_changes_of_the_state_grow(layer):
     assert named("recurrent_kernel", 1.0) == named("recurrent_kernel", 0.01) == []
     assert named("kernel", 100.0) == []  # the gates are flat, and hand nothing on
     assert named("recurrent_kernel", 30.0) != []
+
+
+def test_a_report_is_read_once_for_all_the_diagnoses_of_a_run(monkeypatch):
+    model = normalized(1.0, 1.0)
+    reports, context, read = [probe(model, X) for _ in range(3)], ModelContext(model), []
+    collect = _evidence.collect_readings
+    monkeypatch.setattr(
+        _evidence, "collect_readings", lambda report, paths: read.append(report) or collect(report, paths)
+    )
+    for number in (1, 2, 3):
+        diagnose_reports(reports[:number], context)
+    assert list(map(id, read)) == list(map(id, reports))

@@ -4,6 +4,7 @@ import pytest
 
 from keras_initkit.structure import _layer_kinds as kinds
 from keras_initkit.structure._calls import calls
+from keras_initkit.theory._activations import keras_name
 
 L = keras.layers
 
@@ -83,14 +84,14 @@ def test_operations_bend_by_their_numbers():
 
 def test_the_function_that_a_layer_applies():
     x = keras.ops.convert_to_tensor(np.array([[-2.0, 3.0]], "float32"))
-    assert kinds.applied_activation(L.Dense(1)) is None
-    assert kinds.applied_activation(L.Activation("linear")) is None
-    assert kinds.applied_activation(L.MaxPooling1D()) is None
-    assert kinds.applied_activation(L.TimeDistributed(L.Dense(1, "relu"))) is keras.activations.relu
+    assert kinds.kinds.applied_activation(L.Dense(1)) is None
+    assert kinds.kinds.applied_activation(L.Activation("linear")) is None
+    assert kinds.kinds.applied_activation(L.MaxPooling1D()) is None
+    assert kinds.kinds.applied_activation(L.TimeDistributed(L.Dense(1, "relu"))) is keras.activations.relu
     prelu = L.PReLU(alpha_initializer=keras.initializers.Constant(0.25), name="bent")
     prelu.build((None, 2))
     for layer, expected in ((prelu, -0.5), (L.LeakyReLU(negative_slope=0.5), -1.0), (L.ReLU(), 0.0)):
-        function = kinds.applied_activation(layer)
+        function = kinds.kinds.applied_activation(layer)
         assert np.asarray(keras.ops.convert_to_numpy(function(x))).tolist() == [[expected, 3.0]]
         assert kinds.activation_name(function) == layer.name
     assert kinds.own_activation(L.Dense(1)) is keras.activations.linear
@@ -102,3 +103,10 @@ def test_limits_of_what_a_layer_puts_out():
     assert kinds.output_limits(L.Dense(1, "softmax")) is None
     assert kinds.output_limits(L.Dense(1, activation=L.PReLU())) is None
     assert kinds.output_limits(L.Flatten()) is None
+
+
+def test_a_plain_relu_layer_has_the_closed_forms_of_the_function():
+    assert keras_name(kinds.applied_activation(keras.layers.ReLU(name="any"))) == "relu"
+    assert kinds.applied_activation(keras.layers.ReLU(name="any")).__name__ == "any"
+    for other in (keras.layers.ReLU(6.0), keras.layers.ReLU(negative_slope=0.1), keras.layers.ReLU(threshold=1.0)):
+        assert keras_name(kinds.applied_activation(other)) is None

@@ -15,7 +15,7 @@ from keras_initkit.diagnosis._model_context import KernelContext, ModelContext
 from keras_initkit.diagnosis._rule_registry import register_rule
 from keras_initkit.theory._activations import activation_range
 from keras_initkit.theory._fans import compute_fans
-from keras_initkit.theory._gains import direction_for, gain
+from keras_initkit.theory._gains import direction_for
 from keras_initkit.theory._thresholds import (
     GRAVE_MISMATCH,
     GRAVE_WRONG_FANS,
@@ -67,7 +67,7 @@ def find_initializer_mismatch(evidence: Evidence) -> Iterator[Finding]:
         if not (slowed or aside) and _wrong_by_fans(context, mean_square) is not None:  # `wrong_fans` speaks of it
             continue
         harmless = factor <= MISMATCH or (aside and model.adapts_steps)
-        healthy = _healthy_variances(context)
+        healthy = context.healthy_variances
         initializer = _suggest_initializer(context)
         place = f"fan_in {context.kernel.fans.fan_in:g}, then {context.following.where}"
         band = f"stddev {math.sqrt(min(healthy)):.3g} to {math.sqrt(max(healthy)):.3g} ({place})"
@@ -100,7 +100,7 @@ def compare_kernels(evidence: Evidence) -> Iterator[tuple[KernelContext, float]]
 
 def _compare(context: KernelContext, mean_square: float, number: int) -> float:
     """Returns how many times the mean square of the nearest healthy kernel this one has."""
-    healthy = _healthy_variances(context)
+    healthy = context.healthy_variances
     return mean_square / min(max(mean_square, min(healthy)), max(healthy))
 
 
@@ -175,19 +175,6 @@ def _fresh_kernels(evidence: Evidence) -> Iterator[tuple[KernelContext, float, i
             mean_square = float(np.square(context.columns, dtype="float64").mean())
         if mean_square > 0 and math.isfinite(mean_square):
             yield context, mean_square, number
-
-
-def _healthy_variances(context: KernelContext) -> list[float]:
-    fans = context.kernel.fans
-    gains = [1.0]
-    if context.following.activation != "linear":
-        for direction in ("forward", "backward"):
-            try:
-                gains.append(gain(context.following.activation, direction) ** 2)
-            except ValueError:
-                continue
-    fan_in, fan_out = max(fans.fan_in, 1.0), max(fans.fan_out, 1.0)
-    return [g / fan for g in gains for fan in (fan_in, fan_out, (fan_in + fan_out) / 2)]
 
 
 def _p_value(ratio: float, number: int) -> float:
