@@ -36,7 +36,7 @@ def closed_layers(graph: Sequence[Call], *, by_normalization: bool = False) -> s
             continue
         if call.opened:
             open_layers.add(call.path)
-        elif not ends_scale(call) or not ends.isdisjoint(call.outputs):
+        elif not ends_scale(call) or not (by_normalization or ends.isdisjoint(call.outputs)):
             # What a softmax makes of queries and keys weighs the values alone.
             scores = type(call.layer).__name__ == "DotProductAttention"
             reach.update(call.inputs[2:] if scores else call.inputs)
