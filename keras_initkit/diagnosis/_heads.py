@@ -30,6 +30,7 @@ UNBOUNDED = (-math.inf, math.inf)
 _DROPOUTS = (keras.layers.Dropout, keras.layers.SpatialDropout1D, keras.layers.AlphaDropout)
 _SCALING = (keras.layers.Rescaling, keras.layers.Normalization)
 _JOINING = ("Concatenate", "Stack", "Average", "Maximum")
+_RISING = ("sigmoid", "tanh", "relu", "elu", "selu", "leaky_relu", "softplus", "softsign", "exponential")
 _ENDLESS = 100  # calls behind an output that are looked at
 
 
@@ -50,6 +51,9 @@ class Head:
         before: Tuple of `Call`. Dropouts and normalizations between the last kernel and the activation.
         after: Tuple of `Call`. Dropouts and normalizations between the activation and the output.
         trains: Boolean. Whether the last weights before the output are trained.
+        over_units: Boolean. Whether a softmax sums over the units, the last axis.
+        argument: `Head`. The activation, of another layer or operation, that this one is applied to, if there is one;
+            `limits` are then those of both.
     """
 
     path: str
@@ -63,6 +67,8 @@ class Head:
     before: tuple[Call, ...] = ()
     after: tuple[Call, ...] = ()
     trains: bool = True
+    over_units: bool = True
+    argument: Head | None = None
 
     @property
     def units(self) -> int | None:
@@ -93,6 +99,7 @@ class _Behind:
                 break
             made = self._activation(call)
             if made is not None:
+                made = self._of_argument(made, call)
                 if is_normalization_call(after):
                     made = replace(made, limits=UNBOUNDED)
                 before, trains = self._before(call, made.has_own_activation)
@@ -114,6 +121,16 @@ class _Behind:
                 return _unknown(call)
             tensor = moving[0]
         return _unknown(call)
+
+    def _of_argument(self, made: Head, call: Call) -> Head:
+        """Narrows the limits of a separate activation to what the activation before it lets through."""
+        moving = [each for each in call.inputs if each in self._signals]
+        if made.has_own_activation or made.activation == "linear" or len(moving) != 1:
+            return made
+        inner = self.head(moving[0])
+        if inner.activation in ("linear", "") or inner.limits is None:
+            return made
+        return replace(made, argument=inner, limits=_limits_over(made, inner.limits))
 
     def _agreed(self, tensors: Sequence[Tensor]) -> Head:
         heads = [self.head(each) for each in dict.fromkeys(tensors)]
@@ -152,15 +169,16 @@ class _Behind:
         if function is None:
             return None
         name, limits = describe_activation(function)
-        units = None
+        units, over_units = None, True
         if name in ("softmax", "log_softmax"):
             axes = axis if isinstance(axis, list | tuple) else (axis,)
+            over_units = any(isinstance(each, int) and each in (-1, len(shape) - 1) for each in axes)
             sizes = [shape[each] for each in axes if isinstance(each, int) and abs(each) <= len(shape)]
             units = math.prod(sizes) if sizes and None not in sizes else None
         own = isinstance(layer, keras.Layer) and not is_activation(layer)
         inner = layer.activation if isinstance(layer, keras.layers.Activation) else function
         known = isinstance(inner, keras.layers.Softmax) or keras_name(inner) in ("softmax", "sigmoid")
-        return Head(call.path, layer, name, limits, shape, units, own, known)
+        return Head(call.path, layer, name, limits, shape, units, own, known, over_units=over_units)
 
     def _before(self, call: Call, has_own_activation: bool) -> tuple[tuple[Call, ...], bool]:
         """Returns what lies between the last kernel and its activation, and whether that kernel is trained."""
@@ -181,6 +199,22 @@ class _Behind:
             moving = [each for each in at.inputs if each in self._signals]
             at = self._makers.get(moving[0]) if moving else None
         return (), True
+
+
+def _limits_over(head: Head, argument: tuple[float, float]) -> tuple[float, float] | None:
+    """Returns the limits of an activation whose argument has limits."""
+    low, high = argument
+    if head.activation == "softmax" and head.normalized_units:  # of n units one is at an end, the others at the other
+        others, width = head.normalized_units - 1, min(high - low, 700.0)
+        return 1 / (1 + others * math.exp(width)), 1 / (1 + others * math.exp(-width))
+    if head.activation not in _RISING or head.limits is None:
+        return head.limits
+    rising = getattr(keras.activations, head.activation)
+    ends = to_numpy(rising(keras.ops.convert_to_tensor(np.clip(argument, -1e3, 1e3).astype("float32"))))
+    return (
+        float(ends[0]) if math.isfinite(low) else head.limits[0],
+        float(ends[1]) if math.isfinite(high) else head.limits[1],
+    )
 
 
 def is_between(call: Call) -> bool:

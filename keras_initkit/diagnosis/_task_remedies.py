@@ -21,6 +21,7 @@ class Mismatch(NamedTuple):
     message: str
     remedy: str
     healthy: str
+    confidence: float = 1.0
 
 
 def write_remedy(sentence: str, *lines: str) -> str:

@@ -100,8 +100,11 @@ UNEVEN_WEIGHTS = 0.1
 # Part of the targets' variance that the last activation cannot reach: a warning, an error. At 5 % a perfect model has
 # an R squared of 0.95.
 UNREACHABLE, GRAVE_UNREACHABLE = 1e-3, 0.05
-# Labels from which on it says something that all are alike, or that none of the rows has two ones.
-ENOUGH_LABELS = 16
+# Labels from which on it says something that all are alike, or that none of the rows has two ones; and from which on a
+# class that only one in twenty examples has would be among them, but for 0.6 %.
+ENOUGH_LABELS, MANY_LABELS = 16, 100
+# The probability that a sound classifier can give: what bounds its logits lets it go that far at least.
+SURE = 0.9
 # Standard deviations by which labels in order have fewer runs than in a random order, and the part of the mixture of
 # all labels that a batch then holds at most.
 ORDERED_DEVIATIONS, MIXED_BATCHES = 6.0, 0.7

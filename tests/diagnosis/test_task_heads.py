@@ -100,7 +100,10 @@ def test_several_outputs_have_heads_and_losses_each():
     model = keras.Model(given, {"b": L.Dense(1, name="b")(given), "a": L.Dense(3, "softmax", name="a")(given)})
     assert [(head.path, head.units) for head in find_heads(gathered_calls(model))] == [("a", 3), ("b", 1)]
     model.compile("sgd", {"a": "sparse_categorical_crossentropy", "b": "mse"})
-    assert find_losses(model, None, ["a", "b"]) == ["sparse_categorical_crossentropy", "mse"]
+    assert [describe_loss(each).kind for each in find_losses(model, None, ["a", "b"])] == [
+        "sparse_categorical",
+        "regression",
+    ]
     model.compile("sgd", {"a": "sparse_categorical_crossentropy", "b": "binary_crossentropy"})
     y = {"a": np.arange(32) % 3, "b": (X[:, :1] > 0).astype("float32")}
     assert found(model, X, y) == [("head_loss_mismatch", "b", "error")]
@@ -145,6 +148,51 @@ CROSSENTROPY = losses.SparseCategoricalCrossentropy
 def test_which_activations_fit_which_losses(units, activation, loss, expected):
     model = model_of(L.Dense(units, activation, name="head"), loss=loss)
     assert found(model) == ([("head_loss_mismatch", "head", expected)] if expected else [])
+
+
+BINARY, SPARSE = "binary_crossentropy", "sparse_categorical_crossentropy"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "units", "loss", "expected"),
+    [
+        ("softmax", "softmax", 10, SPARSE, "error"),  # at most e / (e + 9) = 0.23
+        ("sigmoid", "softmax", 10, SPARSE, "error"),
+        ("softmax", "softmax", 2, SPARSE, "error"),  # 0.73
+        ("tanh", "softmax", 10, SPARSE, "error"),  # e^2 / (e^2 + 9) = 0.45
+        ("tanh", "softmax", 2, SPARSE, "warning"),  # 0.88
+        ("relu", "softmax", 10, SPARSE, None),
+        (lambda z: 30 * keras.ops.tanh(z / 30), "softmax", 10, SPARSE, None),
+        ("sigmoid", "sigmoid", 1, BINARY, "error"),  # 0.5 to 0.73
+        ("relu", "sigmoid", 1, BINARY, "error"),  # no probability below 0.5
+        ("tanh", "sigmoid", 1, BINARY, "warning"),  # 0.27 to 0.73
+        (None, "sigmoid", 1, BINARY, None),
+    ],
+)
+def test_logits_that_an_activation_bounds(first, second, units, loss, expected):
+    model = model_of(L.Dense(units, first, name="head"), L.Activation(second, name="last"), loss=loss)
+    assert found(model) == ([("head_loss_mismatch", "last", expected)] if expected else [])
+
+
+@pytest.mark.parametrize("units", [2, 10])
+def test_the_largest_probability_that_bounded_logits_leave(units):
+    logits = np.zeros(units)
+    logits[0] = 1.0
+    largest = np.exp(logits[0]) / np.exp(logits).sum()
+    model = model_of(L.Dense(units, "softmax", name="head"), L.Softmax(name="last"), loss=SPARSE)
+    (finding,) = diagnose(model, X)
+    assert finding.message == (
+        f"last applies a softmax to the softmax of head, whose limits leave no probability above {largest:.2g}."
+    )
+    exec("\n".join(finding.remedy.splitlines()[1:]), {"model": model, "keras": keras})  # as it is printed
+    assert found(model) == []
+
+
+@pytest.mark.parametrize(("axis", "expected"), [(1, "error"), (0, "error"), (-1, None), (2, None)])
+def test_a_softmax_over_another_axis(axis, expected):
+    model = model_of(L.Dense(5, name="head"), L.Softmax(axis, name="last"), loss=SPARSE, shape=(4, 6))
+    mismatch = [("head_loss_mismatch", "last", expected)] if expected else []
+    assert found(model, RNG.standard_normal((8, 4, 6))) == mismatch
 
 
 @pytest.mark.parametrize("separate", [False, True])

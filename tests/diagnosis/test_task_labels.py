@@ -62,7 +62,7 @@ SPARSE, CATEGORICAL, BINARY = "sparse_categorical_crossentropy", "categorical_cr
         (1, None, "mse", X[:, 0], None, ""),
         (1, None, "mse", X[:, :2], "error", "Dense(2, 'linear')"),
         (3, None, "mse", X[:, 0], "error", "Dense(1, 'linear')"),
-        (1, "sigmoid", BINARY, 1 - 0 * POSITIVE, "warning", ""),
+        (1, "sigmoid", BINARY, 1 - 0 * POSITIVE, "info", ""),
     ],
 )
 def test_label_mismatch(units, activation, loss, y, severity, code):
@@ -185,6 +185,14 @@ def test_constant_input(change, severity):
 
 def test_one_example_is_no_constant():
     assert not describe_inputs([X[:1]])[0].is_constant
+
+
+@pytest.mark.parametrize(("number", "severity"), [(99, "info"), (100, "warning")])
+def test_labels_that_are_all_the_same_may_lack_a_rare_class(number, severity):
+    x, y = RNG.standard_normal((number, 6)).astype("float32"), np.zeros((number, 1))
+    (finding,) = found(model_of(1, "sigmoid", BINARY), x, y)
+    assert (finding.severity, finding.confidence) == (severity, 1 - 1 / (number + 2))
+    assert ("A rare class" in finding.message) == (severity == "info")
 
 
 def test_sorted_labels():

@@ -17,12 +17,14 @@ from keras_initkit.diagnosis._task_remedies import (
     activation_code,
     compile_code,
     count_classes,
+    layer_code,
     loss_code,
     units_code,
     without_layer,
     without_softmax,
     write_remedy,
 )
+from keras_initkit.theory._thresholds import SURE
 
 
 @register_rule("softmax_of_one", causes=("constant_input",))
@@ -55,10 +57,11 @@ def find_head_loss_mismatch(evidence: Evidence) -> Iterator[Finding]:
 
     A crossentropy without `from_logits` reads probabilities: over classes those of a softmax, of each unit by itself
     those of a sigmoid. With `from_logits` it applies the activation itself and reads what comes before it. Between the
-    logits and the loss nothing else may change them, such as a dropout or a normalization. It is an error where the
-    predictions or the gradients cannot be right; a warning where training reaches the same by other ways, as behind
-    TensorFlow's losses, which look up the logits behind Keras' own softmax and sigmoid. Losses of your own, several
-    losses of one output, `compute_loss` and `add_loss` are left alone.
+    logits and the loss nothing else may change them, such as a dropout or a normalization, and the logits are no
+    probabilities themselves: of numbers between 0 and 1 a softmax over ten classes makes 0.23 at most. It is an error
+    where the predictions or the gradients cannot be right; a warning where training reaches the same by other ways, as
+    behind TensorFlow's losses, which look up the logits behind Keras' own softmax and sigmoid. Losses of your own,
+    several losses of one output, `compute_loss` and `add_loss` are left alone.
     """
     task = evidence.task
     for output, loss in () if task is None else task.with_loss:
@@ -179,6 +182,42 @@ def _no_probabilities(task: Task, output: Output, loss: KnownLoss) -> Mismatch |
     return Mismatch("error", message, remedy, right)
 
 
+def _squeezed_logits(task: Task, output: Output, loss: KnownLoss) -> Mismatch | None:
+    """A softmax or sigmoid of numbers that another activation has bounded."""
+    head = output.head
+    below = head.argument
+    if below is None or head.limits is None or loss.from_logits or head.activation != ACTIVATIONS.get(loss.kind):
+        return None
+    low, high = head.limits
+    if high > SURE and (head.activation == "softmax" or low < 1 - SURE):
+        return None
+    ends = [f"above {high:.2g}"] * (high <= SURE)
+    ends += [f"below {low:.2g}"] * (low >= 1 - SURE and head.activation == "sigmoid")
+    message = (
+        f"{head.path} applies a {head.activation} to the {below.activation} of {below.path}, whose limits leave no "
+        f"probability {' or '.join(ends)}."
+    )
+    code = [activation_code(task, below, "linear"), compile_code(task, output)]
+    grave = below.activation in ("softmax", "sigmoid") or not low < 0.5 < high
+    remedy = write_remedy("Apply one activation, to logits that have no limits", *code)
+    return Mismatch("error" if grave else "warning", message, remedy, head.activation)
+
+
+def _over_another_axis(task: Task, output: Output, loss: KnownLoss) -> Mismatch | None:
+    head = output.head
+    if head.over_units or head.activation != "softmax" or not loss.is_categorical:
+        return None
+    message = (
+        f"{head.path} applies a softmax over another axis than the last one, along which {loss.name} compares the "
+        f"{head.units} classes: their probabilities do not sum up to 1."
+    )
+    place = layer_code(task.model.model, head.path)
+    known = place and isinstance(head.layer, keras.layers.Softmax)
+    code = f"{place}.axis = -1" if known else f"# in the model's code, a softmax over the last axis ({head.path})"
+    remedy = write_remedy("Apply it over the last axis", code, compile_code(task, output))
+    return Mismatch("error", message, remedy, "a softmax over the last axis")
+
+
 def _no_rate(task: Task, output: Output, loss: KnownLoss) -> Mismatch | None:
     head = output.head
     if loss.kind != "poisson" or head.limits is None or head.limits[0] >= 0 or is_normalization_call(head.after):
@@ -232,4 +271,12 @@ def _described(head: Head) -> str:
     return f"{ends}, being {head.activation}"
 
 
-_RULES = (_classes_in_one_unit, _logits_of_probabilities, _no_probabilities, _no_rate, _changed_on_the_way)
+_RULES = (
+    _classes_in_one_unit,
+    _logits_of_probabilities,
+    _over_another_axis,
+    _squeezed_logits,
+    _no_probabilities,
+    _no_rate,
+    _changed_on_the_way,
+)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from keras_initkit.diagnosis._evidence import Evidence
-from keras_initkit.diagnosis._finding import Finding
+from keras_initkit.diagnosis._finding import Finding, confidence_after
 from keras_initkit.diagnosis._label_facts import Labels
 from keras_initkit.diagnosis._losses import KnownLoss
 from keras_initkit.diagnosis._own_losses import find_repeated
@@ -23,7 +23,7 @@ from keras_initkit.diagnosis._task_remedies import (
     units_code,
     write_remedy,
 )
-from keras_initkit.theory._thresholds import ENOUGH_LABELS
+from keras_initkit.theory._thresholds import ENOUGH_LABELS, MANY_LABELS
 
 
 @register_rule("label_mismatch", causes=("softmax_of_one", "head_loss_mismatch"))
@@ -52,7 +52,8 @@ def find_label_mismatch(evidence: Evidence) -> Iterator[Finding]:
         numbers: dict[str, float | str] = {"least_label": least, "largest_label": largest, "healthy": found.healthy}
         path = output.head.path or output.name
         step = evidence.reports[0].step
-        yield Finding("label_mismatch", path, step, found.severity, numbers, found.remedy, message=found.message)
+        fields = {"confidence": found.confidence, "message": found.message}
+        yield Finding("label_mismatch", path, step, found.severity, numbers, found.remedy, **fields)
     if task.label_problem and not named:
         path = (task.outputs[0].head.path or task.outputs[0].name) if task.outputs else "model"
         remedy = "Give labels of the shape that the loss expects for this output."
@@ -245,8 +246,10 @@ def _all_equal(task: Task, output: Output, labels: Labels, loss: KnownLoss) -> M
         return None
     value = f"{rows[0, 0]:g}" if rows.shape[1] == 1 else "the same row"
     message = f"All {len(rows)} labels are {value}: whatever the inputs are, a constant predicts them."
+    rare = len(rows) < MANY_LABELS
+    message += " A rare class may be the reason among so few." if rare else ""
     remedy = write_remedy("Look at how the labels are read; sorted data have to be shuffled before they are split")
-    return Mismatch("warning", message, remedy, "labels that differ")
+    return Mismatch("info" if rare else "warning", message, remedy, "labels that differ", confidence_after(len(rows)))
 
 
 _RULES = (_shapes, _classes, _probabilities, _several_labels, _all_equal)
