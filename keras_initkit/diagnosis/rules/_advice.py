@@ -96,4 +96,4 @@ def put_optimizer(code: str) -> str:
 
 
 def _multiply(optimizer: keras.optimizers.Optimizer, factor: float) -> str:
-    return f"{factor * float(to_numpy(optimizer.learning_rate)):.3g}"
+    return repr(float(f"{factor * float(to_numpy(optimizer.learning_rate)):.3g}"))  # Keras refuses integers
