@@ -40,10 +40,10 @@ def repeats_labels(compute: Callable[[Any, Any], Any], shape: Sequence[int | Non
     outputs = _OUTPUTS[:, None] if column else _OUTPUTS
     other, same = (_LABELS, _LABELS[:, None]) if column else (_LABELS[:, None], _LABELS)
     try:
-        values = [to_numpy(compute(_tensor(labels), _tensor(outputs))).mean() for labels in (other, same)]
+        repeated, right = (to_numpy(compute(_tensor(labels), _tensor(outputs))).mean() for labels in (other, same))
     except Exception:  # of any kind: it was called on numbers that it was not made for
         return False
-    return bool(np.isfinite(values).all()) and not np.isclose(*values, rtol=1e-3, atol=1e-6)
+    return bool(np.isfinite([repeated, right]).all()) and not np.isclose(repeated, right, rtol=1e-3, atol=1e-6)
 
 
 def find_repeated(task: Task, output: Output, labels: Labels) -> Mismatch | None:

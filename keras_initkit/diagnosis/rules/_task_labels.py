@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -43,8 +42,8 @@ def find_label_mismatch(evidence: Evidence) -> Iterator[Finding]:
         labels, loss = output.labels, output.loss
         if labels is None:
             continue
-        rules = [] if loss is None else [functools.partial(rule, loss=loss) for rule in _RULES]
-        found = next(filter(None, (rule(task, output, labels) for rule in (*rules, find_repeated))), None)
+        known = () if loss is None else (rule(task, output, labels, loss) for rule in _RULES)
+        found = next(filter(None, known), None) or find_repeated(task, output, labels)
         if found is None:
             continue
         named = True
