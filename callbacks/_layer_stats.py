@@ -18,7 +18,7 @@ from keras_initkit.callbacks._schedule import UpdateFreq, make_schedule
 from keras_initkit.capture.backends import step_meter, writes_logs
 from keras_initkit.capture.step._reduction import DEFAULT_SAMPLE, MeasurementSpec
 from keras_initkit.diagnosis import Findings
-from keras_initkit.diagnosis._task import Task
+from keras_initkit.diagnosis.task._task import Task
 from keras_initkit.report._render_figures import draw_history
 from keras_initkit.report._report import SignalReport
 from keras_initkit.report._scalars import check_statistics, needed_kinds

@@ -14,9 +14,9 @@ from keras_initkit.callbacks._progress import steps_done
 from keras_initkit.callbacks._schedule import logarithmic
 from keras_initkit.diagnosis import Finding, Findings
 from keras_initkit.diagnosis._judge import diagnose_reports
-from keras_initkit.diagnosis._model_context import ModelContext
-from keras_initkit.diagnosis._run_batches import RunBatches
-from keras_initkit.diagnosis._task import Task, make_task
+from keras_initkit.diagnosis.context._model_context import ModelContext
+from keras_initkit.diagnosis.task._run_batches import RunBatches
+from keras_initkit.diagnosis.task._task import Task, make_task
 from keras_initkit.report._report import SignalReport
 from keras_initkit.structure._calls import Traces, calls, traced_once
 

@@ -9,8 +9,8 @@ import keras
 
 from keras_initkit.diagnosis._findings import Findings
 from keras_initkit.diagnosis._judge import diagnose_model, diagnose_reports
-from keras_initkit.diagnosis._model_context import ModelContext
-from keras_initkit.diagnosis._task import make_task
+from keras_initkit.diagnosis.context._model_context import ModelContext
+from keras_initkit.diagnosis.task._task import make_task
 from keras_initkit.report._report import SignalReport
 from keras_initkit.structure._calls import traced_once
 

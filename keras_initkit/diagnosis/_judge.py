@@ -12,11 +12,11 @@ import keras_initkit.diagnosis.rules  # noqa: F401  registers the built-in rules
 from keras_initkit.capture._probe import probe
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding
-from keras_initkit.diagnosis._model_context import ModelContext
 from keras_initkit.diagnosis._order import order_findings
 from keras_initkit.diagnosis._rule_registry import RULES
-from keras_initkit.diagnosis._task import Task, make_task
+from keras_initkit.diagnosis.context._model_context import ModelContext
 from keras_initkit.diagnosis.rules._nonfinite_values import find_nonfinite_start
+from keras_initkit.diagnosis.task._task import Task, make_task
 from keras_initkit.inputs._labels import LabelError
 from keras_initkit.report._report import SignalReport
 from keras_initkit.structure._calls import traced_once

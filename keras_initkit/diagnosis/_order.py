@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from keras_initkit.diagnosis._finding import KINDS, SEVERITIES, Finding
-from keras_initkit.diagnosis._model_context import ModelContext
 from keras_initkit.diagnosis._rule_registry import RULES
+from keras_initkit.diagnosis.context._model_context import ModelContext
 
 # As information, a deviation too small to explain anything.
 _HARMLESS_AS_INFO = ("initializer_mismatch",)

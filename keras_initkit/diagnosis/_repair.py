@@ -11,9 +11,9 @@ import numpy as np
 
 from keras_initkit._arrays import to_numpy
 from keras_initkit.capture._probe import probe
-from keras_initkit.diagnosis._evidence import is_constant
 from keras_initkit.diagnosis._finding import Finding
 from keras_initkit.diagnosis._judge import diagnose_model
+from keras_initkit.diagnosis._readings import is_constant
 from keras_initkit.inputs._data_argument import unpack_data
 from keras_initkit.report._report import SignalReport
 from keras_initkit.schemes import initialize

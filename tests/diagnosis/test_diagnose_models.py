@@ -7,7 +7,7 @@ from keras import layers as L
 from scipy import stats
 
 from keras_initkit import diagnose, probe
-from keras_initkit.diagnosis._model_context import ModelContext
+from keras_initkit.diagnosis.context._model_context import ModelContext
 from keras_initkit.diagnosis.rules._kernel_scale import _p_value
 from keras_initkit.signal import SignalReport
 

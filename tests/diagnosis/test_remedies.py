@@ -8,7 +8,7 @@ from remedies import codes, executes, find, run_remedy
 from keras_initkit import diagnose
 from keras_initkit.callbacks import LayerStatsCallback
 from keras_initkit.diagnosis._judge import diagnose_reports
-from keras_initkit.diagnosis._model_context import ModelContext
+from keras_initkit.diagnosis.context._model_context import ModelContext
 from keras_initkit.signal import SignalReport
 
 L = keras.layers

@@ -7,8 +7,8 @@ from keras import layers as L
 from keras import losses
 
 from keras_initkit.diagnosis import diagnose
-from keras_initkit.diagnosis._heads import describe_activation, find_heads
-from keras_initkit.diagnosis._losses import describe_loss, find_losses
+from keras_initkit.diagnosis.task._heads import describe_activation, find_heads
+from keras_initkit.diagnosis.task._losses import describe_loss, find_losses
 from keras_initkit.structure._patterns import gathered_calls
 
 RNG = np.random.default_rng(0)

@@ -7,7 +7,7 @@ from keras import layers as L
 from keras import losses
 
 from keras_initkit.diagnosis import diagnose
-from keras_initkit.diagnosis._label_facts import Labels, describe_inputs
+from keras_initkit.diagnosis.task._label_facts import Labels, describe_inputs
 
 pytestmark = pytest.mark.one_backend
 

@@ -74,7 +74,7 @@ def test_what_divides_by_a_statistic_of_itself_is_a_normalization(name):
     x = np.random.default_rng(0).standard_normal((16, 8)).astype("float32")
     one, two = (ops.convert_to_numpy(model.get_layer("own")(factor * x)) for factor in (1.0, 8.0))
     np.testing.assert_allclose(one, two, rtol=1e-4)
-    context = ik.diagnosis._model_context.ModelContext(model)
+    context = ik.diagnosis.context._model_context.ModelContext(model)
     assert context.normalized == {"before"}
 
 
@@ -82,7 +82,7 @@ def test_what_divides_by_a_statistic_of_itself_is_a_normalization(name):
 def test_what_keeps_its_scale_is_none(name):
     model = written(OTHERS[name])
     assert [call.path for call in gathered_calls(model) if call.role == "normalization"] == []
-    assert ik.diagnosis._model_context.ModelContext(model).normalized == set()
+    assert ik.diagnosis.context._model_context.ModelContext(model).normalized == set()
 
 
 def test_a_normalization_whose_statistic_is_read_elsewhere_stays_operations():

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 
 import keras
 
-from keras_initkit.diagnosis._evidence import Evidence, is_zero
+from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding
-from keras_initkit.diagnosis._model_context import ModelContext
+from keras_initkit.diagnosis._readings import is_zero
 from keras_initkit.diagnosis._rule_registry import register_rule
-from keras_initkit.diagnosis._task_remedies import layer_code, recompile_code, write_remedy
+from keras_initkit.diagnosis.context._model_context import ModelContext
 from keras_initkit.diagnosis.rules._advice import BY_HAND
 from keras_initkit.diagnosis.rules._attention_advice import add_positions
+from keras_initkit.diagnosis.task._task_remedies import layer_code, recompile_code, write_remedy
 from keras_initkit.statistics._moments import Moments
 from keras_initkit.structure._attention_inputs import kernels_before
 from keras_initkit.structure._attentions import Attention

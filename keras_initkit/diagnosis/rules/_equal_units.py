@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from keras_initkit.diagnosis._evidence import Evidence, LayerReading, is_constant, is_zero
+from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, confidence_after
-from keras_initkit.diagnosis._losses import ACTIVATIONS
+from keras_initkit.diagnosis._readings import LayerReading, is_constant, is_zero
 from keras_initkit.diagnosis._rule_registry import TASK_CAUSES, register_rule
-from keras_initkit.diagnosis._task_remedies import activation_code, compile_code, without_softmax, write_remedy
+from keras_initkit.diagnosis.task._losses import ACTIVATIONS
+from keras_initkit.diagnosis.task._task_remedies import activation_code, compile_code, without_softmax, write_remedy
 from keras_initkit.structure._layer_kinds import activation_name, own_activation
 from keras_initkit.theory._thresholds import EQUAL_TOLERANCE
 

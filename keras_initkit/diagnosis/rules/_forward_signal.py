@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 
-from keras_initkit.diagnosis._evidence import Evidence, LayerReading, take_suffix
+from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, confidence_beyond, format_factor
+from keras_initkit.diagnosis._readings import LayerReading, take_suffix
 from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, register_rule
 from keras_initkit.diagnosis.rules._signal_rank import is_collapsed
 from keras_initkit.statistics._moments import Moments

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from scipy import stats
 
-from keras_initkit.diagnosis._evidence import Evidence, LayerReading, is_zero
+from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, confidence_after, confidence_beyond
+from keras_initkit.diagnosis._readings import LayerReading, is_zero
 from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, register_rule
 from keras_initkit.diagnosis.rules._advice import lower_rate
 from keras_initkit.structure._layer_kinds import is_embedding, is_recurrent, passes_through

@@ -11,8 +11,9 @@ from scipy import stats
 
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, confidence_beyond
-from keras_initkit.diagnosis._model_context import KernelContext, ModelContext
 from keras_initkit.diagnosis._rule_registry import register_rule
+from keras_initkit.diagnosis.context._kernel_context import KernelContext
+from keras_initkit.diagnosis.context._model_context import ModelContext
 from keras_initkit.theory._activations import activation_range
 from keras_initkit.theory._fans import compute_fans
 from keras_initkit.theory._gains import direction_for

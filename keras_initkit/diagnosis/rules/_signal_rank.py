@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from keras_initkit.diagnosis._evidence import Evidence, LayerReading, take_suffix
+from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, confidence_beyond
+from keras_initkit.diagnosis._readings import LayerReading, take_suffix
 from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, register_rule
 from keras_initkit.diagnosis.rules._equal_units import has_equal_columns
 from keras_initkit.statistics._host import effective_rank

@@ -11,8 +11,8 @@ import numpy as np
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding
 from keras_initkit.diagnosis._rule_registry import register_rule
-from keras_initkit.diagnosis._task_remedies import without_layer
 from keras_initkit.diagnosis.rules._advice import BY_HAND
+from keras_initkit.diagnosis.task._task_remedies import without_layer
 from keras_initkit.structure._graph import Call
 
 

@@ -8,11 +8,11 @@ import keras
 
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, Severity
-from keras_initkit.diagnosis._heads import Head, is_normalization_call
-from keras_initkit.diagnosis._losses import ACTIVATIONS, KnownLoss
 from keras_initkit.diagnosis._rule_registry import register_rule
-from keras_initkit.diagnosis._task import Output, Task
-from keras_initkit.diagnosis._task_remedies import (
+from keras_initkit.diagnosis.task._heads import Head, is_normalization_call
+from keras_initkit.diagnosis.task._losses import ACTIVATIONS, KnownLoss
+from keras_initkit.diagnosis.task._task import Output, Task
+from keras_initkit.diagnosis.task._task_remedies import (
     Mismatch,
     activation_code,
     compile_code,

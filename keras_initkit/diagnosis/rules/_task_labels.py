@@ -8,12 +8,12 @@ import numpy as np
 
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, confidence_after
-from keras_initkit.diagnosis._label_facts import Labels
-from keras_initkit.diagnosis._losses import KnownLoss
-from keras_initkit.diagnosis._own_losses import find_repeated
 from keras_initkit.diagnosis._rule_registry import register_rule
-from keras_initkit.diagnosis._task import Output, Task
-from keras_initkit.diagnosis._task_remedies import (
+from keras_initkit.diagnosis.task._label_facts import Labels
+from keras_initkit.diagnosis.task._losses import KnownLoss
+from keras_initkit.diagnosis.task._own_losses import find_repeated
+from keras_initkit.diagnosis.task._task import Output, Task
+from keras_initkit.diagnosis.task._task_remedies import (
     Mismatch,
     activation_code,
     compile_code,
@@ -51,8 +51,16 @@ def find_label_mismatch(evidence: Evidence) -> Iterator[Finding]:
         numbers: dict[str, float | str] = {"least_label": least, "largest_label": largest, "healthy": found.healthy}
         path = output.head.path or output.name
         step = evidence.reports[0].step
-        fields = {"confidence": found.confidence, "message": found.message}
-        yield Finding("label_mismatch", path, step, found.severity, numbers, found.remedy, **fields)
+        yield Finding(
+            "label_mismatch",
+            path,
+            step,
+            found.severity,
+            numbers,
+            found.remedy,
+            confidence=found.confidence,
+            message=found.message,
+        )
     if task.label_problem and not named:
         path = (task.outputs[0].head.path or task.outputs[0].name) if task.outputs else "model"
         remedy = "Give labels of the shape that the loss expects for this output."

@@ -10,10 +10,11 @@ import keras
 
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding
-from keras_initkit.diagnosis._model_context import KernelContext, ModelContext
 from keras_initkit.diagnosis._rule_registry import register_rule
-from keras_initkit.diagnosis._task import Task
-from keras_initkit.diagnosis._task_remedies import layer_code, write_remedy
+from keras_initkit.diagnosis.context._kernel_context import KernelContext
+from keras_initkit.diagnosis.context._model_context import ModelContext
+from keras_initkit.diagnosis.task._task import Task
+from keras_initkit.diagnosis.task._task_remedies import layer_code, write_remedy
 from keras_initkit.structure._graph import Call, Tensor, leaves, readers, signals
 from keras_initkit.structure._kernel import as_tuple
 from keras_initkit.structure._layer_kinds import is_activation, is_normalization, moves, shifts_or_scales

@@ -9,8 +9,8 @@ import numpy as np
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding
 from keras_initkit.diagnosis._rule_registry import register_rule
-from keras_initkit.diagnosis._task import Output, Task
-from keras_initkit.diagnosis._task_remedies import activation_code, compile_code, labels_code, write_remedy
+from keras_initkit.diagnosis.task._task import Output, Task
+from keras_initkit.diagnosis.task._task_remedies import activation_code, compile_code, labels_code, write_remedy
 from keras_initkit.theory._thresholds import GRAVE_UNREACHABLE, UNREACHABLE
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from keras_initkit._arrays import to_numpy
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding
-from keras_initkit.diagnosis._label_facts import Labels
 from keras_initkit.diagnosis._rule_registry import register_rule
-from keras_initkit.diagnosis._task_remedies import layer_code, write_remedy
+from keras_initkit.diagnosis.task._label_facts import Labels
+from keras_initkit.diagnosis.task._task_remedies import layer_code, write_remedy
 from keras_initkit.theory._thresholds import (
     ENOUGH_LABELS,
     FEWEST_STEPS,

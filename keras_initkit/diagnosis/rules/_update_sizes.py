@@ -7,11 +7,12 @@ import statistics
 from collections.abc import Iterator
 
 from keras_initkit._arrays import to_numpy
-from keras_initkit.diagnosis._evidence import Evidence, LayerReading, is_constant, is_zero
+from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, confidence_after, confidence_beyond, format_factor
+from keras_initkit.diagnosis._readings import LayerReading, is_constant, is_zero
 from keras_initkit.diagnosis._rule_registry import TASK_CAUSES, register_rule
-from keras_initkit.diagnosis._task_remedies import layer_code
 from keras_initkit.diagnosis.rules._advice import BY_HAND, find_large_update, lower_rate, multiply_rate, put_optimizer
+from keras_initkit.diagnosis.task._task_remedies import layer_code
 from keras_initkit.theory._thresholds import (
     GRAVE_UPDATE,
     LASTING_REPORTS,

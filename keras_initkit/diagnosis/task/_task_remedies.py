@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_initkit.diagnosis._finding import Severity
-from keras_initkit.diagnosis._heads import Head
-from keras_initkit.diagnosis._task import Output, Task
+from keras_initkit.diagnosis.task._heads import Head
+from keras_initkit.diagnosis.task._task import Output, Task
 from keras_initkit.structure._calls import has_graph
 from keras_initkit.structure._layer_paths import weighted_layers
 

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 
 from keras_initkit._arrays import to_numpy
-from keras_initkit.diagnosis._heads import Head, find_heads
-from keras_initkit.diagnosis._label_facts import Inputs, Labels, describe_inputs
-from keras_initkit.diagnosis._losses import KnownLoss, describe_loss, find_losses
-from keras_initkit.diagnosis._model_context import ModelContext
+from keras_initkit.diagnosis.context._model_context import ModelContext
+from keras_initkit.diagnosis.task._heads import Head, find_heads
+from keras_initkit.diagnosis.task._label_facts import Inputs, Labels, describe_inputs
+from keras_initkit.diagnosis.task._losses import KnownLoss, describe_loss, find_losses
 from keras_initkit.structure._signal_outputs import trains_by_itself
 
 

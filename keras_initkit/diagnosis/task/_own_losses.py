@@ -10,9 +10,9 @@ import numpy as np
 
 from keras_initkit._arrays import to_numpy
 from keras_initkit._compat import metric_functions
-from keras_initkit.diagnosis._label_facts import Labels
-from keras_initkit.diagnosis._task import Output, Task
-from keras_initkit.diagnosis._task_remedies import Mismatch, labels_code, write_remedy
+from keras_initkit.diagnosis.task._label_facts import Labels
+from keras_initkit.diagnosis.task._task import Output, Task
+from keras_initkit.diagnosis.task._task_remedies import Mismatch, labels_code, write_remedy
 
 _LABELS, _OUTPUTS = np.array([0.0, 1.0, 1.0]), np.array([0.2, 0.7, 0.4])
 

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from keras_initkit._arrays import to_numpy
-from keras_initkit.diagnosis._label_facts import Inputs, Labels, describe_inputs
-from keras_initkit.diagnosis._task import Task, flat_arrays, labels_by_output
+from keras_initkit.diagnosis.task._label_facts import Inputs, Labels, describe_inputs
+from keras_initkit.diagnosis.task._task import Task, flat_arrays, labels_by_output
 from keras_initkit.structure._layer_paths import named_layers
 
 MOST_BATCHES = 10

@@ -1,0 +1,1 @@
+"""What rules know of a model: its kernels, what follows them, and how far their scale reaches."""
