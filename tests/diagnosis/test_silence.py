@@ -9,8 +9,8 @@ from keras_initkit import diagnose, probe
 from keras_initkit.diagnosis import _evidence
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._judge import diagnose_reports
-from keras_initkit.diagnosis._recurrent_growth import growth_over_steps
 from keras_initkit.diagnosis.context._model_context import ModelContext
+from keras_initkit.diagnosis.context._recurrent_growth import growth_over_steps
 from keras_initkit.signal import SignalReport
 
 pytestmark = pytest.mark.one_backend

@@ -11,8 +11,8 @@ import keras
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, confidence_beyond, format_factor
 from keras_initkit.diagnosis._readings import LayerReading, take_suffix
-from keras_initkit.diagnosis._recurrent_growth import growth_over_steps
 from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, TASK_CAUSES, register_rule
+from keras_initkit.diagnosis.context._recurrent_growth import growth_over_steps
 from keras_initkit.diagnosis.task._task_remedies import layer_code, recompile_code, write_remedy
 from keras_initkit.structure._layer_kinds import activation_name, is_recurrent, own_activation
 from keras_initkit.theory._thresholds import EXPLODED_GRADIENT, LASTING_REPORTS, VANISHED_GRADIENT
