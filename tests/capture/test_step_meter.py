@@ -304,8 +304,8 @@ def test_an_exception_in_a_measured_step_leaves_nothing_behind(mode):
     model = keras.Sequential([keras.Input((30,)), layers.Dense(5), Interrupted()])
     model.compile("sgd", "mse", **MODES[mode])
     fit(model, X, Y)
-    plain, model.layers[1].on = model.train_function, True
     meter = step_meter(model, weighted_layers, MeasurementSpec())
+    plain, model.layers[1].on = model.train_function, True
     with pytest.raises(KeyboardInterrupt):
         fit(model, X, Y, Armed(meter))
     assert model.train_function is plain
