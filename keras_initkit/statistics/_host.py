@@ -38,7 +38,7 @@ def make_histogram(values: np.ndarray, moments: Moments) -> Histogram | None:
         return None
     # The extremes may be too far apart or too close to each other for bins between them.
     low, high = max(low, -_LARGEST), min(high, _LARGEST)
-    if high - low <= 1e-12 * max(abs(low), abs(high)):
+    if high - low <= max(1e-12 * max(abs(low), abs(high)), 1e-300):  # the inverse of what is smaller overflows
         middle = low / 2 + high / 2
         half = max(high / 2 - low / 2, 0.5e-6 * abs(middle), 1e-30)
         low, high = middle - half, middle + half
