@@ -3,6 +3,11 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run: what one run finds is an `@example` for all.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 pytest.register_assert_rewrite("helpers")
 
