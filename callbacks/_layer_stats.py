@@ -108,6 +108,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         on_finding: OnFinding = "warn",
     ):
         super().__init__()
+        self.params: dict[str, Any] | None = None  # Keras 3.3 has none before training
         if not callable(on_finding):
             checked_option("on_finding", on_finding, ("warn", "stop", "ignore"), ", or a function that takes a Finding")
         self.log_dir = _checked_path(log_dir)

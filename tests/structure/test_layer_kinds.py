@@ -84,14 +84,14 @@ def test_operations_bend_by_their_numbers():
 
 def test_the_function_that_a_layer_applies():
     x = keras.ops.convert_to_tensor(np.array([[-2.0, 3.0]], "float32"))
-    assert kinds.kinds.applied_activation(L.Dense(1)) is None
-    assert kinds.kinds.applied_activation(L.Activation("linear")) is None
-    assert kinds.kinds.applied_activation(L.MaxPooling1D()) is None
-    assert kinds.kinds.applied_activation(L.TimeDistributed(L.Dense(1, "relu"))) is keras.activations.relu
+    assert kinds.applied_activation(L.Dense(1)) is None
+    assert kinds.applied_activation(L.Activation("linear")) is None
+    assert kinds.applied_activation(L.MaxPooling1D()) is None
+    assert kinds.applied_activation(L.TimeDistributed(L.Dense(1, "relu"))) is keras.activations.relu
     prelu = L.PReLU(alpha_initializer=keras.initializers.Constant(0.25), name="bent")
     prelu.build((None, 2))
     for layer, expected in ((prelu, -0.5), (L.LeakyReLU(negative_slope=0.5), -1.0), (L.ReLU(), 0.0)):
-        function = kinds.kinds.applied_activation(layer)
+        function = kinds.applied_activation(layer)
         assert np.asarray(keras.ops.convert_to_numpy(function(x))).tolist() == [[expected, 3.0]]
         assert kinds.activation_name(function) == layer.name
     assert kinds.own_activation(L.Dense(1)) is keras.activations.linear
