@@ -23,6 +23,11 @@ from keras_initkit.structure._layer_kinds import (
 LayerRole = Literal["activation", "attention", "embedding", "normalization"]
 
 
+def normalizes(call: Call) -> bool:
+    """Whether a call is a normalization: by what it does, or by its layer's class."""
+    return call.role == "normalization" or is_normalization(call.layer)
+
+
 def layer_roles(found: Sequence[Call]) -> dict[str, LayerRole]:
     """Returns the role of each layer that has one, by path.
 

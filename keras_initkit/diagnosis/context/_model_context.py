@@ -29,7 +29,7 @@ from keras_initkit.structure._layer_kinds import (
 from keras_initkit.structure._layer_paths import named_layers
 from keras_initkit.structure._patterns import gathered_calls
 from keras_initkit.structure._residual import Branch, residual_branches
-from keras_initkit.structure._roles import LayerRole, layer_roles, nonlinear_layers
+from keras_initkit.structure._roles import LayerRole, layer_roles, nonlinear_layers, normalizes
 from keras_initkit.theory._activations import evaluate
 
 
@@ -229,7 +229,7 @@ class ModelContext:
         read_by, found = readers(self.graph), set()
         for call in self.graph:
             after = [reader for tensor in call.outputs for reader in read_by.get(tensor, [])]
-            if after and all(each.role == "normalization" or is_normalization(each.layer) for each in after):
+            if after and all(map(normalizes, after)):
                 found.add(call.path)
         return found
 

@@ -11,11 +11,11 @@ from keras_initkit.structure._graph import Call, makers, signals
 from keras_initkit.structure._layer_kinds import (
     SCALINGS,
     is_nonlinear,
-    is_normalization,
     moves,
     output_limits,
     passes_through,
 )
+from keras_initkit.structure._roles import normalizes
 from keras_initkit.theory._activations import activation_range
 
 
@@ -28,7 +28,7 @@ def closed_layers(graph: Sequence[Call], *, by_normalization: bool = False) -> s
         graph: The calls of a model.
         by_normalization: Boolean. Whether normalizations alone count, which make what is too small larger as well.
     """
-    ends_scale = _is_normalizing if by_normalization else _limits_scale
+    ends_scale = normalizes if by_normalization else _limits_scale
     ends = set(graph[-1].outputs) if graph else set()
     reach, open_layers = set(ends), set()
     for call in reversed(graph):
@@ -68,13 +68,9 @@ def gated_layers(graph: Sequence[Call], with_kernel: set[str]) -> set[str]:
     return found
 
 
-def _is_normalizing(call: Call) -> bool:
-    return call.role == "normalization" or is_normalization(call.layer)
-
-
 def _limits_scale(call: Call) -> bool:
     """Whether what a call returns stays within limits, however large its input is."""
-    if _is_normalizing(call) or type(call.layer).__name__ == "Softmax":
+    if normalizes(call) or type(call.layer).__name__ == "Softmax":
         return True
     limits = output_limits(call.layer) if isinstance(call.layer, keras.Layer) else None
     if not isinstance(call.layer, keras.Layer) and (call.function is not None or is_nonlinear(call.layer)):

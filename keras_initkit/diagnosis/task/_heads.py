@@ -16,7 +16,6 @@ from keras_initkit.structure._layer_kinds import (
     activation_name,
     applied_activation,
     is_activation,
-    is_normalization,
     moves,
     multiplies,
     own_activation,
@@ -24,6 +23,7 @@ from keras_initkit.structure._layer_kinds import (
     shifts_or_scales,
 )
 from keras_initkit.structure._patterns import gathered_calls
+from keras_initkit.structure._roles import normalizes
 from keras_initkit.theory._activations import activation_range, keras_name
 
 UNBOUNDED = (-math.inf, math.inf)
@@ -219,7 +219,7 @@ def _limits_over(head: Head, argument: tuple[float, float]) -> tuple[float, floa
 
 def is_between(call: Call) -> bool:
     """Whether a call is a dropout or a normalization."""
-    return isinstance(call.layer, _DROPOUTS) or call.role == "normalization" or is_normalization(call.layer)
+    return isinstance(call.layer, _DROPOUTS) or normalizes(call)
 
 
 def is_normalization_call(found: Sequence[Call]) -> bool:
