@@ -1,3 +1,4 @@
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -10,6 +11,12 @@ settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
 pytest.register_assert_rewrite("helpers")
+
+
+def pytest_collection_finish():
+    """Keeps what the imports made out of every later search for garbage, of which `clear_session` makes many."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,16 +14,19 @@ import numpy as np
 
 from keras_initkit._arrays import to_numpy
 from keras_initkit._random_state import random_state_kept
-from keras_initkit.capture._attention_reading import PAIRS, AttentionReader
+from keras_initkit.capture._attention_reading import AttentionReader
 from keras_initkit.capture._replay import Replay, Values
 from keras_initkit.capture._token_order import Arrays, KnownPadding, OrderCheck, are_next_tokens
 from keras_initkit.capture.backends import probe_backend
 from keras_initkit.report._attention_rows import AttentionStats, OrderStats, ResidualStats
 from keras_initkit.statistics._attention import cosine
 from keras_initkit.structure._attention_inputs import token_inputs
-from keras_initkit.structure._calls import has_graph, leaves_in_order
+from keras_initkit.structure._calls import calls, free_batch, has_graph, leaves_in_order, traced_for
 from keras_initkit.structure._graph import Call, Tensor
 from keras_initkit.structure._residual import Branch, residual_branches
+
+LARGE = 2**27  # elements of one tensor, half a GiB: beyond, only as many examples are read as a check of order needs
+_FEW = 2
 
 
 class AttentionSections(NamedTuple):
@@ -39,8 +43,8 @@ def read_attention(
 ) -> AttentionSections:
     """Returns the rows of attentions, residual sums and order; none of a model without attention.
 
-    A few examples go through the model in pairs, layers behaving as in inference. What the passes write stays in
-    scopes of their own.
+    A few examples go through the model, layers behaving as in inference. What the passes write stays in scopes of
+    their own.
 
     Args:
         graph: The calls of the model, as `calls` returns them.
@@ -48,10 +52,21 @@ def read_attention(
         y: Labels, from which it is known whether the model predicts the next token.
         order: Boolean. Whether to measure what the model makes of the order of its tokens.
     """
-    inputs = graph[-1].inputs
-    reader = AttentionReader(graph, _names(model, inputs))
+    reader = AttentionReader(graph, _names(model, graph[-1].inputs))
     if not reader.attentions:
         return AttentionSections()
+    largest = max(math.prod(each.shape[1:]) for call in graph for each in call.outputs if each.shape[:1] == (None,))
+    if largest * free_batch() > LARGE:
+        with traced_for(_FEW):
+            graph = calls(model, x)
+            return _read(model, graph, AttentionReader(graph, _names(model, graph[-1].inputs)), x, y, order)
+    return _read(model, graph, reader, x, y, order)
+
+
+def _read(
+    model: keras.Model, graph: Sequence[Call], reader: AttentionReader, x: Any, y: Any, order: bool
+) -> AttentionSections:
+    inputs = graph[-1].inputs
     arrays = [np.asarray(keras.ops.convert_to_numpy(each)) for each in leaves_in_order(model, x)]
     whole = dict(zip(inputs, arrays, strict=True))
     names = dict(zip(inputs, _names(model, inputs), strict=True))
@@ -63,17 +78,18 @@ def read_attention(
         reader.after(call, values)
         joins.after(call, values)
 
-    pairs = list(_pairs(whole, padding, replay.examples))
+    batch, count = _batch(whole, padding, replay.examples)
+    few = {tensor: array[: min(_FEW, count)] for tensor, array in batch.items()} if replay.examples else batch
     with contextlib.ExitStack() as stack:
         for kept in (random_state_kept(), probe_backend().undisturbed(model), probe_backend().no_gradients()):
             stack.enter_context(kept)
         stack.enter_context(keras.StatelessScope())
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # the model's own pass gives them
-        for pair in pairs:
-            reader.begin_pair(padding.of(pair))
-            replay.run([pair[each] for each in inputs], after)
-        orders = _orders(model, graph, reader, names, padding, pairs[0], whole, _labels(y), replay) if order else ()
+        reader.begin(padding.of(batch), count)
+        joins.begin(count)
+        replay.run([batch[each] for each in inputs], after)
+        orders = _orders(model, graph, reader, names, padding, few, whole, _labels(y), replay) if order else ()
         rows = tuple(orders)
     notes = [f"The pass that reads attention could not run {path} ({why})." for path, why in replay.failures.items()]
     notes += [f"The attention {path} was not read ({why})." for path, why in reader.unread.items()]
@@ -86,14 +102,14 @@ def _orders(
     reader: AttentionReader,
     names: dict[Tensor, str],
     padding: KnownPadding,
-    pair: Arrays,
+    few: Arrays,
     whole: Arrays,
     labels: Sequence[np.ndarray],
     replay: Replay,
 ) -> Iterator[OrderStats]:
     """Yields a row for each group of inputs whose tokens attention reads together."""
     tokens, done = list(token_inputs(graph)), set()
-    padded = padding.of(pair)
+    padded = padding.of(few)
     for attention in reader.attentions:
         origins = reader.positions.get(attention.query, frozenset())
         group = [each for each in tokens if each in origins and len(each.shape) == 2]
@@ -104,7 +120,7 @@ def _orders(
         along = [each for each in padding.go_along(group) if each not in group]
         masked = [padded[each] for each in group if each in padded]
         check = OrderCheck(replay, model, graph[-1].inputs, group)
-        row = check.measure(names[group[0]], pair, along, masked[0] if masked else None)
+        row = check.measure(names[group[0]], few, along, masked[0] if masked else None)
         next_tokens = are_next_tokens(whole[group[0]], labels) if labels else None
         yield replace(row, next_tokens=next_tokens)
 
@@ -121,18 +137,15 @@ def _labels(y: Any) -> list[np.ndarray]:
     return [each for each in found if each.ndim > 1]
 
 
-def _pairs(whole: Arrays, padding: KnownPadding, size: int | None) -> Iterator[Arrays]:
-    """Yields the arrays of a few pairs of examples, those with padding first."""
-    if size is None:
-        yield whole
-        return
+def _batch(whole: Arrays, padding: KnownPadding, size: int | None) -> tuple[Arrays, int]:
+    """Returns `size` examples, those with padding first, repeated where there are fewer; and how many are distinct."""
     count = len(next(iter(whole.values())))
+    if size is None:
+        return whole, count
     padded = [each.any(axis=1) for each in padding.of(whole).values()]
     order = np.argsort(~np.logical_or.reduce(padded), kind="stable") if padded else np.arange(count)
-    chosen = order[: PAIRS * size]
-    for start in range(0, len(chosen), size):
-        places = np.resize(chosen[start : start + size], size)
-        yield {tensor: array[places] for tensor, array in whole.items()}
+    places = np.resize(order[:size], size)
+    return {tensor: array[places] for tensor, array in whole.items()}, min(count, size)
 
 
 class _Joins:
@@ -142,7 +155,12 @@ class _Joins:
         self._by_sum: dict[int, list[Branch]] = {}
         for branch in branches:
             self._by_sum.setdefault(id(branch.sum), []).append(branch)
-        self._found: dict[int, tuple[Branch, list[tuple[float, float]]]] = {}
+        self._found: list[ResidualStats] = []
+        self._examples = 0
+
+    def begin(self, examples: int) -> None:
+        """Prepares for a pass, of whose batch so many examples are read."""
+        self._examples = examples
 
     def after(self, call: Call, values: Values) -> None:
         """Reads the branches that end in a sum when it has been computed."""
@@ -152,15 +170,13 @@ class _Joins:
             end, stream = to_numpy(values[branch.end]), to_numpy(values[branch.stream])
             if end.shape != stream.shape:
                 continue
-            sizes = [float(np.sqrt(np.square(each, dtype="float64").mean())) for each in (end, stream)]
-            figures = cosine(end, stream), sizes[0] / sizes[1] if sizes[1] > 0 else float("nan")
-            self._found.setdefault(id(branch), (branch, []))[1].append(figures)
+            if len(end) == free_batch():
+                end, stream = end[: self._examples], stream[: self._examples]
+            of_end, of_stream = (float(np.sqrt(np.square(each, dtype="float64").mean())) for each in (end, stream))
+            ratio = of_end / of_stream if of_stream > 0 else float("nan")
+            last = branch.calls[-1].path if branch.calls else branch.at
+            self._found.append(ResidualStats(branch.at, branch.sum.index, last, cosine(end, stream), ratio))
 
     def rows(self) -> tuple[ResidualStats, ...]:
-        """Returns a row for each branch."""
-        rows = []
-        for branch, figures in self._found.values():
-            similarity, ratio = (float(np.mean(each)) for each in zip(*figures, strict=True))
-            last = branch.calls[-1].path if branch.calls else branch.at
-            rows.append(ResidualStats(branch.at, branch.sum.index, last, similarity, ratio))
-        return tuple(rows)
+        """Returns a row for each branch that was read."""
+        return tuple(self._found)

@@ -1,4 +1,4 @@
-"""Reads the attentions of a model in passes of their own, a pair of examples at a time."""
+"""Reads the attentions of a model in a pass of its own."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from keras_initkit.statistics._attention import (
 )
 from keras_initkit.structure._attention_inputs import follow_positions
 from keras_initkit.structure._attentions import Attention, find_attentions
+from keras_initkit.structure._calls import free_batch
 from keras_initkit.structure._graph import Call, Tensor
 
-PAIRS = 4  # of examples that are read
-ELEMENTS = 2**22  # weights of one pair that are read; beyond, queries are left out
+ELEMENTS = 2**22  # weights of an attention that are read; beyond, queries are left out
 
 
 class AttentionReader:
-    """Collects the statistics of each attention over several pairs of examples.
+    """Collects the statistics of each attention over a few examples.
 
     Args:
         graph: The calls of a model, as `calls` returns them.
@@ -43,8 +43,9 @@ class AttentionReader:
         self.positions = follow_positions(graph, self.attentions)
         self._by_product = {id(attention.product): attention for attention in self.attentions}
         self._names = dict(zip(graph[-1].inputs, names, strict=True))
-        self._found: dict[Attention, list[dict[str, Any]]] = {}
+        self._found: dict[Attention, AttentionStats] = {}
         self._padding: Mapping[Tensor, np.ndarray] = {}
+        self._examples = 0
         self.unread: dict[str, str] = {}  # reasons why attentions could not be read, by path
 
     @property
@@ -60,13 +61,14 @@ class AttentionReader:
             found[id(attention.product)] = [each for each in needed if each is not None]
         return found
 
-    def begin_pair(self, padding: Mapping[Tensor, np.ndarray]) -> None:
-        """Starts another pair of examples.
+    def begin(self, padding: Mapping[Tensor, np.ndarray], examples: int) -> None:
+        """Prepares for a pass.
 
         Args:
-            padding: Boolean arrays of shape `(examples, positions)`: which positions of an input are padding.
+            padding: Boolean arrays of shape `(batch, positions)`: which positions of an input are padding.
+            examples: Integer. How many examples of the batch are read, from its first; the others are repetitions.
         """
-        self._padding = padding
+        self._padding, self._examples = padding, examples
 
     def after(self, call: Call, values: Values) -> None:
         """Reads an attention when its values have been averaged."""
@@ -75,45 +77,35 @@ class AttentionReader:
             return
         try:
             read = _fused(call, values) if attention.scores is None else _composed(attention, values)
-            measured = self._measured(attention, *read)
-        except Exception as error:  # whatever a user's layer raises, or makes of a pair of examples
+            self._found[attention] = self._measured(attention, *read)
+        except Exception as error:  # whatever a user's layer raises, or makes of a few examples
             needed = [each for each in self.kept[id(call)] if each.variable is None and each.value is None]
             is_there = all(each in values for each in needed)
             self.unread[attention.path] = describe_error(error) if is_there else "what it reads was not computed"
-            return
-        self._found.setdefault(attention, []).append(measured)
 
     def rows(self) -> tuple[AttentionStats, ...]:
-        """Returns the statistics, averaged over the pairs."""
-        return tuple(
-            _merged(attention, self._found[attention]) for attention in self.attentions if attention in self._found
-        )
+        """Returns the statistics of what was read, in the order of the forward pass."""
+        return tuple(self._found[attention] for attention in self.attentions if attention in self._found)
 
     def _origins(self, tensor: Tensor) -> list[Tensor]:
         return sorted(self.positions.get(tensor, ()), key=lambda each: each.number)
 
     def _measured(
         self, attention: Attention, weights: np.ndarray, logits: np.ndarray, allowed: np.ndarray, chosen: np.ndarray
-    ) -> dict[str, Any]:
-        """Returns the figures of one pair; `chosen` are the queries' positions."""
+    ) -> AttentionStats:
+        """Returns the figures; `chosen` are the queries' positions."""
+        if len(weights) == free_batch():
+            weights, logits, allowed = (each[: self._examples] for each in (weights, logits, allowed))
         of_queries, of_keys = self._origins(attention.query), self._origins(attention.key)
         by_head, uniform = entropies(weights, allowed)
-        keys, sums = weights.shape[-1], weights.sum(axis=-1, dtype="float64")
-        found: dict[str, Any] = {
-            "entropy": by_head,
-            "uniform_entropy": uniform,
-            "largest_logit": largest_logits(logits, allowed),
-            "sum_error": float(np.median(np.abs(sums[np.broadcast_to(allowed, weights.shape).any(axis=-1)] - 1))),
-            "keys": keys,
-            "queries": int(chosen[-1]) + 1,
-            "queries_from": tuple(self._names[each] for each in of_queries),
-            "keys_from": tuple(self._names[each] for each in of_keys),
-        }
-        if of_queries and of_queries == of_keys and found["queries"] == keys > 1:
+        sums = weights.sum(axis=-1, dtype="float64")
+        keys, queries = weights.shape[-1], int(chosen[-1]) + 1
+        found: dict[str, float] = {}
+        padded = self._padded(of_keys, keys, len(weights))
+        if of_queries and of_queries == of_keys and queries == keys > 1:
             later = np.arange(keys) > chosen[:, None]
             earlier = np.arange(keys) < chosen[:, None]
             pairs = np.broadcast_to(allowed, weights.shape)
-            padded = self._padded(of_keys, keys, len(weights))
             if padded is not None:  # what padding may see says nothing of order
                 real = ~padded[:, None, chosen, None] & ~padded[:, None, None, :]
                 pairs = pairs & real
@@ -124,17 +116,28 @@ class AttentionReader:
                 if possible:
                     found[name] = float((pairs & among).sum() / possible)
             found["future"] = weight_after(weights, chosen)
-        padded = self._padded(of_keys, keys, len(weights))
-        if padded is not None and padded.any() and not padded.all():
-            asking = self._padded(of_queries, found["queries"], len(weights))
-            real_queries = None if asking is None else ~asking[:, chosen]
-            found["padded_keys"] = float(padded.mean())
-            found["padding"] = weight_on(weights, padded, real_queries)
-        return found
+        if padded is not None and (some := padded.any(axis=1) & ~padded.all(axis=1)).any():
+            asking = self._padded(of_queries, queries, len(weights))
+            real_queries = None if asking is None else ~asking[some][:, chosen]
+            found["padded_keys"] = float(padded[some].mean())
+            found["padding"] = weight_on(weights[some], padded[some], real_queries)
+        return AttentionStats(
+            attention.path,
+            attention.index,
+            queries,
+            keys,
+            tuple(by_head.tolist()),
+            uniform,
+            tuple(largest_logits(logits, allowed).tolist()),
+            sum_error=float(np.median(np.abs(sums[np.broadcast_to(allowed, weights.shape).any(axis=-1)] - 1))),
+            queries_from=tuple(self._names[each] for each in of_queries),
+            keys_from=tuple(self._names[each] for each in of_keys),
+            **found,
+        )
 
     def _padded(self, origins: Sequence[Tensor], size: int, examples: int) -> np.ndarray | None:
         """Returns which positions are padding, where that is known of one of the inputs that they come from."""
-        known = [self._padding[each] for each in origins if each in self._padding]
+        known = [self._padding[each][: self._examples] for each in origins if each in self._padding]
         known = [each for each in known if each.shape == (examples, size)]
         return known[0] if known else None
 
@@ -219,33 +222,3 @@ def _chosen_queries(shape: Sequence[int]) -> np.ndarray:
     examples, heads, queries, keys = shape
     count = max(min(queries, ELEMENTS // max(examples * heads * keys, 1)), 2)
     return np.unique(np.linspace(0, queries - 1, min(count, queries)).round().astype(int))
-
-
-def _merged(attention: Attention, several: Sequence[dict[str, Any]]) -> AttentionStats:
-    """Returns the figures of all pairs as one row."""
-
-    def mean(name: str) -> float | None:
-        known = [each[name] for each in several if each.get(name) is not None]
-        return float(np.mean(known)) if known else None
-
-    with np.errstate(invalid="ignore"):
-        entropy = np.mean([each["entropy"] for each in several], axis=0)
-    largest = np.max([each["largest_logit"] for each in several], axis=0)
-    first = several[0]
-    return AttentionStats(
-        attention.path,
-        attention.index,
-        first["queries"],
-        first["keys"],
-        tuple(entropy.tolist()),
-        mean("uniform_entropy") or 0.0,
-        tuple(largest.tolist()),
-        future=mean("future"),
-        future_allowed=mean("future_allowed"),
-        past_allowed=mean("past_allowed"),
-        padding=mean("padding"),
-        padded_keys=mean("padded_keys"),
-        sum_error=mean("sum_error") or 0.0,
-        queries_from=first["queries_from"],
-        keys_from=first["keys_from"],
-    )

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_initkit._compat import describe_error
-from keras_initkit.structure._calls import FREE_BATCH
+from keras_initkit.structure._calls import free_batch
 from keras_initkit.structure._graph import Call, Tensor
 
 Values = Mapping[Tensor, Any]
@@ -21,7 +21,7 @@ class MissingInputError(Exception):
 
 
 class Replay:
-    """Computes the tensors of a trace for a pair of examples, the number that a trace of free batches is made for.
+    """Computes the tensors of a trace for as many examples as a trace of free batches is made for.
 
     Layers behave as in inference. Each tensor is let go after its last use.
 
@@ -42,13 +42,9 @@ class Replay:
         for tensor, place in last.items():
             if tensor not in self._outputs:
                 self._done.setdefault(place, []).append(tensor)
-        self.failures: dict[str, str] = {}  # reasons why calls could not be computed, by path
-
-    @property
-    def examples(self) -> int | None:
-        """Number of examples that each run takes; `None` where it is that of the data."""
         free = any(tensor.shape and tensor.shape[0] is None for tensor in self._inputs)
-        return FREE_BATCH if free else None
+        self.examples = free_batch() if free else None  # of each run; `None` where it is the number of the data
+        self.failures: dict[str, str] = {}  # reasons why calls could not be computed, by path
 
     def run(self, arrays: Sequence[Any], after: After | None = None) -> list[np.ndarray | None]:
         """Returns the model's outputs; `None` for what could not be computed.
@@ -75,6 +71,20 @@ class Replay:
                 for tensor in self._done.get(place, ()):
                     values.pop(tensor, None)
         return [None if each not in values else keras.ops.convert_to_numpy(values[each]) for each in self._outputs]
+
+    def run_apart(self, several: Sequence[Sequence[np.ndarray]]) -> list[list[np.ndarray | None]]:
+        """Returns the model's outputs for several sets of examples, which go through it together where they can."""
+        size, count = self.examples, len(several[0][0])
+        if size is None or size < count * len(several):
+            return [self.run(arrays) for arrays in several]
+        outputs = self.run(
+            [np.resize(np.concatenate(each), (size, *each[0].shape[1:])) for each in zip(*several, strict=True)]
+        )
+        starts = range(0, count * len(several), count)
+        return [
+            [None if each is None or len(each) != size else each[start : start + count] for each in outputs]
+            for start in starts
+        ]
 
 
 def compute(call: Call, values: dict[Tensor, Any]) -> None:

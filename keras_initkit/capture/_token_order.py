@@ -105,7 +105,7 @@ class OrderCheck:
         self._random = np.random.default_rng(0)
 
     def measure(self, name: str, arrays: Arrays, along: Sequence[Tensor], padded: np.ndarray | None) -> OrderStats:
-        """Returns the figures for a pair of examples; `along` are inputs whose positions move with the tokens'."""
+        """Returns the figures for a few examples; `along` are inputs whose positions move with the tokens'."""
         first = arrays[self._tokens[0]]
         size = first.shape[1]
         real = np.arange(size) if padded is None else np.flatnonzero(~padded.any(axis=0))
@@ -113,25 +113,22 @@ class OrderCheck:
         if len(real) < 4 or len(ids) < 2:
             return OrderStats(name)
         with keras.StatelessScope(state_mapping=self._generic_weights()):
-            before = self._run(arrays)
             # The first and the last token stay: a model may read its answer there.
             inner = real[1:-1]
             order = np.arange(size)
             order[inner] = inner[::-1] if len(inner) < 4 else self._random.permutation(inner)
             moved = {**arrays, **{each: arrays[each][:, order] for each in (*self._tokens, *along)}}
-            permuted = self._run(moved)
             other = first.copy()
             other[:, inner] = self._random.choice(ids, other[:, inner].shape)
-            changed = self._run({**arrays, self._tokens[0]: other})
             middle, one = real[len(real) // 2], first.copy()
             one[:, middle] = ids[(np.searchsorted(ids, one[:, middle]) + 1) % len(ids)]
-            after = self._run({**arrays, self._tokens[0]: one})
+            several = (arrays, moved, {**arrays, self._tokens[0]: other}, {**arrays, self._tokens[0]: one})
+            before, permuted, changed, after = self._replay.run_apart(
+                [[each[tensor] for tensor in self._inputs] for each in several]
+            )
         share = _relative_change(before, permuted, changed, size, order)
         future, past = _reach(before, after, size, middle)
         return OrderStats(name, share, future, past)
-
-    def _run(self, arrays: Arrays) -> list[np.ndarray | None]:
-        return self._replay.run([arrays[each] for each in self._inputs])
 
     def _generic_weights(self) -> list[tuple[keras.Variable, Any]]:
         """Returns weights to which noise of their own size is added: what was 0 counts then, as it will in training."""

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.structure._calls import FREE_BATCH
+from keras_initkit.structure._calls import free_batch
 from keras_initkit.structure._graph import Call, Tensor
 from keras_initkit.structure._layer_kinds import is_embedding, is_opaque
 from keras_initkit.structure._sublayers import walk_layers
@@ -80,7 +80,7 @@ def _tables(call: Call, certain: bool) -> Iterator[tuple[Tensor, int]]:
 
 def _traced_shape(tensor: Any) -> tuple[int, ...]:
     """Returns the shape that a tensor had while the model was traced."""
-    return tuple(FREE_BATCH if size is None else size for size in tensor.shape)
+    return tuple(free_batch() if size is None else size for size in tensor.shape)
 
 
 def _move(call: Call, numbers: dict[int, np.ndarray]) -> None:

@@ -17,7 +17,7 @@ from keras_initkit.structure._separate_parts import is_built, lacks_call, raise_
 from keras_initkit.structure._sublayers import sublayers, walk_layers
 
 FREE_DIMENSION = 16
-FREE_BATCH = 2
+_FREE_BATCH = 11  # examples; a size that few other axes have
 
 
 class _Trace(NamedTuple):
@@ -32,6 +32,7 @@ class _Trace(NamedTuple):
 
 Traces = dict[int, _Trace]  # by the model's identity
 _TRACES: ContextVar[Traces | None] = ContextVar("traces", default=None)
+_BATCH: ContextVar[int] = ContextVar("batch", default=_FREE_BATCH)
 Derived = TypeVar("Derived")
 
 
@@ -50,6 +51,22 @@ def traced_once(kept: Traces | None = None) -> Iterator[None]:
         yield
     finally:
         _TRACES.reset(token)
+
+
+@contextlib.contextmanager
+def traced_for(examples: int) -> Iterator[None]:
+    """Within it, models are traced anew, with a batch of this many examples where the number is free."""
+    tokens = _TRACES.set({}), _BATCH.set(examples)
+    try:
+        yield
+    finally:
+        _TRACES.reset(tokens[0])
+        _BATCH.reset(tokens[1])
+
+
+def free_batch() -> int:
+    """Returns the number of examples that traces are made for where it is free."""
+    return _BATCH.get()
 
 
 def calls(model: keras.Model, x: Any = None) -> list[Call]:
@@ -120,7 +137,7 @@ def _trace(model: keras.Model, x: Any) -> list[Call]:
         )
     problem: Exception | None = None
     for symbols in _arguments(model, x):
-        recorder = Recorder(model, FREE_BATCH)
+        recorder = Recorder(model, free_batch())
         try:
             recorder.run(symbols)
         except Exception as error:  # whatever a user's `call` raises on symbolic tensors
@@ -144,7 +161,7 @@ def _trace_parts(model: keras.Model) -> list[Call]:
     """Traces the parts that a model without a `call` holds, one by one."""
     if not is_built(model):
         raise_without_call(model)
-    recorder = Recorder(model, FREE_BATCH)
+    recorder = Recorder(model, free_batch())
     recorder.run_parts({part: _arguments(part, None) for part in sublayers(model)})
     return recorder.calls
 
@@ -200,4 +217,4 @@ def _filled(shape: tuple[int | None, ...], given: Any) -> tuple[int | None, ...]
 
 def _sized(shape: Any, free: int | None = FREE_DIMENSION) -> tuple[int | None, ...]:
     batch, *rest = shape
-    return (batch or FREE_BATCH, *(size or free for size in rest))
+    return (batch or free_batch(), *(size or free for size in rest))
