@@ -239,6 +239,20 @@ def test_a_recurrent_kernel_is_too_large_where_changes_of_the_state_grow(layer):
     assert named("recurrent_kernel", 30.0) != []
 
 
+def test_a_cell_that_runs_on_no_other_batch_is_not_judged():
+    def picky(x):
+        if x.shape[0] == 32:
+            raise ValueError("another number of examples")
+        return keras.ops.tanh(x)
+
+    model = sequence_model(L.SimpleRNN(12, picky, name="rnn"), "recurrent_kernel", 1.0)
+    x = np.random.default_rng(0).standard_normal((24, 8, 4)).astype("float32")
+    evidence = Evidence((probe(model, x),), ModelContext(model))
+    assert [each.path for each in evidence.model.kernels if each.kernel.role == "recurrent"] == ["rnn"]
+    assert list(growth_over_steps(evidence)) == []
+    assert isinstance(diagnose(model, x), list)
+
+
 def test_a_report_is_read_once_for_all_the_diagnoses_of_a_run(monkeypatch):
     model = normalized(1.0, 1.0)
     reports, context, read = [probe(model, X) for _ in range(3)], ModelContext(model), []
