@@ -14,7 +14,6 @@ LINKED = ("callbacks", "examples")  # stand at top level, and are linked into th
 
 pytestmark = [
     pytest.mark.skipif(not (ROOT / "setup.cfg").exists() or not (ROOT / "callbacks").exists(), reason="no checkout"),
-    pytest.mark.slow,
 ]
 
 

@@ -23,7 +23,6 @@ pytestmark = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:LayerStatsCallback")  # of the fault that it shows
 def test_tutorial_prints_what_it_shows(tmp_path, monkeypatch):
     """To 5 % or a unit of the last digit, percentages to two: other processors round sums otherwise."""

@@ -98,7 +98,6 @@ DIES = """
 
 
 @pytest.mark.one_backend
-@pytest.mark.slow
 def test_after_a_kill_another_process_goes_on_with_the_log(tmp_path):
     run_python("-c", DIES, tmp_path, status=-signal.SIGKILL)
     assert logged(tmp_path / "logs") == list(range(7))

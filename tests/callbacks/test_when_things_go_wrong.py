@@ -143,7 +143,6 @@ ON_A_SMALL_DISK = """
 
 
 @pytest.mark.one_backend
-@pytest.mark.slow
 def test_a_file_system_that_is_full(tmp_path):
     """A tmpfs of 64 KiB, in a mount namespace of the child's own: needs no privileges where the kernel allows it."""
     mount = 'mount -t tmpfs -o size=64k none "$0" && exec "$@"'
@@ -258,7 +257,6 @@ def killed(tmp_path_factory):
 
 
 @pytest.mark.one_backend
-@pytest.mark.slow
 def test_a_killed_process_leaves_every_step(killed):
     directory, last = killed
     for pid, step in last.items():
@@ -269,7 +267,6 @@ def test_a_killed_process_leaves_every_step(killed):
 
 
 @pytest.mark.one_backend
-@pytest.mark.slow
 def test_two_processes_in_one_directory(killed):
     directory, last = killed
     files = list((directory / "train").iterdir())

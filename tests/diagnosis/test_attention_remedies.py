@@ -130,6 +130,7 @@ CASES = {
 
 
 @executes(*(kind for kind, *_ in CASES.values()))
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_line_of_a_remedy_makes_the_program_its_sound_twin(name):
     """With the same weights the two compute the same, and the same weights train: so does the same training."""

@@ -11,6 +11,8 @@ from keras_initkit.diagnosis._judge import diagnose_reports
 from keras_initkit.diagnosis.context._model_context import ModelContext
 from keras_initkit.signal import SignalReport
 
+pytestmark = pytest.mark.slow
+
 L = keras.layers
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((1024, 16)).astype("float32")
@@ -51,7 +53,6 @@ FAULTS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.one_backend
 @executes(*FAULTS)
 @pytest.mark.parametrize("kind", FAULTS)
@@ -67,7 +68,6 @@ def test_the_remedy_of_a_probe_brings_the_model_to_its_sound_twin(kind):
     assert accuracy(model, x) > 0.95 * accuracy(mlp(activation))
 
 
-@pytest.mark.slow
 @pytest.mark.one_backend
 def test_five_saturated_layers_are_mended_by_the_first_remedy():
     model = mlp("tanh", depth=5)
@@ -85,7 +85,6 @@ def trained(optimizer, epochs=1):
     return model, callback.findings
 
 
-@pytest.mark.slow
 @pytest.mark.one_backend
 @executes("update_too_large")
 def test_a_rate_that_is_too_large_is_lowered_once():
@@ -97,7 +96,6 @@ def test_a_rate_that_is_too_large_is_lowered_once():
     assert len(advised) == 1  # one rate, one piece of advice
 
 
-@pytest.mark.slow
 @pytest.mark.one_backend
 @executes("update_too_small")
 def test_a_rate_that_is_too_small_is_raised():

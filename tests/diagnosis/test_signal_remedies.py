@@ -114,7 +114,7 @@ def test_a_schedule_that_overshoots_gives_way_to_a_rate():
 @executes("overshooting_step")
 def test_a_kernel_that_overshoots_is_drawn():
     model = shallow()
-    model.get_layer("h1").kernel.assign(3 * model.get_layer("h1").kernel)
+    model.get_layer("h1").kernel.assign(8 * model.get_layer("h1").kernel)
     run_remedy(find("overshooting_step", diagnose(model, X, Y)), model=model)
     assert score(model) > 0.95 * sound_score(shallow)
 

@@ -10,7 +10,6 @@ from scipy import special
 from keras_initkit.examples import reproduce
 
 
-@pytest.mark.slow
 def test_the_last_sigmoid_layer_is_driven_to_saturation_and_slowly_out_of_it(tmp_path):
     numbers = reproduce("saturation", str(tmp_path), epochs=72)
     mean, sd, loss = (np.array(numbers["sigmoid"][key]) for key in ("mean", "sd", "loss"))

@@ -69,7 +69,6 @@ def blocks(width=16, depth=4):
     return keras.Model(inputs, L.Conv2D(64, 1, name="head")(x))
 
 
-@pytest.mark.slow
 @pytest.mark.one_backend
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the oracle uses a GradientTape")
 def test_gradients_meet_larger_slopes_where_signals_are_large():

@@ -24,6 +24,7 @@ def test_the_correct_uniform_passes():
     assert failed_checks(registered(), he_uniform) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_caught_by_the_check_meant_for_it(name):
     initializer, expected, check, also = MUTANTS[name]

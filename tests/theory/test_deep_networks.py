@@ -15,6 +15,8 @@ from scipy.stats import binom, chi2
 
 from keras_initkit.theory import correlation_map, variance_map
 
+pytestmark = pytest.mark.slow
+
 WIDTH, DEPTH = 1024, 50
 
 
