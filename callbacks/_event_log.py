@@ -15,6 +15,8 @@ import numpy as np
 
 from keras_initkit.statistics._host import Histogram
 
+_SUFFIX = ".keras_initkit"
+
 
 class EventLog:
     """An event file in a run's directory.
@@ -81,6 +83,18 @@ class EventLog:
         event.session_log.status = event.session_log.START
         self._write(event)
 
+    def finds_another_run(self) -> bool:
+        """Returns whether an earlier file of this package in the directory holds the scalars of a step."""
+        from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+
+        for name in sorted(os.listdir(self.directory)):
+            path = os.path.join(self.directory, name)
+            if name.endswith(_SUFFIX) and path != self.path:
+                found = map(self._event.FromString, RawEventFileLoader(path).Load())
+                if any(value.HasField("simple_value") for event in found for value in event.summary.value):
+                    return True
+        return False
+
     def _tensors(self, step: int, metadata: Any, values: Mapping[str, np.ndarray]) -> None:
         """Writes tensors as one event, for the plugin with this metadata."""
         from tensorboard.util.tensor_util import make_tensor_proto
@@ -98,7 +112,7 @@ class EventLog:
             if any(name.startswith(prefix) for name in os.listdir(self.directory)):
                 second += 1
                 continue
-            path = os.path.join(self.directory, f"{prefix}{socket.gethostname()}.{os.getpid()}.keras_initkit")
+            path = os.path.join(self.directory, f"{prefix}{socket.gethostname()}.{os.getpid()}{_SUFFIX}")
             try:
                 open(path, "xb").close()
             except FileExistsError:  # a process with the same number, in another container, came first

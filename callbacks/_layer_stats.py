@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +54,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
     - `nonfinite`: number of NaN and infinite elements in all measured tensors of the layer.
     - `attention_entropy`, `attention_logit`, `attention_future`, `attention_padding`: mean entropy of the heads'
       weights in nats, largest logit, and fractions of weight on later positions and on padding; only if `statistics`
-      names one of them. They come from another pass over up to eight examples of the measured batch, after the step.
+      names one of them. They come from another pass over up to eleven examples of the measured batch, after the step.
 
     The custom-scalars tab has a chart for each statistic with a line for each layer. The horizontal axis is the
     number of training steps before the measured one, so step 0 is the model as initialized. The count goes on when
@@ -60,7 +62,9 @@ class LayerStatsCallback(keras.callbacks.Callback):
     of `plot()` goes to the images tab, and a summary to the text tab.
 
     Args:
-        log_dir: String or path. The directory that TensorBoard reads; made if missing. `None` measures without a log.
+        log_dir: String or path. The directory that TensorBoard reads; made if missing, `~` being your home. `None`
+            measures without a log. A model that has not been trained warns if another run is there already, since
+            TensorBoard draws both as one curve.
         update_freq: `"epoch"` measures the first batch of every epoch, `"batch"` every batch, an integer n every
             n-th batch. A function of the number of steps done decides for each step: `every(100)`, which measures
             the first ten too, `logarithmic()`, or your own. With `steps_per_execution` above 1, the last of the
@@ -130,6 +134,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self._epoch = 0
         self._steps_before_epoch = 0
         self._steps = self._steps_after = 0
+        self._due_steps = self._measured_steps = 0  # of this training
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out of a copy or a pickle the log and the functions that were compiled for a model."""
@@ -182,6 +187,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         if self.model.built and all(layer.built for layer in self.model.layers):
             self._select_layers(self.model)
         self._begun = False
+        self._due_steps = self._measured_steps = 0
         self._attention.begin()
         self._is_chief = writes_logs()  # of several processes that train one model, one writes and warns
         log_dir = self.log_dir if self._is_chief else None
@@ -192,6 +198,8 @@ class LayerStatsCallback(keras.callbacks.Callback):
         if not self._begun:  # not before: callbacks restore a model's state when training begins
             self._begun = True
             self._resume_at(steps_done(self.model))
+            if self._steps == 0:
+                self._log.warn_of_another_run()
         self._epoch = epoch
         self._steps_before_epoch = self._steps
         self._with_histograms = self.histogram_freq > 0 and epoch % self.histogram_freq == 0
@@ -205,6 +213,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self._steps_after = self._steps_before_epoch + min(batch + steps, epoch_steps)
         self._measuring = self._due(self._steps_before_epoch + batch, batch, steps)
         if self._measuring:
+            self._due_steps += 1
             self._meter.arm(histograms=self._with_histograms)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -213,6 +222,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         rows = self._meter.collect() if self._measuring else []
         if not rows:
             return
+        self._measured_steps += 1
         report = SignalReport.from_step(self._steps - 1, self._epoch, rows)
         if self._attention.is_wanted:
             report = self._attention.completed(report, self.model, self._meter.batch)
@@ -228,15 +238,28 @@ class LayerStatsCallback(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         """Writes the run's picture and summary, and closes the log."""
+        if self._meter is not None:
+            self._meter.disarm()
+        if self._due_steps and not self._measured_steps and self.model.weights and not self._meter.has_failed:
+            self._warn_of_no_step()
         if self.on_finding != "ignore":
             self._diagnose()
         if self.reports:
             step, name = self.reports[-1].step, self._name()
-            self._log.write(
-                lambda log: log.text(step, _summary.TEXT, _summary.summarize(self.reports, name, self.findings))
-            )
+            findings = None if self.on_finding == "ignore" else self.findings
+            self._log.write(lambda log: log.text(step, _summary.TEXT, _summary.summarize(self.reports, name, findings)))
             self._log.write(lambda log: log.image(step, _summary.PICTURE, _summary.draw_picture(self.reports, name)))
         self._log = RunLog()
+
+    def _warn_of_no_step(self) -> None:
+        if not self._is_chief:
+            return
+        warnings.warn(
+            f"LayerStatsCallback: no step was measured, of {self._due_steps} that were due. A step is measured where "
+            "the loop runs `model.train_function`, as `fit` and `train_on_batch` do; of a model that runs eagerly, if "
+            "its layers are built.",
+            stacklevel=2,
+        )
 
     def _diagnose(self) -> None:
         new = self._diagnosis.new_findings(self.reports, self.model)
@@ -267,4 +290,12 @@ class LayerStatsCallback(keras.callbacks.Callback):
 def _checked_path(log_dir: Any) -> str | None:
     if log_dir is not None and not isinstance(log_dir, (str, os.PathLike)):
         raise ValueError(f"log_dir: got {log_dir!r}, expected a path, or None to measure without a log.")
-    return None if log_dir is None else os.fspath(log_dir)
+    if log_dir is None:
+        return None
+    path = os.path.expanduser(os.fspath(log_dir))
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
+        raise ValueError(
+            f"log_dir: got {path!r}, expected a path of this machine's file system. Log to a local directory, and copy "
+            "or mount it."
+        )
+    return path

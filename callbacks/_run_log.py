@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 
+from keras_initkit._compat import describe_error
 from keras_initkit.callbacks._event_log import EventLog, make_chart_layout
 from keras_initkit.report._report import SignalReport
 from keras_initkit.statistics._host import Histogram
@@ -35,14 +36,32 @@ class RunLog:
             return
         try:
             write(self.events)
-        except Exception as error:
+        except OSError as error:
             path, self.events = self.events.path, None
-            reason = error.strerror or error if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             warnings.warn(
-                f"LayerStatsCallback: cannot write to {path} ({reason}); training goes on without the log. The "
-                "measurements stay in the callback's `reports`.",
+                f"LayerStatsCallback: cannot write to {path} ({error.strerror or error}); training goes on without the "
+                "log. The measurements stay in the callback's `reports`.",
                 stacklevel=3,
             )
+        except Exception as error:  # of what makes a picture or a text
+            warnings.warn(
+                f"LayerStatsCallback: a part of the log could not be made ({describe_error(error)}); training goes on, "
+                "and everything else is logged.",
+                stacklevel=3,
+            )
+
+    def warn_of_another_run(self) -> None:
+        """Warns if a run from step 0 goes where another one is."""
+
+        def warn(log: EventLog) -> None:
+            if log.finds_another_run():
+                warnings.warn(
+                    f"LayerStatsCallback: {log.directory} already holds a run, and this one starts at step 0 too: "
+                    "TensorBoard draws both as one curve. Give each run a `log_dir` of its own.",
+                    stacklevel=5,
+                )
+
+        self.write(warn)
 
     def write_scalars(self, report: SignalReport) -> None:
         """Writes the statistics of a step."""

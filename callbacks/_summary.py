@@ -21,15 +21,18 @@ def draw_picture(reports: Sequence[SignalReport], model: str) -> bytes:
     return file.getvalue()
 
 
-def summarize(reports: Sequence[SignalReport], model: str, findings: Sequence[Finding]) -> str:
-    """Returns markdown: what was measured, where NaN began, the extremes over depth, the findings."""
+def summarize(reports: Sequence[SignalReport], model: str, findings: Sequence[Finding] | None) -> str:
+    """Returns markdown: what was measured, where NaN began, the extremes over depth, the findings.
+
+    `None` as findings stands for a run without a diagnosis.
+    """
     first, last = reports[0], reports[-1]
     parts = [
         f"{quote(model)}: {len(reports):,} measured step{'s' * (len(reports) > 1)}, from step {first.step:,} "
         f"(epoch {first.epoch}) to step {last.step:,} (epoch {last.epoch}); layers: {len(last.layers):,}.",
         _nonfinite(reports),
         _extremes([first, last] if last is not first else [first]),
-        list_findings(findings) if findings else "No findings.",
+        "" if findings is None else list_findings(findings) or "No findings.",
     ]
     return "\n\n".join(part for part in parts if part)
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+
+from keras_initkit._threads import replaced_in_this_thread
 
 # Keras
 
@@ -51,22 +52,6 @@ def symbolic_call(layer: keras.Layer) -> Callable:
     if hasattr(core, "ConvertToTensor") or not hasattr(graph, "_run_through_graph"):
         return layer.call
     return lambda inputs, **options: graph._run_through_graph(inputs, lambda operation: operation)
-
-
-@contextlib.contextmanager
-def replaced_in_this_thread(owner: Any, name: str, replace: Callable[[Callable], Callable]) -> Iterator[None]:
-    """Replaces a function of a class or module for the calls of this thread; others call the original."""
-    thread, original = threading.get_ident(), vars(owner)[name]
-    here = replace(original)
-
-    def either(*args: Any, **kwargs: Any) -> Any:
-        return (here if threading.get_ident() == thread else original)(*args, **kwargs)
-
-    setattr(owner, name, either)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
 
 
 @contextlib.contextmanager
@@ -258,6 +243,16 @@ def tensorflow_convolution_replaced(change: Callable[[Callable], Callable]) -> c
     from keras.src.backend.tensorflow import nn
 
     return replaced_in_this_thread(nn, "conv", change)
+
+
+def tensorflow_functions_eager(eager: bool) -> contextlib.AbstractContextManager[None]:
+    """Has TensorFlow's functions run operation by operation, or compiled, in this thread.
+
+    `tf.config.run_functions_eagerly` is for all threads, those that train included. If it moves: call that.
+    """
+    from tensorflow.python.eager.polymorphic_function import eager_function_run
+
+    return replaced_in_this_thread(eager_function_run, "RUN_FUNCTIONS_EAGERLY", lambda _: eager)
 
 
 # JAX

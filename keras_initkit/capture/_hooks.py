@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from keras_initkit._threads import LOCK
 from keras_initkit.structure._layer_kinds import quantization_mode
 
 _MISSING = object()
@@ -36,22 +37,24 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     Several may end in any order; a value that somebody else has put over the attribute in the meantime stays.
     """
     attributes = vars(owner)
-    entry = _Entry(owner, name, value, attributes.get(name, _MISSING))
-    _entries.append(entry)
-    attributes[name] = value
+    with LOCK:
+        entry = _Entry(owner, name, value, attributes.get(name, _MISSING))
+        _entries.append(entry)
+        attributes[name] = value
     try:
         yield
     finally:
-        later = _entries[_entries.index(entry) + 1 :]
-        _entries.remove(entry)
-        above = next((e for e in later if e.owner is owner and e.name == name and e.before is value), None)
-        if above is not None:
-            above.before = entry.before
-        elif attributes.get(name, _MISSING) is value:
-            if entry.before is _MISSING:
-                del attributes[name]
-            else:
-                attributes[name] = entry.before
+        with LOCK:
+            later = _entries[_entries.index(entry) + 1 :]
+            _entries.remove(entry)
+            above = next((e for e in later if e.owner is owner and e.name == name and e.before is value), None)
+            if above is not None:
+                above.before = entry.before
+            elif attributes.get(name, _MISSING) is value:
+                if entry.before is _MISSING:
+                    del attributes[name]
+                else:
+                    attributes[name] = entry.before
 
 
 def wrap_call(layer: keras.Layer, wrapper: Wrapper) -> contextlib.AbstractContextManager[None]:

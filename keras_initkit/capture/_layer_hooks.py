@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,7 @@ class CaptureHooks:
         self._signals = _signal_places(graph)
         self._calls: Counter[str] = Counter()
         self._inside_opaque = False
+        self._thread = threading.get_ident()  # others may run the same layers
         self._seen: dict[int, weakref.ref] = {}  # tensors that have a row
 
     @contextlib.contextmanager
@@ -82,7 +84,7 @@ class CaptureHooks:
         composite, opaque = is_composite(layer), is_opaque(layer)
 
         def call(original: Callable, *args: Any, **kwargs: Any) -> Any:
-            if self._inside_opaque:
+            if self._inside_opaque or threading.get_ident() != self._thread:
                 return original(*args, **kwargs)
             number = self._calls[path]
             self._calls[path] += 1

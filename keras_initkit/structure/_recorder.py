@@ -17,10 +17,10 @@ from keras_initkit._compat import (
     auto_names_kept,
     describe_error,
     graph_nodes_off,
-    replaced_in_this_thread,
     symbolic_call,
 )
 from keras_initkit._random_state import random_state_kept
+from keras_initkit._threads import replaced_in_this_thread
 from keras_initkit.structure._graph import Call, Tensor
 from keras_initkit.structure._layer_kinds import is_elementary
 from keras_initkit.structure._layer_paths import named_layers

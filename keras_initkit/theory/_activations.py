@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 
+from keras_initkit._compat import describe_error
+
 Activation = str | Callable | None
 
 
@@ -75,6 +77,13 @@ def evaluate(function: Callable, z: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"activation: {name} cannot be called with a tensor alone ({error}). "
             "Bind its other arguments first, such as lambda x: keras.activations.threshold(x, 0.5, 0.0)."
+        ) from error
+    except Exception as error:  # whatever a layer raises that takes other shapes
+        if not isinstance(function, keras.Layer):
+            raise
+        raise ValueError(
+            f"activation: got a layer of class {type(function).__name__} that cannot be applied to numbers one by one "
+            f"({describe_error(error)}), expected an elementwise function such as 'relu'."
         ) from error
     if (
         whole.shape != (1, z.size)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 
+from keras_initkit._compat import describe_error
 from keras_initkit.capture.step._captured import CapturedTensors, Unscale, loss_unscaling
 from keras_initkit.capture.step._reader import StepReader
 from keras_initkit.capture.step._reduction import MeasurementSpec, Update, read_rows, reduce_taps
@@ -20,13 +22,23 @@ from keras_initkit.structure._weights import main_weights
 
 FindLayers = Callable[[keras.Model], dict[str, keras.layers.Layer]]
 Train = Callable[[], Any]  # runs the step, and returns what it returns
+Value = Callable[[keras.Variable], Any]  # a variable's value at this moment of the step
+
+
+class _Begun(NamedTuple):
+    """What is read before a step: kernels by path, and samples of them in the same order."""
+
+    captured: CapturedTensors
+    weights: list[tuple[str, keras.Variable]]
+    samples: list[Any]
 
 
 class StepMeter(StepReader):
     """Measures single training steps of `model`, for itself and for others that want the same step.
 
     `fit` looks up `model.train_function` at every step; for a measured one it finds a method of this object there,
-    once. A backend's meter says in `_run_measured` what is run instead, and what `StepReader` asks.
+    once. A backend's meter says in `_run_measured` what is run instead, and what `StepReader` asks. An error of the
+    measuring costs a warning and all later measurements, never the step.
     """
 
     def __init__(self, model: keras.Model, find_layers: FindLayers, spec: MeasurementSpec):
@@ -37,16 +49,22 @@ class StepMeter(StepReader):
         self._histograms = False
         self._limits: dict[str, tuple[float, float]] = {}
         # Now, and not between two steps: what a user's `call` keeps in Python then stays that of the steps.
-        self._rectified = rectified_layers(model) if model.built else None
+        self._rectified: Collection[str] | None = None
+        with self._unharmed("which layers a ReLU reads"):
+            self._rectified = rectified_layers(model) if model.built else None
         self._taps: list[Tap] = []
         self._requested: tuple[list[Tap], list[Tap]] = ([], [])  # what was measured last, and what of it is wanted here
         self._matrix: Any = None
         self._data: Any = None  # the batch of the measured step, where the backend has it at hand
         self._replaced_function: Any = None
+        self._has_warned = False
 
     def arm(self, histograms: bool = False) -> None:
         """Has the next training step measured. Whatever becomes of it, the step after it is a plain one."""
         model, self._matrix, self._data = self._model, None, None
+        if self._failure is not None:
+            self._warn()
+            return
         armed = getattr(model.train_function, "__self__", None)
         if isinstance(armed, StepMeter):  # by another callback, or for a step that never came
             self._leader = armed
@@ -58,9 +76,24 @@ class StepMeter(StepReader):
         self._leader, self._replaced_function, self._histograms = self, model.train_function, histograms
         model.train_function = self._measured_function
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether an error has ended the measuring."""
+        return self._failure is not None
+
+    def disarm(self) -> None:
+        """Leaves the model's training function as it was, where the step that was to be measured never came."""
+        if getattr(self._model.train_function, "__self__", None) is self:
+            self._model.train_function = self._replaced_function
+
     def collect(self) -> list[TensorStats]:
         """Returns the rows that the measured step read; none if it did not take place."""
-        meter = self._leader
+        with self._unharmed("what was read"):
+            return self._rows(self._leader)
+        self._warn()
+        return []
+
+    def _rows(self, meter: StepMeter) -> list[TensorStats]:
         if meter._matrix is None:
             return []
         if self._requested[0] is not meter._taps:
@@ -102,7 +135,22 @@ class StepMeter(StepReader):
         model = self._model
         model.train_function = self._replaced_function
         model.make_train_function()  # where `train_on_batch` has not yet
-        return self._run_measured(model.train_function, *arguments)
+        result = self._run_measured(model.train_function, *arguments)
+        if self._failure is not None:
+            self._matrix = None
+            self._warn()
+        return result
+
+    def _warn(self) -> None:
+        if self._failure is None or self._has_warned:
+            return
+        self._has_warned = True
+        what, error = self._failure
+        warnings.warn(
+            f"LayerStatsCallback: {what} could not be measured ({describe_error(error)}). Training goes on as it would "
+            "without the callback, and nothing more is measured.",
+            stacklevel=2,
+        )
 
     def _resolve_taps(self) -> None:
         """Looks up the layers and taps that any of the subscribers asks for."""
@@ -124,13 +172,27 @@ class StepMeter(StepReader):
         sizes = [meter._spec.sample_size for meter in self._subscribers]
         return None if None in sizes else max(size for size in sizes if size is not None)
 
-    def _measure_step(self, scope: Any, train: Train, value: Callable[[keras.Variable], Any]) -> tuple[Any, Any]:
+    def _measure_step(self, scope: Any, train: Train, value: Value) -> tuple[Any, Any]:
         """Runs a step by `train`; returns what that returns, and the matrix of `reduce_taps`.
 
         Args:
             scope: Where the step's own tensors live.
             value: Function that returns a variable's value at this moment of the step.
         """
+        begun = None
+        with self._unharmed("the weights"):
+            begun = self._begin_step(scope, value)
+        self._local.captured = begun and begun.captured
+        try:
+            result = train()
+        finally:
+            self._local.captured = None
+        if begun is not None and self._failure is None:
+            with self._unharmed("what the step computes"):
+                return result, self._end_step(begun, value)
+        return result, keras.ops.zeros((0,))
+
+    def _begin_step(self, scope: Any, value: Value) -> _Begun:
         optimizers = (self._model.optimizer, *self._optimizers())
         captured = CapturedTensors(scope, {id(x): self._loss_unscaling(x) for x in optimizers})
         kinds = {tap.kind for tap in self._taps}
@@ -141,18 +203,17 @@ class StepMeter(StepReader):
             captured.seen[Tap("weight", path)].append(tensor)
         samples = [self._kept(take_sample(x, self._sample_size)) for x in before] if "weight_update" in kinds else []
         self._before_training(captured)
-        self._local.captured = captured
-        try:
-            result = train()
-        finally:
-            self._local.captured = None
-        for (path, weight), sample in zip(weights, samples, strict=False):
+        return _Begun(captured, weights, samples)
+
+    def _end_step(self, begun: _Begun, value: Value) -> Any:
+        captured = begun.captured
+        for (path, weight), sample in zip(begun.weights, begun.samples, strict=False):
             captured.seen[Tap("weight_update", path)].append(Update(sample, value(weight)))
         captured.warn(self._taps)
         seen = {
             tap: units_last(tap, self._layers[tap.layer], self._finished(tap, captured.seen[tap])) for tap in self._taps
         }
-        return result, self._reduce(seen)
+        return self._reduce(seen)
 
     def _loss_unscaling(self, optimizer: Any) -> Unscale:
         """Returns what undoes the loss scaling of mixed precision on a gradient."""

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_initkit.capture._hooks import replaced, wrap_activation, wrap_call, wrap_optimizer
+from keras_initkit.capture._optimizers import find_optimizers
 from keras_initkit.capture.backends import is_signal
 from keras_initkit.capture.step._captured import CapturedTensors, Unscale
 from keras_initkit.statistics._tap import Tap
@@ -30,6 +31,7 @@ class StepReader:
         self._layers: dict[str, keras.layers.Layer] = {}
         self._activated: dict[str, keras.layers.Layer] = {}  # those whose pre-activations are read
         self._local = threading.local()  # replicas have threads of their own
+        self._failure: tuple[str, Exception] | None = None  # what could not be measured, and why
 
     # What a backend says.
 
@@ -59,6 +61,14 @@ class StepReader:
 
     # What all of them do.
 
+    @contextlib.contextmanager
+    def _unharmed(self, what: str) -> Iterator[None]:
+        """Within this context, an error of the measuring is kept for a warning, and the step goes on without it."""
+        try:
+            yield
+        except Exception as error:
+            self._failure = self._failure or (what, error)
+
     @property
     def _captured(self) -> CapturedTensors | None:
         """What the step that this thread traces or runs has read so far; `None` outside a step."""
@@ -68,13 +78,14 @@ class StepReader:
     def _tapped(self) -> Iterator[None]:
         """Within this context, what passes through layers and optimizers is read."""
         with contextlib.ExitStack() as wrapped:
-            for path, layer in self._layers.items():
-                wrapped.enter_context(self._tapped_layer(layer, path))
-            for path, layer in self._activated.items():
-                wrapped.enter_context(wrap_activation(layer, functools.partial(self._read_activation, path)))
-            owners = {id(w): path for path, layer in self._layers.items() for w in main_weights(layer)}
-            for optimizer in self._optimizers():
-                wrapped.enter_context(self._tapped_optimizer(optimizer, owners))
+            with self._unharmed("layers and optimizers"):
+                for path, layer in self._layers.items():
+                    wrapped.enter_context(self._tapped_layer(layer, path))
+                for path, layer in self._activated.items():
+                    wrapped.enter_context(wrap_activation(layer, functools.partial(self._read_activation, path)))
+                owners = {id(w): path for path, layer in self._layers.items() for w in main_weights(layer)}
+                for optimizer in self._optimizers():
+                    wrapped.enter_context(self._tapped_optimizer(optimizer, owners))
             yield
 
     @contextlib.contextmanager
@@ -103,23 +114,27 @@ class StepReader:
         captured = self._captured
         losses = captured.losses[path] if captured is not None else 0
         outputs = call(*args, **kwargs)
-        flat = keras.tree.flatten(outputs)
-        output = next(filter(is_signal, flat), None) if captured is not None else None  # `None`: beside the step
-        if captured is None or output is None:
+        if captured is None:  # beside the step
             return outputs
-        # Where the layer itself goes on with its output, to a loss or a second output, the gradient has more
-        # parts than come back through the outputs; summed in another order, its last bits would change.
-        whole = self._has_whole_gradient(output, flat, (args, kwargs), captured.losses[path] > losses)
-        read = self._read_signal(captured, output, Tap("output", path), whole)
-        if read is output:
-            return outputs
-        return keras.tree.pack_sequence_as(outputs, [read if x is output else x for x in flat])
+        with self._unharmed(f"the output of {path!r}"):
+            flat = keras.tree.flatten(outputs)
+            output = next(filter(is_signal, flat), None)
+            if output is None:
+                return outputs
+            # Where the layer itself goes on with its output, to a loss or a second output, the gradient has more
+            # parts than come back through the outputs; summed in another order, its last bits would change.
+            whole = self._has_whole_gradient(output, flat, (args, kwargs), captured.losses[path] > losses)
+            read = self._read_signal(captured, output, Tap("output", path), whole)
+            if read is not output:
+                return keras.tree.pack_sequence_as(outputs, [read if x is output else x for x in flat])
+        return outputs
 
     def _read_activation(self, path: str, activation: Callable, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Reads what a layer's activation is applied to."""
         captured = self._captured
-        if captured is not None and is_signal(x):
-            x = self._read_signal(captured, x, Tap("pre_activation", path), whole=True)
+        with self._unharmed(f"the pre-activation of {path!r}"):
+            if captured is not None and is_signal(x):
+                x = self._read_signal(captured, x, Tap("pre_activation", path), whole=True)
         return activation(x, *args, **kwargs)
 
     def _read_signal(self, captured: CapturedTensors, tensor: Any, tap: Tap, whole: bool) -> Any:
@@ -134,9 +149,10 @@ class StepReader:
                 captured.seen[tap].append(value)
 
         def on_gradient(gradient: Any) -> None:
-            captured.expected[gradient_tap] += readable
-            if self._is_readable(gradient, captured.scope):
-                captured.seen[gradient_tap].append(unscale(gradient))
+            with self._unharmed(f"the {gradient_tap.kind.replace('_', ' ')} of {tap.layer!r}"):
+                captured.expected[gradient_tap] += readable
+                if self._is_readable(gradient, captured.scope):
+                    captured.seen[gradient_tap].append(unscale(gradient))
 
         return self._read(tensor, tap, on_value, on_gradient if whole else None)
 
@@ -144,13 +160,14 @@ class StepReader:
         """Reads what an optimizer is given: pairs of a layer's path and the gradient of one of its weights."""
         captured = self._captured
         for path, gradient in gradients:
-            if captured is not None and gradient is not None and path is not None:
+            if captured is None or gradient is None or path is None:
+                continue
+            with self._unharmed(f"the weight gradient of {path!r}"):
                 tap, dense = Tap("weight_gradient", path), self._dense(gradient)
                 captured.expected[tap] += 1
                 if self._is_readable(dense, captured.scope):
                     captured.seen[tap].append(self._kept(captured.unscale[id(optimizer)](dense)))
 
     def _optimizers(self) -> list[Any]:
-        """Returns the optimizer of `compile` and those that a model with its own `train_step` keeps as attributes."""
-        candidates = [self._model.optimizer, *vars(self._model).values()]
-        return list({id(x): x for x in candidates if isinstance(x, self._optimizer_types)}.values())
+        """Returns the optimizer of `compile` and those that a model with its own `train_step` keeps."""
+        return find_optimizers(self._model, self._optimizer_types)

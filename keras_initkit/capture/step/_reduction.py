@@ -93,8 +93,10 @@ def read_rows(taps: Sequence[Tap], matrix: Any, layer_types: Mapping[str, str]) 
 
     Of one matrix for each replica, signals are merged; weights are the same in all.
     """
-    rows = []
+    rows: list[TensorStats] = []
     matrix = np.asarray(matrix, "float64")
+    if not taps:
+        return rows
     matrices = matrix.reshape(-1, *matrix.shape[-2:]).tolist()  # plain numbers, which are much faster one by one
     for tap, *values in zip(taps, *matrices, strict=True):
         if tap.kind.startswith("weight"):

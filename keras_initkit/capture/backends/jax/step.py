@@ -47,7 +47,8 @@ class JaxStepMeter(StepMeter):
         """Runs one step; `batches` is Keras' iterator over an epoch, or in older versions a list of batches."""
         model = self._model
         if plain is not self._plain:
-            self._resolve_taps()
+            with self._unharmed("the layers"):
+                self._resolve_taps()
             self._plain, self._readers, self._reducers = plain, {}, {}
         if model.run_eagerly or not model.jit_compile:
             return self._measured_inside(plain, state, batches)
@@ -62,8 +63,13 @@ class JaxStepMeter(StepMeter):
         self._matrix = self._read_step(state, taken[-1:])
         return plain(state, iter(taken[-1:]))
 
-    def _read_step(self, state: State, batches: Sequence[Any]) -> jax.Array:
+    def _read_step(self, state: State, batches: Sequence[Any]) -> jax.Array | None:
         """Returns the statistics of the last of these steps, from a program of its own; the state is left as it is."""
+        with self._unharmed("the step"):
+            return self._read_apart(state, batches)
+        return None
+
+    def _read_apart(self, state: State, batches: Sequence[Any]) -> jax.Array:
         if self._histograms not in self._readers:
 
             def read(state: State, batches: Sequence[Any]) -> jax.Array:
@@ -88,7 +94,8 @@ class JaxStepMeter(StepMeter):
         # Later versions of Keras look `train_step` up when they make the function, earlier ones when they call it.
         with replaced(model, "train_step", measured_step):
             try:
-                model.make_train_function(force=True)
+                model.train_function = None  # not `force=True`: a method of the user's own may take no argument
+                model.make_train_function()
                 measured = model.train_function
             finally:
                 model.train_function = plain

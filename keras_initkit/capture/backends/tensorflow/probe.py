@@ -16,6 +16,7 @@ from keras_initkit._compat import (
     keras_logits,
     set_keras_logits,
     tensorflow_convolution_replaced,
+    tensorflow_functions_eager,
     tensorflow_identity,
 )
 
@@ -70,13 +71,8 @@ def no_gradients() -> contextlib.AbstractContextManager:
 @contextlib.contextmanager
 def undisturbed(model: keras.Model) -> Iterator[None]:
     """Runs functions that the model has made of its parts eagerly: readable, and none keeps what was traced here."""
-    before = tf.config.functions_run_eagerly()
-    with tensorflow_convolution_replaced(_with_groups_compiled):
-        tf.config.run_functions_eagerly(True)
-        try:
-            yield
-        finally:
-            tf.config.run_functions_eagerly(before)
+    with tensorflow_convolution_replaced(_with_groups_compiled), tensorflow_functions_eager(True):
+        yield
 
 
 def _with_groups_compiled(convolve: Callable) -> Callable:
@@ -93,10 +89,7 @@ def _with_groups_compiled(convolve: Callable) -> Callable:
         if not tf.executing_eagerly() or channels == kernel.shape[-2]:
             return convolve(inputs, kernel, *args, **kwargs)
         compiled = tf.function(lambda x, w: convolve(x, w, *args, **kwargs), autograph=False, jit_compile=True)
-        tf.config.run_functions_eagerly(False)
-        try:
+        with tensorflow_functions_eager(False):
             return compiled(tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel))
-        finally:
-            tf.config.run_functions_eagerly(True)
 
     return run

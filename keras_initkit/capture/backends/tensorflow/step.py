@@ -68,19 +68,29 @@ class TensorFlowStepMeter(StepMeter):
         if plain is not self._plain:
             self._plain, self._instrumented = plain, {}
         if self._histograms not in self._instrumented:
-            measured = self._build(iterator)
+            measured = None
+            with self._unharmed("the step"):
+                measured = self._build(iterator)
             if measured is None:
                 return plain(iterator)
             self._instrumented[self._histograms] = measured
         # Keras up to 3.6 looks `train_step` up when it traces, later versions when they make the function.
         # Replicas trace in threads by turns, so their layers are wrapped once for all.
+        model, is_graph = self._model, not (self._model.run_eagerly or tf.config.functions_run_eagerly())
         tapped = self._tapped() if self._replicas > 1 else contextlib.nullcontext()
         # Where TensorFlow expects a graph to fill a processor's memory, which it takes for 256 MB, its memory optimizer
         # (memory_optimizer.cc) has sums of three tensors and more added up one by one, as they come. A step that is
         # measured takes a little more memory than the plain one, which may be just enough.
-        sums_kept = tensorflow_memory_optimizer_off()
-        with replaced(self._model, "train_step", self._measured_step), tapped, sums_kept:
-            logs, self._matrix, batch = self._instrumented[self._histograms](iterator)
+        try:
+            with replaced(model, "train_step", self._measured_step), tapped, tensorflow_memory_optimizer_off():
+                logs, self._matrix, batch = self._instrumented[self._histograms](iterator)
+        except tf.errors.OpError:  # of the step as it runs
+            raise
+        except Exception as error:
+            if not is_graph:
+                raise
+            self._failure = self._failure or ("the step", error)  # while it was traced: nothing has run
+            return plain(iterator)
         tensors = iter(batch)
         self._data = keras.tree.map_structure(lambda is_given: next(tensors) if is_given else None, self._structure)
         return logs
@@ -107,7 +117,8 @@ class TensorFlowStepMeter(StepMeter):
             self._resolve_taps()
         with replaced(model, "train_step", self._measured_step):
             try:
-                model.make_train_function(force=True)
+                model.train_function = None  # not `force=True`: a method of the user's own may take no argument
+                model.make_train_function()
                 return model.train_function
             finally:
                 model.train_function = self._plain

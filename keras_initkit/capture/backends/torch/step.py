@@ -36,13 +36,14 @@ class TorchStepMeter(StepMeter):
     _reduced_before: torch.Tensor | None = None
 
     def _run_measured(self, plain: Any, data: Any) -> Any:
-        self._resolve_taps()  # at every measured step: the step before may have built a layer
+        with self._unharmed("the layers"):
+            self._resolve_taps()  # at every measured step: the step before may have built a layer
 
         def train() -> Any:
             if not self._model.jit_compile:
                 with self._tapped():
                     return plain(data)
-            with _undone(self._model), self._without_updates(), self._tapped():
+            with self._unharmed("the step"), _undone(self._model), self._without_updates(), self._tapped():
                 self._model.train_step(data[0])
             return plain(data)
 
@@ -76,7 +77,8 @@ class TorchStepMeter(StepMeter):
     def _reduce(self, seen: Mapping[Tap, Sequence[torch.Tensor]]) -> torch.Tensor:
         rest = {tap: tensors for tap, tensors in seen.items() if tap.kind != "weight"}
         parts = [self._reduced_before, super()._reduce(rest) if rest else None]
-        return torch.cat([part for part in parts if part is not None])
+        found = [part for part in parts if part is not None]
+        return torch.cat(found) if found else super()._reduce({})  # a model without weights
 
     def _tapped_optimizer(self, optimizer: Any, owners: Mapping[int, str]) -> contextlib.AbstractContextManager[None]:
         if not isinstance(optimizer, torch.optim.Optimizer):
