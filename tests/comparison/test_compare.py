@@ -10,7 +10,10 @@ from helpers import run_python
 import keras_initkit as ik
 from keras_initkit.comparison import Comparison
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() == "jax", reason="compiles many models")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(keras.backend.backend() == "jax", reason="compiles many models"),
+]
 
 SMALL = {"depth": 2, "epochs": 1, "units": 8}
 
@@ -35,7 +38,6 @@ print([repr(run) for run in ik.compare(names, depth=2, epochs=2, units=8, seed=3
 """
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers(flat):
     names = ["he_normal", "standard_uniform"]
     settings = {**SMALL, "epochs": 2, "data": flat}

@@ -9,6 +9,8 @@ from scipy import optimize, special
 
 from keras_initkit.examples import reproduce
 
+pytestmark = pytest.mark.slow
+
 
 def slope(x):
     return special.expit(x) * special.expit(-x)
@@ -17,7 +19,6 @@ def slope(x):
 VARIANCE = gaussian_mean(lambda x: special.expit(x) ** 2) - 0.25  # of a sigmoid of N(0, 1), whose mean is 1/2
 
 
-@pytest.mark.slow
 def test_gradients_fall_by_five_orders_of_magnitude_and_stay_with_batch_normalization(tmp_path):
     numbers = reproduce("batch_norm_gradients", str(tmp_path), seed=1)
     plain, normalized = np.array(numbers["plain"]), np.array(numbers["normalized"])

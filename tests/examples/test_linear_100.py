@@ -6,6 +6,8 @@ import pytest
 
 from keras_initkit.examples import reproduce
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 512
 
 

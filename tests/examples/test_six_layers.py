@@ -9,6 +9,8 @@ from scipy import stats
 
 from keras_initkit.examples import reproduce
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 256
 
 
