@@ -134,6 +134,7 @@ CROSSENTROPY = losses.SparseCategoricalCrossentropy
         (1, "sigmoid", "binary_crossentropy", None),
         (1, "hard_sigmoid", "binary_crossentropy", None),
         (1, None, "binary_crossentropy", "error"),
+        (1, "tanh", "binary_crossentropy", "error"),
         (1, "relu", losses.BinaryFocalCrossentropy(), "error"),
         (1, "sigmoid", losses.BinaryCrossentropy(from_logits=True), "warning" if IS_TENSORFLOW else "error"),
         (3, "softmax", "binary_crossentropy", "warning"),
