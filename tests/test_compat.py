@@ -1,5 +1,7 @@
 """Private names of Keras and the frameworks still hold what `keras_initkit._compat` reads in them."""
 
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -151,6 +153,30 @@ def test_the_gradient_of_an_identity_goes_through_what_it_is_given():
         y = tf.square(_compat.tensorflow_identity(x, lambda gradient: [10 * gradient]))
     assert float(y) == 9
     assert float(tape.gradient(y, x)) == 60
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="names of TensorFlow")
+def test_functions_run_eagerly_in_the_thread_that_asks_for_it():
+    import tensorflow as tf
+
+    seen = []
+
+    @tf.function
+    def function(x):
+        seen.append(tf.executing_eagerly())
+        return x
+
+    x = tf.constant(3.0)
+    with _compat.tensorflow_functions_eager(True):
+        function(x)
+        other = threading.Thread(target=function, args=(x,))
+        other.start()
+        other.join()
+        with _compat.tensorflow_functions_eager(False):
+            function(x)  # as the other thread has traced it
+        function(x)
+    assert seen == [True, False, True]
+    assert tf.config.functions_run_eagerly() is False
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="names of JAX")
