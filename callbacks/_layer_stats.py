@@ -240,7 +240,8 @@ class LayerStatsCallback(keras.callbacks.Callback):
         """Writes the run's picture and summary, and closes the log."""
         if self._meter is not None:
             self._meter.disarm()
-        if self._due_steps and not self._measured_steps and self.model.weights and not self._meter.has_failed:
+        is_silent = self._due_steps and not self._measured_steps and not self._meter.has_failed
+        if is_silent and self._is_chief and self.model.weights:
             self._warn_of_no_step()
         if self.on_finding != "ignore":
             self._diagnose()
@@ -252,8 +253,6 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self._log = RunLog()
 
     def _warn_of_no_step(self) -> None:
-        if not self._is_chief:
-            return
         warnings.warn(
             f"LayerStatsCallback: no step was measured, of {self._due_steps} that were due. A step is measured where "
             "the loop runs `model.train_function`, as `fit` and `train_on_batch` do; of a model that runs eagerly, if "

@@ -55,8 +55,8 @@ def read_attention(
     reader = AttentionReader(graph, _names(model, graph[-1].inputs))
     if not reader.attentions:
         return AttentionSections()
-    largest = max(math.prod(each.shape[1:]) for call in graph for each in call.outputs if each.shape[:1] == (None,))
-    if largest * free_batch() > LARGE:
+    free = (each.shape[1:] for call in graph for each in call.outputs if each.shape[:1] == (None,))
+    if max(map(math.prod, free), default=0) * free_batch() > LARGE:
         with traced_for(_FEW):
             graph = calls(model, x)
             return _read(model, graph, AttentionReader(graph, _names(model, graph[-1].inputs)), x, y, order)

@@ -22,7 +22,7 @@ def find_optimizers(model: keras.Model, types: type | tuple[type, ...] = keras.o
     >>> [type(optimizer).__name__ for optimizer in find_optimizers(model)]
     ['SGD', 'Adam']
     """
-    found = [model.optimizer] if getattr(model, "optimizer", None) is not None else []
+    found = list(_held(getattr(model, "optimizer", None), types, 0))
     for _, holder in walk_layers(model):
         found += [each for value in vars(holder).values() for each in _held(value, types, _DEPTH)]
     return list({id(each): each for each in found}.values())

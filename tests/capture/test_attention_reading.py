@@ -185,6 +185,17 @@ def test_an_attention_that_cannot_be_read_is_named_with_the_reason(monkeypatch):
     assert note == "The attention one was not read (RuntimeError: these weights have three axes)."
 
 
+@pytest.mark.one_backend
+def test_a_batch_of_fixed_size_is_read_as_it_is():
+    ids = keras.Input(batch_shape=TOKENS.shape, dtype="int32")
+    x = layers.Embedding(WORDS, HEADS * SIZE, embeddings_initializer=drawn(9))(ids)
+    model = keras.Model(ids, layers.Dense(3)(layers.MultiHeadAttention(HEADS, SIZE, name="attention")(x, x)))
+    report = probe(model, TOKENS, gradients=False)
+    assert [row.layer for row in report.attention] == ["attention"]
+    assert len(report.order) == 1
+    assert not [note for note in report.notes if "was not read" in note]
+
+
 class OnlyInABatch(layers.Layer):
     def call(self, x):
         if x.shape[0] not in (None, len(TOKENS)):
