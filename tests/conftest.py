@@ -20,6 +20,16 @@ def pytest_collection_finish():
 
 
 @pytest.fixture(autouse=True)
+def same_draws(request):
+    """A module's random generators begin anew for each test: which ran before depends on the process."""
+    import numpy as np
+
+    for value in vars(request.module).values():
+        if isinstance(value, np.random.Generator):
+            value.bit_generator.state = type(value.bit_generator)(value.bit_generator.seed_seq).state
+
+
+@pytest.fixture(autouse=True)
 def float32_policy():
     """Every test starts from Keras' default policy, whatever the one before has set."""
     yield

@@ -135,7 +135,11 @@ def _reduce_carefully(x: Any) -> Any:
     mean = total / x.shape[1]
     scale = ops.maximum(high - mean, mean - low)
     unit = ops.where(scale > 0, scale, ops.ones_like(scale))
-    squares = ops.sum(ops.square((x - mean[:, None]) / unit[:, None]), axis=1)
+    deviations = (x - mean[:, None]) / unit[:, None]
+    squares = ops.sum(ops.square(deviations), axis=1)
+    # The sum of a large mean is rounded; what the deviations from the rounded mean leave says by how much.
+    wide = [ops.cast(each, widest_float()) for each in (mean, ops.sum(deviations, axis=1), unit)]
+    total = ops.where(ops.isfinite(wide[1]), x.shape[1] * wide[0] + wide[1] * wide[2], ops.cast(total, wide[0].dtype))
     # Of equal elements the scale is 0, not 1: in units of another block's, the square of 1 may overflow to 0 * inf.
     return _stack(_Columns(ops.full_like(total, x.shape[1]), total, squares, scale, low, high))
 
