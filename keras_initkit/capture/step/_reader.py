@@ -11,7 +11,6 @@ from typing import Any
 import keras
 
 from keras_initkit.capture._hooks import replaced, wrap_activation, wrap_call, wrap_optimizer
-from keras_initkit.capture._optimizers import find_optimizers
 from keras_initkit.capture.backends import is_signal
 from keras_initkit.capture.step._captured import CapturedTensors, Unscale
 from keras_initkit.statistics._tap import Tap
@@ -19,15 +18,15 @@ from keras_initkit.structure._weights import main_weights
 
 
 class StepReader:
-    """Reads what passes through a model's layers and optimizers while a step runs.
+    """Reads what passes through layers and optimizers while a step runs.
 
-    A backend says how a tensor and its gradient are read, and which tensors can be read.
+    A backend says how a tensor and its gradient are read, and which tensors can be read; what runs the step says which
+    optimizers there are, and what undoes the scaling of their losses.
     """
 
-    _optimizer_types: tuple[type, ...] = (keras.optimizers.Optimizer,)
+    _optimizer_types: tuple[type, ...] = (keras.optimizers.Optimizer,)  # of a backend
 
-    def __init__(self, model: keras.Model):
-        self._model = model
+    def __init__(self) -> None:
         self._layers: dict[str, keras.layers.Layer] = {}
         self._activated: dict[str, keras.layers.Layer] = {}  # those whose pre-activations are read
         self._local = threading.local()  # replicas have threads of their own
@@ -58,6 +57,20 @@ class StepReader:
     def _is_recomputing(self) -> bool:
         """Returns whether what is called now has been called, and read, before in this step."""
         return False
+
+    # What runs the step says.
+
+    def _optimizers(self) -> list[Any]:
+        """Returns the optimizers whose gradients are read."""
+        raise NotImplementedError
+
+    def _trained_by(self, optimizer: Any) -> list[keras.Variable]:
+        """Returns the variables that an optimizer updates where it is not told which."""
+        raise NotImplementedError
+
+    def _unscale_signal(self, captured: CapturedTensors) -> Unscale:
+        """Returns what undoes the scaling of the loss on gradients that come back through layers."""
+        raise NotImplementedError
 
     # What all of them do.
 
@@ -103,7 +116,7 @@ class StepReader:
     def _tapped_optimizer(self, optimizer: Any, owners: Mapping[int, str]) -> contextlib.AbstractContextManager[None]:
         def apply(original: Callable, grads: Any, trainable_variables: Any = None) -> Any:
             grads = list(grads)
-            variables = self._model.trainable_variables if trainable_variables is None else list(trainable_variables)
+            variables = self._trained_by(optimizer) if trainable_variables is None else list(trainable_variables)
             self._read_update(optimizer, zip((owners.get(id(each)) for each in variables), grads, strict=False))
             return original(grads, trainable_variables)
 
@@ -142,7 +155,7 @@ class StepReader:
             return tensor
         captured.expected[tap] += 1
         gradient_tap, readable = tap.gradient, self._is_readable(tensor, captured.scope)
-        unscale = captured.unscale[id(self._model.optimizer)]
+        unscale = self._unscale_signal(captured)
 
         def on_value(value: Any) -> None:
             if self._is_readable(value, captured.scope):
@@ -167,7 +180,3 @@ class StepReader:
                 captured.expected[tap] += 1
                 if self._is_readable(dense, captured.scope):
                     captured.seen[tap].append(self._kept(captured.unscale[id(optimizer)](dense)))
-
-    def _optimizers(self) -> list[Any]:
-        """Returns the optimizer of `compile` and those that a model with its own `train_step` keeps."""
-        return find_optimizers(self._model, self._optimizer_types)

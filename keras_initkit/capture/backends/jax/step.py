@@ -11,7 +11,6 @@ compiled (`run_eagerly`, `jit_compile=False`) runs operation by operation, and i
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,23 +20,18 @@ import keras
 from keras_initkit._compat import jax_trace
 from keras_initkit._random_state import random_state_kept
 from keras_initkit.capture._hooks import replaced, wrap_optimizer
-from keras_initkit.capture.backends.jax.probe import tapped
+from keras_initkit.capture.backends.jax.reading import JaxReading, parts_in_sight
 from keras_initkit.capture.step._captured import Unscale
 from keras_initkit.capture.step._meter import StepMeter
-from keras_initkit.capture.step._reduction import reduce_taps
-from keras_initkit.statistics._tap import Tap
-from keras_initkit.structure._layer_paths import named_layers
-from keras_initkit.structure._sublayers import sublayers
 
 State = tuple[list[jax.Array], list[jax.Array], list[jax.Array], list[jax.Array]]
 
 
-class JaxStepMeter(StepMeter):
+class JaxStepMeter(JaxReading, StepMeter):
     """Measures single training steps of `model`; see `StepMeter`."""
 
     _plain: Any = None
     _readers: dict[bool, Callable]  # with histograms, and without
-    _reducers: dict[bool, Callable]
     _state: State  # from which the step that is traced or run begins
 
     def _invalidate(self) -> None:
@@ -49,7 +43,8 @@ class JaxStepMeter(StepMeter):
         if plain is not self._plain:
             with self._unharmed("the layers"):
                 self._resolve_taps()
-            self._plain, self._readers, self._reducers = plain, {}, {}
+            self._plain, self._readers = plain, {}
+            self._reducers.clear()
         if model.run_eagerly or not model.jit_compile:
             return self._measured_inside(plain, state, batches)
         if isinstance(batches, list):
@@ -78,7 +73,7 @@ class JaxStepMeter(StepMeter):
                 return self._measure(self._model.train_step, state, batches[-1])[1]
 
             self._readers[self._histograms] = jax.jit(read, out_shardings=_everywhere(state))
-        with random_state_kept(), _parts_in_sight(self._model):  # the trace may draw random numbers
+        with random_state_kept(), parts_in_sight(self._model):  # the trace may draw random numbers
             matrix = self._readers[self._histograms](state, batches)
         return jax.block_until_ready(matrix)  # or both programs would hold their tensors at the same time
 
@@ -115,50 +110,11 @@ class JaxStepMeter(StepMeter):
 
         return self._measure_step(jax_trace((state, data)), train, lambda weight: values[id(weight)])
 
-    def _is_readable(self, tensor: jax.Array, scope: Any) -> bool:
-        return not isinstance(tensor, jax.core.Tracer) or jax_trace(tensor) is scope
-
-    def _has_whole_gradient(self, output: jax.Array, outputs: list[Any], inputs: Any, added_loss: bool) -> bool:
-        return not (added_loss or any(x is output for x in keras.tree.flatten(inputs)))
-
-    def _read(self, tensor: jax.Array, tap: Tap, on_value: Unscale, on_gradient: Unscale | None) -> jax.Array:
-        captured = self._captured
-        if captured is None or self._is_readable(tensor, captured.scope):  # nothing that is differentiated leads here
-            on_value(tensor)
-            return tensor
-        return tapped(tensor, on_value, on_gradient or (lambda _: None))
-
-    def _reduce(self, seen: Mapping[Tap, Sequence[jax.Array]]) -> jax.Array:
-        if self._histograms not in self._reducers:
-            histograms = self._histograms
-
-            def reduce(seen: list[Any]) -> jax.Array:
-                by_tap = dict(zip(self._taps, seen, strict=True))
-                return reduce_taps(by_tap, self._limits, self._sample_size, histograms, rectified=self._rectified or ())
-
-            # One program, where the step itself is none.
-            self._reducers[histograms] = jax.jit(reduce)
-        return self._reducers[self._histograms](list(seen.values()))
-
     def _loss_unscaling(self, optimizer: Any) -> Unscale:
         main = self._model.optimizer
         state = [] if main is None else list(zip(main.variables, self._state[2], strict=True))
         with keras.StatelessScope(state):
             return super()._loss_unscaling(optimizer)
-
-    @contextlib.contextmanager
-    def _tapped_layer(self, layer: keras.layers.Layer, path: str) -> Iterator[None]:
-        original = layer.call
-        recomputed = getattr(layer, "rematerialized_call", None)  # in later versions of Keras, under its `RematScope`
-        with super()._tapped_layer(layer, path), contextlib.ExitStack() as wrapped:
-            if recomputed is not None and not sublayers(layer, into_loops=False):
-
-                def outside(_: Any, *args: Any, **kwargs: Any) -> Callable:
-                    # Read from outside of what is computed anew in the backward pass.
-                    return functools.partial(self._read_call, path, recomputed(original, *args, **kwargs))
-
-                wrapped.enter_context(replaced(layer, "rematerialized_call", outside))
-            yield
 
     def _tapped_optimizer(self, optimizer: Any, owners: Mapping[int, str]) -> contextlib.AbstractContextManager[None]:
         # A step of the user's own may give it some of the trainable variables' values; which, is told by identity.
@@ -171,16 +127,6 @@ class JaxStepMeter(StepMeter):
             return original(optimizer_variables, grads, trainable_variables)
 
         return wrap_optimizer(optimizer, stateless_apply)
-
-
-@contextlib.contextmanager
-def _parts_in_sight(model: keras.Model) -> Iterator[None]:
-    """Recomputes only the innermost layers: under `keras.RematScope`, a block is opaque as a whole."""
-    with contextlib.ExitStack() as wrapped:
-        for layer in named_layers(model).values():
-            if sublayers(layer, into_loops=False):
-                wrapped.enter_context(replaced(layer, "rematerialized_call", lambda call, *_, **__: call))
-        yield
 
 
 def _values(model: keras.Model, state: State) -> dict[int, jax.Array]:
