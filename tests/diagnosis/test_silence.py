@@ -218,12 +218,13 @@ def test_the_growth_over_the_steps_of_a_linear_cell_is_a_power():
     """An orthogonal matrix keeps every length, so that s times one makes each change s^T times as long."""
     x = np.random.default_rng(0).standard_normal((16, 8, 4)).astype("float32")
     for factor in (0.5, 1.5, 3.0):
+        keras.utils.set_random_seed(0)
         layer = L.SimpleRNN(12, None, name="rnn")
         model = sequence_model(layer, "recurrent_kernel", factor)
         evidence = Evidence((probe(model, x),), ModelContext(model))
         ((path, growth, steps),) = growth_over_steps(evidence)
         assert (path, steps) == ("rnn", 8)
-        assert growth == pytest.approx(factor**8, rel=2e-3)  # eight differences of float32 numbers of 1e-3
+        assert growth == pytest.approx(factor**8, rel=1e-3)  # eight differences, each a thousandth of float32 numbers
 
 
 @pytest.mark.parametrize("layer", [L.LSTM, L.GRU, L.SimpleRNN])

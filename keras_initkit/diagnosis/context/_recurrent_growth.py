@@ -13,7 +13,7 @@ from keras_initkit._arrays import to_numpy
 from keras_initkit.diagnosis._evidence import Evidence
 
 MOST_STEPS = 64
-_EXAMPLES, _SIZE = 16, 1e-3  # relative to rounding in float32, a change of this size is large
+_EXAMPLES, _SIZE = 16, 1e-3  # of a change to its state, or to 1: much more than rounding in float32
 
 
 def growth_over_steps(evidence: Evidence) -> Iterator[tuple[str, float, int]]:
@@ -65,7 +65,8 @@ def _growth(cell: Any, x: np.ndarray) -> float:
         size = _norm(changes)
         if not 0 < size < math.inf:
             break
-        changes = [each * (_SIZE * math.sqrt(each.size) / size) for each in changes]
+        scale = _SIZE * max(_norm(states), math.sqrt(sum(each.size for each in states)))
+        changes = [each * (scale / size) for each in changes]
         before = _norm(changes)
         both = [np.concatenate([a, a + b]) for a, b in zip(states, changes, strict=True)]
         after = [np.split(each, 2) for each in _step(cell, np.concatenate([inputs, inputs]), both)]
