@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
-import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keras_initkit._checks import checked_count, checked_option
-from keras_initkit.callbacks import _summary
+from keras_initkit._checks import checked_count
+from keras_initkit.callbacks._arguments import checked_log_dir, checked_on_finding
+from keras_initkit.callbacks._kept_reports import KeptReports
 from keras_initkit.callbacks._progress import steps_done
 from keras_initkit.callbacks._run_attention import RunAttention
-from keras_initkit.callbacks._run_diagnosis import OnFinding, RunDiagnosis, report_findings
-from keras_initkit.callbacks._run_log import RunLog, collect_histograms
+from keras_initkit.callbacks._run_diagnosis import OnFinding
+from keras_initkit.callbacks._run_record import RunRecord
 from keras_initkit.callbacks._schedule import UpdateFreq, make_schedule
-from keras_initkit.capture.backends import step_meter, writes_logs
+from keras_initkit.capture.backends import step_meter
 from keras_initkit.capture.step._reduction import DEFAULT_SAMPLE, MeasurementSpec
 from keras_initkit.diagnosis import Findings
 from keras_initkit.diagnosis.task._task import Task
@@ -82,9 +81,11 @@ class LayerStatsCallback(keras.callbacks.Callback):
         on_finding: What to do with the findings of `diagnose`, once for each kind and layer. `"warn"` warns;
             `"stop"` ends training at an error and warns otherwise; `"ignore"` runs no diagnosis; a function is
             called with each `Finding`.
+        keep: Integer. The most reports that stay in memory: evenly spread over the measured steps, the first and the
+            last always among them. The log has all. `None` keeps all.
 
     Attributes:
-        reports: List of `SignalReport`, one for each measured step, in order.
+        reports: List of `SignalReport`, one for each measured step (at most `keep`), in order.
 
     Raises:
         ValueError: If an argument is none of these. When training begins, if its steps cannot be measured, or if
@@ -110,27 +111,25 @@ class LayerStatsCallback(keras.callbacks.Callback):
         histogram_freq: int = 0,
         sample_size: int | None = DEFAULT_SAMPLE,
         on_finding: OnFinding = "warn",
+        keep: int | None = 1000,
     ):
         super().__init__()
         self.params: dict[str, Any] | None = None  # Keras 3.3 has none before training
-        if not callable(on_finding):
-            checked_option("on_finding", on_finding, ("warn", "stop", "ignore"), ", or a function that takes a Finding")
-        self.log_dir = _checked_path(log_dir)
+        self.log_dir = checked_log_dir(log_dir)
         self.update_freq = update_freq
         self.layers = layers
         self.statistics = check_statistics(statistics)
         self.histogram_freq = checked_count("histogram_freq", histogram_freq, 0)
         self.sample_size = sample_size if sample_size is None else checked_count("sample_size", sample_size)
-        self.on_finding = on_finding
-        self.reports: list[SignalReport] = []
+        self.on_finding = checked_on_finding(on_finding)
+        self.keep = keep if keep is None else checked_count("keep", keep, 2)
         self._due = make_schedule(update_freq)
-        self._diagnosis = RunDiagnosis()
+        self._record = RunRecord(self.statistics, on_finding, self.keep, "LayerStatsCallback")
         self._attention = RunAttention(self.statistics)
         self._meter: Any = None
         self._metered: Any = None
-        self._log = RunLog()
         self._measuring = self._with_histograms = False
-        self._begun, self._is_chief = False, True
+        self._begun = False
         self._epoch = 0
         self._steps_before_epoch = 0
         self._steps = self._steps_after = 0
@@ -138,7 +137,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out of a copy or a pickle the log and the functions that were compiled for a model."""
-        return {**vars(self), "_meter": None, "_metered": None, "_log": RunLog()}
+        return {**vars(self), "_meter": None, "_metered": None, "_record": self._record.without_log()}
 
     def start_run(self, log_dir: str | os.PathLike[str] | None) -> None:
         """Forgets reports and findings and counts steps from 0 again, with another log.
@@ -149,19 +148,25 @@ class LayerStatsCallback(keras.callbacks.Callback):
         Args:
             log_dir: String or path, as in the constructor.
         """
-        self.log_dir = _checked_path(log_dir)
-        self.reports, self._diagnosis = [], RunDiagnosis()
+        self.log_dir = checked_log_dir(log_dir)
+        self._record.restart()
         self._steps = 0
+
+    @property
+    def reports(self) -> KeptReports:
+        """The measured steps so far."""
+        return self._record.reports
 
     @property
     def findings(self) -> Findings:
         """Findings of `diagnose` so far, one for each kind and layer, in the order in which they appeared."""
-        return self._diagnosis.findings
+        return self._record.findings
 
     @property
     def task(self) -> Task | None:
         """Heads, losses and labels, as the measured steps have shown them; `None` before the first diagnosis."""
-        return self._diagnosis.task
+        diagnosis = self._record.diagnoses.get("")
+        return None if diagnosis is None else diagnosis.task
 
     def plot(self) -> Figure:
         """Draws heat maps of the variance by layer and measured step, activations on the left, gradients on the right.
@@ -176,22 +181,17 @@ class LayerStatsCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Opens the log while the user can still act on an error."""
         is_new = self._metered is not self.model
-        if is_new:
-            self._diagnosis.begin_another(self.reports)
-        if self.on_finding != "ignore":
-            self._diagnosis.begin(self.model, self._planned_steps())
+        self._record.begin(lambda: {"": self.model}, self._planned_steps(), is_new)
         if is_new:
             reading = MeasurementSpec(needed_kinds(self.statistics), self.sample_size)
-            with self._diagnosis.traced():
+            with self._record.traced():
                 self._meter, self._metered = step_meter(self.model, self._select_layers, reading), self.model
         if self.model.built and all(layer.built for layer in self.model.layers):
             self._select_layers(self.model)
         self._begun = False
         self._due_steps = self._measured_steps = 0
         self._attention.begin()
-        self._is_chief = writes_logs()  # of several processes that train one model, one writes and warns
-        log_dir = self.log_dir if self._is_chief else None
-        self._log = RunLog(None if log_dir is None else os.path.join(log_dir, "train"), self.statistics)
+        self._record.open(self.log_dir)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Continues to count from the previous epoch; in the first epoch, from the optimizer's step count."""
@@ -199,7 +199,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
             self._begun = True
             self._resume_at(steps_done(self.model))
             if self._steps == 0:
-                self._log.warn_of_another_run()
+                self._record.log.warn_of_another_run()
         self._epoch = epoch
         self._steps_before_epoch = self._steps
         self._with_histograms = self.histogram_freq > 0 and epoch % self.histogram_freq == 0
@@ -226,48 +226,25 @@ class LayerStatsCallback(keras.callbacks.Callback):
         report = SignalReport.from_step(self._steps - 1, self._epoch, rows)
         if self._attention.is_wanted:
             report = self._attention.completed(report, self.model, self._meter.batch)
-        self.reports.append(report)
-        self._log.write_scalars(report)
-        if self._with_histograms:
-            self._with_histograms = False
-            self._log.write(lambda log: log.histograms(report.step, collect_histograms(report)))
-        if self.on_finding != "ignore":
-            self._diagnosis.read_batch(self._meter.batch)
-            if self._diagnosis.is_due(self.reports):
-                self._diagnose()
+        histograms, self._with_histograms = self._with_histograms, False
+        if self._record.add(report, self._meter.batch, histograms, self._has_bar()):
+            self.model.stop_training = True
 
     def on_train_end(self, logs: Any = None) -> None:
         """Writes the run's picture and summary, and closes the log."""
         if self._meter is not None:
             self._meter.disarm()
-        is_silent = self._due_steps and not self._measured_steps and not self._meter.has_failed
-        if is_silent and self._is_chief and self.model.weights:
-            self._warn_of_no_step()
-        if self.on_finding != "ignore":
-            self._diagnose()
-        if self.reports:
-            step, name = self.reports[-1].step, self._name()
-            findings = None if self.on_finding == "ignore" else self.findings
-            self._log.write(lambda log: log.text(step, _summary.TEXT, _summary.summarize(self.reports, name, findings)))
-            self._log.write(lambda log: log.image(step, _summary.PICTURE, _summary.draw_picture(self.reports, name)))
-        self._log = RunLog()
+        if self._due_steps and not self._measured_steps and not self._meter.has_failed and self.model.weights:
+            self._record.warn(
+                f"no step was measured, of {self._due_steps} that were due. A step is measured where the loop runs "
+                "`model.train_function`, as `fit` and `train_on_batch` do; of a model that runs eagerly, if its layers "
+                "are built. Have the step of a loop of your own measured by `keras_initkit.watch`."
+            )
+        if self._record.end(self._name(), self._has_bar()):
+            self.model.stop_training = True
 
-    def _warn_of_no_step(self) -> None:
-        warnings.warn(
-            f"LayerStatsCallback: no step was measured, of {self._due_steps} that were due. A step is measured where "
-            "the loop runs `model.train_function`, as `fit` and `train_on_batch` do; of a model that runs eagerly, if "
-            "its layers are built.",
-            stacklevel=2,
-        )
-
-    def _diagnose(self) -> None:
-        new = self._diagnosis.new_findings(self.reports, self.model)
-        if new:
-            self._log.write(lambda log: log.text(new[-1].step, _summary.FINDINGS, _summary.list_findings(new)))
-            if self._is_chief:
-                report_findings(new, self.on_finding, bar=(self.params or {}).get("verbose") == 1)
-            if self.on_finding == "stop" and any(finding.severity == "error" for finding in new):
-                self.model.stop_training = True
+    def _has_bar(self) -> bool:
+        return (self.params or {}).get("verbose") == 1
 
     def _planned_steps(self) -> int | None:
         epochs, steps = ((self.params or {}).get(name) for name in ("epochs", "steps"))
@@ -277,24 +254,10 @@ class LayerStatsCallback(keras.callbacks.Callback):
         """Continues the log of a process that trained this model before."""
         if steps > self._steps:
             self._steps = steps
-            self._log.write(lambda log: log.resumed_at(steps))
+            self._record.log.write(lambda log: log.resumed_at(steps))
 
     def _name(self) -> str:
         return "" if self.model is None else self.model.name
 
     def _select_layers(self, model: keras.Model) -> dict[str, keras.layers.Layer]:
         return select(weighted_layers(model), self.layers)
-
-
-def _checked_path(log_dir: Any) -> str | None:
-    if log_dir is not None and not isinstance(log_dir, (str, os.PathLike)):
-        raise ValueError(f"log_dir: got {log_dir!r}, expected a path, or None to measure without a log.")
-    if log_dir is None:
-        return None
-    path = os.path.expanduser(os.fspath(log_dir))
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
-        raise ValueError(
-            f"log_dir: got {path!r}, expected a path of this machine's file system. Log to a local directory, and copy "
-            "or mount it."
-        )
-    return path

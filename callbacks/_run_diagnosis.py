@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import keras
 
+from keras_initkit.callbacks._kept_reports import KeptReports
 from keras_initkit.callbacks._progress import steps_done
 from keras_initkit.callbacks._schedule import logarithmic
 from keras_initkit.diagnosis import Finding, Findings
@@ -29,10 +30,15 @@ class RunDiagnosis:
 
     A diagnosis takes about 0.7 milliseconds for each layer, so it is not made after every measured step, but after
     the first ten, then ten in each decade, the one where NaN begins, and the last.
+
+    Args:
+        keep: Integer. Most reports that are kept for it.
+        user: String. What its warnings name.
     """
 
-    def __init__(self) -> None:
-        self.findings = Findings()
+    def __init__(self, keep: int | None = None, user: str = "LayerStatsCallback") -> None:
+        self._user = user
+        self._reports = KeptReports(keep)
         self._known: set[tuple[str, str]] = set()
         self._judged: SignalReport | None = None
         self._finite = True
@@ -41,7 +47,6 @@ class RunDiagnosis:
         self._task: Task | None = None  # likewise
         self._batches = RunBatches()
         self._traces: Traces = {}
-        self._skipped = 0  # reports of other models
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_context": None, "_task": None, "_traces": {}}
@@ -69,23 +74,25 @@ class RunDiagnosis:
         """Returns a context in which the model is traced once, as `traced_once` does it, for the whole training."""
         return traced_once(self._traces)
 
-    def begin_another(self, reports: Sequence[SignalReport]) -> None:
+    def begin_another(self) -> None:
         """Leaves out the reports so far, which are of another model."""
-        self._skipped, self._known, self._finite = len(reports), set(), True
+        self._reports, self._known, self._finite = KeptReports(self._reports.keep), set(), True
         self._batches = RunBatches()
 
     def read_batch(self, batch: Any) -> None:
         """Reads labels and inputs of one of the first measured batches."""
         self._batches.read(batch)
 
-    def is_due(self, reports: Sequence[SignalReport]) -> bool:
-        """Returns whether the last report is due for a diagnosis."""
-        broke = self._finite and reports[-1].first_nonfinite is not None
+    def add(self, report: SignalReport) -> bool:
+        """Adds the next report; returns whether it is due for a diagnosis."""
+        self._reports.add(report)
+        broke = self._finite and report.first_nonfinite is not None
         self._finite = self._finite and not broke
-        return broke or _often(len(reports) - self._skipped - 1)
+        return broke or _often(self._reports.added - 1)
 
-    def new_findings(self, reports: Sequence[SignalReport], model: keras.Model) -> list[Finding]:
+    def new_findings(self, model: keras.Model) -> list[Finding]:
         """Returns the findings that were not known before. An error in a rule costs a warning, not the training."""
+        reports = self._reports
         if self._broken or not reports or reports[-1] is self._judged:
             return []
         self._judged = reports[-1]
@@ -96,22 +103,23 @@ class RunDiagnosis:
                 if self._task is None:
                     self._task = make_task(self._context)
                 self._task = self._batches.complete(self._task)
-                found = diagnose_reports(reports[self._skipped :], self._context, self._task)
+                found = diagnose_reports(reports, self._context, self._task)
         except Exception as error:
             self._broken = True
             warnings.warn(
-                f"LayerStatsCallback: the diagnosis failed ({type(error).__name__}: {error}); training and measuring "
+                f"{self._user}: the diagnosis failed ({type(error).__name__}: {error}); training and measuring "
                 'go on without it. Pass on_finding="ignore" to turn it off.',
                 stacklevel=2,
             )
             return []
         new = [finding for finding in found if (finding.kind, finding.layer) not in self._known]
         self._known |= {(finding.kind, finding.layer) for finding in new}
-        self.findings += new
         return new
 
 
-def report_findings(findings: Sequence[Finding], on_finding: OnFinding, bar: bool) -> None:
+def report_findings(
+    findings: Sequence[Finding], on_finding: OnFinding, bar: bool, user: str = "LayerStatsCallback"
+) -> None:
     """Warns of new findings, or hands them to the user's function; a progress `bar` leaves its line unfinished."""
     if callable(on_finding):
         for finding in findings:
@@ -126,4 +134,4 @@ def report_findings(findings: Sequence[Finding], on_finding: OnFinding, bar: boo
         if on_finding == "stop" and any(finding.severity == "error" for finding in findings):
             text += "\nTraining stops here, because on_finding is 'stop' and this is an error."
         # Without a place in some file: that, and its line of code, say nothing about the finding.
-        warnings.warn_explicit(f"LayerStatsCallback: {text}", UserWarning, "keras_initkit", findings[0].step)
+        warnings.warn_explicit(f"{user}: {text}", UserWarning, "keras_initkit", findings[0].step)

@@ -25,8 +25,9 @@ class RunLog:
     An error, such as a full disk or a statistic of the user's that raises, must not end a long training.
     """
 
-    def __init__(self, directory: str | None = None, statistics: Sequence[str] = ()):
-        self.events = None if directory is None else _open(directory, statistics)
+    def __init__(self, directory: str | None = None, statistics: Sequence[str] = (), user: str = "LayerStatsCallback"):
+        self._user = user  # what warnings name
+        self.events = None if directory is None else _open(directory, statistics, user)
         self._statistics = statistics
         self._left_out: set[str] = set()
 
@@ -39,13 +40,13 @@ class RunLog:
         except OSError as error:
             path, self.events = self.events.path, None
             warnings.warn(
-                f"LayerStatsCallback: cannot write to {path} ({error.strerror or error}); training goes on without the "
-                "log. The measurements stay in the callback's `reports`.",
+                f"{self._user}: cannot write to {path} ({error.strerror or error}); training goes on without the "
+                "log. The measurements stay in `reports`.",
                 stacklevel=3,
             )
         except Exception as error:  # of what makes a picture or a text
             warnings.warn(
-                f"LayerStatsCallback: a part of the log could not be made ({describe_error(error)}); training goes on, "
+                f"{self._user}: a part of the log could not be made ({describe_error(error)}); training goes on, "
                 "and everything else is logged.",
                 stacklevel=3,
             )
@@ -56,7 +57,7 @@ class RunLog:
         def warn(log: EventLog) -> None:
             if log.finds_another_run():
                 warnings.warn(
-                    f"LayerStatsCallback: {log.directory} already holds a run, and this one starts at step 0 too: "
+                    f"{self._user}: {log.directory} already holds a run, and this one starts at step 0 too: "
                     "TensorBoard draws both as one curve. Give each run a `log_dir` of its own.",
                     stacklevel=5,
                 )
@@ -81,7 +82,7 @@ class RunLog:
                     if name not in self._left_out:
                         self._left_out.add(name)
                         warnings.warn(
-                            f"LayerStatsCallback: the statistic {name!r} raised {type(error).__name__}: {error}. It is "
+                            f"{self._user}: the statistic {name!r} raised {type(error).__name__}: {error}. It is "
                             "left out of the log where it raises; everything else is logged.",
                             stacklevel=4,
                         )
@@ -97,7 +98,7 @@ def collect_histograms(report: SignalReport) -> dict[str, Histogram]:
     }
 
 
-def _open(directory: str, statistics: Sequence[str]) -> EventLog:
+def _open(directory: str, statistics: Sequence[str], user: str) -> EventLog:
     """Returns a log with a chart for every statistic."""
     try:
         log = EventLog(directory)
@@ -105,7 +106,7 @@ def _open(directory: str, statistics: Sequence[str]) -> EventLog:
     except OSError as error:
         raise OSError(
             error.errno,
-            f"LayerStatsCallback: cannot write the log to {directory} ({error.strerror or error}), expected a "
+            f"{user}: cannot write the log to {directory} ({error.strerror or error}), expected a "
             "directory where files can be made, or a path where one can. Choose another `log_dir`, or "
             "`log_dir=None` to measure without a log.",
         ) from error

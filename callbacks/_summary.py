@@ -21,14 +21,17 @@ def draw_picture(reports: Sequence[SignalReport], model: str) -> bytes:
     return file.getvalue()
 
 
-def summarize(reports: Sequence[SignalReport], model: str, findings: Sequence[Finding] | None) -> str:
+def summarize(
+    reports: Sequence[SignalReport], model: str, findings: Sequence[Finding] | None, measured: int | None = None
+) -> str:
     """Returns markdown: what was measured, where NaN began, the extremes over depth, the findings.
 
-    `None` as findings stands for a run without a diagnosis.
+    `None` as findings stands for a run without a diagnosis. `measured` is the number of measured steps, of which
+    `reports` may be a part.
     """
-    first, last = reports[0], reports[-1]
+    first, last, number = reports[0], reports[-1], measured or len(reports)
     parts = [
-        f"{quote(model)}: {len(reports):,} measured step{'s' * (len(reports) > 1)}, from step {first.step:,} "
+        f"{quote(model)}: {number:,} measured step{'s' * (number > 1)}, from step {first.step:,} "
         f"(epoch {first.epoch}) to step {last.step:,} (epoch {last.epoch}); layers: {len(last.layers):,}.",
         _nonfinite(reports),
         _extremes([first, last] if last is not first else [first]),

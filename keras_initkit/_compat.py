@@ -161,6 +161,16 @@ def fresh_compile_loss(model: keras.Model, loss: Any) -> tuple[str, Any]:
     return "_compile_loss", CompileLoss(like._user_loss, like._user_loss_weights, output_names=like.output_names)
 
 
+def optimized_variables(optimizer: Any) -> list[Any]:
+    """Returns the variables that a Keras optimizer was built for; an empty list before that.
+
+    It is what `optimizer.apply(grads)` and `stateless_apply` take values to be of, by their places. If it moves: steps
+    that are written by hand are taken to train all the trainable variables of the models, in their order.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # under loss scaling
+    return list(getattr(optimizer, "_trainable_variables", None) or ())
+
+
 def copy_keras_mask(source: Any, target: Any) -> None:
     """Gives a tensor the mask that Keras has set on another tensor of the same values.
 
@@ -255,7 +265,57 @@ def tensorflow_functions_eager(eager: bool) -> contextlib.AbstractContextManager
     return replaced_in_this_thread(eager_function_run, "RUN_FUNCTIONS_EAGERLY", lambda _: eager)
 
 
+def tensorflow_function_like(function: Any, python_function: Callable) -> Callable:
+    """Returns a `tf.function` of another Python function with the options of `function`.
+
+    If it moves: the options of `tf.function` (`jit_compile`, `input_signature`) would be those by default.
+    """
+    return function._clone(python_function)
+
+
+def tensorflow_is_compiled_by_xla(function: Any) -> bool:
+    """Returns whether a `tf.function` has `jit_compile=True`. If the name moves: it is taken not to."""
+    return bool(getattr(function, "_jit_compile", False))
+
+
+def tensorflow_autograph(function: Any) -> Callable:
+    """Returns the Python function of a `tf.function` as AutoGraph converts it, if it does.
+
+    Nothing public converts what is called inside a function that is left alone, but the unconditional
+    `tf.autograph.to_graph`. If it moves: take that.
+    """
+    import tensorflow as tf
+
+    internal = tf.__internal__.autograph
+    if not getattr(function, "_autograph", True):
+        return function.python_function
+    return internal.tf_convert(function.python_function, internal.control_status_ctx())
+
+
 # JAX
+
+
+def jax_static_arguments(function: Any) -> dict[str, Any]:
+    """Returns which arguments of a function that `jax.jit` has compiled are static, as `jax.jit` takes them.
+
+    If it moves: none is taken to be, and a step that has some cannot be read.
+    """
+    info = getattr(function, "_jit_info", None)
+    return {name: getattr(info, name, None) or None for name in ("static_argnums", "static_argnames")}
+
+
+def jax_root_trace(tensor: Any) -> Any:
+    """Returns the trace that a tensor is computed in, derivatives apart; `None` for arrays, in derivatives or not.
+
+    If it moves: a function that a step has compiled by itself, and that was never called before, would be read too.
+    """
+    import jax
+
+    while isinstance(tensor, jax.core.Tracer):
+        trace, tensor = tensor._trace, getattr(tensor, "primal", None)
+        if tensor is None:
+            return trace
+    return None
 
 
 def jax_trace(tensors: Any) -> Any:
@@ -293,3 +353,11 @@ def torch_is_in_backward_pass() -> bool:
     import torch
 
     return torch._C._current_graph_task_id() != -1
+
+
+def torch_before_compilation(function: Any) -> Callable | None:
+    """Returns the function that `torch.compile` has made `function` of; `None` if it is none of those.
+
+    If it moves: what is read inside a compiled step would make PyTorch compile it anew, and round otherwise.
+    """
+    return getattr(function, "_torchdynamo_orig_callable", None)

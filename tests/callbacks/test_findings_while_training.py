@@ -162,9 +162,8 @@ def test_how_often_a_run_is_judged(number):
     def report(values=(1.0,)):
         return SignalReport.of_step(0, 0, [TensorStats(Tap("output", "a"), Moments.of(values))])
 
-    watch, reports, due = _run_diagnosis.RunDiagnosis(), [], []
+    diagnosis, due = _run_diagnosis.RunDiagnosis(keep=10), []
     for i in range(number):
-        reports.append(report([np.nan] if i >= 52 else [1.0]))
-        due += [i] * watch.is_due(reports)
+        due += [i] * diagnosis.add(report([np.nan] if i >= 52 else [1.0]))
     expected = [*range(11), 13, 16, 20, 25, 32, 40, 50, 52, 63, 79]  # of ten a decade, and where NaN begins
     assert due == [i for i in expected if i < number]

@@ -150,7 +150,7 @@ def test_a_full_disk_does_not_end_training(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     def fill_the_disk(batch, logs):
-        monkeypatch.setattr(stats._log.events, "scalars", full) if batch == 1 else None
+        monkeypatch.setattr(stats._record.log.events, "scalars", full) if batch == 1 else None
 
     filler = keras.callbacks.LambdaCallback(on_train_batch_begin=fill_the_disk)
     with pytest.warns(UserWarning, match=r"cannot write to .*No space left on device.*training goes on"):

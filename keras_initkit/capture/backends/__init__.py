@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -23,6 +23,17 @@ def step_meter(
         ValueError: If steps cannot be measured on this backend, or under the model's distribution strategy.
     """
     return _load("LayerStatsCallback", "step").STEP_METER(model, find_layers, spec)
+
+
+def loop_meter(
+    models: Mapping[str, keras.Model], optimizers: Sequence[Any], find_layers: Any, spec: MeasurementSpec
+) -> Any:
+    """Returns what measures single calls of a training step that is written by hand; see `LoopMeter`.
+
+    Raises:
+        ValueError: If steps cannot be measured on this backend.
+    """
+    return _load("watch", "loop").LOOP_METER(models, optimizers, find_layers, spec)
 
 
 def probe_backend() -> ProbeBackend:

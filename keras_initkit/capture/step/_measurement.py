@@ -24,7 +24,7 @@ Value = Callable[[keras.Variable], Any]  # a variable's value at this moment of 
 _NAMES = {"LayerStatsCallback": "the callback", "watch": "it"}  # in warnings, of those who have a step measured
 
 
-class _Begun(NamedTuple):
+class Begun(NamedTuple):
     """What is read before a step: kernels by path, and samples of them in the same order."""
 
     captured: CapturedTensors
@@ -133,7 +133,7 @@ class StepMeasurement(StepReader):
                 return result, self._end_step(begun, value)
         return result, keras.ops.zeros((0,))
 
-    def _begin_step(self, scope: Any, value: Value) -> _Begun:
+    def _begin_step(self, scope: Any, value: Value) -> Begun:
         captured = CapturedTensors(scope, self._unscaling())
         kinds = {tap.kind for tap in self._taps}
         weights = [(path, weight) for path, layer in self._layers.items() for weight in main_weights(layer)]
@@ -143,9 +143,9 @@ class StepMeasurement(StepReader):
             captured.seen[Tap("weight", path)].append(tensor)
         samples = [self._kept(take_sample(x, self._sample_size)) for x in before] if "weight_update" in kinds else []
         self._before_training(captured)
-        return _Begun(captured, weights, samples)
+        return Begun(captured, weights, samples)
 
-    def _end_step(self, begun: _Begun, value: Value) -> Any:
+    def _end_step(self, begun: Begun, value: Value) -> Any:
         captured = begun.captured
         for (path, weight), sample in zip(begun.weights, begun.samples, strict=False):
             captured.seen[Tap("weight_update", path)].append(Update(sample, value(weight)))

@@ -1,0 +1,45 @@
+"""The reports of a run, of which a bounded number is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from keras_initkit.report._report import SignalReport
+
+
+class KeptReports(list[SignalReport]):
+    """Reports in order: evenly spread over those that were added, the first and the last always among them.
+
+    When more than `keep` are there, every other one is dropped, and from then on one in two, in four, ... is kept: at
+    least half of `keep` once so many have come, as far apart as possible.
+
+    Args:
+        keep: Integer. The most that are kept, 2 or more; `None` keeps all.
+
+    >>> kept = KeptReports(4)
+    >>> for step in range(20):
+    ...     kept.add(SignalReport((), step))
+    >>> [report.step for report in kept]
+    [0, 8, 16, 19]
+    """
+
+    def __init__(self, keep: int | None = None, reports: Iterable[SignalReport] = ()):
+        super().__init__()
+        self.keep = keep
+        self.added = 0  # how many reports have come
+        self._stride = 1
+        self._numbers: list[int] = []  # of those that are kept
+        for report in reports:
+            self.add(report)
+
+    def add(self, report: SignalReport) -> None:
+        """Adds the next report."""
+        if self and self._numbers[-1] % self._stride:  # it was there as the last
+            del self[-1], self._numbers[-1]
+        self.append(report)
+        self._numbers.append(self.added)
+        self.added += 1
+        while self.keep is not None and len(self) > self.keep:
+            self._stride *= 2
+            places = [i for i, n in enumerate(self._numbers) if n % self._stride == 0 or n == self.added - 1]
+            self[:], self._numbers = [self[i] for i in places], [self._numbers[i] for i in places]

@@ -1,0 +1,158 @@
+"""What becomes of the measured steps of a run: reports, a log and findings."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import keras
+
+from keras_initkit.callbacks import _summary
+from keras_initkit.callbacks._kept_reports import KeptReports
+from keras_initkit.callbacks._run_diagnosis import OnFinding, RunDiagnosis, report_findings
+from keras_initkit.callbacks._run_log import RunLog, collect_histograms
+from keras_initkit.capture.backends import writes_logs
+from keras_initkit.diagnosis import Finding, Findings
+from keras_initkit.report._report import SignalReport
+from keras_initkit.report._scalars import needed_kinds
+
+Models = Callable[[], Mapping[str, keras.Model]]
+
+
+class RunRecord:
+    """Keeps, logs and diagnoses measured steps, whoever runs them.
+
+    Args:
+        statistics: Names of the statistics that are logged.
+        on_finding: What is done with findings, as `LayerStatsCallback` takes it.
+        keep: Integer. Most reports that are kept; `None` keeps all.
+        user: String. What warnings name.
+    """
+
+    def __init__(self, statistics: Sequence[str], on_finding: OnFinding, keep: int | None, user: str):
+        self._statistics, self._on_finding, self._keep, self._user = tuple(statistics), on_finding, keep, user
+        self.reports = KeptReports(keep)
+        self.findings = Findings()
+        self.diagnoses: dict[str, RunDiagnosis] = {}
+        self.log = RunLog()
+        self._models: Models = dict
+        self._is_chief = True
+        self._has_gradients = True  # those of weights, as far as is known
+
+    def restart(self) -> None:
+        """Forgets reports and findings."""
+        self.__init__(self._statistics, self._on_finding, self._keep, self._user)  # type: ignore[misc]
+
+    def without_log(self) -> RunRecord:
+        """Returns a record of the same run that can be copied and pickled."""
+        other = object.__new__(RunRecord)
+        vars(other).update(vars(self), log=RunLog(), _models=dict)
+        return other
+
+    def begin(self, models: Models, steps: int | None, is_new: bool) -> None:
+        """Looks at models that are about to be trained.
+
+        Args:
+            models: Function that returns the models by the prefix of their layers' paths, as they are then: on JAX
+                Keras keeps the state of a training elsewhere, until a callback asks for its model.
+            steps: Integer. How many steps are planned, where it is known.
+            is_new: Whether they are others than before.
+        """
+        self._models = models
+        if self._on_finding == "ignore":
+            return
+        for prefix, model in models().items():
+            diagnosis = self.diagnoses.setdefault(prefix, RunDiagnosis(self._keep, self._user))
+            if is_new:
+                diagnosis.begin_another()
+            diagnosis.begin(model, steps)
+
+    @contextlib.contextmanager
+    def traced(self) -> Iterator[None]:
+        """A context in which each model is traced once."""
+        with contextlib.ExitStack() as stack:
+            for diagnosis in self.diagnoses.values():
+                stack.enter_context(diagnosis.traced())
+            yield
+
+    def open(self, log_dir: str | None) -> None:
+        """Opens the log. Of several processes that train one model, one writes and warns."""
+        self._is_chief = writes_logs()
+        directory = os.path.join(log_dir, "train") if log_dir is not None and self._is_chief else None
+        self.log = RunLog(directory, self._statistics, self._user)
+
+    def add(self, report: SignalReport, batch: object = None, histograms: bool = False, bar: bool = False) -> bool:
+        """Keeps and logs a report, and has it diagnosed; returns whether training is to stop."""
+        self._warn_of_missing_gradients(report)
+        self.reports.add(report)
+        self.log.write_scalars(report)
+        if histograms:
+            self.log.write(lambda log: log.histograms(report.step, collect_histograms(report)))
+        due = []
+        for prefix, diagnosis in self.diagnoses.items():
+            diagnosis.read_batch(batch)
+            if diagnosis.add(_part(report, prefix)):
+                due.append(prefix)
+        return self._diagnose(due, bar)
+
+    def end(self, name: str, bar: bool = False) -> bool:
+        """Writes the run's last findings, its picture and summary, and closes the log."""
+        stops = self._diagnose(list(self.diagnoses), bar)
+        if self.reports:
+            step, reports = self.reports[-1].step, self.reports
+            findings = None if self._on_finding == "ignore" else self.findings
+            text = _summary.summarize
+            self.log.write(lambda log: log.text(step, _summary.TEXT, text(reports, name, findings, reports.added)))
+            self.log.write(lambda log: log.image(step, _summary.PICTURE, _summary.draw_picture(reports, name)))
+        self.log = RunLog()
+        return stops
+
+    def warn(self, message: str) -> None:
+        """Warns, unless another process does."""
+        if self._is_chief:
+            warnings.warn(f"{self._user}: {message}", stacklevel=3)
+
+    def _diagnose(self, prefixes: Sequence[str], bar: bool) -> bool:
+        new: list[Finding] = []
+        models = self._models() if prefixes else {}
+        for prefix in filter(models.__contains__, prefixes):
+            found = self.diagnoses[prefix].new_findings(models[prefix])
+            new += [_placed(finding, prefix) for finding in found] if prefix else found
+        if not new:
+            return False
+        self.findings += new
+        self.log.write(lambda log: log.text(new[-1].step, _summary.FINDINGS, _summary.list_findings(new)))
+        if self._is_chief:
+            report_findings(new, self._on_finding, bar, self._user)
+        return self._on_finding == "stop" and any(finding.severity == "error" for finding in new)
+
+    def _warn_of_missing_gradients(self, report: SignalReport) -> None:
+        """Says once that no gradient of a weight was seen, though some are asked for and weights change."""
+        if not self._has_gradients or "weight_gradient" not in needed_kinds(self._statistics):
+            return
+        kinds = {row.tap.kind for row in report.rows}
+        trains = any(model.trainable_variables for model in self._models().values())
+        self._has_gradients = "weight_gradient" in kinds or not trains or not report.rows
+        if not self._has_gradients:
+            self.warn(
+                "no gradient of a weight was seen. They are read where the step gives them to an optimizer that is "
+                "known: that of `compile`, one that the model keeps in an attribute, or `watch(..., optimizer=)`."
+            )
+
+
+def _part(report: SignalReport, prefix: str) -> SignalReport:
+    """Returns what a report holds of one of several models."""
+    if not prefix:
+        return report
+    rows = [row for row in report.rows if row.tap.layer.startswith(prefix)]
+    return replace(
+        report, rows=tuple(replace(row, tap=row.tap._replace(layer=row.tap.layer[len(prefix) :])) for row in rows)
+    )
+
+
+def _placed(finding: Finding, prefix: str) -> Finding:
+    caused_in = finding.caused_in and prefix + finding.caused_in
+    return replace(finding, layer=prefix + finding.layer, caused_in=caused_in)
