@@ -2,5 +2,16 @@
 
 from keras_initkit.callbacks._layer_stats import LayerStatsCallback
 from keras_initkit.callbacks._schedule import every, logarithmic
+from keras_initkit.callbacks._sinks import JSONLinesSink, Sink, TensorBoardSink
+from keras_initkit.callbacks._tracker_sinks import MLflowSink, WandbSink
 
-__all__ = ["LayerStatsCallback", "every", "logarithmic"]
+__all__ = [
+    "JSONLinesSink",
+    "LayerStatsCallback",
+    "MLflowSink",
+    "Sink",
+    "TensorBoardSink",
+    "WandbSink",
+    "every",
+    "logarithmic",
+]

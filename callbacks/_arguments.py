@@ -1,13 +1,14 @@
-"""Arguments that the callback and `watch` share."""
+"""Arguments that the callback and `watch` share; `log_dir` has a file of its own."""
 
 from __future__ import annotations
 
-import os
-import re
+from collections.abc import Iterable
 from typing import Any
 
 from keras_initkit._checks import checked_option
 from keras_initkit.callbacks._run_diagnosis import OnFinding
+from keras_initkit.callbacks._run_directory import checked_log_dir as checked_log_dir
+from keras_initkit.callbacks._sinks import Sink
 
 
 def checked_on_finding(on_finding: Any) -> OnFinding:
@@ -21,20 +22,21 @@ def checked_on_finding(on_finding: Any) -> OnFinding:
     return on_finding
 
 
-def checked_log_dir(log_dir: Any) -> str | None:
-    """Returns the path of a log's directory.
+def checked_sinks(sinks: Any) -> tuple[Sink, ...]:
+    """Returns the sinks.
 
     Raises:
-        ValueError: If it is no path of this machine.
+        ValueError: If it is no list of objects with the methods of `Sink`.
     """
-    if log_dir is None:
-        return None
-    if not isinstance(log_dir, str | os.PathLike):
-        raise ValueError(f"log_dir: got {log_dir!r}, expected a path, or None to measure without a log.")
-    path = os.path.expanduser(os.fspath(log_dir))
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
-        raise ValueError(
-            f"log_dir: got {path!r}, expected a path of this machine's file system. Log to a local directory, and copy "
-            "or mount it."
-        )
-    return path
+    expected = "with the methods log(values, step) and alert(finding)"
+    if isinstance(sinks, str | type | Sink) or not isinstance(sinks, Iterable):
+        raise ValueError(f"sinks: got {sinks!r}, expected a list of objects {expected}. Put a single one into [...].")
+    chosen = tuple(sinks)
+    for sink in chosen:
+        methods = (getattr(sink, "log", None), getattr(sink, "alert", None))
+        if isinstance(sink, type) or not all(map(callable, methods)):
+            raise ValueError(
+                f"sinks: got {sink!r}, expected an object {expected}. Add them, or use one of JSONLinesSink, "
+                "MLflowSink, TensorBoardSink and WandbSink."
+            )
+    return chosen

@@ -13,33 +13,34 @@ from typing import Any
 
 import numpy as np
 
+from keras_initkit.callbacks._event_files import join, open_folder, read_records
 from keras_initkit.statistics._host import Histogram
 
 _SUFFIX = ".keras_initkit"
 
 
 class EventLog:
-    """An event file in a run's directory.
+    """An event file in a run's directory, which may be the URL of a store.
 
     Each write is one event, and it is on disk when the call returns: no thread writes it later, so an error reaches
-    the caller, and a crash loses nothing that was measured before it. The file is opened for each write (half a
-    microsecond more). Therefore no file stays open after an exception elsewhere, and a file that was removed is
-    noticed; the system would go on writing to a file without a name. A write that fails leaves whole events behind.
+    the caller, and a crash loses nothing that was measured before it. A local file is opened for each write (half a
+    microsecond more); in a store, one file may become several. A write that fails leaves whole events behind.
     """
 
     def __init__(self, directory: str | os.PathLike[str]):
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self.directory = os.path.abspath(directory)  # training may change the working directory
-        os.makedirs(self.directory, exist_ok=True)
+        self._folder = open_folder(directory)
+        self.directory = self._folder.path
         self._event, self._records = Event, RecordWriter
-        self.path = self._new_file()
-        try:
-            self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        except OSError:
-            os.remove(self.path)
-            raise
+        self._names: list[str] = []
+        self._begin_file()
+
+    @property
+    def path(self) -> str:
+        """Path or URL of the file that is written to."""
+        return join(self.directory, self._names[-1])
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes the values of one step, by tag, as one event."""
@@ -85,15 +86,18 @@ class EventLog:
 
     def finds_another_run(self) -> bool:
         """Returns whether an earlier file of this package in the directory holds the scalars of a step."""
-        from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-
-        for name in sorted(os.listdir(self.directory)):
-            path = os.path.join(self.directory, name)
-            if name.endswith(_SUFFIX) and path != self.path:
-                found = map(self._event.FromString, RawEventFileLoader(path).Load())
-                if any(value.HasField("simple_value") for event in found for value in event.summary.value):
-                    return True
+        for name in sorted(self._folder.names()):
+            if name.endswith(_SUFFIX) and name not in self._names:
+                with self._folder.open(name) as file:
+                    found = map(self._event.FromString, read_records(file))
+                    if any(value.HasField("simple_value") for event in found for value in event.summary.value):
+                        return True
         return False
+
+    def is_latest(self) -> bool:
+        """Returns whether the file is still there and readers, who go by name, come to no other after it."""
+        names = [name for name in self._folder.names() if ".tfevents." in name]
+        return bool(names) and max(names) == self._names[-1]
 
     def _tensors(self, step: int, metadata: Any, values: Mapping[str, np.ndarray]) -> None:
         """Writes tensors as one event, for the plugin with this metadata."""
@@ -104,41 +108,39 @@ class EventLog:
             event.summary.value.add(tag=tag, tensor=make_tensor_proto(tensor), metadata=description)
         self._write(event)
 
+    def _begin_file(self) -> None:
+        self._names.append(self._new_file())
+        try:
+            self._append(self._event(wall_time=time.time(), file_version="brain.Event:2"))
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._folder.remove(self._names[-1])
+            raise
+
     def _new_file(self) -> str:
-        """Makes an empty file whose name sorts after the others', since readers go by name; returns its path."""
+        """Makes an empty file whose name sorts after the others', since readers go by name; returns its name."""
         second = int(time.time())
         while True:
             prefix = f"events.out.tfevents.{second}."
-            if any(name.startswith(prefix) for name in os.listdir(self.directory)):
+            if any(name.startswith(prefix) for name in self._folder.names()):
                 second += 1
                 continue
-            path = os.path.join(self.directory, f"{prefix}{socket.gethostname()}.{os.getpid()}{_SUFFIX}")
+            name = f"{prefix}{socket.gethostname()}.{os.getpid()}{_SUFFIX}"
             try:
-                open(path, "xb").close()
+                self._folder.create(name)
             except FileExistsError:  # a process with the same number, in another container, came first
                 continue
-            return path
+            return name
 
     def _write(self, event: Any) -> None:
+        if self._folder.is_full():
+            self._begin_file()
+        self._append(event)
+
+    def _append(self, event: Any) -> None:
         record = io.BytesIO()
         self._records(record).write(event.SerializeToString())
-        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
-        try:
-            _append(file, record.getvalue())
-        finally:
-            os.close(file)
-
-
-def _append(file: int, data: bytes) -> None:
-    """Writes all data or nothing, since a disk that fills up takes the beginning and refuses the rest."""
-    size = os.fstat(file).st_size
-    try:
-        while data:
-            data = data[os.write(file, data) :]
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.ftruncate(file, size)
-        raise
+        self._folder.append(self._names[-1], record.getvalue())
 
 
 def make_chart_layout(statistics: Mapping[str, str]) -> Any:

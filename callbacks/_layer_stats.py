@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_initkit._checks import checked_count
-from keras_initkit.callbacks._arguments import checked_log_dir, checked_on_finding
+from keras_initkit.callbacks._arguments import checked_log_dir, checked_on_finding, checked_sinks
 from keras_initkit.callbacks._kept_reports import KeptReports
 from keras_initkit.callbacks._progress import steps_done
 from keras_initkit.callbacks._run_attention import RunAttention
 from keras_initkit.callbacks._run_diagnosis import OnFinding
 from keras_initkit.callbacks._run_record import RunRecord
 from keras_initkit.callbacks._schedule import UpdateFreq, make_schedule
+from keras_initkit.callbacks._sinks import Sink
 from keras_initkit.capture.backends import step_meter
 from keras_initkit.capture.step._reduction import DEFAULT_SAMPLE, MeasurementSpec
 from keras_initkit.diagnosis import Findings
@@ -61,9 +62,10 @@ class LayerStatsCallback(keras.callbacks.Callback):
     of `plot()` goes to the images tab, and a summary to the text tab.
 
     Args:
-        log_dir: String or path. The directory that TensorBoard reads; made if missing, `~` being your home. `None`
-            measures without a log. A model that has not been trained warns if another run is there already, since
-            TensorBoard draws both as one curve.
+        log_dir: String or path. The directory that TensorBoard reads; made if missing, `~` being your home and
+            `{time}` the time when training begins (`"logs/{time}"`: a directory for each run). A URL that fsspec
+            knows, such as `"s3://bucket/logs"`, writes there. `None` measures without a log. A model that has not
+            been trained warns if another run is there already, since TensorBoard draws both as one curve.
         update_freq: `"epoch"` measures the first batch of every epoch, `"batch"` every batch, an integer n every
             n-th batch. A function of the number of steps done decides for each step: `every(100)`, which measures
             the first ten too, `logarithmic()`, or your own. With `steps_per_execution` above 1, the last of the
@@ -83,6 +85,8 @@ class LayerStatsCallback(keras.callbacks.Callback):
             called with each `Finding`.
         keep: Integer. The most reports that stay in memory: evenly spread over the measured steps, the first and the
             last always among them. The log has all. `None` keeps all.
+        sinks: List of `Sink`. Further places that get the statistics of each measured step and each finding:
+            `JSONLinesSink`, `MLflowSink`, `WandbSink`, `TensorBoardSink`, or objects with the same two methods.
 
     Attributes:
         reports: List of `SignalReport`, one for each measured step (at most `keep`), in order.
@@ -112,6 +116,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         sample_size: int | None = DEFAULT_SAMPLE,
         on_finding: OnFinding = "warn",
         keep: int | None = 1000,
+        sinks: Iterable[Sink] = (),
     ):
         super().__init__()
         self.params: dict[str, Any] | None = None  # Keras 3.3 has none before training
@@ -123,12 +128,14 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self.sample_size = sample_size if sample_size is None else checked_count("sample_size", sample_size)
         self.on_finding = checked_on_finding(on_finding)
         self.keep = keep if keep is None else checked_count("keep", keep, 2)
+        self.sinks = checked_sinks(sinks)
         self._due = make_schedule(update_freq)
-        self._record = RunRecord(self.statistics, on_finding, self.keep, "LayerStatsCallback")
+        self._record = RunRecord(self.statistics, on_finding, self.keep, "LayerStatsCallback", self.sinks)
         self._attention = RunAttention(self.statistics)
         self._meter: Any = None
         self._metered: Any = None
         self._measuring = self._with_histograms = False
+        self._is_copy = False
         self._begun = False
         self._epoch = 0
         self._steps_before_epoch = 0
@@ -137,7 +144,8 @@ class LayerStatsCallback(keras.callbacks.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out of a copy or a pickle the log and the functions that were compiled for a model."""
-        return {**vars(self), "_meter": None, "_metered": None, "_record": self._record.without_log()}
+        record = self._record.without_log()
+        return {**vars(self), "_meter": None, "_metered": None, "_record": record, "_is_copy": True}
 
     def start_run(self, log_dir: str | os.PathLike[str] | None) -> None:
         """Forgets reports and findings and counts steps from 0 again, with another log.
@@ -150,7 +158,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         """
         self.log_dir = checked_log_dir(log_dir)
         self._record.restart()
-        self._steps = 0
+        self._steps, self._is_copy = 0, False
 
     @property
     def reports(self) -> KeptReports:
@@ -161,6 +169,11 @@ class LayerStatsCallback(keras.callbacks.Callback):
     def findings(self) -> Findings:
         """Findings of `diagnose` so far, one for each kind and layer, in the order in which they appeared."""
         return self._record.findings
+
+    @property
+    def run_dir(self) -> str | None:
+        """Directory of the run, below which `train` is; `None` before training, and without a log."""
+        return self._record.directory
 
     @property
     def task(self) -> Task | None:
@@ -181,6 +194,11 @@ class LayerStatsCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Opens the log while the user can still act on an error."""
         is_new = self._metered is not self.model
+        # Trials of a search train a copy of the callback, or one callback on one model after the other.
+        is_another = is_new and (self._is_copy or self._metered is not None) and steps_done(self.model) == 0
+        if is_another and self.log_dir is not None:
+            self._record.restart()
+            self._steps = 0
         self._record.begin(lambda: {"": self.model}, self._planned_steps(), is_new)
         if is_new:
             reading = MeasurementSpec(needed_kinds(self.statistics), self.sample_size)
@@ -191,7 +209,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self._begun = False
         self._due_steps = self._measured_steps = 0
         self._attention.begin()
-        self._record.open(self.log_dir)
+        self._record.open(self.log_dir, is_another)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Continues to count from the previous epoch; in the first epoch, from the optimizer's step count."""

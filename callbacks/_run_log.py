@@ -6,7 +6,10 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from keras_initkit._compat import describe_error
+from keras_initkit.callbacks import _summary
 from keras_initkit.callbacks._event_log import EventLog, make_chart_layout
+from keras_initkit.callbacks._sinks import Sink
+from keras_initkit.diagnosis import Finding
 from keras_initkit.report._report import SignalReport
 from keras_initkit.statistics._host import Histogram
 
@@ -20,14 +23,26 @@ HISTOGRAMS = {
 
 
 class RunLog:
-    """Writes what a training run measures; without a directory it writes nothing.
+    """Writes what a training run measures: to an event log, if there is one, and to sinks.
 
     An error, such as a full disk or a statistic of the user's that raises, must not end a long training.
+
+    Args:
+        events: `EventLog`; `None` writes none.
+        sinks: List of sinks, from which one that raises is removed.
+        statistics: Names of the statistics that are logged.
+        user: String. What warnings name.
     """
 
-    def __init__(self, directory: str | None = None, statistics: Sequence[str] = (), user: str = "LayerStatsCallback"):
-        self._user = user  # what warnings name
-        self.events = None if directory is None else _open(directory, statistics, user)
+    def __init__(
+        self,
+        events: EventLog | None = None,
+        sinks: list[Sink] | None = None,
+        statistics: Sequence[str] = (),
+        user: str = "LayerStatsCallback",
+    ):
+        self.events, self._sinks = events, [] if sinks is None else sinks
+        self._user = user
         self._statistics = statistics
         self._left_out: set[str] = set()
 
@@ -66,9 +81,27 @@ class RunLog:
 
     def write_scalars(self, report: SignalReport) -> None:
         """Writes the statistics of a step."""
-        if self.events is not None:
+        if self.events is not None or self._sinks:
             values = self._collect_scalars(report)
             self.write(lambda log: log.scalars(report.step, values))
+            self._hand_over(lambda sink: sink.log(dict(values), report.step))
+
+    def write_findings(self, findings: Sequence[Finding]) -> None:
+        """Writes findings that are new."""
+        self.write(lambda log: log.text(findings[-1].step, _summary.FINDINGS, _summary.list_findings(findings)))
+        self._hand_over(lambda sink: [sink.alert(finding) for finding in findings])
+
+    def _hand_over(self, hand_over: Callable[[Sink], object]) -> None:
+        for sink in list(self._sinks):
+            try:
+                hand_over(sink)
+            except Exception as error:
+                self._sinks.remove(sink)
+                warnings.warn(
+                    f"{self._user}: the sink {type(sink).__name__} raised {describe_error(error)}. It gets nothing "
+                    "more; training goes on, and everything else is logged.",
+                    stacklevel=4,
+                )
 
     def _collect_scalars(self, report: SignalReport) -> dict[str, float]:
         try:
@@ -98,16 +131,8 @@ def collect_histograms(report: SignalReport) -> dict[str, Histogram]:
     }
 
 
-def _open(directory: str, statistics: Sequence[str], user: str) -> EventLog:
+def open_events(directory: str, statistics: Sequence[str]) -> EventLog:
     """Returns a log with a chart for every statistic."""
-    try:
-        log = EventLog(directory)
-        log.summary(make_chart_layout({name: name.replace("_", " ") for name in statistics}))
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{user}: cannot write the log to {directory} ({error.strerror or error}), expected a "
-            "directory where files can be made, or a path where one can. Choose another `log_dir`, or "
-            "`log_dir=None` to measure without a log.",
-        ) from error
-    return log
+    events = EventLog(directory)
+    events.summary(make_chart_layout({name: name.replace("_", " ") for name in statistics}))
+    return events

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import functools
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import keras
 
 from keras_initkit.callbacks import _summary
+from keras_initkit.callbacks._event_files import join
 from keras_initkit.callbacks._kept_reports import KeptReports
 from keras_initkit.callbacks._run_diagnosis import OnFinding, RunDiagnosis, report_findings
-from keras_initkit.callbacks._run_log import RunLog, collect_histograms
+from keras_initkit.callbacks._run_directory import make_run_directory
+from keras_initkit.callbacks._run_log import RunLog, collect_histograms, open_events
+from keras_initkit.callbacks._run_picture import RunPicture
+from keras_initkit.callbacks._sinks import Sink
 from keras_initkit.capture.backends import writes_logs
 from keras_initkit.diagnosis import Finding, Findings
 from keras_initkit.report._report import SignalReport
@@ -30,26 +34,41 @@ class RunRecord:
         on_finding: What is done with findings, as `LayerStatsCallback` takes it.
         keep: Integer. Most reports that are kept; `None` keeps all.
         user: String. What warnings name.
+        sinks: Sinks that get what is logged.
+
+    Attributes:
+        directory: String. Path or URL of the run's directory; `None` before it is opened and without a log.
     """
 
-    def __init__(self, statistics: Sequence[str], on_finding: OnFinding, keep: int | None, user: str):
+    def __init__(
+        self,
+        statistics: Sequence[str],
+        on_finding: OnFinding,
+        keep: int | None,
+        user: str,
+        sinks: Iterable[Sink] = (),
+    ):
         self._statistics, self._on_finding, self._keep, self._user = tuple(statistics), on_finding, keep, user
+        self._sinks = list(sinks)
         self.reports = KeptReports(keep)
         self.findings = Findings()
         self.diagnoses: dict[str, RunDiagnosis] = {}
         self.log = RunLog()
+        self.directory: str | None = None
+        self._log_dir: str | None = None  # that the directory was made of
+        self._picture = RunPicture()
         self._models: Models = dict
         self._is_chief = True
         self._has_gradients = True  # those of weights, as far as is known
 
     def restart(self) -> None:
         """Forgets reports and findings."""
-        self.__init__(self._statistics, self._on_finding, self._keep, self._user)  # type: ignore[misc]
+        self.__init__(self._statistics, self._on_finding, self._keep, self._user, self._sinks)  # type: ignore[misc]
 
     def without_log(self) -> RunRecord:
         """Returns a record of the same run that can be copied and pickled."""
         other = object.__new__(RunRecord)
-        vars(other).update(vars(self), log=RunLog(), _models=dict)
+        vars(other).update(vars(self), log=RunLog(), _picture=RunPicture(), _models=dict)
         return other
 
     def begin(self, models: Models, steps: int | None, is_new: bool) -> None:
@@ -62,6 +81,8 @@ class RunRecord:
             is_new: Whether they are others than before.
         """
         self._models = models
+        if is_new:
+            self.log = RunLog()
         if self._on_finding == "ignore":
             return
         for prefix, model in models().items():
@@ -78,11 +99,38 @@ class RunRecord:
                 stack.enter_context(diagnosis.traced())
             yield
 
-    def open(self, log_dir: str | None) -> None:
-        """Opens the log. Of several processes that train one model, one writes and warns."""
+    def open(self, log_dir: str | None, is_another: bool = False) -> None:
+        """Opens the log, or goes on with the one of the last training of the same models.
+
+        Of several processes that train one model, one writes and warns.
+
+        Args:
+            log_dir: String. Path or URL, `None` for no log.
+            is_another: Boolean. Whether it is another run of one that has used this `log_dir`.
+
+        Raises:
+            OSError: If the directory cannot be written.
+        """
         self._is_chief = writes_logs()
-        directory = os.path.join(log_dir, "train") if log_dir is not None and self._is_chief else None
-        self.log = RunLog(directory, self._statistics, self._user)
+        if not self._is_chief:
+            self.log = RunLog()
+            return
+        events = self.log.events
+        if is_another or log_dir != self._log_dir:
+            self.directory, events = None, None
+        try:
+            if log_dir is not None and (events is None or not events.is_latest()):
+                self.directory = self.directory or make_run_directory(log_dir, is_another)
+                events = open_events(join(self.directory, "train"), self._statistics)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{self._user}: cannot write the log to {self.directory or log_dir} ({error.strerror or error}), "
+                "expected a directory where files can be made, or a path where one can. Choose another `log_dir`, or "
+                "`log_dir=None` to measure without a log.",
+            ) from error
+        self._log_dir = log_dir
+        self.log = RunLog(events, self._sinks, self._statistics, self._user)
 
     def add(self, report: SignalReport, batch: object = None, histograms: bool = False, bar: bool = False) -> bool:
         """Keeps and logs a report, and has it diagnosed; returns whether training is to stop."""
@@ -99,15 +147,11 @@ class RunRecord:
         return self._diagnose(due, bar)
 
     def end(self, name: str, bar: bool = False) -> bool:
-        """Writes the run's last findings, its picture and summary, and closes the log."""
+        """Writes the last findings of a training, and the run's picture and summary unless that was done lately."""
         stops = self._diagnose(list(self.diagnoses), bar)
-        if self.reports:
-            step, reports = self.reports[-1].step, self.reports
+        if self.reports and self.log.events is not None:
             findings = None if self._on_finding == "ignore" else self.findings
-            text = _summary.summarize
-            self.log.write(lambda log: log.text(step, _summary.TEXT, text(reports, name, findings, reports.added)))
-            self.log.write(lambda log: log.image(step, _summary.PICTURE, _summary.draw_picture(reports, name)))
-        self.log = RunLog()
+            self._picture.write(functools.partial(_write_picture, self.log, self.reports, name, findings))
         return stops
 
     def warn(self, message: str) -> None:
@@ -124,7 +168,7 @@ class RunRecord:
         if not new:
             return False
         self.findings += new
-        self.log.write(lambda log: log.text(new[-1].step, _summary.FINDINGS, _summary.list_findings(new)))
+        self.log.write_findings(new)
         if self._is_chief:
             report_findings(new, self._on_finding, bar, self._user)
         return self._on_finding == "stop" and any(finding.severity == "error" for finding in new)
@@ -141,6 +185,12 @@ class RunRecord:
                 "no gradient of a weight was seen. They are read where the step gives them to an optimizer that is "
                 "known: that of `compile`, one that the model keeps in an attribute, or `watch(..., optimizer=)`."
             )
+
+
+def _write_picture(log: RunLog, reports: KeptReports, name: str, findings: Findings | None) -> None:
+    step, text = reports[-1].step, _summary.summarize
+    log.write(lambda events: events.text(step, _summary.TEXT, text(reports, name, findings, reports.added)))
+    log.write(lambda events: events.image(step, _summary.PICTURE, _summary.draw_picture(reports, name)))
 
 
 def _part(report: SignalReport, prefix: str) -> SignalReport:

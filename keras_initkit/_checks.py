@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import numbers
 import operator
@@ -68,6 +69,18 @@ def as_integer(value: Any) -> int | None:
         return None if isinstance(value, bool | np.bool_) else operator.index(value)
     except TypeError:
         return None
+
+
+def required_package(user: str, name: str, extra: str) -> Any:
+    """Returns an optional package; an `ImportError` says who needs it and how it is installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"{user}: got no package {name!r} ({error}), expected it to be installed. Run pip install "
+            f"'keras-initkit[{extra}]'.",
+            name=name,
+        ) from error
 
 
 def _integers(values: Any) -> list[int | None]:

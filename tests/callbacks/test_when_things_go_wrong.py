@@ -116,9 +116,8 @@ ON_A_SMALL_DISK = """
     model = small_model()
     fit(model, stats)
     _, caught = fit_and_warnings(model, at(2, fill), stats)
-    first, second = sorted((disk / "logs" / "train").iterdir(), key=lambda path: path.stat().st_mtime)
     result = {"warnings": caught, "reports": [report.step for report in stats.reports]}
-    result["steps"] = [steps(first), steps(second)]
+    result["steps"] = steps(written(disk / "logs"))
     try:
         fit(model, stats)
     except OSError as error:
@@ -155,12 +154,10 @@ def test_a_file_system_that_is_full(tmp_path):
     assert "No space left on device" in message
     assert "training goes on" in message
     assert result["reports"] == list(range(2 * BATCHES))
-    before, until_full = result["steps"]
-    assert before == list(range(BATCHES))
-    assert until_full == list(range(BATCHES, BATCHES + len(until_full)))
-    assert 2 <= len(until_full) < BATCHES
+    assert result["steps"] == list(range(len(result["steps"])))
+    assert BATCHES + 2 <= len(result["steps"]) < 2 * BATCHES
     assert "No space left on device" in result["full at the start"]
-    assert result["files"] == 2  # no empty one of the fit that did not begin
+    assert result["files"] == 1  # no empty one of the fit that did not begin
     (message,) = result["warnings at the end"]  # where the picture found no place
     assert "No space left on device" in message
     assert result["last steps"] == list(range(BATCHES))
