@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -89,7 +90,8 @@ class RunLog:
     def write_findings(self, findings: Sequence[Finding]) -> None:
         """Writes findings that are new."""
         self.write(lambda log: log.text(findings[-1].step, _summary.FINDINGS, _summary.list_findings(findings)))
-        self._hand_over(lambda sink: [sink.alert(finding) for finding in findings])
+        for finding in findings:
+            self._hand_over(functools.partial(_alert, finding))
 
     def _hand_over(self, hand_over: Callable[[Sink], object]) -> None:
         for sink in list(self._sinks):
@@ -129,6 +131,10 @@ def collect_histograms(report: SignalReport) -> dict[str, Histogram]:
         for row in report.rows
         if row.tap.kind in HISTOGRAMS and row.histogram is not None
     }
+
+
+def _alert(finding: Finding, sink: Sink) -> None:
+    sink.alert(finding)
 
 
 def open_events(directory: str, statistics: Sequence[str]) -> EventLog:
