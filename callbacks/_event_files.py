@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import IO, Protocol
 
 from keras_initkit._compat import describe_error
+from keras_initkit._random_state import random_state_kept
 
 _SEGMENT = 2**20  # bytes of an object, after which the next one begins
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl", "az", "oss", "oci", "memory"}  # without directories
@@ -100,16 +101,16 @@ class RemoteFolder:
     def __init__(self, url: str):
         import fsspec
 
-        with _as_os_errors():
+        with _store_access():
             self._system, root = fsspec.core.url_to_fs(url)
-            self.path = self._system.unstrip_protocol(root)
+            self.path = url
             if url_protocol(url) not in _OBJECT_STORES:  # where this may make a bucket
                 self._system.makedirs(root, exist_ok=True)
         self._name, self._content = "", b""
 
     def names(self) -> list[str]:
         """Returns the names of the files."""
-        with _as_os_errors():
+        with _store_access():
             self._system.invalidate_cache()
             try:
                 found = self._system.ls(self.path, detail=False)
@@ -124,7 +125,7 @@ class RemoteFolder:
     def append(self, name: str, data: bytes) -> None:
         """Sends the file with these data at its end."""
         content = self._content + data
-        with _as_os_errors():
+        with _store_access():
             self._system.pipe_file(join(self.path, name), content)
         self._content = content
 
@@ -134,20 +135,24 @@ class RemoteFolder:
 
     def open(self, name: str) -> IO[bytes]:
         """Opens a file for reading."""
-        with _as_os_errors():
+        with _store_access():
             return self._system.open(join(self.path, name), "rb")
 
     def remove(self, name: str) -> None:
         """Removes a file."""
-        with _as_os_errors():
+        with _store_access():
             self._system.rm_file(join(self.path, name))
 
 
 @contextlib.contextmanager
-def _as_os_errors() -> Iterator[None]:
-    """Raises what a store's client raises as the error of a file system."""
+def _store_access() -> Iterator[None]:
+    """Raises what a store's client raises as the error of a file system, and restores the random state.
+
+    Clients draw from it how long they wait before they try again.
+    """
     try:
-        yield
+        with random_state_kept():
+            yield
     except OSError:
         raise
     except Exception as error:

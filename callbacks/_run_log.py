@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from keras_initkit._compat import describe_error
+from keras_initkit._random_state import random_state_kept
 from keras_initkit.callbacks import _summary
 from keras_initkit.callbacks._event_log import EventLog, make_chart_layout
 from keras_initkit.callbacks._sinks import Sink
@@ -96,7 +97,8 @@ class RunLog:
     def _hand_over(self, hand_over: Callable[[Sink], object]) -> None:
         for sink in list(self._sinks):
             try:
-                hand_over(sink)
+                with random_state_kept():  # from which some draw the name of a run
+                    hand_over(sink)
             except Exception as error:
                 self._sinks.remove(sink)
                 warnings.warn(

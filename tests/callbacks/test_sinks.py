@@ -5,6 +5,7 @@ import json
 import math
 import pathlib
 import pickle
+import random
 import struct
 import warnings
 
@@ -30,6 +31,7 @@ class Recording:
         self.values, self.findings, self.breaks_at = {}, [], breaks_at
 
     def log(self, values, step):
+        random.random(), np.random.rand()  # noqa: NPY002
         if step == self.breaks_at:
             raise ConnectionError("the server is gone")
         self.values[step] = values
@@ -84,6 +86,7 @@ def test_without_a_diagnosis_there_are_no_findings():
 def test_an_error_costs_one_warning_and_that_sink(tmp_path):
     plain = broken_model()
     plain.fit(X, Y, batch_size=8, verbose=0)
+    following = random.random(), np.random.rand()  # noqa: NPY002
     model, broken, whole = broken_model(), Recording(breaks_at=1), Recording()
     callback, (message,) = fit(broken, whole, log_dir=tmp_path, model=model)
     assert "the sink Recording raised ConnectionError: the server is gone. It gets nothing more" in message
@@ -92,6 +95,7 @@ def test_an_error_costs_one_warning_and_that_sink(tmp_path):
     assert list(whole.values) == [0, 1, 2]
     assert [event.step for event in read_events(tmp_path / "train").Scalars("dead_units/a")] == [0, 1, 2]
     np.testing.assert_equal(model.get_weights(), plain.get_weights())
+    assert (random.random(), np.random.rand()) == following  # noqa: NPY002
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "LayerStatsCallback")  # no second warning
         model.fit(X, Y, batch_size=8, verbose=0, callbacks=[callback])
@@ -312,10 +316,9 @@ BESIDE = """
         run.log({"loss": 1.0}, step=4)
         sink.log({"a/b": math.nan}, 2)
         sink.log({"a/b": 3.0}, 9)
-    given = wandb.init(mode="offline", dir=sys.argv[1] + "/given", reinit="create_new")
     with wandb.init(mode="offline", dir=sys.argv[1] + "/active"):
-        WandbSink(given).log({"a/b": 5.0}, 0)
-    given.finish()
+        with wandb.init(mode="offline", dir=sys.argv[1] + "/given", reinit="create_new") as given:
+            WandbSink(given).log({"a/b": 5.0}, 0)
 """
 
 
