@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Callable
 
-_PAUSE = 20.0  # at least so many times what they take: 5 % of the time where `fit` is called in a loop
+_PAUSE = 50.0  # at least so many times what they take: 2 % of the time where `fit` is called in a loop
 
 
 class RunPicture:
