@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
+from keras_initkit._checks import required_package
 from keras_initkit.report._report import SignalReport
+from keras_initkit.report._scalars import STATISTICS, check_statistics
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class KeptReports(list[SignalReport]):
@@ -43,3 +49,26 @@ class KeptReports(list[SignalReport]):
             self._stride *= 2
             places = [i for i, n in enumerate(self._numbers) if n % self._stride == 0 or n == self.added - 1]
             self[:], self._numbers = [self[i] for i in places], [self._numbers[i] for i in places]
+
+    def to_dataframe(self, statistics: Iterable[str] | None = None) -> pandas.DataFrame:
+        """Returns a pandas data frame with a row for each report and layer: `step`, `epoch`, `layer`, the statistics.
+
+        Args:
+            statistics: Strings. Names of statistics, each a column; `None` means all that some layer has. What does
+                not apply to a layer is NaN.
+
+        Raises:
+            ValueError: If a name is unknown.
+            ImportError: If pandas is not installed.
+        """
+        frames = required_package("reports.to_dataframe", "pandas", "pandas")
+        names = check_statistics(STATISTICS if statistics is None else statistics)
+        rows = []
+        for report in self:
+            by_name = {name: report.statistic(name) for name in names}
+            for layer in report.layers:
+                values = {name: layers[layer] for name, layers in by_name.items() if layer in layers}
+                rows.append({"step": report.step, "epoch": report.epoch, "layer": layer, **values})
+        measured = {name for row in rows for name in row}
+        columns = [name for name in names if statistics is not None or name in measured]
+        return frames.DataFrame(rows, columns=["step", "epoch", "layer", *columns])

@@ -135,7 +135,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self._meter: Any = None
         self._metered: Any = None
         self._measuring = self._with_histograms = False
-        self._is_copy = False
+        self._is_used = False  # whether this or what it is a copy of has begun a run in `log_dir`
         self._begun = False
         self._epoch = 0
         self._steps_before_epoch = 0
@@ -145,7 +145,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out of a copy or a pickle the log and the functions that were compiled for a model."""
         record = self._record.without_log()
-        return {**vars(self), "_meter": None, "_metered": None, "_record": record, "_is_copy": True}
+        return {**vars(self), "_meter": None, "_metered": None, "_record": record, "_is_used": True}
 
     def start_run(self, log_dir: str | os.PathLike[str] | None) -> None:
         """Forgets reports and findings and counts steps from 0 again, with another log.
@@ -158,7 +158,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         """
         self.log_dir = checked_log_dir(log_dir)
         self._record.restart()
-        self._steps, self._is_copy = 0, False
+        self._steps, self._is_used = 0, False
 
     @property
     def reports(self) -> KeptReports:
@@ -195,7 +195,7 @@ class LayerStatsCallback(keras.callbacks.Callback):
         """Opens the log while the user can still act on an error."""
         is_new = self._metered is not self.model
         # Trials of a search train a copy of the callback, or one callback on one model after the other.
-        is_another = is_new and (self._is_copy or self._metered is not None) and steps_done(self.model) == 0
+        is_another, self._is_used = is_new and self._is_used and steps_done(self.model) == 0, True
         if is_another and self.log_dir is not None:
             self._record.restart()
             self._steps = 0

@@ -6,14 +6,18 @@ import csv
 import json
 import math
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from keras_initkit._checks import required_package
 from keras_initkit.report._attention_rows import AttentionStats, OrderStats, ResidualStats
 from keras_initkit.report._data import ReportData
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._moments import Moments
 from keras_initkit.statistics._tap import KINDS, Tap
+
+if TYPE_CHECKING:
+    import pandas
 
 FORMAT, VERSION = "keras_initkit signal report", 1
 _NUMBERS = (
@@ -64,13 +68,25 @@ def _row_to_dict(row: TensorStats) -> dict[str, Any]:
 
 def write_csv(report: ReportData, path: str | os.PathLike[str]) -> None:
     """Writes a line for each tensor; a field is empty where something was not measured or does not apply."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=COLUMNS)
+        writer.writeheader()
+        writer.writerows(_table(report))
+
+
+def make_dataframe(report: ReportData) -> pandas.DataFrame:
+    """Returns the same table as a data frame."""
+    frames = required_package("SignalReport.to_dataframe", "pandas", "pandas")
+    return frames.DataFrame(_table(report), columns=list(COLUMNS)).astype({"call": "Int64"})
+
+
+def _table(report: ReportData) -> list[dict[str, Any]]:
+    """Returns a row for each tensor, with its shape as text."""
     rows = [_row_to_dict(row) for row in report.rows]
     for row in rows:
         row["shape"] = None if row["shape"] is None else "x".join(map(str, row["shape"]))
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=COLUMNS, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+        del row["histogram"]
+    return rows
 
 
 def write_json(report: ReportData, path: str | os.PathLike[str]) -> None:

@@ -13,6 +13,7 @@ from keras_initkit.report._tables import render_text
 from keras_initkit.statistics._tap import Tap
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.figure import Figure
     from rich.console import Group
     from rich.table import Table
@@ -130,6 +131,16 @@ class SignalReport(ReportData):
             OSError: If the file cannot be written.
         """
         _io.write_csv(self, path)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Returns a pandas data frame with a row for each tensor and the columns of `to_csv`.
+
+        What does not apply to a tensor is missing (NaN, `None`).
+
+        Raises:
+            ImportError: If pandas is not installed.
+        """
+        return _io.make_dataframe(self)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Writes the whole report; `from_json` reads it back.

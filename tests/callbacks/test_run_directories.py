@@ -145,9 +145,10 @@ def test_one_callback_on_one_model_after_the_other(tmp_path):
 
 def test_a_copy_that_is_started_anew_is_none(tmp_path):
     callback = copy.deepcopy(stats(tmp_path / "a"))
-    callback.start_run(tmp_path / "b")
-    fit(callback)
-    assert runs(tmp_path) == {"b": [0, 1, 2]}
+    for name in ("b", "c"):
+        callback.start_run(tmp_path / name)
+        fit(callback)
+    assert runs(tmp_path) == {"b": [0, 1, 2], "c": [0, 1, 2]}
 
 
 @pytest.mark.parametrize("name", ["logs", "logs/{time}"])
@@ -168,19 +169,17 @@ def test_trials_of_keras_tuner(tmp_path, name):
         assert set(found) == {f"run-{number}" for number in range(1, 7)}
 
 
-SEARCH = """
-    import sys
-    from test_run_directories import *
+def categorical_model(X, y, rate):
+    return new_model(rate, "categorical_crossentropy")
+
+
+def search(log_dir, processes):
     from sklearn.model_selection import GridSearchCV
 
-    def build(X, y, rate):
-        return new_model(rate, "categorical_crossentropy")
-
-    estimator = keras.wrappers.SKLearnClassifier(build, model_kwargs={"rate": 0.1})
-    search = GridSearchCV(estimator, {"model_kwargs": [{"rate": 0.01}, {"rate": 0.1}]}, cv=2, n_jobs=int(sys.argv[2]))
-    callback = stats(pathlib.Path(sys.argv[1]) / sys.argv[3])
-    search.fit(X, Y, batch_size=4, epochs=2, verbose=0, callbacks=[callback])
-"""
+    estimator = keras.wrappers.SKLearnClassifier(categorical_model, model_kwargs={"rate": 0.1})
+    rates = {"model_kwargs": [{"rate": 0.01}, {"rate": 0.1}]}
+    grid = GridSearchCV(estimator, rates, cv=2, n_jobs=processes, error_score="raise")
+    grid.fit(X, Y, batch_size=4, epochs=2, verbose=0, callbacks=[stats(log_dir)])
 
 
 @pytest.mark.skipif(not hasattr(keras, "wrappers"), reason="came with Keras 3.8")
@@ -189,7 +188,12 @@ SEARCH = """
 )
 def test_fits_of_a_search_by_scikit_learn(tmp_path, processes, name):
     """Two parameters in two folds of 3 batches, and the best one on all data: 6 batches."""
-    run_python("-c", SEARCH, tmp_path, processes, name)
+    pytest.importorskip("sklearn")
+    if processes == 1:
+        search(tmp_path / name, processes)
+    else:
+        code = "import sys\nfrom test_run_directories import *\nsearch(sys.argv[1], int(sys.argv[2]))"
+        run_python("-c", code, tmp_path / name, processes)
     found = runs(tmp_path / "logs")
     assert sorted(map(len, found.values())) == [6, 6, 6, 6, 12]
     assert all(each == list(range(len(each))) for each in found.values())
