@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
 from keras_initkit._checks import checked_count
 from keras_initkit.callbacks._arguments import checked_log_dir, checked_on_finding, checked_sinks
-from keras_initkit.callbacks._kept_reports import KeptReports
 from keras_initkit.callbacks._progress import steps_done
 from keras_initkit.callbacks._run_attention import RunAttention
 from keras_initkit.callbacks._run_diagnosis import OnFinding
 from keras_initkit.callbacks._run_record import RunRecord
+from keras_initkit.callbacks._run_results import RunResults
 from keras_initkit.callbacks._schedule import UpdateFreq, make_schedule
 from keras_initkit.callbacks._sinks import Sink
 from keras_initkit.capture.backends import step_meter
 from keras_initkit.capture.step._reduction import DEFAULT_SAMPLE, MeasurementSpec
-from keras_initkit.diagnosis import Findings
-from keras_initkit.diagnosis.task._task import Task
-from keras_initkit.report._render_figures import draw_history
 from keras_initkit.report._report import SignalReport
 from keras_initkit.report._scalars import check_statistics, needed_kinds
 from keras_initkit.structure._layer_paths import weighted_layers
 from keras_initkit.structure._selection import Layers, select
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-
-class LayerStatsCallback(keras.callbacks.Callback):
+class LayerStatsCallback(RunResults, keras.callbacks.Callback):
     """Logs statistics of every layer's activations, gradients and weights to TensorBoard while `fit` runs.
 
     The statistics are computed inside the training step, from the tensors that it computes anyway. Training is not
@@ -87,9 +81,6 @@ class LayerStatsCallback(keras.callbacks.Callback):
             last always among them. The log has all. `None` keeps all.
         sinks: List of `Sink`. Further places that get the statistics of each measured step and each finding:
             `JSONLinesSink`, `MLflowSink`, `WandbSink`, `TensorBoardSink`, or objects with the same two methods.
-
-    Attributes:
-        reports: List of `SignalReport`, one for each measured step (at most `keep`), in order.
 
     Raises:
         ValueError: If an argument is none of these. When training begins, if its steps cannot be measured, or if
@@ -159,37 +150,6 @@ class LayerStatsCallback(keras.callbacks.Callback):
         self.log_dir = checked_log_dir(log_dir)
         self._record.restart()
         self._steps, self._is_used = 0, False
-
-    @property
-    def reports(self) -> KeptReports:
-        """The measured steps so far."""
-        return self._record.reports
-
-    @property
-    def findings(self) -> Findings:
-        """Findings of `diagnose` so far, one for each kind and layer, in the order in which they appeared."""
-        return self._record.findings
-
-    @property
-    def run_dir(self) -> str | None:
-        """Directory of the run, below which `train` is; `None` before training, and without a log."""
-        return self._record.directory
-
-    @property
-    def task(self) -> Task | None:
-        """Heads, losses and labels, as the measured steps have shown them; `None` before the first diagnosis."""
-        diagnosis = self._record.diagnoses.get("")
-        return None if diagnosis is None else diagnosis.task
-
-    def plot(self) -> Figure:
-        """Draws heat maps of the variance by layer and measured step, activations on the left, gradients on the right.
-
-        Raises:
-            ValueError: If no step was measured.
-        """
-        if not self.reports:
-            raise ValueError("plot: got a callback without a measured step, expected one that `fit` has run with.")
-        return draw_history(self.reports, self._name())
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Opens the log while the user can still act on an error."""

@@ -1,0 +1,57 @@
+"""What can be read of a run: reports, findings, its directory, a picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keras_initkit.callbacks._kept_reports import KeptReports
+from keras_initkit.callbacks._run_record import RunRecord
+from keras_initkit.diagnosis import Findings
+from keras_initkit.diagnosis.task._task import Task
+from keras_initkit.report._render_figures import draw_history
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class RunResults:
+    """The results of who keeps a `RunRecord`."""
+
+    _record: RunRecord
+
+    @property
+    def reports(self) -> KeptReports:
+        """List of `SignalReport`, one for each measured step so far (at most `keep`), in order.
+
+        `reports.to_dataframe()` is a pandas data frame of their statistics.
+        """
+        return self._record.reports
+
+    @property
+    def findings(self) -> Findings:
+        """Findings of `diagnose` so far, one for each kind and layer, in the order in which they appeared."""
+        return self._record.findings
+
+    @property
+    def run_dir(self) -> str | None:
+        """Directory of the run, below which `train` is; `None` before training, and without a log."""
+        return self._record.directory
+
+    @property
+    def task(self) -> Task | None:
+        """Heads, losses and labels, as the measured steps have shown them; `None` before the first diagnosis."""
+        diagnosis = self._record.diagnoses.get("")
+        return None if diagnosis is None else diagnosis.task
+
+    def plot(self) -> Figure:
+        """Draws heat maps of the variance by layer and measured step, activations on the left, gradients on the right.
+
+        Raises:
+            ValueError: If no step was measured.
+        """
+        if not self.reports:
+            raise ValueError("plot: got a callback without a measured step, expected one that `fit` has run with.")
+        return draw_history(self.reports, self._name())
+
+    def _name(self) -> str:
+        raise NotImplementedError
