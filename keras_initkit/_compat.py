@@ -284,12 +284,12 @@ def tensorflow_autograph(function: Any) -> Callable:
     Nothing public converts what is called inside a function that is left alone, but the unconditional
     `tf.autograph.to_graph`. If it moves: take that.
     """
-    import tensorflow as tf
+    from tensorflow.python.autograph.core import ag_ctx
+    from tensorflow.python.autograph.impl import api
 
-    internal = tf.__internal__.autograph
     if not getattr(function, "_autograph", True):
         return function.python_function
-    return internal.tf_convert(function.python_function, internal.control_status_ctx())
+    return api.tf_convert(function.python_function, ag_ctx.ControlStatusCtx(ag_ctx.Status.ENABLED))
 
 
 # JAX

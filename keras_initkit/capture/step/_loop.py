@@ -18,7 +18,7 @@ from keras_initkit.capture.step._reduction import MeasurementSpec
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.structure._following import rectified_layers
 
-FindLayers = Callable[[str, keras.Model], dict[str, keras.layers.Layer]]
+FindLayers = Callable[[], dict[str, keras.layers.Layer]]
 
 
 class LoopMeter(StepMeasurement):
@@ -29,7 +29,7 @@ class LoopMeter(StepMeasurement):
     Args:
         models: Dictionary of models by the prefix of their layers' paths, `""` or one that ends with a slash.
         optimizers: The optimizers that the step uses.
-        find_layers: Function of a prefix and a model that returns the layers to measure by their whole paths.
+        find_layers: Function that returns the layers to measure by their paths, prefixes included.
         spec: What is read of each layer.
     """
 
@@ -80,8 +80,7 @@ class LoopMeter(StepMeasurement):
 
     def _resolve_taps(self) -> bool:
         """Looks up the layers to measure; returns whether they have changed."""
-        layers = {path: layer for each in self._models.items() for path, layer in self._find_layers(*each).items()}
-        return self._measure_layers(layers, self._spec.kinds)
+        return self._measure_layers(self._find_layers(), self._spec.kinds)
 
     @property
     def _sample_size(self) -> int | None:
