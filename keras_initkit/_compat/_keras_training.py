@@ -90,10 +90,11 @@ def copy_keras_mask(source: Any, target: Any) -> None:
     attributes, as in early versions of JAX, it keeps masks in a table. If they move: the attribute is copied.
     """
     try:
-        from keras.src.backend import get_keras_mask, set_keras_mask
+        from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
     except ImportError:
         if not IS_EARLY:
-            warn_moved("keras.src.backend.get_keras_mask", "a probe may lose masks that layers set on their outputs")
+            name = "keras.src.backend.common.masking.get_keras_mask"
+            warn_moved(name, "a probe may lose masks that layers set on their outputs")
         mask = getattr(source, "_keras_mask", None)
         if mask is not None:
             with contextlib.suppress(AttributeError):

@@ -76,7 +76,10 @@ def tensorflow_convolution_replaced(change: Callable[[Callable], Callable]) -> I
         with unless_moved(
             "keras.src.backend.tensorflow.nn.conv", "models with convolutions in groups cannot be probed on a CPU"
         ):
-            from keras.src.backend.tensorflow import nn
+            try:
+                from keras.src.backend.tensorflow.ops import nn  # from Keras 3.16 on
+            except ImportError:
+                from keras.src.backend.tensorflow import nn
 
             stack.enter_context(replaced_in_this_thread(nn, "conv", change))
         yield

@@ -16,6 +16,7 @@ from keras_initkit.structure import _stand_ins
 from keras_initkit.structure._calls import calls
 
 BACKEND = keras.backend.backend()
+MASKING = "keras.src.backend.common.masking"
 X = np.random.default_rng(0).standard_normal((16, 6)).astype("float32")
 Y = np.arange(16) % 3
 EARLY = _keras_tracing.IS_EARLY
@@ -160,9 +161,9 @@ def test_a_model_that_computes_its_loss_itself_goes_on_doing_so(take_away):
 def test_masks_are_copied_as_the_attribute_that_they_are(take_away):
     masked = L.Masking()(keras.ops.convert_to_tensor([[[1.0, 2.0], [0.0, 0.0]]]))
     other = keras.ops.copy(masked)
-    get_keras_mask = importlib.import_module("keras.src.backend").get_keras_mask
-    take_away("keras.src.backend", "get_keras_mask")
-    with pytest.warns(UserWarning, match=r"no longer has keras.src.backend.get_keras_mask; .* masks"):
+    get_keras_mask = importlib.import_module(MASKING).get_keras_mask
+    take_away(MASKING, "get_keras_mask")
+    with pytest.warns(UserWarning, match=r"no longer has keras.src.backend.common.masking.get_keras_mask; .* masks"):
         _compat.copy_keras_mask(masked, other)
     mask = get_keras_mask(other)
     if hasattr(masked, "_keras_mask"):
