@@ -1,5 +1,6 @@
 """Takes private names away, and uses the package without them."""
 
+import functools
 import importlib
 import sys
 import types
@@ -73,6 +74,12 @@ def fit(model, *callbacks):
     return model.get_weights()
 
 
+@functools.cache
+def plain_weights(eager):
+    """Returns the weights after a training without callbacks."""
+    return fit(make_model(eager))
+
+
 def use(eager=False):
     """Trains as without a callback; returns the reports of a probe and of each step, and what was said of names."""
     model = make_model(eager)
@@ -81,7 +88,7 @@ def use(eager=False):
         warnings.simplefilter("always")
         report = probe(model, X, Y)
         weights = fit(model, callback)
-    np.testing.assert_equal(weights, fit(make_model(eager)))
+    np.testing.assert_equal(weights, plain_weights(eager))
     said = [str(each.message) for each in caught if "Please report it" in str(each.message)]
     others = [str(each.message) for each in caught if "LayerStatsCallback" in str(each.message)]
     assert others == []
