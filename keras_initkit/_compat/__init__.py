@@ -1,6 +1,6 @@
 """Private names of Keras, TensorFlow, JAX and PyTorch: a function for each, which says why, and what else would do.
 
-Nobody promises these names, so tests/test_compat.py fails when one of them moves. At run time a name that has moved
+Nobody promises these names, so tests/compat/test_names.py fails when one moves. At run time a name that has moved
 costs a warning and what the function's docstring says under "if it moves", never an error. Frameworks are imported
 inside the functions: only the active one may be loaded.
 """
