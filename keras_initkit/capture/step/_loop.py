@@ -55,12 +55,7 @@ class LoopMeter(StepMeasurement):
         """Calls `step`, once; returns what it returns, and the rows that were read of it."""
         rows: list[TensorStats] = []
         self._histograms = histograms
-        while isinstance(step, types.MethodType | functools.partial):  # around a compiled function
-            if isinstance(step, types.MethodType):
-                step, args = step.__func__, (step.__self__, *args)
-            else:
-                step, args, kwargs = step.func, (*step.args, *args), {**step.keywords, **kwargs}
-        result, matrix = self._run_measured(step, args, kwargs)
+        result, matrix = self._run_measured(*_unwrapped(step, args, kwargs))
         if matrix is not None and self._failure is None:
             with self._unharmed("what was read"):
                 rows = self._read_matrix(matrix)
@@ -121,3 +116,13 @@ class LoopMeter(StepMeasurement):
                         wrapped.enter_context(replaced(optimizer, "scale_loss", scaled))
             with super()._tapped():
                 yield
+
+
+def _unwrapped(step: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, tuple, dict[str, Any]]:
+    """Returns what a bound method or a `functools.partial` calls, as it may be a compiled function, and its arguments."""
+    while isinstance(step, types.MethodType | functools.partial):
+        if isinstance(step, types.MethodType):
+            step, args = step.__func__, (step.__self__, *args)
+        else:
+            step, args, kwargs = step.func, (*step.args, *args), {**step.keywords, **kwargs}
+    return step, args, kwargs
