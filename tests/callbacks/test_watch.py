@@ -32,6 +32,15 @@ def test_watching_changes_nothing(kind):
         assert list(report.scalars()) == [f"{name}/{layer}" for name in STATISTICS for layer in (A, B)]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "torch", reason="torch.compile")
+def test_watching_a_function_that_pytorch_compiles():
+    plain, loop = Loop("compiled"), Loop("compiled")
+    step = watch(loop.step, loop.model, None, often, optimizer=loop.optimizer)
+    np.testing.assert_equal(loop.train(step=step), plain.train())
+    assert [report.step for report in step.reports] == [0, 3, 6]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_figures_are_those_of_fit(kind):
     """The same steps by `fit`, which has tests of its own against NumPy."""

@@ -32,8 +32,6 @@ def anew():
     """Every test is warned anew."""
     _moved._WARNED.clear()
     _jax._knows_primal.cache_clear()
-    yield
-    _jax._knows_primal.cache_clear()
 
 
 def test_an_optimizer_knows_its_variables():

@@ -119,7 +119,7 @@ class LoopMeter(StepMeasurement):
 
 
 def _unwrapped(step: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, tuple, dict[str, Any]]:
-    """Returns what a bound method or a `functools.partial` calls, as it may be a compiled function, and its arguments."""
+    """Returns what a bound method or a `functools.partial` calls, and with which arguments."""
     while isinstance(step, types.MethodType | functools.partial):
         if isinstance(step, types.MethodType):
             step, args = step.__func__, (step.__self__, *args)
