@@ -4,6 +4,7 @@ from keras_initkit.callbacks._layer_stats import LayerStatsCallback
 from keras_initkit.callbacks._schedule import every, logarithmic
 from keras_initkit.callbacks._sinks import JSONLinesSink, Sink, TensorBoardSink
 from keras_initkit.callbacks._tracker_sinks import MLflowSink, WandbSink
+from keras_initkit.callbacks._watch import WatchedStep, watch
 
 __all__ = [
     "JSONLinesSink",
@@ -12,6 +13,8 @@ __all__ = [
     "Sink",
     "TensorBoardSink",
     "WandbSink",
+    "WatchedStep",
     "every",
     "logarithmic",
+    "watch",
 ]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import keras
 
 from keras_initkit._checks import checked_option
 from keras_initkit.callbacks._run_diagnosis import OnFinding
 from keras_initkit.callbacks._run_directory import checked_log_dir as checked_log_dir
 from keras_initkit.callbacks._sinks import Sink
+from keras_initkit.structure._sublayers import unused
 
 
 def checked_on_finding(on_finding: Any) -> OnFinding:
@@ -40,3 +43,35 @@ def checked_sinks(sinks: Any) -> tuple[Sink, ...]:
                 "MLflowSink, TensorBoardSink and WandbSink."
             )
     return chosen
+
+
+def named_models(model: Any) -> dict[str, keras.Model]:
+    """Returns the models by the prefix of their layers' paths.
+
+    Raises:
+        ValueError: If there is none, or something else among them.
+    """
+    if isinstance(model, keras.Model):
+        return {"": model}
+    named = dict(model) if isinstance(model, Mapping) else {}
+    for each in () if named or not isinstance(model, Iterable) else model:
+        named[unused(getattr(each, "name", ""), named)] = each  # two may have one name
+    if not named or not all(isinstance(each, keras.Model) for each in named.values()):
+        raise ValueError(f"model: got {model!r}, expected a Keras model, or a list or dictionary of Keras models.")
+    return {f"{name}/": each for name, each in named.items()}
+
+
+def listed_optimizers(optimizer: Any) -> list[Any]:
+    """Returns the optimizers of a structure.
+
+    Raises:
+        ValueError: If there is something else in it.
+    """
+    listed = [] if optimizer is None else keras.tree.flatten(optimizer)
+    for each in listed:
+        if not isinstance(each, keras.optimizers.Optimizer) and not hasattr(each, "param_groups"):  # of torch.optim
+            raise ValueError(
+                f"optimizer: got {each!r}, expected a Keras optimizer (on PyTorch also one of torch.optim), or a list "
+                "or dictionary of these. Leave it out to measure without gradients of weights."
+            )
+    return listed

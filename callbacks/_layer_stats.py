@@ -79,6 +79,9 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
             called with each `Finding`.
         keep: Integer. The most reports that stay in memory: evenly spread over the measured steps, the first and the
             last always among them. The log has all. `None` keeps all.
+        exact: Boolean. On JAX, `False` measures a step inside the program that trains, in less time. XLA may then
+            fuse less, and round otherwise: weights may differ in the last bits from those of a training without the
+            callback. The other backends measure inside the step in any case, and exactly.
         sinks: List of `Sink`. Further places that get the statistics of each measured step and each finding:
             `JSONLinesSink`, `MLflowSink`, `WandbSink`, `TensorBoardSink`, or objects with the same two methods.
 
@@ -107,6 +110,7 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
         sample_size: int | None = DEFAULT_SAMPLE,
         on_finding: OnFinding = "warn",
         keep: int | None = 1000,
+        exact: bool = True,
         sinks: Iterable[Sink] = (),
     ):
         super().__init__()
@@ -119,6 +123,7 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
         self.sample_size = sample_size if sample_size is None else checked_count("sample_size", sample_size)
         self.on_finding = checked_on_finding(on_finding)
         self.keep = keep if keep is None else checked_count("keep", keep, 2)
+        self.exact = bool(exact)
         self.sinks = checked_sinks(sinks)
         self._due = make_schedule(update_freq)
         self._record = RunRecord(self.statistics, on_finding, self.keep, "LayerStatsCallback", self.sinks)
@@ -161,7 +166,7 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
             self._steps = 0
         self._record.begin(lambda: {"": self.model}, self._planned_steps(), is_new)
         if is_new:
-            reading = MeasurementSpec(needed_kinds(self.statistics), self.sample_size)
+            reading = MeasurementSpec(needed_kinds(self.statistics), self.sample_size, self.exact)
             with self._record.traced():
                 self._meter, self._metered = step_meter(self.model, self._select_layers, reading), self.model
         if self.model.built and all(layer.built for layer in self.model.layers):

@@ -18,12 +18,13 @@ def steps_done(model: keras.Model) -> int:
     of `compile` has counted nothing, the model's own optimizers say it: the one that has counted least, since a step
     may use one several times (the critic of a WGAN).
     """
-    own = _count(getattr(model, "optimizer", None))
-    others = [count for count in map(_count, find_optimizers(model)) if count]
+    own = count_steps(getattr(model, "optimizer", None))
+    others = [count for count in map(count_steps, find_optimizers(model)) if count]
     return own or min(others, default=0)
 
 
-def _count(optimizer: Any) -> int:
+def count_steps(optimizer: Any) -> int:
+    """Returns how many steps an optimizer has counted."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     for variable in getattr(optimizer, "variables", ()):
         if variable.name == "iteration":

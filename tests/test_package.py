@@ -36,7 +36,7 @@ def test_the_callback_loads_no_plots():
     assert not {name for name in added if name.split(".")[0] in {"matplotlib", "sklearn"}}
 
 
-VERBS = {"compare", "diagnose", "initialize", "layer_fans", "predict", "probe", "repair"}
+VERBS = {"compare", "diagnose", "initialize", "layer_fans", "predict", "probe", "repair", "watch"}
 CLASSES = {"Finding", "LayerStatsCallback", "SignalReport"}
 SUBPACKAGES = {
     *("callbacks", "capture", "cli", "comparison", "diagnosis", "examples", "initializers", "inputs", "plots"),

@@ -9,9 +9,8 @@ import keras
 import numpy as np
 
 from keras_initkit._checks import checked_count
-from keras_initkit._compat import inputs_structure
 from keras_initkit.inputs._lookups import rows_by_element
-from keras_initkit.structure._calls import calls, has_graph
+from keras_initkit.structure._calls import calls, has_graph, inputs_structure
 from keras_initkit.structure._graph import Call
 from keras_initkit.structure._separate_parts import check_has_call
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import keras
 
-from keras_initkit._compat import describe_error, inputs_structure
+from keras_initkit._compat import describe_error
 from keras_initkit.structure._graph import Call
 from keras_initkit.structure._recorder import Recorder
 from keras_initkit.structure._separate_parts import is_built, lacks_call, raise_without_call
@@ -172,6 +172,11 @@ def has_graph(model: keras.Model) -> bool:
         return bool(model.inputs) and bool(model.outputs)
     except (AttributeError, ValueError):
         return False
+
+
+def inputs_structure(model: keras.Model) -> Any:
+    """Returns the list, dictionary or tensor in which a Functional model takes its inputs; `None` for another model."""
+    return model.input if has_graph(model) and not isinstance(model, keras.Sequential) else None
 
 
 def leaves_in_order(model: keras.Model, x: Any) -> list[Any]:

@@ -98,10 +98,10 @@ class Recorder:
         with _LOCK, contextlib.ExitStack() as stack:
             stack.enter_context(random_state_kept())
             stack.enter_context(keras.StatelessScope())
-            stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")  # the real call gives them
             stack.enter_context(auto_names_kept())
             stack.enter_context(graph_nodes_off())
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")  # the real call gives them
             stack.enter_context(self._observed())
             stack.enter_context(nothing_built(self._layers))
             yield

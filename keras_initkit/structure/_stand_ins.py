@@ -8,9 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_initkit._compat import VARIABLE
-
-_TRACKERS = frozenset({"_trainable_variables", "_non_trainable_variables", "_tracker"})
+from keras_initkit._compat import TRACKERS, VARIABLE
 
 
 class NotTraceableError(Exception):
@@ -39,7 +37,7 @@ def weights_replaced(layer: keras.Layer, note: Callable[[Any, keras.Variable], A
         return stand_ins[id(variable)]
 
     attributes = vars(layer)
-    changed = {name: _map_variables(value, stand_in) for name, value in attributes.items() if name not in _TRACKERS}
+    changed = {name: _map_variables(value, stand_in) for name, value in attributes.items() if name not in TRACKERS}
     kept = {name: attributes[name] for name, value in changed.items() if value is not attributes[name]}
     attributes.update({name: changed[name] for name in kept})
     try:

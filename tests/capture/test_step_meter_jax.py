@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from keras_initkit.callbacks import LayerStatsCallback
 from keras_initkit.capture.backends import step_meter, writes_logs
 from keras_initkit.capture.step._reduction import MeasurementSpec
 from keras_initkit.signal import Moments, Tap
@@ -286,3 +287,45 @@ def test_a_measured_step_reads_again_what_has_changed():
 
 def test_a_process_alone_writes():
     assert writes_logs()
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_step_that_is_measured_in_the_program_that_trains(steps):
+    """The same figures as by a program apart, and the same weights but for some last bits."""
+    rng = np.random.default_rng(1)
+    x, y = rng.standard_normal((56, 6, 6, 3)).astype("float32"), rng.integers(0, 3, 56)
+
+    def train(exact):
+        keras.utils.set_random_seed(1)
+        model = convolutional()
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(), steps_per_execution=steps)
+        callback = LayerStatsCallback(None, "batch", sample_size=None, on_finding="ignore", exact=exact)
+        history = model.fit(x, y, batch_size=8, shuffle=False, verbose=0, callbacks=[callback])
+        return callback.reports, model.get_weights(), history.history
+
+    (reports, weights, history), (expected, others, losses) = train(False), train(True)
+    places = {1: [0, 1, 2, 3, 4, 5, 6], 3: [2, 5, 6]}[steps]
+    assert [report.step for report in reports] == [report.step for report in expected] == places
+    for report, other in zip(reports, expected, strict=True):
+        assert [row.tap for row in report.rows] == [row.tap for row in other.rows]
+        found, wanted = report.scalars(), other.scalars()
+        np.testing.assert_allclose(list(found.values()), [wanted[tag] for tag in found], rtol=1e-3, atol=1e-9)
+    for weight, other in zip(weights, others, strict=True):
+        np.testing.assert_allclose(weight, other, atol=1e-5)
+    np.testing.assert_allclose(history["loss"], losses["loss"], rtol=1e-5)
+
+
+def test_what_goes_wrong_inside_costs_a_warning(monkeypatch):
+    model = convolutional()
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy())
+    callback = LayerStatsCallback(None, "batch", on_finding="ignore", exact=False)
+
+    def broken(*_):
+        raise TypeError("a private name was renamed")
+
+    monkeypatch.setattr(type(meter_of(model)), "_read", broken)
+    x, y = np.zeros((16, 6, 6, 3), "float32"), np.zeros(16)
+    with pytest.warns(UserWarning, match="could not be measured .TypeError: a private name"):
+        model.fit(x, y, batch_size=8, verbose=0, callbacks=[callback])
+    assert int(model.optimizer.iterations) == 2
+    assert callback.reports == []

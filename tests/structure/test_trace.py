@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_initkit.structure._calls import calls, traced_once
+from keras_initkit.structure._calls import calls, inputs_structure, traced_once
 
 
 class Norm(layers.Layer):
@@ -131,6 +131,17 @@ def test_dictionaries_and_several_outputs():
     found = {call.path: call for call in calls(model, x)}
     assert found["pair/add"].inputs == found["model"].inputs
     assert [tensor.shape for tensor in found["pair"].outputs] == [(3,), (None, 3)]
+
+
+def test_the_structure_of_inputs():
+    inputs = {name: keras.Input((2,), name=name) for name in ("two", "one")}
+    total = layers.Add()(list(inputs.values()))
+    assert inputs_structure(keras.Model(inputs, total)) == inputs
+    assert inputs_structure(keras.Model(list(inputs.values()), total)) == list(inputs.values())
+    sequential = keras.Sequential([keras.Input((2,)), layers.Dense(2)])
+    sequential(inputs["one"])  # is no input of this model's own
+    assert inputs_structure(sequential) is None
+    assert inputs_structure(keras.Sequential([layers.Dense(2)])) is None
 
 
 def test_a_subclassed_model_is_traced_from_its_data_or_the_shape_that_it_was_built_for():

@@ -18,7 +18,7 @@ from keras_initkit.capture.step._reduction import MeasurementSpec
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.structure._following import rectified_layers
 
-FindLayers = Callable[[str, keras.Model], dict[str, keras.layers.Layer]]
+FindLayers = Callable[[], dict[str, keras.layers.Layer]]
 
 
 class LoopMeter(StepMeasurement):
@@ -29,7 +29,7 @@ class LoopMeter(StepMeasurement):
     Args:
         models: Dictionary of models by the prefix of their layers' paths, `""` or one that ends with a slash.
         optimizers: The optimizers that the step uses.
-        find_layers: Function of a prefix and a model that returns the layers to measure by their whole paths.
+        find_layers: Function that returns the layers to measure by their paths, prefixes included.
         spec: What is read of each layer.
     """
 
@@ -55,12 +55,7 @@ class LoopMeter(StepMeasurement):
         """Calls `step`, once; returns what it returns, and the rows that were read of it."""
         rows: list[TensorStats] = []
         self._histograms = histograms
-        while isinstance(step, types.MethodType | functools.partial):  # around a compiled function
-            if isinstance(step, types.MethodType):
-                step, args = step.__func__, (step.__self__, *args)
-            else:
-                step, args, kwargs = step.func, (*step.args, *args), {**step.keywords, **kwargs}
-        result, matrix = self._run_measured(step, args, kwargs)
+        result, matrix = self._run_measured(*_unwrapped(step, args, kwargs))
         if matrix is not None and self._failure is None:
             with self._unharmed("what was read"):
                 rows = self._read_matrix(matrix)
@@ -80,8 +75,7 @@ class LoopMeter(StepMeasurement):
 
     def _resolve_taps(self) -> bool:
         """Looks up the layers to measure; returns whether they have changed."""
-        layers = {path: layer for each in self._models.items() for path, layer in self._find_layers(*each).items()}
-        return self._measure_layers(layers, self._spec.kinds)
+        return self._measure_layers(self._find_layers(), self._spec.kinds)
 
     @property
     def _sample_size(self) -> int | None:
@@ -122,3 +116,13 @@ class LoopMeter(StepMeasurement):
                         wrapped.enter_context(replaced(optimizer, "scale_loss", scaled))
             with super()._tapped():
                 yield
+
+
+def _unwrapped(step: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, tuple, dict[str, Any]]:
+    """Returns what a bound method or a `functools.partial` calls, and with which arguments."""
+    while isinstance(step, types.MethodType | functools.partial):
+        if isinstance(step, types.MethodType):
+            step, args = step.__func__, (step.__self__, *args)
+        else:
+            step, args, kwargs = step.func, (*step.args, *args), {**step.keywords, **kwargs}
+    return step, args, kwargs

@@ -133,10 +133,13 @@ class StepMeasurement(StepReader):
                 return result, self._end_step(begun, value)
         return result, keras.ops.zeros((0,))
 
+    def _kernels(self) -> list[tuple[str, keras.Variable]]:
+        return [(path, weight) for path, layer in self._layers.items() for weight in main_weights(layer)]
+
     def _begin_step(self, scope: Any, value: Value) -> Begun:
         captured = CapturedTensors(scope, self._unscaling())
         kinds = {tap.kind for tap in self._taps}
-        weights = [(path, weight) for path, layer in self._layers.items() for weight in main_weights(layer)]
+        weights = self._kernels()
         # Read now: after the step they are others.
         before = [value(weight) for _, weight in weights] if kinds & {"weight", "weight_update"} else []
         for (path, _), tensor in zip(weights, before, strict=False):
@@ -147,10 +150,14 @@ class StepMeasurement(StepReader):
 
     def _end_step(self, begun: Begun, value: Value) -> Any:
         captured = begun.captured
-        for (path, weight), sample in zip(begun.weights, begun.samples, strict=False):
-            captured.seen[Tap("weight_update", path)].append(Update(sample, value(weight)))
+        self._read_updates(begun, value)
         captured.warn(self._taps)
         seen = {
             tap: units_last(tap, self._layers[tap.layer], self._finished(tap, captured.seen[tap])) for tap in self._taps
         }
         return self._reduce(seen)
+
+    def _read_updates(self, begun: Begun, value: Value) -> None:
+        """Reads what the step has added to the weights."""
+        for (path, weight), sample in zip(begun.weights, begun.samples, strict=False):
+            begun.captured.seen[Tap("weight_update", path)].append(Update(sample, value(weight)))

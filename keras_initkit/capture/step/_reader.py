@@ -155,7 +155,6 @@ class StepReader:
             return tensor
         captured.expected[tap] += 1
         gradient_tap, readable = tap.gradient, self._is_readable(tensor, captured.scope)
-        unscale = self._unscale_signal(captured)
 
         def on_value(value: Any) -> None:
             if self._is_readable(value, captured.scope):
@@ -165,7 +164,7 @@ class StepReader:
             with self._unharmed(f"the {gradient_tap.kind.replace('_', ' ')} of {tap.layer!r}"):
                 captured.expected[gradient_tap] += readable
                 if self._is_readable(gradient, captured.scope):
-                    captured.seen[gradient_tap].append(unscale(gradient))
+                    captured.seen[gradient_tap].append(self._unscale_signal(captured)(gradient))
 
         return self._read(tensor, tap, on_value, on_gradient if whole else None)
 

@@ -35,10 +35,13 @@ class MeasurementSpec:
         kinds: Tuple of kinds of taps, see `KINDS`.
         sample_size: Integer. Number of elements of each tensor that moments are computed from, spread over the batch;
             `None` reads all. NaN and infinities are found wherever they are.
+        exact: Whether the step that is measured has to compute what a plain one does, to the last bit. Only a compiled
+            step of JAX is measured otherwise if it need not.
     """
 
     kinds: tuple[str, ...] = ("output", "output_gradient", "weight", "weight_gradient", "weight_update")
     sample_size: int | None = DEFAULT_SAMPLE
+    exact: bool = True
 
 
 class Update(NamedTuple):

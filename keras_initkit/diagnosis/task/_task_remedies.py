@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_initkit._compat import calls_in_graphs
 from keras_initkit.diagnosis._finding import Severity
 from keras_initkit.diagnosis.task._heads import Head
 from keras_initkit.diagnosis.task._task import Output, Task
@@ -70,7 +71,7 @@ def units_code(task: Task, head: Head, units: int, activation: str) -> str:
     """Returns the code that replaces the last layer by one of other units."""
     model, layer = task.model.model, head.layer
     known = has_graph(model) and "/" not in head.path and isinstance(layer, keras.layers.Dense)
-    if not known or len(getattr(layer, "_inbound_nodes", ())) != 1 or len(model.outputs) != 1:
+    if not known or calls_in_graphs(layer) != 1 or len(model.outputs) != 1:
         return f"# in the model's code, keras.layers.Dense({units}, {activation!r}) in place of {head.path}"
     return (
         f"model = keras.Model(model.inputs, keras.layers.Dense({units}, {activation!r})"

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import keras
 
-from keras_initkit._compat import jax_root_trace, jax_trace
+from keras_initkit._compat import jax_is_elsewhere, jax_trace
 from keras_initkit.capture._hooks import replaced
 from keras_initkit.capture.backends.jax.probe import tapped
 from keras_initkit.capture.step._captured import Unscale
@@ -39,7 +39,7 @@ class JaxReading(StepMeasurement):
         if captured is None or self._is_readable(tensor, captured.scope):  # nothing that is differentiated leads here
             on_value(tensor)
             return tensor
-        if jax_root_trace(tensor) is not captured.scope:  # JAX keeps such a program, and the plain step would run it
+        if jax_is_elsewhere(tensor, captured.scope):  # JAX keeps such a program, and the plain step would run it
             return tensor
         return tapped(tensor, on_value, on_gradient or (lambda _: None))
 

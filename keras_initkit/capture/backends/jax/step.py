@@ -4,8 +4,10 @@ Keras compiles a whole step into one program, and where a tensor inside it is al
 round otherwise: read inside, one step of a transformer block (JAX 0.10 on a CPU) left 3.4 % of 50,634 weights with
 other last bits, five steps 13 %, by up to 7e-7; of an MLP, a residual CNN and an LSTM it left none. So the program
 that trains stays the one that Keras compiled. Before a measured step another one, made of the same `train_step`,
-reads the state and the batch that the step is about to get, and returns nothing but statistics. A step that is not
-compiled (`run_eagerly`, `jit_compile=False`) runs operation by operation, and is read where it runs.
+reads the state and the batch that the step is about to get, and returns nothing but statistics; it computes no update,
+which a third, small one reads in the weights that come out of the step. Without `exact`, one program does it all, and
+trains. A step that is not compiled (`run_eagerly`, `jit_compile=False`) runs operation by operation, and is read where
+it runs.
 """
 
 from __future__ import annotations
@@ -22,7 +24,11 @@ from keras_initkit._random_state import random_state_kept
 from keras_initkit.capture._hooks import replaced, wrap_optimizer
 from keras_initkit.capture.backends.jax.reading import JaxReading, parts_in_sight
 from keras_initkit.capture.step._captured import Unscale
+from keras_initkit.capture.step._measurement import Begun, Value
 from keras_initkit.capture.step._meter import StepMeter
+from keras_initkit.capture.step._reduction import Update, read_rows, reduce_taps
+from keras_initkit.report._rows import TensorStats
+from keras_initkit.statistics._tap import Tap
 
 State = tuple[list[jax.Array], list[jax.Array], list[jax.Array], list[jax.Array]]
 
@@ -31,8 +37,11 @@ class JaxStepMeter(JaxReading, StepMeter):
     """Measures single training steps of `model`; see `StepMeter`."""
 
     _plain: Any = None
-    _readers: dict[bool, Callable]  # with histograms, and without
+    _programs: dict[tuple[str, bool], Callable]  # what each does, with histograms or without
     _state: State  # from which the step that is traced or run begins
+    _samples: list[jax.Array]
+    _apart = False  # whether a program is traced that reads a step without its update
+    _updates: jax.Array | None = None  # the matrix of `reduce_taps` for what such a program leaves out
 
     def _invalidate(self) -> None:
         self._plain = None
@@ -43,39 +52,92 @@ class JaxStepMeter(JaxReading, StepMeter):
         if plain is not self._plain:
             with self._unharmed("the layers"):
                 self._resolve_taps()
-            self._plain, self._readers = plain, {}
+            self._plain, self._programs = plain, {}
             self._reducers.clear()
+        self._updates = None
         if model.run_eagerly or not model.jit_compile:
             return self._measured_inside(plain, state, batches)
-        if isinstance(batches, list):
-            self._data = batches[-1]
-            self._matrix = self._read_step(state, batches)
-            return plain(state, batches)
-        taken = _taken(batches, model.steps_per_execution or 1)
-        if len(taken) > 1:
-            _, state = plain(state, iter(taken[:-1]))  # Keras' own loop over compiled steps ends with the iterator
+        again: Callable[[list[Any]], Any] = list if isinstance(batches, list) else iter
+        taken = batches if isinstance(batches, list) else _taken(batches, model.steps_per_execution or 1)
         self._data = taken[-1]
-        self._matrix = self._read_step(state, taken[-1:])
-        return plain(state, iter(taken[-1:]))
+        if all(meter._spec.exact for meter in self._subscribers):
+            if again is iter and len(taken) > 1:
+                _, state = plain(state, iter(taken[:-1]))  # Keras' own loop over compiled steps ends with the iterator
+                taken = taken[-1:]
+            samples = self._read_apart(state, taken)
+            result = plain(state, again(taken))
+            self._read_after(samples, result[1])
+            return result
+        if len(taken) > 1:
+            _, state = plain(state, again(taken[:-1]))
+        return self._read_inside(state, taken[-1]) or plain(state, again(taken[-1:]))
 
-    def _read_step(self, state: State, batches: Sequence[Any]) -> jax.Array | None:
-        """Returns the statistics of the last of these steps, from a program of its own; the state is left as it is."""
-        with self._unharmed("the step"):
-            return self._read_apart(state, batches)
-        return None
+    def _program(self, what: str, function: Callable, **options: Any) -> Callable:
+        return self._programs.setdefault((what, self._histograms), jax.jit(function, **options))
 
-    def _read_apart(self, state: State, batches: Sequence[Any]) -> jax.Array:
-        if self._histograms not in self._readers:
+    def _read_inside(self, state: State, batch: Any) -> tuple[Any, State] | None:
+        """Trains by a program that also reads; returns `None` if it cannot be made."""
 
-            def read(state: State, batches: Sequence[Any]) -> jax.Array:
-                for batch in batches[:-1]:
-                    _, state = self._model.train_step(state, batch)
-                return self._measure(self._model.train_step, state, batches[-1])[1]
+        def step(state: State, batch: Any) -> tuple[Any, jax.Array]:
+            return self._measure(self._model.train_step, state, batch)
 
-            self._readers[self._histograms] = jax.jit(read, out_shardings=_everywhere(state))
-        with random_state_kept(), parts_in_sight(self._model):  # the trace may draw random numbers
-            matrix = self._readers[self._histograms](state, batches)
-        return jax.block_until_ready(matrix)  # or both programs would hold their tensors at the same time
+        try:
+            result, self._matrix = self._program("inside", step, donate_argnums=0)(state, batch)
+            return result
+        except Exception as error:
+            if any(value.is_deleted() for value in jax.tree_util.tree_leaves(state)):  # the step has begun
+                raise
+            self._failure = self._failure or ("the step", error)
+            return None
+
+    def _read_apart(self, state: State, batches: Sequence[Any]) -> list[jax.Array]:
+        """Reads the last of these steps by a program of its own; returns samples of the weights before that step."""
+
+        def read(state: State, batches: Sequence[Any]) -> tuple[jax.Array, list[jax.Array]]:
+            for batch in batches[:-1]:
+                _, state = self._model.train_step(state, batch)
+            self._apart, self._samples = True, []
+            try:
+                return self._measure(self._model.train_step, state, batches[-1])[1], self._samples
+            finally:
+                self._apart, self._samples = False, []
+
+        with self._unharmed("the step"), random_state_kept(), parts_in_sight(self._model):  # a trace may draw numbers
+            program = self._program("apart", read, out_shardings=_everywhere(state))
+            # Waited for, or both programs would hold their tensors at the same time.
+            self._matrix, samples = jax.block_until_ready(program(state, batches))
+            return samples
+        return []
+
+    def _read_updates(self, begun: Begun, value: Value) -> None:
+        if self._apart:
+            self._samples = list(begun.samples)
+        else:
+            super()._read_updates(begun, value)
+
+    def _read_after(self, samples: list[jax.Array], state: State) -> None:
+        """Reads what a step has added to the weights, from samples before it and the state after it."""
+        if not samples or self._failure is not None:
+            return
+
+        def reduce(samples: list[jax.Array], weights: list[jax.Array]) -> jax.Array:
+            seen: dict[Tap, list[Update]] = {tap: [] for tap in self._taps if tap.kind == "weight_update"}
+            for (path, _), before, after in zip(self._kernels(), samples, weights, strict=True):
+                seen[Tap("weight_update", path)].append(Update(before, after))
+            return reduce_taps(seen, self._limits, self._sample_size, self._histograms)
+
+        with self._unharmed("the updates"):
+            values = _values(self._model, state)
+            weights = [values[id(weight)] for _, weight in self._kernels()]
+            self._updates = self._program("after", reduce, out_shardings=_everywhere(state))(samples, weights)
+
+    def _read_matrix(self, matrix: Any) -> list[TensorStats]:
+        rows = super()._read_matrix(matrix)
+        if self._updates is not None:
+            taps = [tap for tap in self._taps if tap.kind == "weight_update"]
+            types = {path: type(layer).__name__ for path, layer in self._layers.items()}
+            rows += read_rows(taps, keras.ops.convert_to_numpy(self._updates), types)
+        return rows
 
     def _measured_inside(self, plain: Any, state: State, batches: Any) -> Any:
         """Runs the step itself, read as it goes."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_initkit._compat import copy_keras_mask, keras_logits, set_keras_logits
+from keras_initkit._compat import copy_keras_mask, keras_leaves_logits, keras_logits, set_keras_logits
 from keras_initkit.capture.backends import is_signal
 from keras_initkit.capture.backends.tensorflow._graph import (
     is_decided_later,
@@ -82,6 +82,8 @@ def _with_keras_marks(output: tf.Tensor, observed: Callable[[tf.Tensor], tf.Tens
     """
     logits = keras_logits(output)
     if logits is None and tf.is_symbolic_tensor(output) and output.op.type in ("Softmax", "Sigmoid"):
+        return output
+    if not keras_leaves_logits() and not tf.is_symbolic_tensor(output):  # any may be one whose logits Keras looks for
         return output
     result = observed(output)
     if logits is not None:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from keras_initkit import _compat
-from keras_initkit.structure._calls import calls
 
 L = keras.layers
 BACKEND = keras.backend.backend()
@@ -26,9 +25,19 @@ def test_tracked_layers_are_those_of_the_public_list_of_a_model():
     assert {"query", "value", "key"} < {part.name for part in _compat.tracked_layers(attention)}
 
 
-def test_the_structure_of_inputs_has_the_dictionarys_keys():
-    inputs = {name: keras.Input((2,), name=name) for name in ("one", "two")}
-    assert sorted(_compat.inputs_structure(keras.Model(inputs, L.Add()(list(inputs.values()))))) == ["one", "two"]
+def test_calls_of_a_layer_are_counted():
+    layer = L.Dense(2)
+    assert _compat.calls_in_graphs(layer) == 0
+    layer(layer(keras.Input((2,))))
+    assert _compat.calls_in_graphs(layer) == 2
+
+
+def test_the_lists_of_variables_are_among_a_layers_attributes():
+    layer = L.BatchNormalization()
+    layer.build((None, 2))
+    assert set(vars(layer)) >= _compat.TRACKERS
+    assert layer._trainable_variables == layer.trainable_variables
+    assert layer._non_trainable_variables == layer.non_trainable_variables
 
 
 def test_symbolic_calls_leave_nothing_behind():
@@ -78,6 +87,16 @@ def compiled_model(**options):
     return model
 
 
+def test_functions_are_told_from_other_metrics():
+    def own(y, p):
+        return keras.ops.mean(p)
+
+    model = compiled_model(loss="mse", metrics=["accuracy", own, keras.metrics.Mean()])
+    assert _compat.metric_functions(model) == [own]
+    assert _compat.metric_functions(compiled_model(loss="mse")) == []
+    assert _compat.metric_functions(keras.Sequential()) == []
+
+
 def test_a_fresh_loss_is_like_that_of_compile_and_not_built():
     model = compiled_model(loss="sparse_categorical_crossentropy", loss_weights=2.0)
     assert _compat.is_compiled_with_loss(model)
@@ -120,6 +139,7 @@ def test_activations_leave_their_logits_where_losses_look():
         assert _compat.keras_logits(output) is logits
         copied = keras.ops.copy(output)
         assert _compat.keras_logits(copied) is None
+        assert _compat.keras_leaves_logits()
         _compat.set_keras_logits(copied, logits)
         assert _compat.keras_logits(copied) is logits
 
@@ -141,6 +161,17 @@ def test_the_memory_optimizer_is_off_within_its_context_alone():
         assert optimization() == 1  # NO_MEM_OPT
         assert float(tf.function(lambda x: x + 1)(tf.ones(()))) == 2
     assert serialized() == before
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="names of TensorFlow")
+def test_layers_convolve_by_what_replaces_it():
+    layer, x = L.Conv1D(2, 3), keras.ops.ones((1, 5, 2))
+    expected = keras.ops.convert_to_numpy(layer(x))
+    with _compat.tensorflow_convolution_replaced(
+        lambda convolve: lambda *args, **kwargs: 2 * convolve(*args, **kwargs)
+    ):
+        np.testing.assert_array_equal(layer(x), 2 * expected)
+    np.testing.assert_array_equal(layer(x), expected)
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="names of TensorFlow")
@@ -211,29 +242,3 @@ def test_a_backward_pass_is_known_from_inside():
     assert not _compat.torch_is_in_backward_pass()
     y.backward()
     assert seen == [True]
-
-
-@pytest.mark.parametrize(
-    ("run", "attributes"),
-    [
-        (lambda x: keras.ops.transpose(x, (0, 2, 1)), {"axes": (0, 2, 1)}),
-        (lambda x: keras.ops.moveaxis(x, [1], [2]), {"source": [1], "destination": [2]}),
-        (lambda x: keras.ops.swapaxes(x, 1, 2), {"axis1": 1, "axis2": 2}),
-        (lambda x: keras.ops.split(x, 2, axis=-1), {"axis": -1}),
-        (lambda x: keras.ops.stack([x, x], axis=1), {"axis": 1}),
-        (lambda x: keras.ops.concatenate([x, x], axis=1), {"axis": 1}),
-        (lambda x: keras.ops.mean(x, axis=-1, keepdims=True), {"keepdims": True}),
-        (lambda x: keras.ops.sum(x, axis=[1]), {"axis": [1], "keepdims": False}),
-        (lambda x: keras.ops.softmax(x, axis=1), {"axis": 1}),
-        (lambda x: keras.ops.take(x, keras.ops.arange(2), axis=1), {"axis": 1}),
-        (lambda x: keras.ops.einsum("abc,abd->acd", x, x), {"subscripts": "abc,abd->acd"}),
-    ],
-    ids=lambda value: "" if callable(value) else str(value),
-)
-def test_operations_hold_what_prediction_reads_of_them(run, attributes):
-    """If one of these moves, prediction/_rules_*.py reads it under its new name."""
-    inputs = keras.Input((4, 6))
-    (operation,) = {
-        call.layer for call in calls(keras.Model(inputs, run(inputs))) if not isinstance(call.layer, L.Layer)
-    }
-    assert {name: getattr(operation, name) for name in attributes} == attributes
