@@ -1,7 +1,6 @@
 """Where runs are written to: the time in `log_dir`, copies of a callback, trials of a search, and `fit` in a loop."""
 
 import copy
-import gc
 import pathlib
 import pickle
 import re
@@ -219,11 +218,6 @@ def test_fits_in_a_loop_share_one_file_and_few_pictures(tmp_path, monkeypatch):
     assert len(layouts) == 1
     assert drawn[0] == 3  # at the end of the first
     assert len(drawn) < 5
-    del callback, model
-    gc.collect()
-    assert drawn[-1] == 15  # when nobody can train with it any more
-    log = read_events(tmp_path / "train")
-    assert log.Tensors(_summary.PICTURE)[-1].step == log.Tensors(_summary.TEXT)[-1].step == 14
 
 
 def test_a_picture_that_waits_is_written_when_python_exits(tmp_path):
@@ -236,7 +230,9 @@ def test_a_picture_that_waits_is_written_when_python_exits(tmp_path):
             fit(callback, model)
     """
     run_python("-c", code, tmp_path)
-    assert [event.step for event in read_events(tmp_path / "train").Tensors(_summary.PICTURE)] == [2, 8]
+    log = read_events(tmp_path / "train")
+    for tag in (_summary.PICTURE, _summary.TEXT):
+        assert [event.step for event in log.Tensors(tag)] == [2, 8]
 
 
 def test_pictures_take_a_fiftieth_of_the_time(monkeypatch):
