@@ -131,10 +131,6 @@ class WatchedStep(Generic[P, R]):
     """A training step that is measured; see `watch`, which makes it.
 
     Leaving it as a context, or `close`, writes the picture and the summary; calls after that are not measured.
-
-    Attributes:
-        reports: List of `SignalReport`, one for each measured call (at most `keep`), in order.
-        findings: Findings of `diagnose` so far, one for each kind and layer.
     """
 
     def __init__(
@@ -183,7 +179,7 @@ class WatchedStep(Generic[P, R]):
 
     @property
     def reports(self) -> KeptReports:
-        """The measured calls so far."""
+        """List of `SignalReport`, one for each measured call so far (at most `keep`), in order."""
         return self._record.reports
 
     @property
