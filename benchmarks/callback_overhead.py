@@ -11,6 +11,7 @@ Wall time and processor time (of all threads, which a busy machine disturbs less
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -27,8 +28,10 @@ from keras import layers
 
 from keras_initkit.callbacks import LayerStatsCallback
 from keras_initkit.callbacks._event_log import EventLog
+from keras_initkit.report._scalars import DEFAULT_STATISTICS
 
 CLASSES = 10
+FINITE = [name for name in DEFAULT_STATISTICS if name != "nonfinite"]
 
 
 def mlp(depth=8, width=512, batch=128):
@@ -145,8 +148,11 @@ def steps(build, repeats, directory):
         "plain": Contestant(build),
         "measured": Contestant(build, LayerStatsCallback(os.path.join(directory, "measured"), "batch")),
         "every element": Contestant(build, LayerStatsCallback(None, "batch", sample_size=None)),
+        "nonfinite off": Contestant(build, LayerStatsCallback(None, "batch", statistics=FINITE)),
         "unmeasured": Contestant(build, LayerStatsCallback(None, never)),
     }
+    if keras.backend.backend() == "jax":
+        contestants["exact=False"] = Contestant(build, LayerStatsCallback(None, "batch", exact=False))
     if keras.backend.backend() == "tensorflow":
         contestants["workaround"] = Workaround(build)
     unmeasured = contestants["unmeasured"].model
@@ -235,6 +241,14 @@ def writing(directory, number=1000):
     return found
 
 
+def machine():
+    """What the figures depend on."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+        return {"processors": os.cpu_count(), "processor": model, "oneDNN": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "")}
+    return {"processors": os.cpu_count()}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=60)
@@ -247,7 +261,7 @@ def main():
     if arguments.child:
         child(*arguments.child)
         return
-    result = {"backend": keras.backend.backend(), "keras": keras.__version__, "processors": os.cpu_count()}
+    result = {"backend": keras.backend.backend(), "keras": keras.__version__, **machine()}
     # First: a process inherits the peak of the one that starts it.
     peaks = {} if "memory" in arguments.skip else {name: memory(name) for name in arguments.only}
     with tempfile.TemporaryDirectory() as directory:

@@ -20,7 +20,7 @@ from keras_initkit.callbacks._sinks import Sink
 from keras_initkit.capture.backends import step_meter
 from keras_initkit.capture.step._reduction import DEFAULT_SAMPLE, MeasurementSpec
 from keras_initkit.report._report import SignalReport
-from keras_initkit.report._scalars import check_statistics, needed_kinds
+from keras_initkit.report._scalars import check_statistics
 from keras_initkit.structure._layer_paths import weighted_layers
 from keras_initkit.structure._selection import Layers, select
 
@@ -35,20 +35,24 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
     Scalars have the tag `<statistic>/<layer>`, where `<layer>` is the layer's path in the model. They go to the run
     `<log_dir>/train`, where `keras.callbacks.TensorBoard(log_dir)` writes too:
 
-    - `activation_mean`, `activation_variance`: of the layer's output, over batch and units.
+    - `activation_variance`: of the layer's output, over batch and units.
     - `activation_gradient_variance`: of the gradient of the loss with respect to that output.
-    - `pre_activation_mean`, `pre_activation_variance`, `pre_activation_gradient_variance`: of the activation's
-      input; only if `statistics` names them. Recurrent layers have none.
     - `dead_units`: fraction of units that are 0 for every example, or that a separate `ReLU` layer makes so.
-      `saturated`: fraction of outputs in the outer 1 % of a bounded activation's range. `saturated_units`: fraction
-      of units where nearly all outputs are saturated.
-    - `weight_variance`, `weight_gradient_variance`, `weight_update_variance`: of the layer's kernels before the
-      step, of their gradient, and of what the step adds to them.
-    - `update_ratio`: standard deviation of the update divided by that of the weights; 1e-3 is usual.
+    - `saturated_units`: fraction of units of a bounded activation where nearly all outputs are in the outer 1 % of its
+      range.
+    - `weight_gradient_variance`: of the gradient with respect to the layer's kernels.
+    - `update_ratio`: standard deviation of what the step adds to the kernels over theirs; 1e-3 is usual.
     - `nonfinite`: number of NaN and infinite elements in all measured tensors of the layer.
+
+    Only if `statistics` names them:
+
+    - `activation_mean`; `saturated`: fraction of outputs in the outer 1 % of a bounded activation's range.
+    - `weight_variance`, `weight_update_variance`: of the kernels before the step, and of what the step adds to them.
+    - `pre_activation_mean`, `pre_activation_variance`, `pre_activation_gradient_variance`: of the activation's input.
+      Recurrent layers have none.
     - `attention_entropy`, `attention_logit`, `attention_future`, `attention_padding`: mean entropy of the heads'
-      weights in nats, largest logit, and fractions of weight on later positions and on padding; only if `statistics`
-      names one of them. They come from another pass over up to eleven examples of the measured batch, after the step.
+      weights in nats, largest logit, and fractions of weight on later positions and on padding. They come from another
+      pass over up to eleven examples of the measured batch, after the step.
 
     The custom-scalars tab has a chart for each statistic with a line for each layer. The horizontal axis is the
     number of training steps before the measured one, so step 0 is the model as initialized. The count goes on when
@@ -66,9 +70,9 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
             steps that run together is measured.
         layers: The layers to measure: a name or path, a compiled regular expression (searched in the path), a
             layer, a predicate of the layer, or a list of these. `None` measures all layers with weights.
-        statistics: List of names of the statistics above or of registered ones (`report.register_statistic`).
-            `None` is all above but those of pre-activations and attention. The former cost most: TensorFlow computes a
-            product twice if reading it would keep it from being fused with what follows.
+        statistics: List of names of the statistics above or of registered ones (`report.register_statistic`); `None`
+            is the first group. What no statistic needs is not computed: `nonfinite` takes a pass over all tensors. On
+            TensorFlow a product is computed twice if reading a pre-activation would keep it from being fused.
         histogram_freq: Integer. Number of epochs between histograms of outputs, weights and the gradients of both,
             taken at an epoch's first measured step. 0 takes none.
         sample_size: Integer. Number of elements of each tensor that the moments are computed from, spread over the
@@ -166,7 +170,7 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
             self._steps = 0
         self._record.begin(lambda: {"": self.model}, self._planned_steps(), is_new)
         if is_new:
-            reading = MeasurementSpec(needed_kinds(self.statistics), self.sample_size, self.exact)
+            reading = MeasurementSpec.for_statistics(self.statistics, self.sample_size, self.exact)
             with self._record.traced():
                 self._meter, self._metered = step_meter(self.model, self._select_layers, reading), self.model
         if self.model.built and all(layer.built for layer in self.model.layers):

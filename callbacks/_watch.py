@@ -22,7 +22,7 @@ from keras_initkit.capture.step._reduction import DEFAULT_SAMPLE, MeasurementSpe
 from keras_initkit.diagnosis import Findings
 from keras_initkit.report._render_figures import draw_history
 from keras_initkit.report._report import SignalReport
-from keras_initkit.report._scalars import ATTENTION_STATISTICS, check_statistics, needed_kinds
+from keras_initkit.report._scalars import ATTENTION_STATISTICS, check_statistics
 from keras_initkit.structure._layer_paths import weighted_layers
 from keras_initkit.structure._selection import Layers, select
 
@@ -122,7 +122,7 @@ def watch(
         make_schedule(update_freq),
         checked_count("histogram_freq", histogram_freq, 0),
         layers,
-        MeasurementSpec(needed_kinds(chosen), sample_size),
+        MeasurementSpec.for_statistics(chosen, sample_size),
         checked_log_dir(log_dir),
     )
 

@@ -100,8 +100,8 @@ def events(*paths: str | os.PathLike) -> list:
 
 def default_tags(*names: str, bounded: Sequence[str] = ()) -> set[str]:
     """Returns the tags that `LayerStatsCallback` writes by default; saturation is that of bounded activations."""
-    statistics = [name for name in DEFAULT_STATISTICS if not name.startswith("saturated")]
-    saturation = {f"{name}/{layer}" for name in ("saturated", "saturated_units") for layer in bounded}
+    statistics = [name for name in DEFAULT_STATISTICS if name != "saturated_units"]
+    saturation = {f"saturated_units/{layer}" for layer in bounded}
     return {f"{statistic}/{name}" for statistic in statistics for name in names} | saturation
 
 

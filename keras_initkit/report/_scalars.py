@@ -92,8 +92,8 @@ def check_statistics(names: Iterable[str] | None) -> tuple[str, ...]:
         near = difflib.get_close_matches(str(got), STATISTICS, n=3)
         meant = f" Did you mean {' or '.join(map(repr, near))}?" if unknown and near else ""
         raise ValueError(
-            f"statistics: got {got!r}, expected names among {', '.join(map(repr, STATISTICS))}, or None for all "
-            f"built-in ones but those of pre-activations and attention.{meant}"
+            f"statistics: got {got!r}, expected names among {', '.join(map(repr, STATISTICS))}, or None for "
+            f"{', '.join(DEFAULT_STATISTICS)}.{meant}"
         )
     return tuple(name for name in STATISTICS if name in chosen)
 
@@ -214,6 +214,14 @@ register_statistic("nonfinite", _nonfinite, ("output", "output_gradient", "weigh
 for _name in ATTENTION_STATISTICS:  # of rows of their own, of a step that is measured anyway
     register_statistic(_name, lambda rows: None, "output")
 
-# Measuring a pre-activation changes how a step is compiled, and attention takes a pass of its own, so a training step
-# measures neither unless asked.
-DEFAULT_STATISTICS = tuple(name for name in STATISTICS if not name.startswith(("pre_activation", "attention_")))
+BUILT_IN = frozenset(STATISTICS)
+# What a person reads. Reading a pre-activation changes how a step is compiled, and attention takes a pass of its own.
+DEFAULT_STATISTICS = (
+    "activation_variance",
+    "activation_gradient_variance",
+    "dead_units",
+    "saturated_units",
+    "weight_gradient_variance",
+    "update_ratio",
+    "nonfinite",
+)

@@ -9,6 +9,7 @@ import pytest
 from helpers import default_tags, events, read_events
 
 from keras_initkit.callbacks import LayerStatsCallback
+from keras_initkit.report._scalars import DEFAULT_STATISTICS
 
 BACKEND = keras.backend.backend()
 slow_on_jax = pytest.mark.skipif(BACKEND == "jax", reason="compiles for minutes; test_step_meter_jax.py measures steps")
@@ -47,10 +48,12 @@ def test_exact_tags_and_steps_over_two_fits(tmp_path):
     assert [(report.step, report.epoch) for report in callback.reports] == [(0, 0), (3, 0), (6, 1), (9, 0)]
     for report in callback.reports:
         assert report.layers == ["inner/first", "norm", "out"]
-        assert set(report.scalars()) == expected
+        assert set(report.scalars(DEFAULT_STATISTICS)) == expected
     for tag in expected:
         written = [event.value for event in log.Scalars(tag)]
-        np.testing.assert_array_equal(written, np.float32([report.scalars()[tag] for report in callback.reports]))
+        np.testing.assert_array_equal(
+            written, np.float32([report.scalars(DEFAULT_STATISTICS)[tag] for report in callback.reports])
+        )
     # One file for both fits, and nothing else.
     assert [len(files) for _, _, files in os.walk(tmp_path)] == [0, 1]
 
@@ -138,7 +141,7 @@ def test_what_was_measured_before_a_crash_is_on_disk(tmp_path):
     stats = LayerStatsCallback(tmp_path, update_freq="batch")
     with pytest.raises(KeyboardInterrupt):
         fit(small_model(), stats, keras.callbacks.LambdaCallback(on_train_batch_end=crash))
-    steps = [event.step for event in read_events(tmp_path / "train").Scalars("activation_mean/out")]
+    steps = [event.step for event in read_events(tmp_path / "train").Scalars("activation_variance/out")]
     assert steps == [0, 1, 2]
 
 
@@ -177,7 +180,8 @@ def test_several_steps_at_once():
     model.compile("sgd", "sparse_categorical_crossentropy", steps_per_execution=2)
     fit(model, callback, epochs=1)
     assert len(callback.reports) == 2
-    assert all(set(report.scalars()) == default_tags("inner/first", "norm", "out") for report in callback.reports)
+    tags = default_tags("inner/first", "norm", "out")
+    assert all(set(report.scalars(DEFAULT_STATISTICS)) == tags for report in callback.reports)
 
 
 @slow_on_jax

@@ -26,7 +26,7 @@ def fit(model, *callbacks, epochs=1, **options):
 
 
 def logged(log_dir):
-    return [event.step for event in read_events(log_dir / "train").Scalars("weight_variance/out")]
+    return [event.step for event in read_events(log_dir / "train").Scalars("update_ratio/out")]
 
 
 @pytest.mark.parametrize(

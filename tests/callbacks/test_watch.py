@@ -70,7 +70,9 @@ def test_a_log_holds_each_statistic_once(tmp_path):
     # Histograms at the first measured step and the third.
     assert [n for n, value in values if value.tag == "activation/a"] == [0, 6]
     assert {value.tag for _, value in values if "variance/" in value.tag} == {
-        f"{name}/{layer}" for name in STATISTICS if "variance" in name for layer in (A, B)
+        f"{name}_variance/{layer}"
+        for name in ("activation", "activation_gradient", "weight_gradient")
+        for layer in "ab"
     }
 
 

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from helpers import dead_units, saturated_units
 
-from keras_initkit.capture.step._reduction import DEFAULT_SAMPLE, LOG_EDGES, Update, read_rows, reduce_taps
+from keras_initkit.capture.step._reduction import (
+    DEFAULT_SAMPLE,
+    LOG_EDGES,
+    MeasurementSpec,
+    Update,
+    read_rows,
+    reduce_taps,
+)
 from keras_initkit.signal import Moments, Tap
 from keras_initkit.statistics import _device_units
 from keras_initkit.statistics._ops import take_rows
@@ -34,11 +41,15 @@ def tensor(x, dtype="float32"):
     return keras.ops.cast(keras.ops.convert_to_tensor(np.asarray(x, "float32")), dtype)
 
 
+def spec_of(sample_size, **options):
+    return MeasurementSpec(sample_size=sample_size, **options)
+
+
 @functools.lru_cache
 def reducer(taps, sample_size, limits, histograms, rectified):
     def reduce(tensors):
         by_tap = dict(zip(taps, tensors, strict=True))
-        return reduce_taps(by_tap, dict(limits), sample_size, histograms, rectified=rectified)
+        return reduce_taps(by_tap, dict(limits), spec_of(sample_size), histograms, rectified=rectified)
 
     if keras.backend.backend() != "jax":
         return reduce
@@ -275,9 +286,11 @@ def test_replicas_merge_to_the_whole():
     x = RNG.standard_normal((48, 8)).astype("float32")
     taps = [Tap("output", "a"), Tap("weight", "a")]
     parts = [{taps[0]: [tensor(part)], taps[1]: [tensor(x)]} for part in (x[:40], x[40:])]
-    matrices = [keras.ops.convert_to_numpy(reduce_taps(part, {}, None, True)) for part in parts]
+    matrices = [keras.ops.convert_to_numpy(reduce_taps(part, {}, spec_of(None), True)) for part in parts]
     merged = read_rows(taps, np.stack(matrices), {})
-    whole = read_rows(taps, keras.ops.convert_to_numpy(reduce_taps({t: [tensor(x)] for t in taps}, {}, None, True)), {})
+    whole = read_rows(
+        taps, keras.ops.convert_to_numpy(reduce_taps({t: [tensor(x)] for t in taps}, {}, spec_of(None), True)), {}
+    )
     for one, other in zip(merged, whole, strict=True):
         assert one.moments.to_dict() == pytest.approx(other.moments.to_dict(), rel=TOLERANCE, abs=1e-6)
         assert one.histogram == other.histogram
@@ -320,3 +333,38 @@ def test_tensors_that_are_checked_in_groups_are_checked_as_together(monkeypatch)
     assert apart["a"].dead_units == pytest.approx(1 / 6)
     groups = _device_units._group_taps(dict(zip(taps_of(given), tensors.values(), strict=True)))
     assert [[tap.layer for tap in group] for group in groups] == [["a"], ["c"], ["f"], ["b"], ["e"], ["d", "a"]]
+
+
+@pytest.mark.parametrize("units", [True, False])
+@pytest.mark.parametrize("nonfinite", [True, False])
+def test_what_nobody_asked_for_is_not_looked_for(nonfinite, units):
+    """A NaN that the sample misses takes a pass over everything; dead units take one over outputs."""
+    dead = np.maximum(RNG.standard_normal((400, 64)), 0)
+    dead[:, :16] = 0
+    hidden, seen = np.ones((400, 64)), np.full((40, 6), np.inf)
+    hidden[137, 5] = np.nan
+    sample = keras.ops.convert_to_numpy(take_sample(tensor(hidden), 256))
+    assert np.isfinite(sample).all()
+    given = {"dead": dead, "output_gradient:hidden": hidden, "output_gradient:seen": seen}
+    taps = tuple(taps_of(given))
+    by_tap = {tap: [tensor(x)] for tap, x in zip(taps, given.values(), strict=True)}
+    matrix = keras.ops.convert_to_numpy(reduce_taps(by_tap, {}, spec_of(256, nonfinite=nonfinite, units=units)))
+    found = {row.tap.layer: row for row in read_rows(taps, matrix, {})}
+    assert found["dead"].dead_units == (0.25 if units else None)
+    assert {name: row.moments.nonfinite for name, row in found.items()} == {
+        "dead": 0,
+        "hidden": int(nonfinite),
+        "seen": seen.size if nonfinite else 1,
+    }
+    assert found["dead"].moments.variance == pytest.approx(np.var(np.asarray(take_sample(tensor(dead), 256))), rel=1e-4)
+
+
+def test_what_several_ask_for_is_measured_once():
+    few = MeasurementSpec.for_statistics(["update_ratio"], 100)
+    assert few == MeasurementSpec(("weight", "weight_update"), 100, True, False, False)
+    default = MeasurementSpec.for_statistics(["activation_variance", "dead_units", "nonfinite"], 50, exact=False)
+    assert (default.nonfinite, default.units, default.exact) == (True, True, False)
+    both = MeasurementSpec.joined([few, default])
+    assert set(both.kinds) == {"weight", "weight_update", "output", "output_gradient", "weight_gradient"}
+    assert (both.sample_size, both.exact, both.nonfinite, both.units) == (100, False, True, True)
+    assert MeasurementSpec.joined([few, MeasurementSpec(sample_size=None)]).sample_size is None

@@ -75,11 +75,11 @@ class LoopMeter(StepMeasurement):
 
     def _resolve_taps(self) -> bool:
         """Looks up the layers to measure; returns whether they have changed."""
-        return self._measure_layers(self._find_layers(), self._spec.kinds)
+        return self._measure_layers(self._find_layers())
 
     @property
-    def _sample_size(self) -> int | None:
-        return self._spec.sample_size
+    def _asked(self) -> MeasurementSpec:
+        return self._spec
 
     def _rectified_layers(self) -> Collection[str]:
         return {prefix + path for prefix, model in self._models.items() for path in rectified_layers(model)}

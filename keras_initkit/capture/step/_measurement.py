@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -11,7 +11,7 @@ import keras
 from keras_initkit._compat import describe_error
 from keras_initkit.capture.step._captured import CapturedTensors, Unscale, loss_unscaling
 from keras_initkit.capture.step._reader import StepReader
-from keras_initkit.capture.step._reduction import Update, read_rows, reduce_taps
+from keras_initkit.capture.step._reduction import MeasurementSpec, Update, read_rows, reduce_taps
 from keras_initkit.capture.step._targets import list_taps, select_activated, units_last
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.statistics._sampling import take_sample
@@ -57,7 +57,8 @@ class StepMeasurement(StepReader):
         raise NotImplementedError
 
     @property
-    def _sample_size(self) -> int | None:
+    def _asked(self) -> MeasurementSpec:
+        """What is read of each layer."""
         raise NotImplementedError
 
     # What a backend says.
@@ -71,7 +72,7 @@ class StepMeasurement(StepReader):
 
     def _reduce(self, seen: Mapping[Tap, Sequence[Any]]) -> Any:
         """Returns the matrix of `reduce_taps`."""
-        return reduce_taps(seen, self._limits, self._sample_size, self._histograms, rectified=self._rectified or ())
+        return reduce_taps(seen, self._limits, self._asked, self._histograms, rectified=self._rectified or ())
 
     # What all of them do.
 
@@ -94,10 +95,10 @@ class StepMeasurement(StepReader):
         """Returns that of each optimizer, by its identity."""
         return {id(optimizer): self._loss_unscaling(optimizer) for optimizer in self._optimizers()}
 
-    def _measure_layers(self, layers: dict[str, keras.layers.Layer], kinds: Iterable[str]) -> bool:
+    def _measure_layers(self, layers: dict[str, keras.layers.Layer]) -> bool:
         """Sets what is measured; returns whether it has changed."""
         # Weights first: they are read before the step.
-        taps = sorted(list_taps(layers, kinds), key=lambda tap: tap.kind != "weight")
+        taps = sorted(list_taps(layers, self._asked.kinds), key=lambda tap: tap.kind != "weight")
         is_new = (taps, layers) != (self._taps, self._layers)
         if is_new:
             limits = {path: output_limits(layer) for path, layer in layers.items()}
@@ -139,12 +140,12 @@ class StepMeasurement(StepReader):
     def _begin_step(self, scope: Any, value: Value) -> Begun:
         captured = CapturedTensors(scope, self._unscaling())
         kinds = {tap.kind for tap in self._taps}
-        weights = self._kernels()
+        weights, size = self._kernels(), self._asked.sample_size
         # Read now: after the step they are others.
         before = [value(weight) for _, weight in weights] if kinds & {"weight", "weight_update"} else []
         for (path, _), tensor in zip(weights, before, strict=False):
             captured.seen[Tap("weight", path)].append(tensor)
-        samples = [self._kept(take_sample(x, self._sample_size)) for x in before] if "weight_update" in kinds else []
+        samples = [self._kept(take_sample(x, size)) for x in before] if "weight_update" in kinds else []
         self._before_training(captured)
         return Begun(captured, weights, samples)
 

@@ -107,12 +107,11 @@ class StepMeter(StepMeasurement):
     def _resolve_taps(self) -> None:
         """Looks up the layers and taps that any of the subscribers asks for."""
         layers = {path: layer for meter in self._subscribers for path, layer in meter._find_layers(self._model).items()}
-        self._measure_layers(layers, {kind for meter in self._subscribers for kind in meter._spec.kinds})
+        self._measure_layers(layers)
 
     @property
-    def _sample_size(self) -> int | None:
-        sizes = [meter._spec.sample_size for meter in self._subscribers]
-        return None if None in sizes else max(size for size in sizes if size is not None)
+    def _asked(self) -> MeasurementSpec:
+        return MeasurementSpec.joined([meter._spec for meter in self._subscribers])
 
     def _rectified_layers(self) -> Collection[str]:
         return rectified_layers(self._model)

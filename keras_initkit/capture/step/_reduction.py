@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_initkit.report._rows import TensorStats
+from keras_initkit.report._scalars import BUILT_IN, needed_kinds
 from keras_initkit.statistics._device import BINS, LOG_EDGES, count_by_magnitude, reduce_blocks, trim_histogram
 from keras_initkit.statistics._device_units import UNITS, Limits, measure_activity
 from keras_initkit.statistics._moments import MomentRow, Moments
@@ -37,11 +38,32 @@ class MeasurementSpec:
             `None` reads all. NaN and infinities are found wherever they are.
         exact: Whether the step that is measured has to compute what a plain one does, to the last bit. Only a compiled
             step of JAX is measured otherwise if it need not.
+        nonfinite: Whether NaN and infinities are looked for in every element, which takes a pass over all tensors.
+            Otherwise a tensor counts as having one if its sample has.
+        units: Whether dead and saturated units are counted, which takes a pass over the outputs.
     """
 
     kinds: tuple[str, ...] = ("output", "output_gradient", "weight", "weight_gradient", "weight_update")
     sample_size: int | None = DEFAULT_SAMPLE
     exact: bool = True
+    nonfinite: bool = True
+    units: bool = True
+
+    @classmethod
+    def for_statistics(cls, names: Sequence[str], sample_size: int | None, exact: bool = True) -> MeasurementSpec:
+        """Returns what these statistics need; those that a user has registered may need everything."""
+        own = not BUILT_IN.issuperset(names)
+        units = own or not set(names).isdisjoint(UNITS)
+        return cls(needed_kinds(names), sample_size, exact, own or "nonfinite" in names, units)
+
+    @classmethod
+    def joined(cls, specs: Sequence[MeasurementSpec]) -> MeasurementSpec:
+        """Returns what serves all of these."""
+        kinds = tuple(dict.fromkeys(kind for spec in specs for kind in spec.kinds))
+        sizes = [spec.sample_size for spec in specs]
+        size = None if None in sizes else max(size for size in sizes if size is not None)
+        nonfinite, units = any(spec.nonfinite for spec in specs), any(spec.units for spec in specs)
+        return cls(kinds, size, all(spec.exact for spec in specs), nonfinite, units)
 
 
 class Update(NamedTuple):
@@ -54,7 +76,7 @@ class Update(NamedTuple):
 def reduce_taps(
     tensors: Mapping[Tap, Sequence[Any]],
     limits: Mapping[str, Limits],
-    sample_size: int | None,
+    spec: MeasurementSpec,
     histograms: bool = False,
     over_replicas: Callable[[Any], Any] = lambda sums: sums,
     rectified: Collection[str] = (),
@@ -68,10 +90,11 @@ def reduce_taps(
         tensors: What each tap saw in one or more calls, units last; empty lists give rows without elements. For a
             `"weight_update"` tap an `Update` for each weight.
         limits: Range of each layer's activation (`theory.activation_range`), by path.
+        spec: How much of them is read; its kinds do not matter.
         over_replicas: Function that sums a vector over the replicas that share the batch.
         rectified: Paths of layers that a separate `ReLU` reads, whose dead units are counted as if they had it.
     """
-    ops, number = keras.ops, len(tensors)
+    ops, number, sample_size = keras.ops, len(tensors), spec.sample_size
     sampled = sample_size is not None
     blocks = [(place, _blocks(seen, sample_size)) for place, seen in enumerate(tensors.values()) if seen]
     blocks = [(place, each) for place, each in blocks if 0 not in each.shape]  # PyTorch has no extremes of nothing
@@ -80,9 +103,16 @@ def reduce_taps(
         return ops.zeros((number, width), widest_float())
     moments = reduce_blocks(blocks, number, together=sampled)
     # A weight that is finite after the step had a finite update, and the other way round.
-    whole = {tap: [x.after if isinstance(x, Update) else x for x in seen] for tap, seen in tensors.items()}
+    whole = {
+        tap: [x.after if isinstance(x, Update) else x for x in seen]
+        if (spec.units if tap.kind == "output" else spec.nonfinite)
+        else []
+        for tap, seen in tensors.items()
+    }
     means = None if sampled else moments.mean
     nonfinite, units = measure_activity(whole, limits, sample_size, means, over_replicas, rectified)
+    if not spec.nonfinite:
+        nonfinite = ops.maximum(nonfinite, ops.cast(ops.logical_not(ops.isfinite(moments.mean)), nonfinite.dtype))
     columns = [*moments._replace(nonfinite=nonfinite), *units]
     matrix = ops.stack([ops.cast(column, widest_float()) for column in columns], axis=1)
     if histograms:

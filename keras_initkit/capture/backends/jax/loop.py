@@ -86,7 +86,7 @@ class JaxLoopMeter(JaxReading, LoopMeter):
         for path, old, new in zip(paths, before, after, strict=False):
             if captured is not None and path is not None and self._is_readable(new, captured.scope):
                 captured.seen[Tap("weight", path)].append(old)
-                update = Update(take_sample(old, self._sample_size), new)
+                update = Update(take_sample(old, self._asked.sample_size), new)
                 captured.seen[Tap("weight_update", path)].append(update)
 
 

@@ -49,7 +49,7 @@ class JaxReading(StepMeasurement):
 
             def reduce(seen: list[Any]) -> jax.Array:
                 by_tap = dict(zip(self._taps, seen, strict=True))
-                return reduce_taps(by_tap, self._limits, self._sample_size, histograms, rectified=self._rectified or ())
+                return reduce_taps(by_tap, self._limits, self._asked, histograms, rectified=self._rectified or ())
 
             # One program, where the step itself is none.
             self._reducers[histograms] = jax.jit(reduce)

@@ -60,7 +60,7 @@ class JaxStepMeter(JaxReading, StepMeter):
         again: Callable[[list[Any]], Any] = list if isinstance(batches, list) else iter
         taken = batches if isinstance(batches, list) else _taken(batches, model.steps_per_execution or 1)
         self._data = taken[-1]
-        if all(meter._spec.exact for meter in self._subscribers):
+        if self._asked.exact:
             if again is iter and len(taken) > 1:
                 _, state = plain(state, iter(taken[:-1]))  # Keras' own loop over compiled steps ends with the iterator
                 taken = taken[-1:]
@@ -124,7 +124,7 @@ class JaxStepMeter(JaxReading, StepMeter):
             seen: dict[Tap, list[Update]] = {tap: [] for tap in self._taps if tap.kind == "weight_update"}
             for (path, _), before, after in zip(self._kernels(), samples, weights, strict=True):
                 seen[Tap("weight_update", path)].append(Update(before, after))
-            return reduce_taps(seen, self._limits, self._sample_size, self._histograms)
+            return reduce_taps(seen, self._limits, self._asked, self._histograms)
 
         with self._unharmed("the updates"):
             values = _values(self._model, state)

@@ -170,7 +170,7 @@ class TensorFlowStepMeter(TensorFlowReading, StepMeter):
             if tap.kind == "weight_gradient"
         }
         over_replicas = functools.partial(replica.all_reduce, "SUM")
-        options = self._limits, self._sample_size, self._histograms, over_replicas, self._rectified or ()
+        options = self._limits, self._asked, self._histograms, over_replicas, self._rectified or ()
         rows = reduce_taps({**seen, **summed}, *options)
         return replica.all_gather(rows[None], axis=0)
 
