@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_initkit.statistics._host import Histogram
 from keras_initkit.statistics._moments import MomentRow
-from keras_initkit.statistics._ops import as_float, concatenate, norm, replicated, widest_float
+from keras_initkit.statistics._ops import as_float, concatenate, norm, replicated, segment_sum, widest_float
 
 # Tensors of up to so many elements are always reduced with care, which costs nothing there.
 _SMALL = 4096
@@ -86,7 +86,7 @@ def _merge_blocks(columns: Any, zeros: Any, owner: Any, number: int) -> MomentRo
     blocks, zeros = _Columns(*ops.unstack(replicated(columns), len(_Columns._fields))), replicated(zeros)
 
     def summed(*values: Any) -> list[Any]:
-        return ops.unstack(ops.segment_sum(ops.stack(values, axis=1), owner, num_segments=number), len(values), axis=1)
+        return ops.unstack(segment_sum(ops.stack(values, axis=1), owner, number), len(values), axis=1)
 
     count, sums, zeros = summed(blocks.width, blocks.total, zeros)
     mean = sums / ops.maximum(count, 1.0)
@@ -183,7 +183,7 @@ def count_by_magnitude(tensors: Sequence[Blocks], number: int, together: bool) -
         place = ops.cast(BINS // 2 + place * ops.sign(ops.where(finite, x, ops.zeros_like(x))), "int32")
         place = ops.reshape(owner[:, None] * BINS + place, (-1,))
         ones = ops.reshape(ops.cast(finite, "float32"), (-1,))
-        total = total + ops.segment_sum(ones, place, num_segments=number * BINS)
+        total = total + segment_sum(ones, place, number * BINS)
     return ops.reshape(total, (number, BINS))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.statistics._ops import as_float, concatenate, norm, replicated, take_rows, widest_float
+from keras_initkit.statistics._ops import as_float, concatenate, norm, replicated, segment_sum, take_rows, widest_float
 from keras_initkit.statistics._sampling import spread_rows
 from keras_initkit.statistics._tap import Tap
 from keras_initkit.theory._thresholds import SATURATED_FRACTION, SATURATION_DEPTH
@@ -140,7 +140,7 @@ def _fractions(
     owner = np.repeat(np.flatnonzero([tap in widths for tap in taps]), list(widths.values())).astype("int32")
     dead = replicated(ops.cast(ops.equal(counts[: len(owner)], 0), "float32"))
     width = np.array([widths.get(tap, math.nan) for tap in taps], "float32")
-    dead_units = ops.segment_sum(dead, ops.convert_to_tensor(owner), num_segments=len(taps)) / width
+    dead_units = segment_sum(dead, ops.convert_to_tensor(owner), len(taps)) / ops.convert_to_tensor(width)
     nothing = ops.convert_to_tensor(math.nan, "float32")
     saturated, saturated_units, start = dict.fromkeys(taps, nothing), dict.fromkeys(taps, nothing), len(owner)
     for tap in bounded:

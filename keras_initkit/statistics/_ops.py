@@ -53,7 +53,19 @@ def take_rows(x: Any, places: Any) -> Any:
         return tf.gather(x, places)
     if backend == "jax":
         return x.at[places].get(mode="promise_in_bounds")
-    return x[places] if backend == "torch" else keras.ops.take(x, places, axis=0)
+    if backend == "torch":  # a third of the time of `x[places]`
+        return x.index_select(0, keras.ops.cast(keras.ops.convert_to_tensor(places), "int64"))
+    return keras.ops.take(x, places, axis=0)
+
+
+def segment_sum(rows: Any, owner: Any, number: int) -> Any:
+    """Returns the sums of those rows of a matrix, or entries of a vector, that have one owner, from 0 to `number` - 1.
+
+    On PyTorch `keras.ops.segment_sum` first repeats the owners for each column, which takes longer than the sums.
+    """
+    if keras.backend.backend() == "torch":
+        return rows.new_zeros((number, *rows.shape[1:])).index_add_(0, keras.ops.cast(owner, "int64"), rows)
+    return keras.ops.segment_sum(rows, owner, num_segments=number)
 
 
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
