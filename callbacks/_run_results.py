@@ -50,7 +50,7 @@ class RunResults:
             ValueError: If no step was measured.
         """
         if not self.reports:
-            raise ValueError("plot: got a callback without a measured step, expected one that `fit` has run with.")
+            raise ValueError("plot: got a training without a measured step, expected one of which a step was measured.")
         return draw_history(self.reports, self._name())
 
     def _name(self) -> str:

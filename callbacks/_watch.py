@@ -10,24 +10,29 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 import keras
 
 from keras_initkit._checks import checked_count
-from keras_initkit.callbacks._arguments import checked_log_dir, checked_on_finding, listed_optimizers, named_models
-from keras_initkit.callbacks._kept_reports import KeptReports
+from keras_initkit.callbacks._arguments import (
+    checked_log_dir,
+    checked_on_finding,
+    checked_sinks,
+    listed_optimizers,
+    named_models,
+)
 from keras_initkit.callbacks._progress import count_steps
 from keras_initkit.callbacks._run_diagnosis import OnFinding
 from keras_initkit.callbacks._run_record import RunRecord
+from keras_initkit.callbacks._run_results import RunResults
 from keras_initkit.callbacks._schedule import UpdateFreq, every, make_schedule
+from keras_initkit.callbacks._sinks import Sink
 from keras_initkit.capture._optimizers import find_optimizers
 from keras_initkit.capture.backends import loop_meter
 from keras_initkit.capture.step._reduction import DEFAULT_SAMPLE, MeasurementSpec
-from keras_initkit.diagnosis import Findings
-from keras_initkit.report._render_figures import draw_history
 from keras_initkit.report._report import SignalReport
 from keras_initkit.report._scalars import ATTENTION_STATISTICS, check_statistics
 from keras_initkit.structure._layer_paths import weighted_layers
 from keras_initkit.structure._selection import Layers, select
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,6 +50,8 @@ def watch(
     sample_size: int | None = DEFAULT_SAMPLE,
     on_finding: OnFinding = "warn",
     keep: int | None = 1000,
+    exact: bool = True,
+    sinks: Iterable[Sink] = (),
     *,
     optimizer: Several = None,
 ) -> WatchedStep[P, R]:
@@ -66,7 +73,7 @@ def watch(
         train_step: The function that makes one step. It calls the layers of `model` and updates their weights.
         model: Keras model; or a list or dictionary of models that are trained together (a GAN, actor and critic). The
             paths of their layers then begin with the model's name, or its key in the dictionary, and a slash.
-        log_dir, layers, statistics, sample_size, on_finding, keep: As those of `LayerStatsCallback`; statistics of
+        log_dir, layers, statistics, sample_size, on_finding, keep, exact, sinks: As those of `LayerStatsCallback`; statistics of
             attention need batches that a step does not show.
         update_freq: `"batch"` measures every call, an integer n every n-th, and a function of the number of calls
             before decides for each. The default measures the first ten calls, and every hundredth.
@@ -118,16 +125,16 @@ def watch(
         train_step,
         models,
         optimizers or [each for model in models.values() for each in find_optimizers(model)],
-        RunRecord(chosen, checked_on_finding(on_finding), keep, "watch"),
+        RunRecord(chosen, checked_on_finding(on_finding), keep, "watch", checked_sinks(sinks)),
         make_schedule(update_freq),
         checked_count("histogram_freq", histogram_freq, 0),
         layers,
-        MeasurementSpec.for_statistics(chosen, sample_size),
+        MeasurementSpec.for_statistics(chosen, sample_size, bool(exact)),
         checked_log_dir(log_dir),
     )
 
 
-class WatchedStep(Generic[P, R]):
+class WatchedStep(RunResults, Generic[P, R]):
     """A training step that is measured; see `watch`, which makes it.
 
     Leaving it as a context, or `close`, writes the picture and the summary; calls after that are not measured.
@@ -176,26 +183,6 @@ class WatchedStep(Generic[P, R]):
                 for model in self._models.values():
                     model.stop_training = True
         return result
-
-    @property
-    def reports(self) -> KeptReports:
-        """List of `SignalReport`, one for each measured call so far (at most `keep`), in order."""
-        return self._record.reports
-
-    @property
-    def findings(self) -> Findings:
-        """Findings of `diagnose` so far, one for each kind and layer, in the order in which they appeared."""
-        return self._record.findings
-
-    def plot(self) -> Figure:
-        """Draws heat maps of the variance by layer and measured call, activations on the left, gradients on the right.
-
-        Raises:
-            ValueError: If no call was measured.
-        """
-        if not self.reports:
-            raise ValueError("plot: got a step of which no call was measured, expected one that has been called.")
-        return draw_history(self.reports, self._name())
 
     def close(self) -> None:
         """Writes the run's last findings, its picture and summary, and measures nothing more."""

@@ -5,7 +5,7 @@ costs a warning and what the function's docstring says under "if it moves", neve
 inside the functions: only the active one may be loaded.
 """
 
-from keras_initkit._compat._jax import jax_is_elsewhere, jax_static_arguments, jax_trace
+from keras_initkit._compat._jax import jax_is_elsewhere, jax_jit_options, jax_trace
 from keras_initkit._compat._keras_tracing import (
     TRACKERS,
     VARIABLE,
@@ -50,7 +50,7 @@ __all__ = [
     "graph_nodes_off",
     "is_compiled_with_loss",
     "jax_is_elsewhere",
-    "jax_static_arguments",
+    "jax_jit_options",
     "jax_trace",
     "keras_leaves_logits",
     "keras_logits",

@@ -73,12 +73,16 @@ def _current_trace() -> Any:
     return state if known is None else known
 
 
-def jax_static_arguments(function: Any) -> dict[str, Any]:
+def jax_jit_options(function: Any, donated: bool = False) -> dict[str, Any]:
     """Returns which arguments of a function that `jax.jit` has compiled are static, as `jax.jit` takes them.
+
+    Args:
+        donated: Boolean. Whether to return those that are donated too.
 
     If it moves: none is taken to be.
     """
     with unless_moved("jax.jit(f)._jit_info", "`watch` cannot measure functions with static arguments"):
         info = function._jit_info
-        return {"static_argnums": info.static_argnums or None, "static_argnames": info.static_argnames or None}
+        names = ["static_argnums", "static_argnames", *(["donate_argnums", "donate_argnames"] if donated else [])]
+        return {name: getattr(info, name) or None for name in names}
     return {}

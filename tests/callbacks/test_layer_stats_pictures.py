@@ -144,7 +144,7 @@ def test_the_summary_names_the_first_value_that_is_not_finite():
 
 
 def test_plot_needs_a_measured_step():
-    with pytest.raises(ValueError, match="plot: got a callback without a measured step"):
+    with pytest.raises(ValueError, match="plot: got a training without a measured step"):
         LayerStatsCallback(None).plot()
 
 

@@ -12,6 +12,7 @@ from loops_by_hand import BACKEND, KINDS, Loop, X, Y, loss_of, network
 
 from keras_initkit import watch
 from keras_initkit.callbacks import LayerStatsCallback, every
+from keras_initkit.report._scalars import DEFAULT_STATISTICS
 
 often = every(3, first=1)
 A, B = "a", "b"
@@ -30,6 +31,38 @@ def test_watching_changes_nothing(kind):
     assert [report.step for report in step.reports] == [0, 3, 6]
     for report in step.reports:
         assert list(report.scalars()) == [f"{name}/{layer}" for name in STATISTICS for layer in (A, B)]
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="the others measure inside the step in any case")
+@pytest.mark.parametrize("kind", ["compiled", "donated"])
+def test_measuring_in_the_program_that_trains(kind):
+    apart, inside = Loop(kind), Loop(kind)
+    exact = watch(apart.step, apart.model, None, often, sample_size=None, optimizer=apart.optimizer)
+    other = watch(inside.step, inside.model, None, often, sample_size=None, optimizer=inside.optimizer, exact=False)
+    (losses, weights), (expected, wanted) = inside.train(step=other), apart.train(step=exact)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    for ours, theirs in zip(weights, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    for ours, theirs in zip(other.reports, exact.reports, strict=True):
+        np.testing.assert_allclose(list(ours.scalars().values()), list(theirs.scalars().values()), rtol=1e-3, atol=1e-9)
+
+
+def test_sinks_get_what_is_logged():
+    class Kept:
+        def __init__(self):
+            self.logged, self.alerts = {}, []
+
+        def log(self, values, step):
+            self.logged[step] = dict(values)
+
+        def alert(self, finding):
+            self.alerts.append(finding)
+
+    loop, sink = Loop(), Kept()
+    step = watch(loop.step, loop.model, None, often, sinks=[sink], optimizer=loop.optimizer)
+    loop.train(step=step)
+    assert sink.logged == {report.step: report.scalars(DEFAULT_STATISTICS) for report in step.reports}
+    assert sink.alerts == step.findings == []
 
 
 @pytest.mark.slow
@@ -264,7 +297,7 @@ def test_a_closed_step_goes_on_unmeasured():
 def test_the_picture_shows_the_measured_calls():
     loop = Loop()
     step = watch(loop.step, loop.model, None, "batch", optimizer=loop.optimizer)
-    with pytest.raises(ValueError, match="plot: got a step of which no call was measured"):
+    with pytest.raises(ValueError, match="plot: got a training without a measured step"):
         step.plot()
     loop.train(2, step)
     assert len(step.plot().axes) >= 2
@@ -282,6 +315,7 @@ def test_the_picture_shows_the_measured_calls():
         ({"on_finding": "shout"}, "on_finding: got 'shout'"),
         ({"layers": "c"}, "layers: got 'c', which matches no layer"),
         ({"keep": 1}, "keep: got 1"),
+        ({"sinks": [print]}, "sinks: got .*, expected an object with the methods"),
         ({"sample_size": 0}, "sample_size: got 0"),
     ],
 )

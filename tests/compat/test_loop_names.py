@@ -99,11 +99,12 @@ def test_static_arguments_of_a_compiled_function():
     import jax
 
     step = functools.partial(jax.jit, static_argnums=0, static_argnames="last")(lambda kind, x, *, last: x)
-    assert _compat.jax_static_arguments(step)["static_argnames"] == ("last",)
-    assert _compat.jax_static_arguments(step)["static_argnums"] == (0,)
+    assert _compat.jax_jit_options(step) == {"static_argnums": (0,), "static_argnames": ("last",)}
+    donating = _compat.jax_jit_options(jax.jit(abs, donate_argnums=0), donated=True)
+    assert {name: given for name, given in donating.items() if given} == {"donate_argnums": (0,)}
     _moved._WARNED.clear()
     with pytest.warns(UserWarning, match="cannot measure functions with static arguments"):
-        assert _compat.jax_static_arguments(len) == {}
+        assert _compat.jax_jit_options(len) == {}
 
 
 @on_jax

@@ -1,8 +1,8 @@
 """One call of a training step that is written by hand, measured on the JAX backend.
 
 A step that `jax.jit` has compiled stays the program that it is. Before it another one, of the same Python function,
-reads what the step is about to be given, and returns nothing but statistics. A step that is not compiled is read where
-it runs. Weights are those that a Keras optimizer is given by `stateless_apply`, and those that it returns.
+reads what the step is about to be given, and returns nothing but statistics; without `exact`, one program does both. A
+step that is not compiled is read where it runs. Weights are those that a Keras optimizer is given by `stateless_apply`, and those that it returns.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 import jax
 
-from keras_initkit._compat import jax_static_arguments, jax_trace, optimized_variables
+from keras_initkit._compat import jax_jit_options, jax_trace, optimized_variables
 from keras_initkit._random_state import random_state_kept
 from keras_initkit.capture._hooks import wrap_optimizer
-from keras_initkit.capture.backends.jax.reading import JaxReading, parts_in_sight
+from keras_initkit.capture.backends.jax.reading import JaxReading, has_begun, parts_in_sight
 from keras_initkit.capture.step._captured import CapturedTensors
 from keras_initkit.capture.step._loop import LoopMeter
 from keras_initkit.capture.step._measurement import Begun, Value
@@ -40,10 +40,28 @@ class JaxLoopMeter(JaxReading, LoopMeter):
                 self._reducers.clear()
         if not hasattr(step, "lower"):  # nobody has compiled it
             return self._measure(step, args, kwargs)
+        if not self._asked.exact:
+            return self._run_inside(step, args, kwargs) or (step(*args, **kwargs), None)
         matrix = None
         with self._unharmed("the step"):
             matrix = self._read_apart(step, args, kwargs)
         return step(*args, **kwargs), matrix
+
+    def _run_inside(self, step: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, jax.Array] | None:
+        """Runs a program that does what the step does, and also reads; returns `None` if it cannot be made."""
+
+        def measured(*args: Any, **kwargs: Any) -> tuple[Any, jax.Array]:
+            return self._measure(step.__wrapped__, args, kwargs)
+
+        try:
+            if self._histograms not in self._programs:
+                self._programs[self._histograms] = jax.jit(measured, **jax_jit_options(step, donated=True))
+            return self._programs[self._histograms](*args, **kwargs)
+        except Exception as error:
+            if has_begun((args, kwargs)):
+                raise
+            self._failure = self._failure or ("the step", error)
+            return None
 
     def _read_apart(self, step: Any, args: tuple, kwargs: dict[str, Any]) -> jax.Array:
         if self._histograms not in self._programs:
@@ -51,7 +69,7 @@ class JaxLoopMeter(JaxReading, LoopMeter):
             def read(*args: Any, **kwargs: Any) -> jax.Array:
                 return self._measure(step.__wrapped__, args, kwargs)[1]
 
-            self._programs[self._histograms] = jax.jit(read, **jax_static_arguments(step))
+            self._programs[self._histograms] = jax.jit(read, **jax_jit_options(step))
         with random_state_kept(), contextlib.ExitStack() as stack:  # the trace may draw random numbers
             for model in self._models.values():
                 stack.enter_context(parts_in_sight(model))

@@ -78,3 +78,8 @@ def parts_in_sight(model: keras.Model) -> Iterator[None]:
             if sublayers(layer, into_loops=False):
                 wrapped.enter_context(replaced(layer, "rematerialized_call", lambda call, *_, **__: call))
         yield
+
+
+def has_begun(donated: Any) -> bool:
+    """Returns whether a program has taken any of the arrays that were donated to it."""
+    return any(x.is_deleted() for x in jax.tree_util.tree_leaves(donated) if isinstance(x, jax.Array))

@@ -22,7 +22,7 @@ import keras
 from keras_initkit._compat import jax_trace
 from keras_initkit._random_state import random_state_kept
 from keras_initkit.capture._hooks import replaced, wrap_optimizer
-from keras_initkit.capture.backends.jax.reading import JaxReading, parts_in_sight
+from keras_initkit.capture.backends.jax.reading import JaxReading, has_begun, parts_in_sight
 from keras_initkit.capture.step._captured import Unscale
 from keras_initkit.capture.step._measurement import Begun, Value
 from keras_initkit.capture.step._meter import StepMeter
@@ -85,7 +85,7 @@ class JaxStepMeter(JaxReading, StepMeter):
             result, self._matrix = self._program("inside", step, donate_argnums=0)(state, batch)
             return result
         except Exception as error:
-            if any(value.is_deleted() for value in jax.tree_util.tree_leaves(state)):  # the step has begun
+            if has_begun(state):
                 raise
             self._failure = self._failure or ("the step", error)
             return None
