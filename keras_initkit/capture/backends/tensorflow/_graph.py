@@ -17,85 +17,104 @@ def is_inside(tensor: tf.Tensor, graph: Any) -> bool:
     return tf.is_symbolic_tensor(tensor) and tensor.graph is not graph
 
 
-# What TensorFlow's graph optimizer (remapper.cc) fuses with a bias and with an activation or sum that follows.
-_FUSED_PRODUCTS = {"MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv3D", "DepthwiseConv2dNative"}
-_FUSED_BIASES = {"BiasAdd", "AddV2"}
+# TensorFlow's graph optimizer computes an operation together with the only one that reads it, which rounds otherwise than
+# the two by themselves. Where a second reader comes, it leaves both alone.
+#
+# remapper.cc: a product runs as one kernel with a bias, an activation and a sum that follow.
+_PRODUCTS = {"MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv3D", "DepthwiseConv2dNative"}
+# constant_folding.cc: (x * y) * 3 becomes (3 * x) * y, and x / 3 the product x * (1 / 3), whatever x and y are; sums and
+# differences alike. arithmetic_optimizer.cc: (x + y) + z of equal shapes becomes one sum of three, and the factors of
+# x * y * z are ordered by their shapes. What is a constant shows only when the graph is optimized.
+_ARITHMETIC = {"Add", "AddV2", "AddN", "BiasAdd", "Sub", "Mul", "Div", "RealDiv"}
+# What changes no number, and may be taken away.
+_VIEWS = {"Identity", "IdentityN", "StopGradient", "Reshape", "Squeeze", "ExpandDims", "Transpose"}
+# What reads no number.
+_SHAPES = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "BroadcastGradientArgs"}
+_HIDING = "PlaceholderWithDefault"  # which the optimizer does not see through
+# What is computed by itself, whatever its input is made of; activations are fused with products alone.
+_APART = {"Conv2D", "Conv2DBackpropFilter", "MatMul", "BatchMatMulV2", "Einsum", "Mean", "SquaredDifference", "BiasAddGrad"}
+_APART |= {"SparseSoftmaxCrossEntropyWithLogits", "SoftmaxCrossEntropyWithLogits", "ReluGrad", "TanhGrad", "SigmoidGrad"}
+_ACTIVATIONS = {"Relu", "Softmax"}
 
 
-def unfused_copy(output: tf.Tensor) -> tf.Tensor:
-    """`output` for reading: itself, or computed once more where reading it would undo a fusion.
+def unfused_copy(tensor: tf.Tensor, is_gradient: bool = False, is_complete: bool = True) -> tf.Tensor:
+    """`tensor` for reading: itself, or computed once more where reading it would undo what the optimizer does.
 
-    A product or convolution runs as one kernel with the bias and the activation after it, as long as nothing
-    else reads what is between; a fused kernel rounds differently from its parts. So a linear layer's output
-    is read from a second product. `PlaceholderWithDefault` keeps the optimizer from merging the two.
+    Args:
+        is_gradient: Boolean. Whether the tensor comes from a backward pass, whose products nothing is fused with.
+        is_complete: Boolean. Whether all that reads the tensor in the plain step is there.
     """
-    if not tf.is_symbolic_tensor(output):
-        return output
-    with_bias = output.op.type in _FUSED_BIASES
-    linear = output.op.inputs[0] if with_bias else output
-    if linear.op.type not in _FUSED_PRODUCTS:
-        return unfused_copy_of_joined(output, unfused_copy)
-    inputs = [_hidden(x) for x in linear.op.inputs]
-    again = _replayed(linear.op, inputs)
-    return _replayed(output.op, [again, output.op.inputs[1]]) if with_bias else again
+    if not tf.is_symbolic_tensor(tensor) or not _may_be_joined(tensor, is_gradient):
+        return tensor
+    if is_complete and _is_apart(tensor):
+        return tensor
+
+    def again(x: tf.Tensor) -> tf.Tensor:
+        copy = unfused_copy(x, is_gradient)
+        return _hidden(x) if copy is x else copy
+
+    op, is_view = tensor.op, tensor.op.type in _VIEWS
+    if is_view and len(op.inputs) == len(op.outputs):
+        return again(op.inputs[tensor.value_index])
+    # A second input of a view is a shape.
+    return _replayed(op, [x if x.op.type == "Const" or (is_view and i) else again(x) for i, x in enumerate(op.inputs)])
 
 
-# What reads a sum and is neither fused with it nor joined: a normalization's output mostly goes there.
-_APART = {"Relu", "Conv2D", "Conv2DBackpropFilter", "MatMul", "BatchMatMulV2", "Einsum", "Mean", "SquaredDifference"}
+def _source(tensor: tf.Tensor) -> tf.Tensor:
+    """What a tensor is a view of."""
+    while tensor.op.type in _VIEWS:
+        tensor = tensor.op.inputs[tensor.value_index]
+    return tensor
 
 
-def is_decided_later(output: tf.Tensor) -> bool:
-    """Whether it takes the output's readers to know how to read it: a bare product, or a sum of no product."""
-    if not tf.is_symbolic_tensor(output):
-        return False
-    if output.op.type == "AddV2":
-        return not any(x.op.type in _FUSED_PRODUCTS | _FUSED_BIASES for x in output.op.inputs)
-    return output.op.type in _FUSED_PRODUCTS
+def _is_product(tensor: tf.Tensor) -> bool:
+    """Whether a tensor is a product, or one with a bias."""
+    kind = tensor.op.type
+    return kind in _PRODUCTS or (kind in ("BiasAdd", "AddV2") and _source(tensor.op.inputs[0]).op.type in _PRODUCTS)
 
 
-def unfused_copy_by_readers(output: tf.Tensor) -> tf.Tensor:
-    """`unfused_copy` for such an output once the step is traced: itself where its readers leave it as it is.
+def _may_be_joined(tensor: tf.Tensor, is_gradient: bool) -> bool:
+    """Whether the optimizer may compute a tensor's operation together with the next one."""
+    kind = _source(tensor).op.type
+    return kind in _ARITHMETIC or (kind in _PRODUCTS and not is_gradient)
 
-    The mean and the squared deviations that a normalization takes of a convolution are two readers, so nothing is
-    fused with it, and it is not computed twice. Nor is a sum that no other sum reads.
-    """
-    readers = {op.type for op in _readers(output)}
-    apart = readers <= _APART if output.op.type == "AddV2" else {"Mean", "SquaredDifference"} <= readers
-    return output if apart else unfused_copy(output)
+
+def _is_apart(tensor: tf.Tensor) -> bool:
+    """Whether one more reader changes nothing in how a tensor and what reads it are computed."""
+    source, readers = _source(tensor), _readers(tensor)
+    kinds = {op.type for op in readers}
+    if _is_product(source):
+        # A normalization's mean and squared deviations are two readers, so nothing is fused with the product.
+        return kinds <= _APART or {"Mean", "SquaredDifference"} <= kinds
+    if kinds <= _APART | _ACTIVATIONS:
+        return True
+    # The same operation on the same tensors is done once.
+    return len({(op.type, *(x.name for x in op.inputs)) for op in _readers(source) if _is_live(op)}) > 1
 
 
 def _readers(tensor: tf.Tensor) -> list[tf.Operation]:
-    """What a tensor goes into, past identities."""
+    """What a tensor goes into, past views."""
     found = []
     for op in tensor.consumers():
-        if op.type in ("Identity", "IdentityN", "StopGradient"):
-            places = [i for i, x in enumerate(op.inputs) if x is tensor]
+        if op.type in _VIEWS:
+            places = [i for i, x in enumerate(op.inputs) if x is tensor and i < len(op.outputs)]
             found += [reader for i in places for reader in _readers(op.outputs[i])]
-        else:
+        elif op.type not in _SHAPES and op.type != _HIDING:
             found.append(op)
     return found
 
 
-def _is_joined(op: tf.Operation) -> bool:
-    """Whether TensorFlow may join an operation with the next one, so that reading between would undo it.
-
-    (x * 2) * 3 becomes x * 6 (constant_folding.cc), and (x + y) + z of equal shapes (x + z) + y
-    (arithmetic_optimizer.cc): what rounds differently, as long as nothing else reads what is between.
-    """
-    constant = any(x.op.type == "Const" for x in op.inputs)
-    return op.type == "AddV2" or (op.type in ("Mul", "RealDiv", "Sub") and constant)
-
-
-def unfused_copy_of_joined(tensor: tf.Tensor, reader: Callable | None = None) -> tf.Tensor:
-    """`tensor` for reading; computed once more where its operation may be joined with the next one."""
-    if not tf.is_symbolic_tensor(tensor) or not _is_joined(tensor.op):
-        return tensor
-
-    def again(x: tf.Tensor) -> tf.Tensor:
-        # With another reader of its own, `x` stays apart anyway: a residual stream ends here.
-        return _hidden((reader or unfused_copy_of_joined)(x) if len(x.consumers()) == 1 else x)
-
-    return _replayed(tensor.op, [x if x.op.type == "Const" else again(x) for x in tensor.op.inputs])
+def _is_live(op: tf.Operation) -> bool:
+    """Whether anything that the step does follows from an operation: what nothing does is taken away first."""
+    waiting, seen = [op], {op.name}
+    while waiting:
+        op = waiting.pop()
+        if op.op_def.is_stateful:
+            return True
+        later = {reader.name: reader for x in op.outputs for reader in x.consumers()}
+        waiting += [reader for name, reader in later.items() if name not in seen]
+        seen |= set(later)
+    return False
 
 
 def _hidden(x: tf.Tensor) -> tf.Tensor:
