@@ -2,5 +2,6 @@
 
 from keras_initkit.callbacks._layer_stats import LayerStatsCallback
 from keras_initkit.callbacks._schedule import every, logarithmic
+from keras_initkit.callbacks._verify import Verification, verify
 
-__all__ = ["LayerStatsCallback", "every", "logarithmic"]
+__all__ = ["LayerStatsCallback", "Verification", "every", "logarithmic", "verify"]

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         testing,
         theory,
     )
-    from keras_initkit.callbacks import LayerStatsCallback
+    from keras_initkit.callbacks import LayerStatsCallback, verify
     from keras_initkit.capture import probe
     from keras_initkit.comparison import compare
     from keras_initkit.diagnosis import Finding, diagnose, repair
@@ -74,6 +74,7 @@ __all__ = [
     "structure",
     "testing",
     "theory",
+    "verify",
 ]
 
 _HOMES = {
@@ -87,6 +88,7 @@ _HOMES = {
     "predict": "prediction",
     "probe": "capture",
     "repair": "diagnosis",
+    "verify": "callbacks",
 }
 
 if not TYPE_CHECKING:  # a type checker would take every unknown name for one of these

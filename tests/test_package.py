@@ -36,7 +36,7 @@ def test_the_callback_loads_no_plots():
     assert not {name for name in added if name.split(".")[0] in {"matplotlib", "sklearn"}}
 
 
-VERBS = {"compare", "diagnose", "initialize", "layer_fans", "predict", "probe", "repair"}
+VERBS = {"compare", "diagnose", "initialize", "layer_fans", "predict", "probe", "repair", "verify"}
 CLASSES = {"Finding", "LayerStatsCallback", "SignalReport"}
 SUBPACKAGES = {
     *("callbacks", "capture", "cli", "comparison", "diagnosis", "examples", "initializers", "inputs", "plots"),
@@ -93,7 +93,7 @@ def test_a_type_checker_knows_the_face(tmp_path, command):
         **{"compare": "Comparison", "diagnose": "Findings", "initialize": "InitializationReport"},
         **{"layer_fans": "VariableMap[Fans]", "predict": "Prediction", "probe": "SignalReport"},
         **{"repair": "SignalReport", "Finding": "Finding", "LayerStatsCallback": "LayerStatsCallback"},
-        "SignalReport": "SignalReport",
+        **{"SignalReport": "SignalReport", "verify": "Verification"},
     }
     for name, revealed in returned.items():
         plain = re.sub(r"[\w.]+\.(?=\w)", "", revealed)  # mypy writes where a class is defined

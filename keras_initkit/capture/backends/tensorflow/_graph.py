@@ -22,10 +22,15 @@ def is_inside(tensor: tf.Tensor, graph: Any) -> bool:
 #
 # remapper.cc: a product runs as one kernel with a bias, an activation and a sum that follow.
 _PRODUCTS = {"MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv3D", "DepthwiseConv2dNative"}
+_SUMS = {"Add", "AddV2", "AddN"}
 # constant_folding.cc: (x * y) * 3 becomes (3 * x) * y, and x / 3 the product x * (1 / 3), whatever x and y are; sums and
-# differences alike. arithmetic_optimizer.cc: (x + y) + z of equal shapes becomes one sum of three, and the factors of
-# x * y * z are ordered by their shapes. What is a constant shows only when the graph is optimized.
-_ARITHMETIC = {"Add", "AddV2", "AddN", "BiasAdd", "Sub", "Mul", "Div", "RealDiv"}
+# differences alike. What is a constant shows only when the graph is optimized. arithmetic_optimizer.cc: (x + y) + z of
+# equal shapes becomes one sum of three, and the factors of x * y * z are ordered by their shapes.
+_JOINED = _SUMS | {"BiasAdd", "Sub", "Mul", "Div", "RealDiv", "Neg", "Reciprocal"}
+# The same and remapper.cc: exp(x) - 1, log(x + 1), x * sigmoid(x) and other activations and normalizations that are
+# written out become one operation.
+_JOINED |= {"Exp", "Square", "Sigmoid", "Tanh", "Erf", "Pow", "Softplus", "Relu", "Relu6", "Minimum", "Maximum", "Rsqrt"}
+_JOINED |= {"Sqrt", "Mean", "SquaredDifference", "Cast"}
 # What changes no number, and may be taken away.
 _VIEWS = {"Identity", "IdentityN", "StopGradient", "Reshape", "Squeeze", "ExpandDims", "Transpose"}
 # What reads no number.
@@ -44,9 +49,7 @@ def unfused_copy(tensor: tf.Tensor, is_gradient: bool = False, is_complete: bool
         is_gradient: Boolean. Whether the tensor comes from a backward pass, whose products nothing is fused with.
         is_complete: Boolean. Whether all that reads the tensor in the plain step is there.
     """
-    if not tf.is_symbolic_tensor(tensor) or not _may_be_joined(tensor, is_gradient):
-        return tensor
-    if is_complete and _is_apart(tensor):
+    if not tf.is_symbolic_tensor(tensor) or _is_apart(tensor, is_gradient, is_complete):
         return tensor
 
     def again(x: tf.Tensor) -> tf.Tensor:
@@ -60,6 +63,27 @@ def unfused_copy(tensor: tf.Tensor, is_gradient: bool = False, is_complete: bool
     return _replayed(op, [x if x.op.type == "Const" or (is_view and i) else again(x) for i, x in enumerate(op.inputs)])
 
 
+def _is_apart(tensor: tf.Tensor, is_gradient: bool, is_complete: bool) -> bool:
+    """Whether one more reader changes nothing in how a tensor and what reads it are computed."""
+    source = _source(tensor)
+    is_product = source.op.type in _PRODUCTS
+    if not is_product and source.op.type not in _JOINED:
+        return True
+    if not is_complete:
+        return is_product and is_gradient
+    readers = _readers(source)
+    kinds = {op.type for op in readers}
+    if is_product and is_gradient:
+        return len(readers) != 1 or not _is_long_sum(readers[0])
+    if not is_gradient and any(x.op.type in _PRODUCTS | {"BiasAdd"} for x in (source, *map(_source, source.op.inputs))):
+        # A normalization's mean and squared deviations are two readers, so nothing is fused with the product.
+        return kinds <= _APART or {"Mean", "SquaredDifference"} <= kinds
+    if kinds <= _APART | _ACTIVATIONS:
+        return True
+    # The same operation on the same tensors is done once.
+    return len({(op.type, *(x.name for x in op.inputs)) for op in readers if _is_live(op)}) > 1
+
+
 def _source(tensor: tf.Tensor) -> tf.Tensor:
     """What a tensor is a view of."""
     while tensor.op.type in _VIEWS:
@@ -67,29 +91,16 @@ def _source(tensor: tf.Tensor) -> tf.Tensor:
     return tensor
 
 
-def _is_product(tensor: tf.Tensor) -> bool:
-    """Whether a tensor is a product, or one with a bias."""
-    kind = tensor.op.type
-    return kind in _PRODUCTS or (kind in ("BiasAdd", "AddV2") and _source(tensor.op.inputs[0]).op.type in _PRODUCTS)
+def _is_long_sum(op: tf.Operation) -> bool:
+    """Whether an operation is, or may be made, a sum of three tensors or more.
 
-
-def _may_be_joined(tensor: tf.Tensor, is_gradient: bool) -> bool:
-    """Whether the optimizer may compute a tensor's operation together with the next one."""
-    kind = _source(tensor).op.type
-    return kind in _ARITHMETIC or (kind in _PRODUCTS and not is_gradient)
-
-
-def _is_apart(tensor: tf.Tensor) -> bool:
-    """Whether one more reader changes nothing in how a tensor and what reads it are computed."""
-    source, readers = _source(tensor), _readers(tensor)
-    kinds = {op.type for op in readers}
-    if _is_product(source):
-        # A normalization's mean and squared deviations are two readers, so nothing is fused with the product.
-        return kinds <= _APART or {"Mean", "SquaredDifference"} <= kinds
-    if kinds <= _APART | _ACTIVATIONS:
-        return True
-    # The same operation on the same tensors is done once.
-    return len({(op.type, *(x.name for x in op.inputs)) for op in _readers(source) if _is_live(op)}) > 1
+    Its kernel begins with a tensor in whose place it can put the sum: one that nothing else reads any more.
+    """
+    if op.type not in _SUMS:
+        return False
+    later = _readers(op.outputs[0])
+    parts = [_source(x).op for x in op.inputs]
+    return len(parts) > 2 or any(x.type in _SUMS for x in parts) or any(x.type in _SUMS for x in later)
 
 
 def _readers(tensor: tf.Tensor) -> list[tf.Operation]:
@@ -105,7 +116,7 @@ def _readers(tensor: tf.Tensor) -> list[tf.Operation]:
 
 
 def _is_live(op: tf.Operation) -> bool:
-    """Whether anything that the step does follows from an operation: what nothing does is taken away first."""
+    """Whether anything that the step does follows from an operation: what nothing follows from is taken away first."""
     waiting, seen = [op], {op.name}
     while waiting:
         op = waiting.pop()
