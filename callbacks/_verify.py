@@ -265,16 +265,18 @@ def _differences(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) ->
     for path, value in first.items():
         other = second[path]
         if value.tobytes() != other.tobytes():
-            bits, others = _ordered(value), _ordered(other)
+            elements = int(np.count_nonzero(_bits(value) != _bits(other)))
             largest = np.max(np.abs(np.subtract(value, other, dtype="float64")))
-            apart = np.abs(bits - others)
-            yield Difference(path, int(np.count_nonzero(apart)), value.size, float(largest), int(apart.max()))
+            yield Difference(path, elements, value.size, float(largest), int(np.abs(_rank(value) - _rank(other)).max()))
 
 
-def _ordered(array: np.ndarray) -> np.ndarray:
-    """Returns integers that count the numbers of the array's type in order, so that neighbors differ by one."""
-    array = np.atleast_1d(array)
-    bits = array.view(f"int{8 * array.dtype.itemsize}").astype("int64")
+def _bits(array: np.ndarray) -> np.ndarray:
+    return np.atleast_1d(array).view(f"int{8 * array.dtype.itemsize}")
+
+
+def _rank(array: np.ndarray) -> np.ndarray:
+    """Returns integers that number the values of the array's type in order, so that neighbors differ by one."""
+    bits = _bits(array).astype("int64")
     if array.dtype.kind in "iub":
         return bits
     return np.where(bits < 0, -(bits & (2 ** (8 * array.dtype.itemsize - 1) - 1)), bits)

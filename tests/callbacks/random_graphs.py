@@ -37,8 +37,11 @@ class Weighted(layers.Layer):
         self.function = function
         self.w = self.add_weight(shape=shape, initializer=start, name="w")
 
-    def call(self, *tensors: Any) -> Any:
-        return self.function(self.w, *tensors)
+    def call(self, a: Any, b: Any) -> Any:
+        return self.function(self.w, a, b)
+
+    def compute_output_shape(self, a_shape: Any, b_shape: Any) -> Any:
+        return a_shape
 
 
 def _matrix(function: Callable[..., Any]) -> Callable[[], layers.Layer]:

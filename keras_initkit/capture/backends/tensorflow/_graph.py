@@ -26,20 +26,23 @@ _SUMS = {"Add", "AddV2", "AddN"}
 # constant_folding.cc: (x * y) * 3 becomes (3 * x) * y, and x / 3 the product x * (1 / 3), whatever x and y are; sums and
 # differences alike. What is a constant shows only when the graph is optimized. arithmetic_optimizer.cc: (x + y) + z of
 # equal shapes becomes one sum of three, and the factors of x * y * z are ordered by their shapes.
-_JOINED = _SUMS | {"BiasAdd", "Sub", "Mul", "Div", "RealDiv", "Neg", "Reciprocal"}
-# The same and remapper.cc: exp(x) - 1, log(x + 1), x * sigmoid(x) and other activations and normalizations that are
-# written out become one operation.
-_JOINED |= {"Exp", "Square", "Sigmoid", "Tanh", "Erf", "Pow", "Softplus", "Relu", "Relu6", "Minimum", "Maximum", "Rsqrt"}
-_JOINED |= {"Sqrt", "Mean", "SquaredDifference", "Cast"}
+_JOINED = _SUMS | {"BiasAdd", "Sub", "Mul", "Div", "RealDiv"}
+# The same and remapper.cc: functions of one number in a row, exp(x) - 1, log(x + 1), x * sigmoid(x), and other activations
+# and normalizations that are written out become one operation.
+_UNARY = {"Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Digamma", "Elu", "Erf", "Erfc"}
+_UNARY |= {"Exp", "Expm1", "Floor", "Inv", "LeakyRelu", "Lgamma", "Log", "Log1p", "Neg", "Reciprocal", "Relu", "Relu6"}
+_UNARY |= {"Rint", "Round", "Rsqrt", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Square"}
+_UNARY |= {"Tan", "Tanh"}
+_JOINED |= _UNARY | {"Pow", "Minimum", "Maximum", "Mean", "SquaredDifference", "Cast"}
 # What changes no number, and may be taken away.
 _VIEWS = {"Identity", "IdentityN", "StopGradient", "Reshape", "Squeeze", "ExpandDims", "Transpose"}
 # What reads no number.
 _SHAPES = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "BroadcastGradientArgs"}
 _HIDING = "PlaceholderWithDefault"  # which the optimizer does not see through
-# What is computed by itself, whatever its input is made of; activations are fused with products alone.
+# What is computed by itself, whatever its input is made of.
 _APART = {"Conv2D", "Conv2DBackpropFilter", "MatMul", "BatchMatMulV2", "Einsum", "Mean", "SquaredDifference", "BiasAddGrad"}
 _APART |= {"SparseSoftmaxCrossEntropyWithLogits", "SoftmaxCrossEntropyWithLogits", "ReluGrad", "TanhGrad", "SigmoidGrad"}
-_ACTIVATIONS = {"Relu", "Softmax"}
+_APART |= {"Softmax"}
 
 
 def unfused_copy(tensor: tf.Tensor, is_gradient: bool = False, is_complete: bool = True) -> tf.Tensor:
@@ -78,7 +81,7 @@ def _is_apart(tensor: tf.Tensor, is_gradient: bool, is_complete: bool) -> bool:
     if not is_gradient and any(x.op.type in _PRODUCTS | {"BiasAdd"} for x in (source, *map(_source, source.op.inputs))):
         # A normalization's mean and squared deviations are two readers, so nothing is fused with the product.
         return kinds <= _APART or {"Mean", "SquaredDifference"} <= kinds
-    if kinds <= _APART | _ACTIVATIONS:
+    if kinds <= _APART | ({"Relu"} if source.op.type in _SUMS else set()):
         return True
     # The same operation on the same tensors is done once.
     return len({(op.type, *(x.name for x in op.inputs)) for op in readers if _is_live(op)}) > 1
