@@ -2,6 +2,7 @@
 
 from keras_initkit.callbacks._layer_stats import LayerStatsCallback
 from keras_initkit.callbacks._schedule import every, logarithmic
-from keras_initkit.callbacks._verify import Verification, verify
+from keras_initkit.callbacks._verification import Difference, Verification
+from keras_initkit.callbacks._verify import verify
 
-__all__ = ["LayerStatsCallback", "Verification", "every", "logarithmic", "verify"]
+__all__ = ["Difference", "LayerStatsCallback", "Verification", "every", "logarithmic", "verify"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -16,94 +16,12 @@ from keras_initkit._checks import checked_count
 from keras_initkit._compat import seed_generator
 from keras_initkit._random_state import random_state_kept
 from keras_initkit.callbacks._layer_stats import LayerStatsCallback
+from keras_initkit.callbacks._verification import Verification, find_differences
 from keras_initkit.capture._optimizers import find_optimizers
 from keras_initkit.structure._layer_paths import weighted_layers
 
 _REPEATS = 8  # of the plain step, where the measured one differs
-_SHOWN = 5  # differences in a text
 _SET_BY_FIT = ("train_function", "history", "stop_training")
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A variable or a log that two steps leave different.
-
-    Args:
-        path: String. The variable's path after `weights/`, `optimizer/` or `metrics/`, or `logs/<name>`.
-        elements: Integer. Number of elements whose bits differ.
-        size: Integer. Number of all elements.
-        largest: Float. Largest absolute difference; NaN where one of the two is.
-        units: Integer. Largest difference in units in the last place.
-    """
-
-    path: str
-    elements: int
-    size: int
-    largest: float
-    units: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.path}: {self.elements} of {self.size} elements, by up to {self.largest:.2g} "
-            f"({self.units} units in the last place)"
-        )
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What `verify` has found. Printed, it says so in sentences.
-
-    Args:
-        model: String. Name of the model.
-        compared: String. What was compared, such as `"4 weights and seeds, 2 variables of optimizers, 2 of metrics, 1 logs"`.
-        measured: Boolean. Whether the step could be measured.
-        differences: Tuple of `Difference`, empty if all bits are equal.
-        repeats: Boolean. Whether plain steps from one state are equal among themselves.
-        layers: Tuple of strings. Paths of the layers whose reading alone makes a difference.
-    """
-
-    model: str
-    compared: str
-    measured: bool
-    differences: tuple[Difference, ...] = ()
-    repeats: bool = True
-    layers: tuple[str, ...] = ()
-
-    @property
-    def equal(self) -> bool:
-        """Whether the step is the same to the last bit."""
-        return not self.differences
-
-    def __str__(self) -> str:
-        if not self.measured:
-            return (
-                f"One step of {self.model!r} could not be measured, and was the plain step; a warning says why. "
-                "Training goes on as without the callback."
-            )
-        if self.equal:
-            return f"One step of {self.model!r} is the same to the last bit with and without measuring: {self.compared}."
-        lines = [f"One step of {self.model!r} differs when it is measured, in {len(self.differences)} of {self.compared}:"]
-        lines += [f"  {difference}" for difference in self.differences[:_SHOWN]]
-        if len(self.differences) > _SHOWN:
-            lines.append(f"  and {len(self.differences) - _SHOWN} more")
-        return "\n".join([*lines, self._reason()])
-
-    def _reason(self) -> str:
-        if not self.repeats:
-            return (
-                "Plain steps from the same state differ among themselves too, so no two trainings of this model are "
-                "equal. Causes: random numbers of the framework without a seed (tf.random); a GPU without "
-                "deterministic operations (tf.config.experimental.enable_op_determinism); on TensorFlow, a sum of "
-                "three tensors or more, one of which something else reads as well."
-            )
-        if self.layers:
-            names = ", ".join(map(repr, self.layers))
-            return (
-                f"The difference comes from reading {names}: what reads a tensor there changes how the framework "
-                "computes it together with what follows. Leave these layers out by LayerStatsCallback(layers=...), "
-                "and report the model as a bug of keras-initkit."
-            )
-        return "No layer makes a difference by itself. Report the model as a bug of keras-initkit."
 
 
 def verify(
@@ -160,15 +78,15 @@ def _compare(model: keras.Model, steps: _Steps) -> Verification:
     callback = _measuring(None)
     measured = steps.run(callback)
     result = Verification(
-        model.name, steps.describe(plain), bool(callback.reports), tuple(_differences(plain, measured))
+        model.name, steps.describe(plain), bool(callback.reports), tuple(find_differences(plain, measured))
     )
     if result.equal:
         return result
-    if any(any(_differences(plain, steps.run())) for _ in range(_REPEATS)):
+    if any(any(find_differences(plain, steps.run())) for _ in range(_REPEATS)):
         return replace(result, repeats=False)
 
     def differs(paths: Sequence[str]) -> bool:
-        return any(_differences(plain, steps.run(_measuring(list(paths)))))
+        return any(find_differences(plain, steps.run(_measuring(list(paths)))))
 
     return replace(result, layers=tuple(_culprits(list(weighted_layers(model)), differs)))
 
@@ -194,7 +112,8 @@ class _Steps:
         # With several steps in one execution, each has the same examples.
         rows = np.tile(np.arange(examples), model.steps_per_execution or 1)
         self._x, self._y, self._weights = (
-            None if each is None else keras.tree.map_structure(lambda array: to_numpy(array)[rows], each) for each in data
+            None if each is None else keras.tree.map_structure(lambda array: to_numpy(array)[rows], each)
+            for each in data
         )
         self._batch_size = examples
         attributes = vars(model)
@@ -241,8 +160,8 @@ class _Steps:
         """Returns how many variables of each kind a state has."""
         kinds = Counter(path.partition("/")[0] for path in state)
         return (
-            f"{kinds['weights']} weights and seeds, {kinds['optimizer']} variables of optimizers, {kinds['metrics']} of "
-            f"metrics, {kinds['logs']} logs"
+            f"{kinds['weights']} weights and seeds, {kinds['optimizer']} variables of optimizers, "
+            f"{kinds['metrics']} of metrics, {kinds['logs']} logs"
         )
 
     def _set_back(self) -> None:
@@ -259,24 +178,3 @@ class _Steps:
         for name in _SET_BY_FIT:
             vars(self._model).pop(name, None)
         vars(self._model).update(self._attributes)
-
-
-def _differences(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> Iterator[Difference]:
-    for path, value in first.items():
-        other = second[path]
-        if value.tobytes() != other.tobytes():
-            elements = int(np.count_nonzero(_bits(value) != _bits(other)))
-            largest = np.max(np.abs(np.subtract(value, other, dtype="float64")))
-            yield Difference(path, elements, value.size, float(largest), int(np.abs(_rank(value) - _rank(other)).max()))
-
-
-def _bits(array: np.ndarray) -> np.ndarray:
-    return np.atleast_1d(array).view(f"int{8 * array.dtype.itemsize}")
-
-
-def _rank(array: np.ndarray) -> np.ndarray:
-    """Returns integers that number the values of the array's type in order, so that neighbors differ by one."""
-    bits = _bits(array).astype("int64")
-    if array.dtype.kind in "iub":
-        return bits
-    return np.where(bits < 0, -(bits & (2 ** (8 * array.dtype.itemsize - 1) - 1)), bits)

@@ -133,17 +133,6 @@ def programs(most: int = 9) -> st.SearchStrategy[Program]:
     return st.builds(Program, steps, st.sampled_from(sorted(LOSSES)), optimizer, st.booleans())
 
 
-class Distilled(keras.Model):
-    """A model that also learns from a second one, as its loss reads the logits of both through a softmax."""
-
-    temperature = 10
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        teacher = ops.tanh(y) * 3
-        soft = [ops.softmax(logits / self.temperature) for logits in (teacher, y_pred)]
-        return keras.losses.KLDivergence()(*soft)
-
-
 def build(program: Program, jit_compile: bool = False) -> keras.Model:
     """Returns the compiled model of a program."""
     keras.utils.set_random_seed(7)
@@ -157,11 +146,9 @@ def build(program: Program, jit_compile: bool = False) -> keras.Model:
         else:
             made.append(OPERATIONS[kind](a, b, number))
     outputs = layers.Dense(UNITS, name="last")(made[-1])
-    kind = Distilled if program.loss == "distilled" else keras.Model
-    model = kind(inputs, outputs)
+    model = keras.Model(inputs, outputs)
     optimizers = {"sgd": keras.optimizers.SGD(0.1), "momentum": keras.optimizers.SGD(0.1, 0.9), "adam": "adam"}
-    loss = LOSSES.get(program.loss)
-    model.compile(optimizers[program.optimizer], loss, jit_compile=jit_compile)
+    model.compile(optimizers[program.optimizer], LOSSES[program.loss], jit_compile=jit_compile)
     return model
 
 

@@ -10,8 +10,8 @@ from keras import layers
 
 import keras_initkit as ik
 from keras_initkit import cli
-from keras_initkit.callbacks import LayerStatsCallback
-from keras_initkit.callbacks._verify import Difference, _differences
+from keras_initkit.callbacks import Difference, LayerStatsCallback
+from keras_initkit.callbacks._verification import find_differences
 
 BACKEND = keras.backend.backend()
 rng = np.random.default_rng(0)
@@ -170,14 +170,14 @@ def test_subclassed_models_are_built_and_steps_run_together():
 )
 def test_units_in_the_last_place(type_, first, second, units):
     arrays = np.array([0, first], type_), np.array([0, second], type_)
-    (difference,) = _differences(*({"a": array} for array in arrays))
+    (difference,) = find_differences(*({"a": array} for array in arrays))
     assert (difference.elements, difference.size, difference.units) == (1, 2, units)
     assert difference.largest == abs(float(arrays[0][1]) - float(arrays[1][1]))
 
 
 def test_nothing_differs_between_equal_bits():
-    assert not list(_differences({"a": np.array([np.nan, 1])}, {"a": np.array([np.nan, 1])}))
-    (zero,) = _differences({"a": np.array(0.0)}, {"a": np.array(-0.0)})
+    assert not list(find_differences({"a": np.array([np.nan, 1])}, {"a": np.array([np.nan, 1])}))
+    (zero,) = find_differences({"a": np.array(0.0)}, {"a": np.array(-0.0)})
     assert (zero.elements, zero.largest, zero.units) == (1, 0, 0)
 
 

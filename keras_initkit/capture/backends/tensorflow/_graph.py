@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import warnings
 from typing import Any
 
 import tensorflow as tf
@@ -17,32 +17,54 @@ def is_inside(tensor: tf.Tensor, graph: Any) -> bool:
     return tf.is_symbolic_tensor(tensor) and tensor.graph is not graph
 
 
-# TensorFlow's graph optimizer computes an operation together with the only one that reads it, which rounds otherwise than
-# the two by themselves. Where a second reader comes, it leaves both alone.
+def warn_of_draws(graph: tf.Graph) -> None:
+    """Warns if a step draws random numbers of TensorFlow's, whose state is that of one compiled function."""
+    drawing = next((op.name for op in graph.get_operations() if op.type in _DRAWS), None)
+    if drawing is not None:
+        warnings.warn(
+            f"LayerStatsCallback: the step draws by tf.random ({drawing!r}), and a measured step draws other numbers "
+            "than a plain one, so training will not be the same to the last bit as without the callback. Draw by "
+            "keras.random with a keras.random.SeedGenerator.",
+            stacklevel=2,
+        )
+
+
+# Their seed is that of the function that is compiled.
+_DRAWS = {
+    "RandomUniform",
+    "RandomStandardNormal",
+    "TruncatedNormal",
+    "RandomUniformInt",
+    "RandomShuffle",
+    "Multinomial",
+}
+_DRAWS |= {"RandomGammaV2", "RandomGamma", "RandomPoissonV2", "ParameterizedTruncatedNormal"}
+
+# TensorFlow's graph optimizer computes an operation together with the only one that reads it, which rounds otherwise
+# than the two by themselves. Where a second reader comes, it leaves both alone.
 #
 # remapper.cc: a product runs as one kernel with a bias, an activation and a sum that follow.
 _PRODUCTS = {"MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv3D", "DepthwiseConv2dNative"}
 _SUMS = {"Add", "AddV2", "AddN"}
-# constant_folding.cc: (x * y) * 3 becomes (3 * x) * y, and x / 3 the product x * (1 / 3), whatever x and y are; sums and
-# differences alike. What is a constant shows only when the graph is optimized. arithmetic_optimizer.cc: (x + y) + z of
-# equal shapes becomes one sum of three, and the factors of x * y * z are ordered by their shapes.
+# constant_folding.cc: (x * y) * 3 becomes (3 * x) * y, and x / 3 the product x * (1 / 3), whatever x and y are; sums
+# and differences alike. What is a constant shows only when the graph is optimized. arithmetic_optimizer.cc: (x + y) + z
+# of equal shapes becomes one sum of three, and the factors of x * y * z are ordered by their shapes.
 _JOINED = _SUMS | {"BiasAdd", "Sub", "Mul", "Div", "RealDiv"}
-# The same and remapper.cc: functions of one number in a row, exp(x) - 1, log(x + 1), x * sigmoid(x), and other activations
-# and normalizations that are written out become one operation.
-_UNARY = {"Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Digamma", "Elu", "Erf", "Erfc"}
-_UNARY |= {"Exp", "Expm1", "Floor", "Inv", "LeakyRelu", "Lgamma", "Log", "Log1p", "Neg", "Reciprocal", "Relu", "Relu6"}
-_UNARY |= {"Rint", "Round", "Rsqrt", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Square"}
-_UNARY |= {"Tan", "Tanh"}
-_JOINED |= _UNARY | {"Pow", "Minimum", "Maximum", "Mean", "SquaredDifference", "Cast"}
+# The same and remapper.cc: functions of one number in a row, exp(x) - 1, log(x + 1), x * sigmoid(x), and other
+# activations and normalizations that are written out become one operation.
+_JOINED |= {"Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Digamma", "Elu", "Erf"}
+_JOINED |= {"Erfc", "Exp", "Expm1", "Floor", "Inv", "LeakyRelu", "Lgamma", "Log", "Log1p", "Neg", "Reciprocal", "Relu"}
+_JOINED |= {"Relu6", "Rint", "Round", "Rsqrt", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt"}
+_JOINED |= {"Square", "Tan", "Tanh", "Pow", "Minimum", "Maximum", "Mean", "SquaredDifference", "Cast"}
 # What changes no number, and may be taken away.
 _VIEWS = {"Identity", "IdentityN", "StopGradient", "Reshape", "Squeeze", "ExpandDims", "Transpose"}
 # What reads no number.
 _SHAPES = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "BroadcastGradientArgs"}
 _HIDING = "PlaceholderWithDefault"  # which the optimizer does not see through
 # What is computed by itself, whatever its input is made of.
-_APART = {"Conv2D", "Conv2DBackpropFilter", "MatMul", "BatchMatMulV2", "Einsum", "Mean", "SquaredDifference", "BiasAddGrad"}
-_APART |= {"SparseSoftmaxCrossEntropyWithLogits", "SoftmaxCrossEntropyWithLogits", "ReluGrad", "TanhGrad", "SigmoidGrad"}
-_APART |= {"Softmax"}
+_APART = {"Conv2D", "Conv2DBackpropFilter", "MatMul", "BatchMatMulV2", "Einsum", "Mean", "SquaredDifference", "Softmax"}
+_APART |= {"BiasAddGrad", "ReluGrad", "TanhGrad", "SigmoidGrad"}
+_APART |= {"SparseSoftmaxCrossEntropyWithLogits", "SoftmaxCrossEntropyWithLogits"}
 
 
 def unfused_copy(tensor: tf.Tensor, is_gradient: bool = False, is_complete: bool = True) -> tf.Tensor:
