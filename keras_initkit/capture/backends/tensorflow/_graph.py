@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from typing import Any
 
@@ -85,7 +84,8 @@ def unfused_copy(tensor: tf.Tensor, is_gradient: bool = False, is_complete: bool
     if is_view and len(op.inputs) == len(op.outputs):
         return again(op.inputs[tensor.value_index])
     # A second input of a view is a shape.
-    return _replayed(op, [x if x.op.type == "Const" or (is_view and i) else again(x) for i, x in enumerate(op.inputs)])
+    inputs = [x if x.op.type == "Const" or (is_view and i) else again(x) for i, x in enumerate(op.inputs)]
+    return _replayed(op, inputs).outputs[tensor.value_index]
 
 
 def _is_apart(tensor: tf.Tensor, is_gradient: bool, is_complete: bool) -> bool:
@@ -157,16 +157,7 @@ def _hidden(x: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.PlaceholderWithDefault(input=x, shape=x.shape)
 
 
-def _replayed(op: tf.Operation, inputs: list[tf.Tensor]) -> tf.Tensor:
-    """The output of the same operation on these inputs."""
-    function = getattr(tf.raw_ops, op.type)
-    accepted = inspect.signature(function).parameters
-    rest, arguments = list(inputs), {}
-    for argument in op.op_def.input_arg:
-        if argument.number_attr:  # Einsum takes a list
-            number = op.get_attr(argument.number_attr)
-            arguments[argument.name], rest = rest[:number], rest[number:]
-        else:
-            arguments[argument.name] = rest.pop(0)
-    attributes = {a.name: op.get_attr(a.name) for a in op.op_def.attr if a.name in accepted}
-    return function(**arguments, **attributes)
+def _replayed(op: tf.Operation, inputs: list[tf.Tensor]) -> tf.Operation:
+    """The same operation on these inputs."""
+    attributes = {name: value for name, value in op.node_def.attr.items() if not name.startswith("_")}
+    return op.graph.create_op(op.type, inputs, [x.dtype for x in op.outputs], attrs=attributes)
