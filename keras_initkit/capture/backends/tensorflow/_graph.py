@@ -55,14 +55,14 @@ _JOINED |= {"Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "C
 _JOINED |= {"Erfc", "Exp", "Expm1", "Floor", "Inv", "LeakyRelu", "Lgamma", "Log", "Log1p", "Neg", "Reciprocal", "Relu"}
 _JOINED |= {"Relu6", "Rint", "Round", "Rsqrt", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt"}
 _JOINED |= {"Square", "Tan", "Tanh", "Pow", "Minimum", "Maximum", "Mean", "SquaredDifference", "Cast"}
-# What changes no number, and may be taken away.
+# What changes no number.
 _VIEWS = {"Identity", "IdentityN", "StopGradient", "Reshape", "Squeeze", "ExpandDims", "Transpose"}
 # What reads no number.
 _SHAPES = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "BroadcastGradientArgs"}
 _HIDING = "PlaceholderWithDefault"  # which the optimizer does not see through
 # What is computed by itself, whatever its input is made of.
 _APART = {"Conv2D", "Conv2DBackpropFilter", "MatMul", "BatchMatMulV2", "Einsum", "Mean", "SquaredDifference", "Softmax"}
-_APART |= {"BiasAddGrad", "ReluGrad", "TanhGrad", "SigmoidGrad"}
+_APART |= {"BiasAddGrad", "ReluGrad", "TanhGrad", "SigmoidGrad", "Reshape"}
 _APART |= {"SparseSoftmaxCrossEntropyWithLogits", "SoftmaxCrossEntropyWithLogits"}
 
 
@@ -80,7 +80,7 @@ def unfused_copy(tensor: tf.Tensor, is_gradient: bool = False, is_complete: bool
         copy = unfused_copy(x, is_gradient)
         return _hidden(x) if copy is x else copy
 
-    op, is_view = tensor.op, tensor.op.type in _VIEWS
+    op, is_view = tensor.op, _is_view(tensor.op)
     if is_view and len(op.inputs) == len(op.outputs):
         return again(op.inputs[tensor.value_index])
     # A second input of a view is a shape.
@@ -109,9 +109,17 @@ def _is_apart(tensor: tf.Tensor, is_gradient: bool, is_complete: bool) -> bool:
     return len({(op.type, *(x.name for x in op.inputs)) for op in readers if _is_live(op)}) > 1
 
 
+def _is_view(op: tf.Operation) -> bool:
+    """Whether an operation changes no number, and may be taken away: not if it makes another number of dimensions."""
+    if op.type != "Reshape":
+        return op.type in _VIEWS
+    before, after = op.inputs[0].shape.rank, op.outputs[0].shape.rank
+    return before is None or before == after
+
+
 def _source(tensor: tf.Tensor) -> tf.Tensor:
     """What a tensor is a view of."""
-    while tensor.op.type in _VIEWS:
+    while _is_view(tensor.op):
         tensor = tensor.op.inputs[tensor.value_index]
     return tensor
 
@@ -132,7 +140,7 @@ def _readers(tensor: tf.Tensor) -> list[tf.Operation]:
     """What a tensor goes into, past views."""
     found = []
     for op in tensor.consumers():
-        if op.type in _VIEWS:
+        if _is_view(op):
             places = [i for i, x in enumerate(op.inputs) if x is tensor and i < len(op.outputs)]
             found += [reader for i in places for reader in _readers(op.outputs[i])]
         elif op.type not in _SHAPES and op.type != _HIDING:
