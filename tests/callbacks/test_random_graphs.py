@@ -25,6 +25,9 @@ FOUND = {
         (("gain", 0, 0, 0.3), ("over", 0, 0, 10.0), ("tanh", 0, 0, 0.1)), "mse", "adam"
     ),
     "swish_before_a_function": Program((("dense_silu", 2, 1, 0.3), ("tanh", 0, 3, 0.1)), "mae", "momentum"),
+    "last_of_three_summands": Program(
+        (("product_and_sum", 3, 1, 0.7), ("product_over", 3, 2, 1.1), ("sum_of_three", 3, 0, 0.7)), "mse", "adam", True
+    ),
     "functions_in_a_row": Program(
         (
             ("log_plus_one", 1, 0, 0.7),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -54,6 +55,7 @@ _JOINED = _SUMS | {"BiasAdd", "Sub", "Mul", "Div", "RealDiv"}
 _JOINED |= {"Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Digamma", "Elu", "Erf"}
 _JOINED |= {"Erfc", "Exp", "Expm1", "Floor", "Inv", "LeakyRelu", "Lgamma", "Log", "Log1p", "Neg", "Reciprocal", "Relu"}
 _JOINED |= {"Relu6", "Rint", "Round", "Rsqrt", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt"}
+_JOINED |= {"TanhGrad", "ReluGrad", "SigmoidGrad", "EluGrad"}  # as parts of a sum, see `_is_long_sum`
 _JOINED |= {"Square", "Tan", "Tanh", "Pow", "Minimum", "Maximum", "Mean", "SquaredDifference", "Cast"}
 # What changes no number.
 _VIEWS = {"Identity", "IdentityN", "StopGradient", "Reshape", "Squeeze", "ExpandDims", "Transpose"}
@@ -105,8 +107,12 @@ def _is_apart(tensor: tf.Tensor, is_gradient: bool, is_complete: bool) -> bool:
         return kinds <= _APART or {"Mean", "SquaredDifference"} <= kinds
     if kinds <= _APART | ({"Relu"} if source.op.type in _SUMS else set()):
         return True
+    readers = [op for op in readers if _leads(op, lambda later: later.op_def.is_stateful)]  # what is kept
+    sums = [_whole_sum(op) for op in readers if _is_long_sum(op)]
+    if sums and all(_leads(op, lambda later: later.name == sums[0].name) for op in readers):
+        return False  # it is the last reader
     # The same operation on the same tensors is done once.
-    return len({(op.type, *(x.name for x in op.inputs)) for op in readers if _is_live(op)}) > 1
+    return len({(op.type, *(x.name for x in op.inputs)) for op in readers}) > 1
 
 
 def _is_view(op: tf.Operation) -> bool:
@@ -131,9 +137,17 @@ def _is_long_sum(op: tf.Operation) -> bool:
     """
     if op.type not in _SUMS:
         return False
+    # Sums are joined only where nothing else reads what is between.
+    parts = [_source(x) for x in op.inputs]
     later = _readers(op.outputs[0])
-    parts = [_source(x).op for x in op.inputs]
-    return len(parts) > 2 or any(x.type in _SUMS for x in parts) or any(x.type in _SUMS for x in later)
+    joins = any(x.op.type in _SUMS and len(_readers(x)) == 1 for x in parts)
+    return len(parts) > 2 or joins or (len(later) == 1 and later[0].type in _SUMS)
+
+
+def _whole_sum(op: tf.Operation) -> tf.Operation:
+    """The last of the sums that one is joined with."""
+    later = _readers(op.outputs[0])
+    return _whole_sum(later[0]) if len(later) == 1 and later[0].type in _SUMS else op
 
 
 def _readers(tensor: tf.Tensor) -> list[tf.Operation]:
@@ -148,12 +162,15 @@ def _readers(tensor: tf.Tensor) -> list[tf.Operation]:
     return found
 
 
-def _is_live(op: tf.Operation) -> bool:
-    """Whether anything that the step does follows from an operation: what nothing follows from is taken away first."""
+def _leads(op: tf.Operation, to: Callable[[tf.Operation], bool]) -> bool:
+    """Whether an operation is one that is looked for, or such a one follows from it.
+
+    What nothing with an effect follows from is taken away before anything is joined.
+    """
     waiting, seen = [op], {op.name}
     while waiting:
         op = waiting.pop()
-        if op.op_def.is_stateful:
+        if to(op):
             return True
         later = {reader.name: reader for x in op.outputs for reader in x.consumers()}
         waiting += [reader for name, reader in later.items() if name not in seen]
