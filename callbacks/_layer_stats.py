@@ -29,7 +29,8 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
     """Logs statistics of every layer's activations, gradients and weights to TensorBoard while `fit` runs.
 
     The statistics are computed inside the training step, from the tensors that it computes anyway. Training is not
-    changed: weights, optimizer state and history are the same to the last bit, and steps that are not measured run
+    changed: weights, optimizer state and history are the same to the last bit, unless they differ from run to run
+    anyway (`tf.random`, a GPU without deterministic operations), as `verify` shows; steps that are not measured run
     the very function that Keras compiled.
 
     Scalars have the tag `<statistic>/<layer>`, where `<layer>` is the layer's path in the model. They go to the run

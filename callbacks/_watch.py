@@ -73,8 +73,8 @@ def watch(
         train_step: The function that makes one step. It calls the layers of `model` and updates their weights.
         model: Keras model; or a list or dictionary of models that are trained together (a GAN, actor and critic). The
             paths of their layers then begin with the model's name, or its key in the dictionary, and a slash.
-        log_dir, layers, statistics, sample_size, on_finding, keep, exact, sinks: As those of `LayerStatsCallback`; statistics of
-            attention need batches that a step does not show.
+        log_dir, layers, statistics, sample_size, on_finding, keep, exact, sinks: As those of `LayerStatsCallback`;
+            statistics of attention need batches that a step does not show.
         update_freq: `"batch"` measures every call, an integer n every n-th, and a function of the number of calls
             before decides for each. The default measures the first ten calls, and every hundredth.
         histogram_freq: Integer. Number of measured calls from one with histograms to the next. 0 takes none.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         testing,
         theory,
     )
-    from keras_initkit.callbacks import LayerStatsCallback, watch
+    from keras_initkit.callbacks import LayerStatsCallback, verify, watch
     from keras_initkit.capture import probe
     from keras_initkit.comparison import compare
     from keras_initkit.diagnosis import Finding, diagnose, repair
@@ -74,6 +74,7 @@ __all__ = [
     "structure",
     "testing",
     "theory",
+    "verify",
     "watch",
 ]
 
@@ -88,6 +89,7 @@ _HOMES = {
     "predict": "prediction",
     "probe": "capture",
     "repair": "diagnosis",
+    "verify": "callbacks",
     "watch": "callbacks",
 }
 

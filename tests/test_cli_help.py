@@ -39,7 +39,7 @@ def test_a_command_runs_as_that_of_the_package():
     assert "keras-initkit reproduce: error: name: got 'nothing', expected all or one of six_layers" in finished.stderr
 
 
-@pytest.mark.parametrize("command", ["compare", "probe", "list", "reproduce"])
+@pytest.mark.parametrize("command", ["compare", "probe", "verify", "list", "reproduce"])
 def test_every_command_has_help_in_sentences(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):

@@ -36,7 +36,7 @@ def test_the_callback_loads_no_plots():
     assert not {name for name in added if name.split(".")[0] in {"matplotlib", "sklearn"}}
 
 
-VERBS = {"compare", "diagnose", "initialize", "layer_fans", "predict", "probe", "repair", "watch"}
+VERBS = {"compare", "diagnose", "initialize", "layer_fans", "predict", "probe", "repair", "verify", "watch"}
 CLASSES = {"Finding", "LayerStatsCallback", "SignalReport"}
 SUBPACKAGES = {
     *("callbacks", "capture", "cli", "comparison", "diagnosis", "examples", "initializers", "inputs", "plots"),
@@ -93,10 +93,11 @@ def test_a_type_checker_knows_the_face(tmp_path, command):
         **{"compare": "Comparison", "diagnose": "Findings", "initialize": "InitializationReport"},
         **{"layer_fans": "VariableMap[Fans]", "predict": "Prediction", "probe": "SignalReport"},
         **{"repair": "SignalReport", "Finding": "Finding", "LayerStatsCallback": "LayerStatsCallback"},
-        "SignalReport": "SignalReport",
+        **{"SignalReport": "SignalReport", "verify": "Verification", "watch": "WatchedStep"},
     }
     for name, revealed in returned.items():
         plain = re.sub(r"[\w.]+\.(?=\w)", "", revealed)  # mypy writes where a class is defined
+        plain = re.sub(r"(WatchedStep)\[.*", r"\1", plain)
         plain = re.sub(r"VariableMap\[tuple\[.*?fallback=(\w+)\]\]", r"VariableMap[\1]", plain)
         assert plain.removeprefix("type[").rstrip("]") == expected[name].rstrip("]"), f"{name}: {revealed}"
     assert "nothing" in done.stdout  # an unknown name is an error

@@ -13,7 +13,10 @@ __all__ = ["main", "run"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `keras-initkit` and returns its exit status: 0, 2 for bad input, 1 if `probe --diagnose` finds an error."""
+    """Runs `keras-initkit` and returns its exit status: 0, 2 for bad input, 1 if `probe --diagnose` finds an error.
+
+    `verify` returns 1 if a measured step differs from a plain one.
+    """
     return run(make_parser().parse_args(arguments))
 
 

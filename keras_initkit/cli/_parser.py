@@ -61,6 +61,22 @@ def make_parser() -> argparse.ArgumentParser:
     add("--out", metavar="DIR", help="directory for signal_report.csv, .json and .png")
     add("--diagnose", action="store_true", help="print problems and remedies; exit status 1 if one is an error")
 
+    add = _add_command(
+        commands,
+        "verify",
+        "compare a training step of a saved model with and without measuring, to the last bit",
+        "Trains one step of a saved model with LayerStatsCallback and one without, from the same state, and compares "
+        "all that they leave, to the last bit. The exit status is 1 if anything differs.",
+    )
+    add("model", help="a compiled model that model.save wrote")
+    add(
+        "--data",
+        metavar="FILE.npz",
+        required=True,
+        help="arrays x and y, or one array for each input and output, by name",
+    )
+    add("--batch", metavar="N", type=_number, default=32, help="number of examples, taken from the start of the data")
+
     _add_command(
         commands,
         "list",

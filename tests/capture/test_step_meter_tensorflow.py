@@ -177,3 +177,13 @@ def test_replicas_of_another_strategy_are_refused():
     with pytest.raises(ValueError, match=r"trains on 2 replicas under TwoReplicas, expected tf\.distribute\.Mirrored"):
         callback.on_train_begin()
     assert tf.distribute.get_strategy().num_replicas_in_sync == 1
+
+
+def test_a_step_that_draws_by_tensorflow_is_named():
+    import tensorflow as tf
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.add(keras.layers.Lambda(lambda x: x + tf.random.normal((2,))))
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match=r"draws by tf.random \('.*random_normal/RandomStandardNormal'\)"):
+        measured(model, np.ones((4, 3)), np.ones((4, 2)))

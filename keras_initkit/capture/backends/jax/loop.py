@@ -2,7 +2,8 @@
 
 A step that `jax.jit` has compiled stays the program that it is. Before it another one, of the same Python function,
 reads what the step is about to be given, and returns nothing but statistics; without `exact`, one program does both. A
-step that is not compiled is read where it runs. Weights are those that a Keras optimizer is given by `stateless_apply`, and those that it returns.
+step that is not compiled is read where it runs. Weights are those that a Keras optimizer is given by
+`stateless_apply`, and those that it returns.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from keras_initkit._compat import (
     tensorflow_is_compiled_by_xla,
     tensorflow_memory_optimizer_off,
 )
+from keras_initkit.capture.backends.tensorflow._graph import warn_of_draws
 from keras_initkit.capture.backends.tensorflow.reading import TensorFlowReading
 from keras_initkit.capture.step._loop import LoopMeter
 from keras_initkit.statistics._ops import under_xla
@@ -73,7 +74,10 @@ class TensorFlowLoopMeter(TensorFlowReading, LoopMeter):
                 return step(*args, **kwargs)
 
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-        return self._measure_step(graph, train, lambda weight: tf.convert_to_tensor(weight.value))
+        result = self._measure_step(graph, train, lambda weight: tf.convert_to_tensor(weight.value))
+        if graph is not None:
+            warn_of_draws(graph, self._user)
+        return result
 
 
 LOOP_METER = TensorFlowLoopMeter

@@ -10,13 +10,7 @@ import tensorflow as tf
 
 from keras_initkit._compat import copy_keras_mask, keras_leaves_logits, keras_logits, set_keras_logits
 from keras_initkit.capture.backends import is_signal
-from keras_initkit.capture.backends.tensorflow._graph import (
-    is_decided_later,
-    is_inside,
-    unfused_copy,
-    unfused_copy_by_readers,
-    unfused_copy_of_joined,
-)
+from keras_initkit.capture.backends.tensorflow._graph import is_inside, unfused_copy
 from keras_initkit.capture.step._captured import Unscale
 from keras_initkit.capture.step._measurement import StepMeasurement
 from keras_initkit.statistics._tap import Tap
@@ -36,26 +30,28 @@ class TensorFlowReading(StepMeasurement):
         captured = self._captured
         if captured is None or is_inside(tensor, captured.scope):
             return tensor
-        is_output = tap.kind == "output"
-        on_value(tensor if is_output and is_decided_later(tensor) else unfused_copy(tensor))
+        on_value(tensor)
         if on_gradient is None:
             return tensor
         observed = functools.partial(_observed, on_gradient=on_gradient)
         # An identity, which TensorFlow removes before it fuses.
-        return _with_keras_marks(tensor, observed) if is_output else observed(tensor)
+        return _with_keras_marks(tensor, observed) if tap.kind == "output" else observed(tensor)
 
     def _dense(self, gradient: Any) -> tf.Tensor:
         # An embedding's gradient is sparse; rows that no example used have a gradient of zero.
         return tf.convert_to_tensor(gradient)
 
     def _loss_unscaling(self, optimizer: Any) -> Unscale:
-        unscale = super()._loss_unscaling(optimizer)
-        return lambda gradient: unscale(unfused_copy_of_joined(gradient))
+        unscale, one = super()._loss_unscaling(optimizer), tf.ones(())
+        if unscale(one) is one:
+            return unscale
+        return lambda gradient: unscale(unfused_copy(gradient, is_gradient=True, is_complete=False))
 
     def _finished(self, tap: Tap, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-        if tap.kind != "output":  # of the others, copies have been taken when they were made
+        if tap.kind in ("weight", "weight_update"):
             return tensors
-        return [unfused_copy_by_readers(x) if is_decided_later(x) else x for x in tensors]
+        # Only now is it known what else reads them.
+        return [unfused_copy(x, is_gradient=tap.kind.endswith("gradient")) for x in tensors]
 
 
 def _observed(tensor: tf.Tensor, on_gradient: Unscale) -> tf.Tensor:

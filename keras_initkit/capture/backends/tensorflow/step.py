@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from keras_initkit._compat import tensorflow_memory_optimizer_off
 from keras_initkit.capture._hooks import replaced
+from keras_initkit.capture.backends.tensorflow._graph import warn_of_draws
 from keras_initkit.capture.backends.tensorflow.reading import TensorFlowReading
 from keras_initkit.capture.step._meter import FindLayers, StepMeter
 from keras_initkit.capture.step._reduction import MeasurementSpec, reduce_taps
@@ -145,6 +146,8 @@ class TensorFlowStepMeter(TensorFlowReading, StepMeter):
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         with under_xla(self._model.jit_compile and not self._model.run_eagerly):
             logs, matrix = self._measure_step(graph, train, lambda weight: tf.convert_to_tensor(weight.value))
+        if graph is not None:
+            warn_of_draws(graph, self._user)
         return logs, matrix, self._batch_of(data)
 
     def _batch_of(self, data: Any) -> tuple[tf.Tensor, ...]:
