@@ -271,7 +271,13 @@ def test_a_rate_that_warms_up_or_that_is_seen_too_late_is_not_too_small():
 
 
 @pytest.mark.parametrize(
-    ("updates", "severity"), [([0.31], "error"), ([0.07] * 3, "warning"), ([0.2, 0.01, 0.01], None)]
+    ("updates", "severity"),
+    [
+        ([0.31], "error"),
+        ([0.07] * 3, "warning"),
+        ([0.2, 0.01, 0.01], None),
+        ([0.117, 0.084, 0.045, 0.033], None),  # Adagrad's first steps at a rate of 0.05 (two layers of 64)
+    ],
 )
 def test_update_too_large(updates, severity):
     result = found(*training(updates)).get(("update_too_large", "a"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -34,9 +35,7 @@ class LargeUpdate(NamedTuple):
 def find_large_update(evidence: Evidence) -> LargeUpdate | None:
     """Returns the first update beyond the limits of `update_too_large`, in the layer where it was largest then."""
     ratios = evidence.update_ratios
-    lasting = {
-        layer for layer, r in ratios.items() if len(r) >= LASTING_REPORTS and statistics.median(r) > UPDATE_TOO_LARGE
-    }
+    lasting = {layer for layer, r in ratios.items() if _lasts(r)}
     large = {layer: max(r) for layer, r in ratios.items() if layer in lasting or max(r) > GRAVE_UPDATE}
     for report, readings in zip(evidence.reports, evidence.readings, strict=True):
         beyond = {
@@ -50,6 +49,16 @@ def find_large_update(evidence: Evidence) -> LargeUpdate | None:
             layer = max(beyond, key=beyond.__getitem__)
             return LargeUpdate(report.step, layer, beyond[layer], large)
     return None
+
+
+def _lasts(ratios: Sequence[float]) -> bool:
+    """Returns whether updates are too large in the median, and in some reports one after the other.
+
+    Adagrad's first steps are too, as large as its rate whatever the gradient, and fall with the root of their number.
+    """
+    ends = range(LASTING_REPORTS, len(ratios) + 1)
+    in_a_row = any(min(ratios[end - LASTING_REPORTS : end]) > UPDATE_TOO_LARGE for end in ends)
+    return in_a_row and statistics.median(ratios) > UPDATE_TOO_LARGE
 
 
 def lower_rate(evidence: Evidence) -> str:

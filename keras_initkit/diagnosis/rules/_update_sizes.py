@@ -67,10 +67,10 @@ def find_large_updates(evidence: Evidence) -> Iterator[Finding]:
     """Finds steps of the size of the weights themselves.
 
     The standard deviation of a kernel's update exceeds the kernel's own (one step replaces what was drawn), or, in the
-    median over three reports or more, a fifth of it. Healthy runs lie near 1e-3; the first steps of Adam, which are as
-    large as its learning rate whatever the gradient, at up to 0.1. Kernels that start near 0 are left out until they
-    have grown. The finding has the date and the figures of the first step beyond a fifth: later ones are made by the
-    weights that it has broken.
+    median and in three reports one after the other, a fifth of it. Healthy runs lie near 1e-3; the first steps of Adam,
+    which are as large as its learning rate whatever the gradient, at up to 0.1. Kernels that start near 0 are left out
+    until they have grown. The finding has the date and the figures of the first step beyond a fifth: later ones are
+    made by the weights that it has broken.
     """
     found = find_large_update(evidence)
     if found is None:
