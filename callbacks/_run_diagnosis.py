@@ -28,7 +28,7 @@ _often = logarithmic(10)
 class RunDiagnosis:
     """Diagnoses a run as it goes on, and reports each problem of a layer once.
 
-    A diagnosis takes about 0.7 milliseconds for each layer, so it is not made after every measured step, but after
+    A diagnosis takes 0.2 to 0.7 milliseconds for each layer, so it is not made after every measured step, but after
     the first ten, then ten in each decade, the one where NaN begins, and the last.
 
     Args:

@@ -13,7 +13,9 @@ from keras import layers as L
 
 from keras_initkit import probe
 from keras_initkit.callbacks import LayerStatsCallback
+from keras_initkit.callbacks._kept_reports import KeptReports
 from keras_initkit.callbacks._progress import steps_done
+from keras_initkit.report import SignalReport
 
 BACKEND = keras.backend.backend()
 METER = importlib.import_module(f"keras_initkit.capture.backends.{BACKEND}.step").STEP_METER
@@ -248,3 +250,39 @@ def test_a_probe_leaves_other_threads_and_the_model_alone():
     assert [[row.tap for row in report.rows] for report in reports] == [expected] * 2
     assert not any("call" in vars(layer) for layer in model.layers)
     assert tf.config.functions_run_eagerly() is False
+
+
+def test_two_parts_of_one_name_are_measured_apart():
+    class Twins(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = (keras.Sequential([L.Dense(4, name="dense")], name="twin") for _ in range(2))
+            self.head = L.Dense(3, "softmax", name="head")
+
+        def call(self, x):
+            return self.head(self.left(x) + self.right(x))
+
+    keras.utils.set_random_seed(0)
+    model = Twins()
+    model(X)
+    model.right.layers[0].kernel.assign(2 * model.right.layers[0].kernel)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    before = [np.var(keras.ops.convert_to_numpy(part.layers[0].kernel)) for part in (model.left, model.right)]
+    callback = LayerStatsCallback(None, on_finding="ignore")
+    assert fit(callback, model=model)[1] == []
+    variances = callback.reports[0].statistic("weight_variance")
+    assert list(variances) == ["twin/dense", "twin_1/dense", "head"]
+    np.testing.assert_allclose(list(variances.values())[:2], before, rtol=1e-5)
+
+
+@pytest.mark.one_backend
+def test_a_long_training_keeps_a_bounded_number_of_reports():
+    """Of 100,000: the first, the last, and between them at even distances, half of the bound at least."""
+    kept = KeptReports(keep=50)
+    for step in range(100_000):
+        kept.add(SignalReport((), step))
+    steps = [report.step for report in kept]
+    assert (kept.added, steps[0], steps[-1]) == (100_000, 0, 99_999)
+    assert 25 <= len(steps) <= 50
+    assert len(set(np.diff(steps[:-1]))) == 1
+    assert len(kept._numbers) == len(kept)
