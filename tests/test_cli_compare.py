@@ -123,7 +123,7 @@ def test_every_run_has_its_statistics_and_its_curves(finished):
     for run in result["runs"]:
         directory = os.path.join(logs, f"{run['initializer']}-{run['seed']}")
         found = tags(os.path.join(directory, "train"))
-        for statistic in ("activation_variance", "activation_gradient_variance", "weight_variance"):
+        for statistic in ("activation_variance", "activation_gradient_variance", "weight_gradient_variance"):
             assert {f"{statistic}/{layer}" for layer in layers} <= found
         assert {"epoch_loss", "epoch_accuracy", "custom_scalars__config__"} <= found
         assert {"epoch_loss", "epoch_accuracy"} <= tags(os.path.join(directory, "validation"))
