@@ -29,8 +29,14 @@ class KeptReports(list[SignalReport]):
     [0, 8, 16, 19]
     """
 
-    def __init__(self, keep: int | None = None, reports: Iterable[SignalReport] = ()):
+    def __init__(
+        self,
+        keep: int | None = None,
+        reports: Iterable[SignalReport] = (),
+        statistics: Iterable[str] | None = None,
+    ):
         super().__init__()
+        self._statistics = statistics
         self.keep = keep
         self.added = 0  # how many reports have come
         self._stride = 1
@@ -54,15 +60,15 @@ class KeptReports(list[SignalReport]):
         """Returns a pandas data frame with a row for each report and layer: `step`, `epoch`, `layer`, the statistics.
 
         Args:
-            statistics: Strings. Names of statistics, each a column; `None` means all that some layer has. What does
-                not apply to a layer is NaN.
+            statistics: Strings. Names of statistics, each a column; `None` means those that the run was asked for.
+                What does not apply to a layer is NaN.
 
         Raises:
             ValueError: If a name is unknown.
             ImportError: If pandas is not installed.
         """
         frames = required_package("reports.to_dataframe", "pandas", "pandas")
-        names = check_statistics(STATISTICS if statistics is None else statistics)
+        names = check_statistics(statistics or self._statistics or STATISTICS)
         rows = []
         for report in self:
             by_name = {name: report.statistic(name) for name in names}

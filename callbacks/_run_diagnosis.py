@@ -23,6 +23,7 @@ from keras_initkit.structure._calls import Traces, calls, traced_once
 
 OnFinding = Literal["warn", "stop", "ignore"] | Callable[[Finding], Any]
 _often = logarithmic(10)
+_NO_END = 10**9  # steps
 
 
 class RunDiagnosis:
@@ -38,6 +39,7 @@ class RunDiagnosis:
 
     def __init__(self, keep: int | None = None, user: str = "LayerStatsCallback") -> None:
         self._user = user
+        self._by_hand: dict[str, Any] = {}  # what `ModelContext` has to know of a loop
         self._reports = KeptReports(keep)
         self._known: set[tuple[str, str]] = set()
         self._judged: SignalReport | None = None
@@ -49,12 +51,17 @@ class RunDiagnosis:
         self._traces: Traces = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_context": None, "_task": None, "_traces": {}}
+        return {**vars(self), "_context": None, "_task": None, "_traces": {}, "_by_hand": {}}
 
     @property
     def task(self) -> Task | None:
         """What the model is trained for, as far as the steps have shown it."""
         return self._task
+
+    def begin_by_hand(self, model: keras.Model, optimizer: Any) -> None:
+        """As `begin`, for a loop that is written by hand: how many steps it makes is known when it ends."""
+        self._by_hand = {"by_hand": True, "optimizer": optimizer}
+        self.begin(model, _NO_END)
 
     def begin(self, model: keras.Model, steps: int | None = None) -> None:
         """Forgets the model's structure, which may have changed since the last training, and looks at it anew.
@@ -69,6 +76,11 @@ class RunDiagnosis:
         self._batches.begin(model, steps, steps_done(model))
         with self.traced(), contextlib.suppress(ValueError):  # it is not built, or cannot be traced
             calls(model)
+
+    def end(self) -> None:
+        """Notes that no more steps are to come, where their number was not known."""
+        self._batches.plan(None)
+        self._judged = None  # by rules that ask for the number of steps, not yet
 
     def traced(self) -> contextlib.AbstractContextManager[None]:
         """Returns a context in which the model is traced once, as `traced_once` does it, for the whole training."""
@@ -99,7 +111,7 @@ class RunDiagnosis:
         try:
             with self.traced():
                 if self._context is None or not self._context.kernels:  # it may not have been built then
-                    self._context, self._task = ModelContext(model), None
+                    self._context, self._task = ModelContext(model, **self._by_hand), None
                 if self._task is None:
                     self._task = make_task(self._context)
                 self._task = self._batches.complete(self._task)
@@ -132,6 +144,7 @@ def report_findings(
             sys.stdout.write("\n")
             sys.stdout.flush()
         if on_finding == "stop" and any(finding.severity == "error" for finding in findings):
-            text += "\nTraining stops here, because on_finding is 'stop' and this is an error."
+            stops = "Training stops here" if user == "LayerStatsCallback" else "`model.stop_training` is True now"
+            text += f"\n{stops}, because on_finding is 'stop' and this is an error."
         # Without a place in some file: that, and its line of code, say nothing about the finding.
         warnings.warn_explicit(f"{user}: {text}", UserWarning, "keras_initkit", findings[0].step)

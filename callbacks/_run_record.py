@@ -7,9 +7,11 @@ import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import keras
 
+from keras_initkit._compat import optimized_variables
 from keras_initkit.callbacks import _summary
 from keras_initkit.callbacks._event_files import join
 from keras_initkit.callbacks._kept_reports import KeptReports
@@ -24,6 +26,7 @@ from keras_initkit.report._report import SignalReport
 from keras_initkit.report._scalars import needed_kinds
 
 Models = Callable[[], Mapping[str, keras.Model]]
+_MANY = 10  # reports without a gradient of a weight: gradients may be accumulated over some steps
 
 
 class RunRecord:
@@ -50,7 +53,7 @@ class RunRecord:
     ):
         self._statistics, self._on_finding, self._keep, self._user = tuple(statistics), on_finding, keep, user
         self._sinks = list(sinks)
-        self.reports = KeptReports(keep)
+        self.reports = KeptReports(keep, statistics=self._statistics)
         self.findings = Findings()
         self.diagnoses: dict[str, RunDiagnosis] = {}
         self.log = RunLog()
@@ -59,7 +62,7 @@ class RunRecord:
         self._picture = RunPicture()
         self._models: Models = dict
         self._is_chief = True
-        self._has_gradients = True  # those of weights, as far as is known
+        self._without_gradients: int | None = 0  # reports without those of weights; `None` once one has some
 
     def restart(self) -> None:
         """Forgets reports and findings."""
@@ -70,6 +73,13 @@ class RunRecord:
         other = object.__new__(RunRecord)
         vars(other).update(vars(self), log=RunLog(), _picture=RunPicture(), _models=dict)
         return other
+
+    def begin_by_hand(self, models: Mapping[str, keras.Model], optimizers: Sequence[Any]) -> None:
+        """As `begin`, for a loop that is written by hand."""
+        self._models = lambda: models
+        for prefix, model in models.items() if self._on_finding != "ignore" else ():
+            diagnosis = self.diagnoses.setdefault(prefix, RunDiagnosis(self._keep, self._user))
+            diagnosis.begin_by_hand(model, _optimizer_of(model, optimizers))
 
     def begin(self, models: Models, steps: int | None, is_new: bool) -> None:
         """Looks at models that are about to be trained.
@@ -134,7 +144,7 @@ class RunRecord:
 
     def add(self, report: SignalReport, batch: object = None, histograms: bool = False, bar: bool = False) -> bool:
         """Keeps and logs a report, and has it diagnosed; returns whether training is to stop."""
-        self._warn_of_missing_gradients(report)
+        self._look_for_gradients(report)
         self.reports.add(report)
         self.log.write_scalars(report)
         if histograms:
@@ -148,6 +158,7 @@ class RunRecord:
 
     def end(self, name: str, bar: bool = False) -> bool:
         """Writes the last findings of a training, and the run's picture and summary unless that was done lately."""
+        self._warn_of_missing_gradients()
         stops = self._diagnose(list(self.diagnoses), bar)
         if self.reports and self.log.events is not None:
             findings = None if self._on_finding == "ignore" else self.findings
@@ -173,18 +184,35 @@ class RunRecord:
             report_findings(new, self._on_finding, bar, self._user)
         return self._on_finding == "stop" and any(finding.severity == "error" for finding in new)
 
-    def _warn_of_missing_gradients(self, report: SignalReport) -> None:
-        """Says once that no gradient of a weight was seen, though some are asked for and weights change."""
-        if not self._has_gradients or "weight_gradient" not in needed_kinds(self._statistics):
-            return
+    def _look_for_gradients(self, report: SignalReport) -> None:
         kinds = {row.tap.kind for row in report.rows}
-        trains = any(model.trainable_variables for model in self._models().values())
-        self._has_gradients = "weight_gradient" in kinds or not trains or not report.rows
-        if not self._has_gradients:
+        if "weight_gradient" in kinds:
+            self._without_gradients = None
+        elif self._without_gradients is not None and "output" in kinds:
+            self._without_gradients += 1
+            if self._without_gradients == _MANY:
+                self._warn_of_missing_gradients()
+
+    def _warn_of_missing_gradients(self) -> None:
+        """Says once that no gradient of a weight was seen, though some are asked for and weights train."""
+        unread, self._without_gradients = self._without_gradients, None
+        if not unread or "weight_gradient" not in needed_kinds(self._statistics):
+            return
+        if any(model.trainable_variables for model in self._models().values()):
             self.warn(
                 "no gradient of a weight was seen. They are read where the step gives them to an optimizer that is "
                 "known: that of `compile`, one that the model keeps in an attribute, or `watch(..., optimizer=)`."
             )
+
+
+def _optimizer_of(model: keras.Model, optimizers: Sequence[Any]) -> Any:
+    """Returns the Keras optimizer that updates a model, as far as is known."""
+    own = {id(variable) for variable in model.trainable_variables}
+    known = [each for each in optimizers if isinstance(each, keras.optimizers.Optimizer)]
+    for optimizer in known:
+        if any(id(variable) in own for variable in optimized_variables(optimizer)):
+            return optimizer
+    return known[0] if len(optimizers) == 1 and known else None
 
 
 def _write_picture(log: RunLog, reports: KeptReports, name: str, findings: Findings | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -152,12 +153,13 @@ class WatchedStep(RunResults, Generic[P, R]):
         spec: MeasurementSpec,
         log_dir: str | None,
     ):
+        functools.update_wrapper(self, train_step)  # type: ignore[arg-type]
         self.__wrapped__ = train_step
         self._models, self._record, self._due = models, record, due
         self._histogram_freq, self._layers = histogram_freq, layers
         self._steps = max((count_steps(each) for each in optimizers), default=0)
         self._begun_at, self._measured, self._has_rows, self._is_open = self._steps, 0, False, True
-        record.begin(lambda: models, None, is_new=True)
+        record.begin_by_hand(models, optimizers)
         with record.traced():
             self._meter = loop_meter(models, optimizers, self._find_layers, spec)
         if all(model.built and all(layer.built for layer in model.layers) for model in models.values()):
@@ -194,6 +196,8 @@ class WatchedStep(RunResults, Generic[P, R]):
                 f"no call of the step was measured, of {self._steps - self._begun_at}: none was due, or the models "
                 "were not built. Pass another `update_freq`, or build them before."
             )
+        for diagnosis in self._record.diagnoses.values():
+            diagnosis.end()
         self._record.end(self._name())
 
     def __enter__(self) -> WatchedStep[P, R]:
@@ -207,9 +211,10 @@ class WatchedStep(RunResults, Generic[P, R]):
     def _warn_of_no_signal(self, has_signal: bool) -> None:
         if not has_signal and not self._has_rows:
             self._record.warn(
-                "no layer of the models was seen to be called in the step. A compiled function that the step calls "
-                "cannot be read from outside: watch that function. Layers that are looked for are those of the models "
-                "that `watch` was given."
+                "no layer of the models was seen to be called in the step. A compiled function that the step calls, "
+                "and replicas of a distribution strategy, cannot be read from outside: watch the function that calls "
+                "the layers. `fit` and `train_on_batch` are measured by LayerStatsCallback. Layers that are looked for "
+                "are those of the models that `watch` was given."
             )
         self._has_rows = True
 

@@ -40,7 +40,7 @@ def jax_is_elsewhere(tensor: Any, scope: Any) -> bool:
     while isinstance(tensor, jax.core.Tracer):
         primal = getattr(tensor, "primal", None)
         if primal is None:
-            return jax_trace(tensor) is not scope
+            return getattr(tensor, "_trace", scope) is not scope
         tensor = primal
     return False
 

@@ -240,8 +240,9 @@ def test_what_cannot_be_read_is_said_once():
 def test_without_an_optimizer_gradients_of_weights_are_missed():
     loop = Loop("plain")
     step = watch(loop.step, loop.model, None, "batch")
+    loop.train(2, step)
     with pytest.warns(UserWarning, match="no gradient of a weight was seen"):
-        loop.train(2, step)
+        step.close()
     assert "activation_gradient_variance/a" in step.reports[0].scalars()
 
 
@@ -339,3 +340,127 @@ def test_a_model_that_is_built_by_its_first_step():
     loop.train(3, step)
     # A function of TensorFlow is traced before it runs; what runs eagerly is known when it has run.
     assert [report.step for report in step.reports] == ([0, 1, 2] if BACKEND == "tensorflow" else [1, 2])
+
+
+def bad_batch():
+    x, y = keras.ops.convert_to_tensor(X[:4, :3]), keras.ops.convert_to_tensor(Y[:4])
+    return x, y
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_of_the_step_does_not_end_the_measuring(kind):
+    loop = Loop(kind)
+    step = watch(loop.step, loop.model, None, "batch", optimizer=loop.optimizer)
+    loop.train(1, step)
+    with pytest.raises(Exception, match=r"(?i)shape|size|dimension|incompatible"):  # three inputs in place of six
+        step(loop.state, bad_batch()) if BACKEND == "jax" else step(*bad_batch())
+    loop.train(2, step)
+    assert [report.step for report in step.reports] == [0, 2, 3]
+
+
+def test_gradients_that_overflow_now_and_then_are_no_error():
+    """As under loss scaling, which a loop may do unseen: once is nothing, three reports in a row are an error."""
+    from keras_initkit.callbacks._run_diagnosis import RunDiagnosis
+    from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
+
+    def report(step, overflows):
+        gradient = np.array([1.0, np.inf if overflows else 2.0])
+        rows = [
+            TensorStats(Tap("output", "a"), Moments.of(np.array([1.0, -1.0]))),
+            TensorStats(Tap("weight_gradient", "a"), Moments.of(gradient)),
+        ]
+        return SignalReport.from_step(step, 0, rows)
+
+    def found(overflows, by_hand):
+        diagnosis, model = RunDiagnosis(), network()
+        diagnosis.begin_by_hand(model, None) if by_hand else diagnosis.begin(model)
+        for step, overflow in enumerate(overflows):
+            diagnosis.add(report(step, overflow))
+        return "nonfinite" in [finding.kind for finding in diagnosis.new_findings(model)]
+
+    assert found([True], by_hand=False)
+    assert not found([True], by_hand=True)
+    assert not found([False, True, True], by_hand=True)
+    assert found([False, True, True, True], by_hand=True)
+
+
+def test_averages_are_judged_when_the_loop_ends():
+    """After ten steps those of momentum 0.99 are what they began with; a loop may have thousands before it."""
+    model = keras.Sequential([keras.Input((6,)), L.Dense(16), L.BatchNormalization(name="norm"), L.Dense(3)])
+    model.layers[0].kernel.assign(0.1 * model.layers[0].kernel)
+    loop = Loop("plain", model=model)
+    step = watch(loop.step, model, None, "batch", optimizer=loop.optimizer)
+    for _ in range(3):
+        loop.train(7, step)
+    assert "batch_norm_lag" not in [finding.kind for finding in step.findings]
+    if BACKEND == "jax":  # the state is the loop's
+        return
+    step.close()
+    assert "batch_norm_lag" in [finding.kind for finding in step.findings]
+    (finding,) = [each for each in step.findings if each.kind == "batch_norm_lag"]
+    assert "compile" not in finding.remedy
+
+
+def test_gradients_that_come_later_are_not_missed(recwarn):
+    """Accumulated over two calls: the first gives none."""
+    loop, calls = Loop("plain"), []
+
+    def step(*args):
+        calls.append(1)
+        return loop.step(*args) if len(calls) % 2 == 0 else (0.0, loop.state) if BACKEND == "jax" else 0.0
+
+    watched = watch(step, loop.model, None, "batch", optimizer=loop.optimizer, on_finding="ignore")
+    loop.train(4, watched)
+    watched.close()
+    assert "no gradient of a weight" not in str([w.message for w in recwarn])
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="torch.amp")
+def test_the_scale_of_pytorchs_own_scaler_is_divided_out():
+    import torch
+
+    def figures(scale):
+        model = network()
+        optimizer, scaler = torch.optim.SGD(model.parameters(), 0.1), torch.amp.GradScaler("cpu", init_scale=scale)
+
+        def step(x, y):
+            optimizer.zero_grad()
+            scaler.scale(loss_of(y, model(x, training=True))).backward()
+            scaler.step(optimizer)
+            scaler.update()
+
+        watched = watch(step, model, None, "batch", sample_size=None, optimizer=optimizer, on_finding="ignore")
+        watched(torch.tensor(X[:8]), torch.tensor(Y[:8]))
+        return watched.reports[0].scalars()
+
+    plain, scaled = figures(1.0), figures(1024.0)
+    assert scaled.keys() == plain.keys()
+    np.testing.assert_allclose(list(scaled.values()), list(plain.values()), rtol=1e-4, atol=1e-12)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="on the other backends there is one way")
+def test_a_step_that_updates_variables_in_place():
+    import jax
+
+    def train(watched):
+        model, optimizer = network(), keras.optimizers.Adam(1e-2)
+        optimizer.build(model.trainable_variables)
+
+        others = [v.value for v in model.non_trainable_variables]
+
+        def step(x, y):
+            def loss(weights):
+                return loss_of(y, model.stateless_call(weights, others, x)[0])
+
+            gradients = jax.grad(loss)([v.value for v in model.trainable_variables])
+            optimizer.apply(gradients, model.trainable_variables)
+
+        used = watch(step, model, None, "batch", optimizer=optimizer, on_finding="ignore") if watched else step
+        for i in range(3):
+            used(X[8 * i : 8 * i + 8], Y[8 * i : 8 * i + 8])
+        return used, [np.asarray(v.value) for v in model.trainable_variables]
+
+    (step, weights), (_, expected) = train(True), train(False)
+    np.testing.assert_equal(weights, expected)
+    assert {"weight_gradient_variance/a", "update_ratio/b"} < set(step.reports[0].scalars())
+    assert len(step.reports) == 3

@@ -30,14 +30,15 @@ class CapturedTensors:
         self.losses: Counter[str] = Counter()  # how often a layer has called `add_loss`
 
     def warn(self, taps: Iterable[Tap]) -> None:
-        """Warns of those taps that saw tensors which could not be read."""
-        for tap in taps:
-            if len(self.seen[tap]) < self.expected[tap]:
-                warnings.warn(
-                    f"{tap.kind} of layer {tap.layer!r} is made inside a loop or a branch, where it cannot be read "
-                    "from outside; it is left out of the statistics.",
-                    stacklevel=2,
-                )
+        """Warns, once for all, of those taps that saw tensors which could not be read."""
+        unread = [tap for tap in taps if len(self.seen[tap]) < self.expected[tap]]
+        if unread:
+            more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
+            warnings.warn(
+                f"{unread[0].kind} of layer {unread[0].layer!r}{more}: made inside a loop, a branch or a compiled "
+                "function within the step, where it cannot be read from outside; left out of the statistics.",
+                stacklevel=2,
+            )
 
 
 def loss_unscaling(optimizer: Any) -> Unscale:

@@ -55,7 +55,8 @@ class LoopMeter(StepMeasurement):
         """Calls `step`, once; returns what it returns, and the rows that were read of it."""
         rows: list[TensorStats] = []
         self._histograms = histograms
-        result, matrix = self._run_measured(*_unwrapped(step, args, kwargs))
+        with self._the_users():
+            result, matrix = self._run_measured(*_unwrapped(step, args, kwargs))
         if matrix is not None and self._failure is None:
             with self._unharmed("what was read"):
                 rows = self._read_matrix(matrix)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -94,6 +95,16 @@ class StepMeasurement(StepReader):
     def _unscaling(self) -> dict[int, Unscale]:
         """Returns that of each optimizer, by its identity."""
         return {id(optimizer): self._loss_unscaling(optimizer) for optimizer in self._optimizers()}
+
+    @contextlib.contextmanager
+    def _the_users(self) -> Iterator[None]:
+        """Within this context, what the step itself raises is no failure of the measuring."""
+        before = self._failure
+        try:
+            yield
+        except BaseException:
+            self._failure = before
+            raise
 
     def _measure_layers(self, layers: dict[str, keras.layers.Layer]) -> bool:
         """Sets what is measured; returns whether it has changed."""

@@ -98,7 +98,8 @@ class StepMeter(StepMeasurement):
         model = self._model
         model.train_function = self._replaced_function
         model.make_train_function()  # where `train_on_batch` has not yet
-        result = self._run_measured(model.train_function, *arguments)
+        with self._the_users():
+            result = self._run_measured(model.train_function, *arguments)
         if self._failure is not None:
             self._matrix = None
             self._warn()

@@ -39,10 +39,13 @@ class ModelContext:
     Args:
         model: Keras model. Of one that cannot be traced `graph` is empty, and its residual branches and
             normalizations are not known.
+        by_hand: Boolean. Whether a loop that is written by hand trains it, of whose loss nothing is known.
+        optimizer: What updates its weights there, if it is an optimizer of Keras.
     """
 
-    def __init__(self, model: keras.Model):
-        self.model = model
+    def __init__(self, model: keras.Model, by_hand: bool = False, optimizer: Any = None):
+        self.model, self.is_by_hand = model, by_hand
+        self._updates = optimizer if by_hand else getattr(model, "optimizer", None)
         try:
             self.graph: list[Call] = gathered_calls(model)
         except ValueError:
@@ -263,9 +266,8 @@ class ModelContext:
 
     @property
     def optimizer(self) -> keras.optimizers.Optimizer | None:
-        """The optimizer that the model is compiled with, within what scales the loss."""
-        optimizer = getattr(self.model, "optimizer", None)
-        return getattr(optimizer, "inner_optimizer", optimizer)
+        """The optimizer that the model trains with, within what scales the loss."""
+        return getattr(self._updates, "inner_optimizer", self._updates)
 
     @property
     def adapts_steps(self) -> bool:
@@ -283,7 +285,7 @@ class ModelContext:
     @property
     def scales_loss(self) -> bool:
         """Whether the optimizer adapts a loss scale; an occasional overflow is then expected."""
-        return isinstance(getattr(self.model, "optimizer", None), keras.optimizers.LossScaleOptimizer)
+        return isinstance(self._updates, keras.optimizers.LossScaleOptimizer)
 
     @functools.cached_property
     def heads(self) -> list[Call]:

@@ -67,8 +67,13 @@ def lower_rate(evidence: Evidence) -> str:
     cut = UPDATE_STILL_HEALTHY / found.ratio if found else LARGEST_CUT
     cut = float(f"{min(max(cut, LEAST_CUT), LARGEST_CUT):.0e}")
     code = fresh_optimizer(evidence, cut)
-    how = f': `{code}; keras_initkit.initialize(model, "reset")`' if code else ", in each of the optimizers"
+    how = f': `{code}; keras_initkit.initialize(model, "reset")`' if code else _where_the_rate_is(evidence)
     return f"Multiply the learning rate by {cut:g} and train again from fresh weights{how}"
+
+
+def _where_the_rate_is(evidence: Evidence) -> str:
+    by_hand = evidence.model is not None and evidence.model.is_by_hand
+    return ", in the optimizer of your loop" if by_hand else ", in each of the optimizers"
 
 
 def multiply_rate(evidence: Evidence, factor: float) -> str:
@@ -84,9 +89,11 @@ def fresh_optimizer(evidence: Evidence, factor: float) -> str:
     """Returns code that puts an optimizer without state, and with another rate, in place of the model's.
 
     The model keeps its loss, metrics and other options of `compile`, whether or not they can be serialized. Empty for
-    an optimizer without a rate of its own.
+    an optimizer without a rate of its own, and in a loop that is written by hand.
     """
     model = evidence.model
+    if model is not None and model.is_by_hand:
+        return ""  # the loop has it
     optimizer = None if model is None else model.optimizer
     rate = f"{factor:g} * float(model.optimizer.learning_rate)"
     if optimizer is not None and getattr(optimizer, "learning_rate", None) is None:

@@ -28,13 +28,15 @@ def find_nonfinite(evidence: Evidence) -> Iterator[Finding]:
 
     Any element that is not finite in the last report counts: one is enough to end training. The first tensor is that
     of `report.first_nonfinite`: weights, outputs forward, gradients backward, updates. Under loss scaling, which tries
-    scales until gradients overflow, gradients have to be so in three reports in a row.
+    scales until gradients overflow, and in loops that are written by hand, which may do so unseen, gradients have to be
+    so in three reports in a row.
     """
     begin = find_nonfinite_start(evidence.reports)
     if begin == len(evidence.reports):
         return
     is_recent = begin + LASTING_REPORTS > len(evidence.reports)
-    forward_only = evidence.model is not None and evidence.model.scales_loss and is_recent
+    scales = evidence.model is not None and (evidence.model.scales_loss or evidence.model.is_by_hand)  # may do so
+    forward_only = scales and is_recent
     report = evidence.reports[begin]
     first = first_nonfinite([row for row in report.rows if not forward_only or row.tap.kind in _FORWARD])
     if first is None:

@@ -136,7 +136,7 @@ def find_batch_norm_lag(evidence: Evidence) -> Iterator[Finding]:
             write_remedy(
                 f"Train for more steps, or let the averages follow faster, here with momentum {momentum:g}",
                 f"{layer_code(task.model.model, call.path)}.momentum = {momentum:g}",
-                "model.compile(model.optimizer, model.loss)",
+                *([] if task.model.is_by_hand else ["model.compile(model.optimizer, model.loss)"]),
             ),
             message=f"After {steps} steps the averages of {call.path} (momentum {layer.momentum:g}) are still "
             f"{remains:.0%} what they started from: inference divides by {factor:.3g} times what training divides by"

@@ -39,6 +39,10 @@ class RunBatches:
             and (not layer.built or not np.any(to_numpy(layer.moving_mean.value)))
         }
 
+    def plan(self, steps: int | None) -> None:
+        """Notes another number of steps."""
+        self._steps, self._is_new = steps, True
+
     def read(self, batch: Any) -> None:
         """Reads a batch, as `train_step` takes it; later ones, and what holds no arrays, are passed over."""
         if batch is None or self._read >= MOST_BATCHES or self._elements > MOST_ELEMENTS:

@@ -2,21 +2,23 @@
 
 A step that `jax.jit` has compiled stays the program that it is. Before it another one, of the same Python function,
 reads what the step is about to be given, and returns nothing but statistics; without `exact`, one program does both. A
-step that is not compiled is read where it runs. Weights are those that a Keras optimizer is given by
-`stateless_apply`, and those that it returns.
+step that is not compiled is read where it runs. Weights are those that a Keras optimizer is given, and those that it
+returns.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import keras
 
 from keras_initkit._compat import jax_jit_options, jax_trace, optimized_variables
 from keras_initkit._random_state import random_state_kept
-from keras_initkit.capture._hooks import wrap_optimizer
+from keras_initkit.capture._hooks import replaced, wrap_optimizer
 from keras_initkit.capture.backends.jax.reading import JaxReading, has_begun, parts_in_sight
 from keras_initkit.capture.step._captured import CapturedTensors
 from keras_initkit.capture.step._loop import LoopMeter
@@ -87,18 +89,39 @@ class JaxLoopMeter(JaxReading, LoopMeter):
     def _begin_step(self, scope: Any, value: Value) -> Begun:
         return Begun(CapturedTensors(scope, self._unscaling()), [], [])  # weights come with their optimizer
 
-    def _tapped_optimizer(self, optimizer: Any, owners: Mapping[int, str]) -> contextlib.AbstractContextManager[None]:
-        def apply(original: Callable, state: Any, grads: Any, weights: Any, *args: Any, **kwargs: Any) -> Any:
-            grads, weights = list(grads), list(weights)
-            result = original(state, grads, weights, *args, **kwargs)
+    @contextlib.contextmanager
+    def _tapped_optimizer(self, optimizer: Any, owners: Mapping[int, str]) -> Iterator[None]:
+        own_apply, is_stateless = optimizer.apply, threading.local()
+
+        def read(variables: list[keras.Variable], grads: list[Any], before: list[Any], after: list[Any]) -> None:
             with self._unharmed("the weights"):
-                variables = optimized_variables(optimizer) or self._trained_by(optimizer)
                 paths = [owners.get(id(variable)) for variable in variables]
                 self._read_update(optimizer, zip(paths, grads, strict=False))
-                self._read_weights(paths, weights, result[0])
+                self._read_weights(paths, before, after)
+
+        def stateless_apply(original: Callable, state: Any, grads: Any, weights: Any, *args: Any, **kwargs: Any) -> Any:
+            grads, weights = list(grads), list(weights)
+            is_stateless.now = True  # it calls `apply`
+            try:
+                result = original(state, grads, weights, *args, **kwargs)
+            finally:
+                is_stateless.now = False
+            variables = optimized_variables(optimizer) or self._trained_by(optimizer)
+            read(variables, grads, weights, result[0])
             return result
 
-        return wrap_optimizer(optimizer, apply)
+        def apply(grads: Any, trainable_variables: Any = None) -> Any:
+            if getattr(is_stateless, "now", False):
+                return own_apply(grads, trainable_variables)
+            grads = list(grads)
+            variables = self._trained_by(optimizer) if trainable_variables is None else list(trainable_variables)
+            before = [variable.value for variable in variables]
+            result = own_apply(grads, trainable_variables)
+            read(variables, grads, before, [variable.value for variable in variables])
+            return result
+
+        with wrap_optimizer(optimizer, stateless_apply), replaced(optimizer, "apply", apply):
+            yield
 
     def _read_weights(self, paths: list[str | None], before: list[jax.Array], after: list[jax.Array]) -> None:
         captured = self._captured

@@ -7,10 +7,14 @@ gradients and random numbers put back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
+
 from keras_initkit._compat import torch_before_compilation
+from keras_initkit._threads import replaced_in_this_thread
 from keras_initkit.capture.backends.torch.reading import TorchReading, undone
 from keras_initkit.capture.step._loop import LoopMeter
 
@@ -33,6 +37,25 @@ class TorchLoopMeter(TorchReading, LoopMeter):
             return step(*args, **kwargs)
 
         return self._measure_step(None, train, lambda weight: weight.value.detach())
+
+    @contextlib.contextmanager
+    def _tapped(self) -> Iterator[None]:
+        """As elsewhere, and the scale of PyTorch's own `GradScaler` is divided out of gradients of signals.
+
+        It divides it out of weights' gradients itself, before it calls the optimizer.
+        """
+
+        def watched(scale: Callable) -> Callable:
+            def method(scaler: Any, *args: Any, **kwargs: Any) -> Any:
+                captured, factor = self._captured, scaler.get_scale() if scaler.is_enabled() else 1.0
+                if captured is not None:
+                    captured.unscale = {**captured.unscale, id(None): lambda gradient: gradient / factor}
+                return scale(scaler, *args, **kwargs)
+
+            return method
+
+        with super()._tapped(), replaced_in_this_thread(torch.amp.GradScaler, "scale", watched):
+            yield
 
 
 LOOP_METER = TorchLoopMeter
