@@ -153,7 +153,7 @@ class WatchedStep(RunResults, Generic[P, R]):
         spec: MeasurementSpec,
         log_dir: str | None,
     ):
-        functools.update_wrapper(self, train_step)  # type: ignore[arg-type]
+        functools.update_wrapper(self, train_step, updated=())  # type: ignore[arg-type]
         self.__wrapped__ = train_step
         self._models, self._record, self._due = models, record, due
         self._histogram_freq, self._layers = histogram_freq, layers
