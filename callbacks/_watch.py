@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import keras
 
@@ -31,9 +31,6 @@ from keras_initkit.report._report import SignalReport
 from keras_initkit.report._scalars import ATTENTION_STATISTICS, check_statistics
 from keras_initkit.structure._layer_paths import weighted_layers
 from keras_initkit.structure._selection import Layers, select
-
-if TYPE_CHECKING:
-    pass
 
 P = ParamSpec("P")
 R = TypeVar("R")
