@@ -24,9 +24,8 @@ def find_optimizers(model: keras.Model, types: type | tuple[type, ...] = keras.o
     """
     found = list(_held(getattr(model, "optimizer", None), types, 0))
     for _, holder in walk_layers(model):
-        if isinstance(holder, keras.Model) or not type(holder).__module__.startswith(
-            "keras."
-        ):  # Keras' layers have none
+        # Keras' own layers have none, and are most.
+        if isinstance(holder, keras.Model) or not type(holder).__module__.startswith("keras."):
             found += [each for value in vars(holder).values() for each in _held(value, types, _DEPTH)]
     return list({id(each): each for each in found}.values())
 

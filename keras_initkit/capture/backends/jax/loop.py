@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import keras
 
-from keras_initkit._compat import jax_jit_options, jax_trace, optimized_variables
+from keras_initkit._compat import jax_jit_options, jax_trace
 from keras_initkit._random_state import random_state_kept
 from keras_initkit.capture._hooks import replaced, wrap_optimizer
 from keras_initkit.capture.backends.jax.reading import JaxReading, has_begun, parts_in_sight
@@ -106,8 +106,7 @@ class JaxLoopMeter(JaxReading, LoopMeter):
                 result = original(state, grads, weights, *args, **kwargs)
             finally:
                 is_stateless.now = False
-            variables = optimized_variables(optimizer) or self._trained_by(optimizer)
-            read(variables, grads, weights, result[0])
+            read(self._trained_by(optimizer), grads, weights, result[0])
             return result
 
         def apply(grads: Any, trainable_variables: Any = None) -> Any:
