@@ -110,8 +110,8 @@ class Evidence:
 
     @property
     def gated(self) -> set[str]:
-        """Paths of layers whose output is multiplied by another signal; empty if the model is not known."""
-        return set() if self.model is None else self.model.gated
+        """Paths of layers whose output is multiplied by another signal, or only makes such a gate; empty if unknown."""
+        return set() if self.model is None else self.model.gated | self.model.only_gating
 
     @functools.cached_property
     def trainable(self) -> set[str]:

@@ -6,6 +6,7 @@ from keras import layers as L
 
 from keras_initkit.diagnosis.context._reach_of_scale import closed_layers, gated_layers
 from keras_initkit.structure._calls import calls
+from keras_initkit.structure._roles import normalizes
 
 pytestmark = pytest.mark.one_backend
 
@@ -46,5 +47,5 @@ def test_what_a_normalization_or_a_bounded_function_closes(end, closed, by_norma
     x = end()(L.Dense(8, name="scaled")(inputs))
     graph = calls(keras.Model(inputs, L.Dense(2, name="head")(x)))
     assert ("scaled" in closed_layers(graph)) == closed
-    assert ("scaled" in closed_layers(graph, by_normalization=True)) == by_normalization
+    assert ("scaled" in closed_layers(graph, normalizes)) == by_normalization
     assert "head" not in closed_layers(graph)

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_initkit._arrays import to_numpy
 from keras_initkit.diagnosis.context._kernel_context import KernelContext
-from keras_initkit.diagnosis.context._reach_of_scale import closed_layers, gated_layers
+from keras_initkit.diagnosis.context._reach_of_scale import closed_layers, gated_layers, limits_scale
 from keras_initkit.statistics._tap import Tap
 from keras_initkit.structure._attentions import Attention, find_attentions
 from keras_initkit.structure._calls import calls
@@ -244,7 +244,12 @@ class ModelContext:
     @functools.cached_property
     def normalized_away(self) -> set[str]:
         """Paths of layers whose scale normalizations take away on all ways to an output."""
-        return closed_layers(self.graph, by_normalization=True)
+        return closed_layers(self.graph, normalizes)
+
+    @functools.cached_property
+    def only_gating(self) -> set[str]:
+        """Paths of layers whose output reaches the model's only by a bounded gate on another signal."""
+        return closed_layers(self.graph, lambda call: call.path in self._factors and limits_scale(call))
 
     @functools.cached_property
     def gated(self) -> set[str]:

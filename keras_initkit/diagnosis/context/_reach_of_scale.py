@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 
@@ -19,16 +19,16 @@ from keras_initkit.structure._roles import normalizes
 from keras_initkit.theory._activations import activation_range
 
 
-def closed_layers(graph: Sequence[Call], *, by_normalization: bool = False) -> set[str]:
+def closed_layers(graph: Sequence[Call], ends_scale: Callable[[Call], bool] | None = None) -> set[str]:
     """Returns the paths of layers from which all ways to an output lead through a normalization or a bounded function.
 
     What is too large there is not so for long; what is not closed adds to the model's output, and to the step.
 
     Args:
         graph: The calls of a model.
-        by_normalization: Boolean. Whether normalizations alone count, which make what is too small larger as well.
+        ends_scale: Called with a call; whether the scale of its input ends there. `None` means a normalization or a
+            bounded function, but not the one that makes the model's output.
     """
-    ends_scale = normalizes if by_normalization else _limits_scale
     ends = set(graph[-1].outputs) if graph else set()
     reach, open_layers = set(ends), set()
     for call in reversed(graph):
@@ -36,7 +36,7 @@ def closed_layers(graph: Sequence[Call], *, by_normalization: bool = False) -> s
             continue
         if call.opened:
             open_layers.add(call.path)
-        elif not ends_scale(call) or not (by_normalization or ends.isdisjoint(call.outputs)):
+        elif not (ends_scale(call) if ends_scale else limits_scale(call) and ends.isdisjoint(call.outputs)):
             # What a softmax makes of queries and keys weighs the values alone.
             scores = type(call.layer).__name__ == "DotProductAttention"
             reach.update(call.inputs[2:] if scores else call.inputs)
@@ -68,7 +68,7 @@ def gated_layers(graph: Sequence[Call], with_kernel: set[str]) -> set[str]:
     return found
 
 
-def _limits_scale(call: Call) -> bool:
+def limits_scale(call: Call) -> bool:
     """Whether what a call returns stays within limits, however large its input is."""
     if normalizes(call) or type(call.layer).__name__ == "Softmax":
         return True

@@ -36,16 +36,16 @@ def find_vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
 
     From the first kernel to some other, every gradient relative to its kernel (standard deviations) is below 1/1000 of
     the last kernel's. Relative to the kernel, since that is what an optimizer's step is measured against; to the last
-    one, since all gradients fall as training converges. For a run, in the last three reports. A last kernel of 0
+    one, since all gradients fall as training converges. A kernel that is itself too large counts as LeCun's would, for
+    that is no fault of the way back. For a run, in the last three reports. A last kernel of 0
     passes no gradient on at step 0, on purpose, and is no finding.
     """
     ratios = _lasting(evidence, max, _gradient_to_weight)
     if len(ratios) < 2:
         return
     reference = list(ratios.values())[-1]
-    low = take_suffix(
-        list(ratios)[::-1], [layer for layer, value in ratios.items() if value < reference / VANISHED_GRADIENT]
-    )
+    lost = [layer for layer, value in ratios.items() if value * _excess(evidence, layer) < reference / VANISHED_GRADIENT]
+    low = take_suffix(list(ratios)[::-1], lost)
     if not low:
         return
     least = ratios[low[-1]]
@@ -167,6 +167,12 @@ def _gradient_to_weight(reading: LayerReading) -> float | None:
     if weight is None or gradient is None or not (weight.stddev > 0 and gradient.stddev > 0):
         return None  # a gradient of exactly 0 did not vanish over depth: something blocks it (`frozen_weights`)
     return gradient.stddev / weight.stddev
+
+
+def _excess(evidence: Evidence, layer: str) -> float:
+    """Returns how many times as large as LeCun's a kernel was at first; 1 if it was smaller."""
+    weight, usual = evidence.first[layer].weight, evidence.model and evidence.model.usual_stddev.get(layer)
+    return max(weight.stddev / usual, 1.0) if weight is not None and usual else 1.0
 
 
 def _after(layers: Sequence[str], layer: str) -> str:

@@ -36,13 +36,15 @@ def find_initializer_mismatch(evidence: Evidence) -> Iterator[Finding]:
     the nearest of them at 1e-6. Information from a factor of 10 on, which one layer bears; an error at 300. Only before
     training, and only where the scale matters:
 
-    - At the output, in a residual branch, in a gate or what it weighs, too little is no fault. Too much is one in what
-      adds to the model's output, but where a normalization or a bounded function comes first. It is information under
-      an optimizer that divides by the size of the gradient: only if the stream explodes is that harmful.
+    - At the output, in a residual branch, in a gate, before it or what it weighs, too little is no fault. Too much is
+      one in what adds to the model's output, but where a normalization or a bounded function comes first. It is
+      information under an optimizer that divides by the size of the gradient: only if the stream explodes is that
+      harmful.
     - A normalization, and a gate's sigmoid, take the scale away but divide the step by it: of a kernel `s` times too
       large a step moves 1/s^2 of the usual part under SGD, 1/s under Adam. The others learn around one such kernel; it
       is a fault if more than half of all hidden kernels, or of all gates, are that slow.
-    - Recurrent and embedding layers are left out.
+    - What reads the inputs of an LSTM or a GRU may be large, since its gates are bounded, but not small.
+    - Recurrent kernels and embeddings are left out.
     """
     model = evidence.model
     if model is None:
@@ -61,7 +63,8 @@ def find_initializer_mismatch(evidence: Evidence) -> Iterator[Finding]:
         aside = not slowed and (context.in_branch or context.path in model.gated)
         limit = MISMATCH if slowed else GRAVE_MISMATCH if context.is_output else MISMATCH_NOTED
         p_value = _p_value(ratio, number)
-        if factor <= limit or p_value > MISMATCH_P_VALUE or (ratio < 1 and (slowed or aside or context.is_output)):
+        small_is_fine = slowed or aside or context.is_output or context.path in model.only_gating
+        if factor <= limit or p_value > MISMATCH_P_VALUE or (small_is_fine if ratio < 1 else context.kernel.gates):
             continue
         if (slowed and context not in slow) or (aside and context.path in model.closed):
             continue
@@ -160,11 +163,7 @@ def _fresh_kernels(evidence: Evidence) -> Iterator[tuple[KernelContext, float, i
         return
     several = [each.path for each in model.kernels]
     for context in model.kernels:
-        if (
-            context.kernel.gates
-            or context.kernel.role in ("embedding", "recurrent", "unknown")
-            or context.path not in evidence.first
-        ):
+        if context.kernel.role in ("embedding", "recurrent", "unknown") or context.path not in evidence.first:
             continue
         number = int(np.prod(context.kernel.shape))
         if evidence.is_run:
@@ -190,7 +189,7 @@ def _p_value(ratio: float, number: int) -> float:
 def _wrong_by_fans(context: KernelContext, mean_square: float) -> float | None:
     """Returns the variance that the initializer means, if it has used another because Keras misreads the fans."""
     initializer = context.initializer
-    if not isinstance(initializer, keras.initializers.VarianceScaling):
+    if not isinstance(initializer, keras.initializers.VarianceScaling) or context.kernel.gates:
         return None
     fans = {"fan_in": 0, "fan_out": 1}
     shape = tuple(context.kernel.variable.shape)
