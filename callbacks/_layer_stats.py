@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_initkit._checks import checked_count
+from keras_initkit._checks import checked_count, checked_flag
 from keras_initkit.callbacks._arguments import checked_log_dir, checked_on_finding, checked_sinks
 from keras_initkit.callbacks._progress import steps_done
 from keras_initkit.callbacks._run_attention import RunAttention
@@ -128,7 +128,7 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
         self.sample_size = sample_size if sample_size is None else checked_count("sample_size", sample_size)
         self.on_finding = checked_on_finding(on_finding)
         self.keep = keep if keep is None else checked_count("keep", keep, 2)
-        self.exact = bool(exact)
+        self.exact = checked_flag("exact", exact)
         self.sinks = checked_sinks(sinks)
         self._due = make_schedule(update_freq)
         self._record = RunRecord(self.statistics, on_finding, self.keep, "LayerStatsCallback", self.sinks)

@@ -23,7 +23,7 @@ def checked_log_dir(log_dir: Any, name: str = "log_dir") -> str | None:
     """
     if log_dir is None:
         return None
-    if not isinstance(log_dir, str | os.PathLike):
+    if not isinstance(log_dir, str | os.PathLike) or not os.fspath(log_dir):
         raise ValueError(f"{name}: got {log_dir!r}, expected a path, or None to measure without a log.")
     path = os.path.expanduser(os.fspath(log_dir))
     if re.search(r"[{}]", path.replace(_TIME, "")):

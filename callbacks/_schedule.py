@@ -49,17 +49,22 @@ def logarithmic(per_decade: int = 10) -> Callable[[int], bool]:
     return functools.partial(_is_round, checked_count("per_decade", per_decade))
 
 
-def make_schedule(update_freq: UpdateFreq) -> Schedule:
-    """Returns the schedule that an `update_freq` of `LayerStatsCallback` means."""
+def make_schedule(update_freq: UpdateFreq, has_epochs: bool = True) -> Schedule:
+    """Returns the schedule that an `update_freq` means, of `LayerStatsCallback` or of a loop without epochs."""
     if callable(update_freq):
         return functools.partial(_any_of_them, update_freq)
+    if has_epochs and update_freq == "epoch":
+        return _first_of_epoch
     number = 1 if update_freq == "batch" else as_integer(update_freq)
-    if update_freq != "epoch" and (number is None or number < 1):
+    if number is None or number < 1:
+        epoch = "'epoch', " if has_epochs else ""
         raise ValueError(
-            f"update_freq: got {update_freq!r}, expected 'epoch', 'batch', a positive number of batches, or a "
-            "function of the step, such as every(100) or logarithmic()."
+            f"update_freq: got {update_freq!r}, expected {epoch}'batch', a positive number of "
+            "batches, or a function of the step, such as every(100) or logarithmic()."
+            + " A loop that is written by hand has no epochs that could be seen."
+            * (update_freq == "epoch")
         )
-    return _first_of_epoch if number is None else functools.partial(_every, number)
+    return functools.partial(_every, number)
 
 
 # Functions of the module, not local ones: a callback can then be copied and pickled.

@@ -48,7 +48,8 @@ def verify(
         A `Verification`: `equal`, `differences`, and `layers` that make them. Print it.
 
     Raises:
-        ValueError: If the model is not compiled, or keeps an optimizer of its own that has not been used yet.
+        ValueError: If the data are no arrays of equal length, or the model is not compiled, or keeps an optimizer of
+            its own that has not been used yet.
 
     Example:
 
@@ -103,12 +104,39 @@ def _culprits(paths: list[str], differs: Callable[[Sequence[str]], bool]) -> lis
     return [path for half in halves if len(half) == 1 or differs(half) for path in _culprits(half, differs)]
 
 
+def _check_rows(**data: Any) -> int:
+    """Returns the number of examples of arrays, and raises if they are none or differ."""
+    numbers = {name: [_rows_of(name, each) for each in _leaves(value)] for name, value in data.items()}
+    if not numbers["x"]:
+        raise ValueError("x: got no array, expected examples, as `fit` takes them.")
+    examples = numbers["x"][0]
+    for name, found in numbers.items():
+        for number in found:
+            if number != examples:
+                raise ValueError(f"{name}: got {number} rows, expected {examples}, as many as the first array of x.")
+    return examples
+
+
+def _leaves(data: Any) -> list[Any]:
+    return [] if data is None else keras.tree.flatten(data)
+
+
+def _rows_of(name: str, array: Any) -> int:
+    if not getattr(array, "shape", ()):
+        raise ValueError(
+            f"{name}: got {reprlib.repr(array)}, expected arrays of shape (examples, ...). Take a batch of a dataset "
+            "or a loader, x, y = next(iter(dataset)), and make an array of a list of numbers."
+        )
+    return int(array.shape[0])
+
+
 class _Steps:
     """Single training steps of a model, all from the state that it was in when this object was made."""
 
     def __init__(self, model: keras.Model, data: tuple[Any, Any, Any], batch_size: int):
         self._model = model
-        examples = min(batch_size, len(keras.tree.flatten(data[0])[0]))
+        given = _check_rows(x=data[0], y=data[1], sample_weight=data[2])
+        examples = min(batch_size, given)
         # With several steps in one execution, each has the same examples.
         rows = np.tile(np.arange(examples), model.steps_per_execution or 1)
         self._x, self._y, self._weights = (

@@ -10,7 +10,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import keras
 
-from keras_initkit._checks import checked_count
+from keras_initkit._checks import checked_count, checked_flag
 from keras_initkit.callbacks._arguments import (
     checked_log_dir,
     checked_on_finding,
@@ -105,11 +105,6 @@ def watch(
     if not callable(train_step):
         raise ValueError(f"train_step: got {train_step!r}, expected the function that makes one training step.")
     models, optimizers = named_models(model), listed_optimizers(optimizer)
-    if update_freq == "epoch":
-        raise ValueError(
-            "update_freq: got 'epoch', expected 'batch', a number of calls, or a function of it: a loop that is "
-            "written by hand has no epochs that could be seen."
-        )
     chosen = check_statistics(statistics)
     unread = [name for name in chosen if name in ATTENTION_STATISTICS]
     if unread:
@@ -124,10 +119,10 @@ def watch(
         models,
         optimizers or [each for model in models.values() for each in find_optimizers(model)],
         RunRecord(chosen, checked_on_finding(on_finding), keep, "watch", checked_sinks(sinks)),
-        make_schedule(update_freq),
+        make_schedule(update_freq, has_epochs=False),
         checked_count("histogram_freq", histogram_freq, 0),
         layers,
-        MeasurementSpec.for_statistics(chosen, sample_size, bool(exact)),
+        MeasurementSpec.for_statistics(chosen, sample_size, checked_flag("exact", exact)),
         checked_log_dir(log_dir),
     )
 

@@ -19,6 +19,13 @@ def checked_option(name: str, value: Any, allowed: Sequence[str], otherwise: str
     return str(value)
 
 
+def checked_flag(name: str, value: Any) -> bool:
+    """Returns True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name}: got {value!r}, expected True or False.")
+    return bool(value)
+
+
 def checked_number(
     name: str, value: Any, above: float = -math.inf, below: float = math.inf, least: float | None = None
 ) -> float:

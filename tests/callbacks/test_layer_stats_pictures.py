@@ -83,9 +83,11 @@ def test_chosen_statistics(tmp_path):
         ({"histogram_freq": True}, "histogram_freq: got True"),
         ({"sample_size": np.int64(0)}, r"sample_size: got .*0.*, expected a positive integer"),
         ({"log_dir": 3}, "log_dir: got 3, expected a path, or None to measure without a log"),
+        ({"log_dir": ""}, "log_dir: got '', expected a path"),
+        ({"exact": "no"}, "exact: got 'no', expected True or False"),
         ({"on_finding": "raise"}, "on_finding: got 'raise', expected one of 'warn', 'stop', 'ignore', or a function"),
     ],
-    ids=["a-name", "unknown", "zero", "float", "negative", "bool", "numpy", "log_dir", "raise"],
+    ids=["a-name", "unknown", "zero", "float", "negative", "bool", "numpy", "log_dir", "empty", "exact", "raise"],
 )
 def test_arguments_are_checked_where_they_are_given(options, message):
     with pytest.raises(ValueError, match=message):

@@ -184,6 +184,13 @@ def test_mistaken_arguments():
         ik.verify(mlp(), X, Y)
     with pytest.raises(ValueError, match="batch_size: got 0"):
         ik.verify(small(), X, Y, batch_size=0)
+    with pytest.raises(ValueError, match=f"y: got 3 rows, expected {len(X)}, as many as the first array of x"):
+        ik.verify(small(), X, Y[:3])
+    for data in ([1.0, 2.0], iter([(X, Y)]), np.float32(1)):
+        with pytest.raises(ValueError, match=r"x: got .*, expected arrays of shape \(examples, ...\). Take a batch"):
+            ik.verify(small(), data, Y)
+    with pytest.raises(ValueError, match="x: got no array"):
+        ik.verify(small(), None)
     model = small()
     model.other = [keras.optimizers.Adam()]
     with pytest.raises(ValueError, match=r"an optimizer of which has no variables yet"):

@@ -44,7 +44,9 @@ def find_vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
     if len(ratios) < 2:
         return
     reference = list(ratios.values())[-1]
-    lost = [layer for layer, value in ratios.items() if value * _excess(evidence, layer) < reference / VANISHED_GRADIENT]
+    lost = [
+        layer for layer, value in ratios.items() if value * _excess(evidence, layer) < reference / VANISHED_GRADIENT
+    ]
     low = take_suffix(list(ratios)[::-1], lost)
     if not low:
         return
