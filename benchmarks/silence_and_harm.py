@@ -5,8 +5,9 @@
 The kernels of each of `silence_models.PLACES` are multiplied by 1/100 to 100, trained for 300 steps under SGD with
 momentum and under Adam, from three seeds, and compared with the twin from the same seeds whose kernels are left alone.
 The rate is Keras' one, or 3 or 9 times that: the first at which the twin has learned (a loss below 5 % of what guessing
-costs, ln 10), or the one at which it has learned most. They are harmed if training ends in NaN, or if the training loss over the last quarter lies above the
-twin's by more than 5 % of what guessing costs (ln 10) and by more than twice the standard error of the difference.
+costs, ln 10), or the one at which it has learned most. They are harmed if training ends in NaN, or if the training loss
+over the last quarter lies above the twin's by more than 5 % of what guessing costs and by more than twice the standard
+error of the difference.
 
 `diagnose` sees the first seed's model before training. It agrees with what happened if an error or warning names a
 scaled layer, or another one of its block, where it harms, and if there is no error or warning where it does not. Where

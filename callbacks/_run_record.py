@@ -20,7 +20,7 @@ from keras_initkit.callbacks._run_directory import make_run_directory
 from keras_initkit.callbacks._run_log import RunLog, collect_histograms, open_events
 from keras_initkit.callbacks._run_picture import RunPicture
 from keras_initkit.callbacks._sinks import Sink
-from keras_initkit.capture.backends import writes_logs
+from keras_initkit.capture.backends import missing_determinism, writes_logs
 from keras_initkit.diagnosis import Finding, Findings
 from keras_initkit.report._report import SignalReport
 from keras_initkit.report._scalars import needed_kinds
@@ -125,6 +125,12 @@ class RunRecord:
         if not self._is_chief:
             self.log = RunLog()
             return
+        remedy = missing_determinism()
+        if remedy:
+            _warn_once(
+                f"{self._user}: operations of this GPU may add up in another order each time, so that no two trainings "
+                f"are the same to the last bit, measured or not. Use {remedy} where that matters."
+            )
         events = self.log.events
         if is_another or log_dir != self._log_dir:
             self.directory, events = None, None
@@ -203,6 +209,11 @@ class RunRecord:
                 "no gradient of a weight was seen. They are read where the step gives them to an optimizer that is "
                 "known: that of `compile`, one that the model keeps in an attribute, or `watch(..., optimizer=)`."
             )
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, stacklevel=5)
 
 
 def _optimizer_of(model: keras.Model, optimizers: Sequence[Any]) -> Any:

@@ -35,6 +35,7 @@ from keras_initkit._compat._tensorflow import (
     tensorflow_functions_eager,
     tensorflow_identity,
     tensorflow_is_compiled_by_xla,
+    tensorflow_is_deterministic,
     tensorflow_memory_optimizer_off,
 )
 from keras_initkit._compat._torch import torch_before_compilation, torch_is_in_backward_pass, torch_random_state_kept
@@ -66,6 +67,7 @@ __all__ = [
     "tensorflow_functions_eager",
     "tensorflow_identity",
     "tensorflow_is_compiled_by_xla",
+    "tensorflow_is_deterministic",
     "tensorflow_memory_optimizer_off",
     "torch_before_compilation",
     "torch_is_in_backward_pass",

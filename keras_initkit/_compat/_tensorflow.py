@@ -144,3 +144,18 @@ def tensorflow_autograph(function: Any) -> Callable:
             return function.python_function
         return api.tf_convert(function.python_function, ag_ctx.ControlStatusCtx(ag_ctx.Status.ENABLED))
     return tf.autograph.to_graph(function.python_function)
+
+
+def tensorflow_is_deterministic() -> bool:
+    """Returns whether `tf.config.experimental.enable_op_determinism` was called; nothing public says so.
+
+    If it moves: it is taken to have been.
+    """
+    with unless_moved(
+        "tensorflow.python.framework.config.is_op_determinism_enabled",
+        "nothing says that training on a GPU differs from run to run",
+    ):
+        from tensorflow.python.framework import config
+
+        return bool(config.is_op_determinism_enabled())
+    return True

@@ -109,3 +109,10 @@ def test_a_backward_pass_that_is_not_known(monkeypatch, check_use):
     monkeypatch.delattr(torch._C, "_current_graph_task_id")
     check_use("torch._C._current_graph_task_id", "read twice")
     assert _compat.torch_is_in_backward_pass() is False
+
+
+@on_tensorflow
+def test_operations_are_taken_for_deterministic(take_away):
+    take_away("tensorflow.python.framework.config", "is_op_determinism_enabled")
+    with pytest.warns(UserWarning, match="is_op_determinism_enabled; nothing says that training on a GPU differs"):
+        assert _compat.tensorflow_is_deterministic()

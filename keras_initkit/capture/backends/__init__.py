@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
+from keras_initkit._compat import tensorflow_is_deterministic
 from keras_initkit.capture.backends._protocols import DerivativesBackend, Meter, ProbeBackend
 from keras_initkit.capture.step._reduction import MeasurementSpec
 
@@ -59,6 +61,28 @@ def _load(user: str, module: str) -> Any:
 def is_signal(x: Any) -> bool:
     """Returns whether `x` is a dense tensor of floating-point numbers."""
     return probe_backend().is_tensor(x) and keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype))
+
+
+def missing_determinism() -> str:
+    """Returns what makes operations deterministic, where a GPU is used and they are not; otherwise an empty string."""
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        if tf.config.list_physical_devices("GPU") and not tensorflow_is_deterministic():
+            return "tf.config.experimental.enable_op_determinism()"
+    elif name == "torch":
+        import torch
+
+        if torch.cuda.is_available() and not torch.are_deterministic_algorithms_enabled():
+            return "torch.use_deterministic_algorithms(True)"
+    elif name == "jax":
+        import jax
+
+        flag = "--xla_gpu_deterministic_ops=true"
+        if jax.default_backend() == "gpu" and flag not in os.environ.get("XLA_FLAGS", ""):
+            return f"XLA_FLAGS={flag} in the environment"
+    return ""
 
 
 def writes_logs() -> bool:
