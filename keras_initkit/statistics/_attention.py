@@ -21,7 +21,7 @@ class Entropies(NamedTuple):
 
 
 def softmax(logits: np.ndarray, allowed: np.ndarray | None = None) -> np.ndarray:
-    """Returns the softmax over the last axis; keys that are not allowed get 0, and all do where none is.
+    """Returns the softmax over the last axis; keys that are not allowed get 0, and all do where none is; NaN stays.
 
     Example:
 
@@ -34,7 +34,7 @@ def softmax(logits: np.ndarray, allowed: np.ndarray | None = None) -> np.ndarray
     top = logits.max(axis=-1, keepdims=True)
     powers = np.exp(logits - np.where(np.isfinite(top), top, 0.0))
     total = powers.sum(axis=-1, keepdims=True)
-    return np.divide(powers, total, out=np.zeros_like(powers), where=total > 0)
+    return np.divide(powers, total, out=np.zeros_like(powers), where=~(total <= 0))
 
 
 def allowed_keys(bias: np.ndarray) -> np.ndarray:
@@ -103,7 +103,7 @@ def weight_after(weights: np.ndarray, positions: np.ndarray) -> float:
     p = np.asarray(weights, "float64")
     later = np.arange(p.shape[-1]) > np.asarray(positions)[:, None]
     total = p.sum()
-    return float((p * later).sum() / total) if total > 0 else 0.0
+    return float((p * later).sum() / total) if not total <= 0 else 0.0
 
 
 def weight_on(weights: np.ndarray, keys: np.ndarray, queries: np.ndarray | None = None) -> float:
@@ -123,7 +123,7 @@ def weight_on(weights: np.ndarray, keys: np.ndarray, queries: np.ndarray | None 
     if queries is not None:
         p = p * queries[:, None, :, None]
     total = p.sum()
-    return float((p * keys[:, None, None, :]).sum() / total) if total > 0 else 0.0
+    return float((p * keys[:, None, None, :]).sum() / total) if not total <= 0 else 0.0
 
 
 def cosine(one: np.ndarray, two: np.ndarray) -> float:

@@ -80,3 +80,17 @@ def test_cosine_of_known_angles():
     two = 5 * np.stack([np.cos(angle), np.sin(angle)], -1)
     assert cosine(one, two) == pytest.approx(np.cos(angle).mean())
     assert np.isnan(cosine(np.zeros((2, 3)), np.ones((2, 3))))
+
+
+def test_nan_stays_nan():
+    logits = np.zeros((1, 2, 3, 3))
+    logits[0, 1, 2, 0] = np.nan
+    weights = softmax(logits)
+    assert np.isnan(weights[0, 1, 2]).all()
+    assert np.isfinite(weights[0, 0]).all()
+    by_head = entropies(weights, np.ones((1, 1, 3, 3), bool)).by_head
+    assert (round(by_head[0], 6), np.isnan(by_head[1])) == (round(np.log(3), 6), True)
+    assert np.isnan(weight_after(weights, np.arange(3)))
+    assert np.isnan(weight_on(weights, np.ones((1, 3), bool)))
+    nothing = softmax(np.zeros((1, 1, 1, 2)), np.array([False, False]))
+    assert (nothing.tolist(), weight_after(nothing, np.array([0]))) == ([[[[0.0, 0.0]]]], 0.0)
