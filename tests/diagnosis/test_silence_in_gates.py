@@ -41,15 +41,10 @@ def test_what_only_makes_a_gate_may_be_small():
 
 
 @pytest.mark.parametrize("layer", [L.LSTM, L.GRU])
-@pytest.mark.parametrize(
-    ("factor", "severity"),
-    [(0.01, "error"), (0.1, "warning"), (1 / 3, None), (1.0, None), (10.0, None), (100.0, None)],
-)
-def test_a_recurrent_layer_must_hear_its_inputs(layer, factor, severity):
+@pytest.mark.parametrize("factor", [0.01, 0.1, 1.0, 10.0, 100.0])
+def test_gates_bear_input_kernels_of_any_scale(layer, factor):
     keras.utils.set_random_seed(0)
     given = keras.Input((8, 8))
     x = layer(32, name="second")(layer(32, return_sequences=True, name="first")(given))
     kernel = f"first/{layer.__name__.lower()}_cell/kernel"
-    found = alarms(keras.Model(given, L.Dense(3, name="head")(x)), factor, kernel)
-    assert found.pop(("initializer_mismatch", "first"), None) == severity
-    assert not found or factor == 0.01  # too large, its gates are flat, and it keeps its place in a stack
+    assert not alarms(keras.Model(given, L.Dense(3, name="head")(x)), factor, kernel)

@@ -12,7 +12,6 @@ import numpy as np
 from keras_initkit._arrays import to_numpy
 from keras_initkit.structure._following import Following
 from keras_initkit.structure._kernel import Kernel, as_tuple
-from keras_initkit.theory._fans import compute_fans
 from keras_initkit.theory._gains import DIRECTIONS, gain
 
 
@@ -57,11 +56,7 @@ class KernelContext:
 
     @functools.cached_property
     def healthy_variances(self) -> list[float]:
-        """Variances that LeCun's, Glorot's and He's schemes give it, the latter with the gain of what follows.
-
-        By its own fans; a recurrent layer's, which holds a kernel for each gate, by those of its whole shape too, from
-        which Keras' default is drawn.
-        """
+        """Variances that LeCun's, Glorot's and He's schemes give it, the latter with the gain of what follows."""
         fans = self.kernel.fans
         gains = [1.0]
         if self.following.activation != "linear":
@@ -70,9 +65,8 @@ class KernelContext:
                     gains.append(gain(self.following.activation, direction) ** 2)
                 except ValueError:
                     continue
-        several = [fans, compute_fans(tuple(self.kernel.variable.shape))] if self.kernel.gates else [fans]
-        pairs = [(max(each.fan_in, 1.0), max(each.fan_out, 1.0)) for each in several]
-        return [g / fan for g in gains for pair in pairs for fan in (*pair, sum(pair) / 2)]
+        fan_in, fan_out = max(fans.fan_in, 1.0), max(fans.fan_out, 1.0)
+        return [g / fan for g in gains for fan in (fan_in, fan_out, (fan_in + fan_out) / 2)]
 
     @property
     def units(self) -> int:
