@@ -128,7 +128,7 @@ def _count(
 def _count_at_once(
     tensors: Mapping[Tap, Sequence[Any]], all_rows: Mapping[Tap, list[Any]], rectified: Collection[str]
 ) -> tuple[Any, Any]:
-    """As `_count`, each tensor for itself: a branch that takes several keeps them all, and JAX copies those it donates."""
+    """As `_count`, each tensor by itself: a branch that takes several keeps them all, and copies those donated."""
     ops = keras.ops
 
     def count(x: Any) -> Any:
@@ -140,7 +140,7 @@ def _count_at_once(
     for tap in (tap for tap in tensors if tap in all_rows):
         # Not `any`, which takes several times as long. A NaN is alive, unless a `ReLU` reads it.
         size = [ops.where(x > 0, x, 0.0) if tap.layer in rectified else ops.abs(x) for x in all_rows[tap]]
-        alive.append(_add([ops.cast(ops.not_equal(ops.max(x, axis=0), 0), "float32") for x in size]))
+        alive.append(_add([ops.cast(ops.not_equal(ops.max(x, axis=0, initial=0.0), 0), "float32") for x in size]))
     return ops.stack(number), concatenate(alive) if alive else None
 
 
