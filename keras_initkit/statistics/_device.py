@@ -65,7 +65,8 @@ def reduce_blocks(tensors: Sequence[Blocks], number: int, together: bool) -> Mom
     def with_care() -> tuple[Any, ...]:
         return reduce(_reduce_carefully)
 
-    if all(small):
+    # On JAX a branch is compiled whether it is taken or not, and takes longer than care about samples.
+    if all(small) or (together and keras.backend.backend() == "jax"):
         return MomentRow(*with_care())
     quick = reduce(_reduce_quickly)
     count, mean, m2, scale, minimum, maximum, _ = quick

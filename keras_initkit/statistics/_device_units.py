@@ -89,6 +89,8 @@ def _count(
     rectified: Collection[str],
 ) -> tuple[Any, Any]:
     """Counts elements that are not finite, by tap; and for each unit of the outputs, how often it is alive."""
+    if keras.backend.backend() == "jax":
+        return _count_at_once(tensors, all_rows, rectified)
     ops = keras.ops
     taps, rows = list(tensors), {tap: all_rows[tap] for tap in tensors if tap in all_rows}
     sums = {tap: _add([_column_sums(each) for each in several]) for tap, several in rows.items()}
@@ -121,6 +123,25 @@ def _count(
 
     nonfinite, *alive = ops.cond(finite, from_sums, from_elements)
     return nonfinite, alive[0] if alive else None
+
+
+def _count_at_once(
+    tensors: Mapping[Tap, Sequence[Any]], all_rows: Mapping[Tap, list[Any]], rectified: Collection[str]
+) -> tuple[Any, Any]:
+    """As `_count`, each tensor by itself: a branch that takes several keeps them all, and copies those donated."""
+    ops = keras.ops
+
+    def count(x: Any) -> Any:
+        x = as_float(x)
+        return ops.cond(ops.isfinite(ops.sum(x)), lambda: ops.zeros((), "float32"), lambda: _count_nonfinite(x))
+
+    number = [_add([count(x) for x in seen]) if seen else ops.zeros((), "float32") for seen in tensors.values()]
+    alive = []
+    for tap in (tap for tap in tensors if tap in all_rows):
+        # Not `any`, which takes several times as long. A NaN is alive, unless a `ReLU` reads it.
+        size = [ops.where(x > 0, x, 0.0) if tap.layer in rectified else ops.abs(x) for x in all_rows[tap]]
+        alive.append(_add([ops.cast(ops.not_equal(ops.max(x, axis=0, initial=0.0), 0), "float32") for x in size]))
+    return ops.stack(number), concatenate(alive) if alive else None
 
 
 def _fractions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -55,14 +56,7 @@ def spread_rows(rows: Any, wanted: int) -> Any:
     if available is not None:
         if available <= wanted:
             return rows
-        # Neighboring places lie at least 0.618 stretches apart. Where that is less than a row, some rows would be
-        # taken twice: then the rows that are left out are chosen.
-        if available > (1 + _GOLDEN) * wanted:
-            chosen = spread_places(wanted, available).astype("int32")
-        else:
-            left_out = spread_places(available - wanted, available).astype("int32")
-            chosen = np.delete(np.arange(available, dtype="int32"), left_out)
-        return take_rows(rows, chosen)
+        return take_rows(rows, _choose_rows(wanted, available))
     # In float32 a place may be off by a few rows, and no more.
     places = spread_places(wanted, wanted)
     available = ops.shape(rows)[0]
@@ -70,6 +64,17 @@ def spread_rows(rows: Any, wanted: int) -> Any:
     stretch = ops.cast(available, "float32") / ops.cast(taken, "float32")
     chosen = ops.cast(ops.convert_to_tensor(places, "float32")[:taken] * stretch, "int32")
     return take_rows(rows, ops.minimum(chosen, available - 1))
+
+
+@functools.lru_cache(maxsize=256)  # on PyTorch every measured step asks again, for each of its tensors
+def _choose_rows(wanted: int, available: int) -> np.ndarray:
+    """Returns the numbers of `wanted` rows, each at most once, of more that are available."""
+    # Neighboring places lie at least 0.618 stretches apart. Where that is less than a row, some rows would be
+    # taken twice: then the rows that are left out are chosen.
+    if available > (1 + _GOLDEN) * wanted:
+        return spread_places(wanted, available).astype("int32")
+    left_out = spread_places(available - wanted, available).astype("int32")
+    return np.delete(np.arange(available, dtype="int32"), left_out)
 
 
 def spread_places(number: int, available: int) -> np.ndarray:
