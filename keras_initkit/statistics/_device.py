@@ -7,7 +7,7 @@ tensors are laid into one matrix; its rows are reduced in float32, the results i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -57,7 +57,7 @@ def reduce_blocks(tensors: Sequence[Blocks], number: int, together: bool) -> Mom
 
     Args:
         tensors: Pairs of a tensor's number, below `number`, and its blocks; at least one pair.
-        together: Whether blocks of one width are copied into one matrix, which is faster for samples.
+        together: Whether blocks of one width are copied together, up to `most_together`, which is faster for samples.
     """
     ops = keras.ops
     groups = sorted(_group_blocks(tensors, together), key=_is_small, reverse=True)
@@ -175,13 +175,21 @@ def _reduce_carefully(x: Any) -> Any:
 def _reduce_quickly(matrices: Sequence[Any]) -> Any:
     """Reduces each row of each matrix to `_Columns` with a scale of 1, by its norm."""
     ops = keras.ops
-    signs = [norm(ops.sign(x), axis=1) for x in matrices]  # a NaN leaves this way; comparing takes four times as long
-    reduced = [(norm(x, axis=1), ops.sum(x, axis=1), ops.min(x, axis=1), ops.max(x, axis=1)) for x in matrices]
-    norms, total, low, high = (concatenate(several) for several in zip(*reduced, strict=True))
-    widths = concatenate([ops.full_like(sums, x.shape[1]) for x, (_, sums, _, _) in zip(matrices, reduced, strict=True)])
+    reduced = [
+        (
+            ops.full_like(x[:, 0], x.shape[1]),
+            norm(x, axis=1),
+            ops.sum(x, axis=1),
+            ops.min(x, axis=1),
+            ops.max(x, axis=1),
+            norm(ops.sign(x), axis=1),  # to compare with 0 takes four times as long, but a NaN has no sign
+        )
+        for x in matrices
+    ]
+    widths, norms, total, low, high, others = (concatenate(several) for several in zip(*reduced, strict=True))
     width, norms, total = (ops.cast(each, widest_float()) for each in (widths, norms, total))
     squares = ops.square(norms) - ops.square(total) / width  # of nearly equal elements below 0, by rounding
-    zeros = widths - ops.round(ops.square(concatenate(signs)))
+    zeros = widths - ops.round(ops.square(others))
     return _stack(_Columns(width, total, squares, ops.ones_like(total), low, high, zeros))
 
 

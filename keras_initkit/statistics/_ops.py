@@ -77,9 +77,13 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
 def most_together() -> float:
     """Returns how many elements of several tensors are best copied into one before they are reduced.
 
-    On TensorFlow about as many as a core's own cache takes; elsewhere to call a reduction costs more than to copy.
+    For TensorFlow's processor about as many as a core's own cache takes; elsewhere a call costs more than the copy.
     """
-    return 2**15 if keras.backend.backend() == "tensorflow" else math.inf
+    if keras.backend.backend() != "tensorflow":
+        return math.inf
+    import tensorflow as tf
+
+    return math.inf if tf.config.list_physical_devices("GPU") else 2**15
 
 
 def replicated(x: Any) -> Any:
