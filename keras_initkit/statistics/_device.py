@@ -1,6 +1,6 @@
 """Moments of many tensors at once, on the device: block by block, and the blocks of each tensor merged.
 
-A step has hundreds of tensors, and the cost of a small operation is that it is called. Therefore the blocks of all
+A step has hundreds of tensors, and the cost of a small operation is that it is called. Therefore the blocks of several
 tensors are laid into one matrix; its rows are reduced in float32, the results in float64.
 """
 
