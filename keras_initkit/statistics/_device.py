@@ -1,13 +1,13 @@
 """Moments of many tensors at once, on the device: block by block, and the blocks of each tensor merged.
 
-A step has hundreds of tensors, and the cost of a small operation is that it is called. Therefore the blocks of all
+A step has hundreds of tensors, and the cost of a small operation is that it is called. Therefore the blocks of several
 tensors are laid into one matrix; its rows are reduced in float32, the results in float64.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -15,7 +15,15 @@ import numpy as np
 
 from keras_initkit.statistics._host import Histogram
 from keras_initkit.statistics._moments import MomentRow
-from keras_initkit.statistics._ops import as_float, concatenate, norm, replicated, segment_sum, widest_float
+from keras_initkit.statistics._ops import (
+    as_float,
+    concatenate,
+    most_together,
+    norm,
+    replicated,
+    segment_sum,
+    widest_float,
+)
 
 # Tensors of up to so many elements are always reduced with care, which costs nothing there.
 _SMALL = 4096
@@ -26,7 +34,7 @@ Blocks = tuple[int, Any]  # a tensor's number, and its elements as a matrix of s
 
 
 class _Columns(NamedTuple):
-    """The rows of the matrix of shape (6, blocks) that holds the reduced blocks, in this order.
+    """The rows of the matrix of shape (7, blocks) that holds the reduced blocks, in this order.
 
     `squares` are squared deviations from the block's mean in units of `scale`.
     """
@@ -37,6 +45,7 @@ class _Columns(NamedTuple):
     scale: Any
     minimum: Any
     maximum: Any
+    zeros: Any
 
 
 def reduce_blocks(tensors: Sequence[Blocks], number: int, together: bool) -> MomentRow:
@@ -48,48 +57,46 @@ def reduce_blocks(tensors: Sequence[Blocks], number: int, together: bool) -> Mom
 
     Args:
         tensors: Pairs of a tensor's number, below `number`, and its blocks; at least one pair.
-        together: Whether blocks of one width are copied into one matrix, which is faster for samples.
+        together: Whether blocks of one width are copied together, up to `most_together`, which is faster for samples.
     """
     ops = keras.ops
-    groups = _group_blocks(tensors, together)
-    matrices = [concatenate([blocks for _, blocks in group]) for group in groups]
+    groups = sorted(_group_blocks(tensors, together), key=_is_small, reverse=True)
+    pieces = [_pieces(group) for group in groups]
     owner = _number_blocks([each for group in groups for each in group])
-    zeros = concatenate([_count_zeros(x) for x in matrices])
-    small = [all(_elements(blocks) <= _SMALL for _, blocks in group) for group in groups]
-    exact = [_reduce_carefully(x) if is_small else None for x, is_small in zip(matrices, small, strict=True)]
+    small = sum(map(_is_small, groups))
+    exact = [_reduce_carefully(concatenate(several)) for several in pieces[:small]]
 
-    def reduce(reduce_large: Callable[[Any], Any]) -> tuple[Any, ...]:  # `MomentRow` without its last field
-        columns = [reduce_large(x) if own is None else own for x, own in zip(matrices, exact, strict=True)]
-        return tuple(_merge_blocks(concatenate(columns, axis=1), zeros, owner, number)[:-1])
+    def reduce(large: list[Any]) -> tuple[Any, ...]:  # `MomentRow` without its last field
+        return tuple(_merge_blocks(concatenate([*exact, *large], axis=1), owner, number)[:-1])
 
     def with_care() -> tuple[Any, ...]:
-        return reduce(_reduce_carefully)
+        return reduce([_reduce_carefully(concatenate(several)) for several in pieces[small:]])
 
     # On JAX a branch is compiled whether it is taken or not, and takes longer than care about samples.
-    if all(small) or (together and keras.backend.backend() == "jax"):
+    if small == len(groups) or (together and keras.backend.backend() == "jax"):
         return MomentRow(*with_care())
-    quick = reduce(_reduce_quickly)
+    quick = reduce([_reduce_quickly([x for several in pieces[small:] for x in several])])
     count, mean, m2, scale, minimum, maximum, _ = quick
     large = np.zeros(number, bool)
-    large[[place for group, is_small in zip(groups, small, strict=True) if not is_small for place, _ in group]] = True
+    large[[place for group in groups[small:] for place, _ in group]] = True
     deviations = m2 * ops.square(scale)
     squares = deviations + count * ops.square(mean)
     precise = ops.logical_and(squares <= _CANCELLATION * deviations, squares >= 1e-32 * count)
     precise = ops.logical_and(precise, ops.isfinite(squares))
-    precise = ops.logical_or(precise, ops.equal(minimum, maximum))
+    precise = ops.logical_or(precise, ops.logical_and(ops.equal(minimum, maximum), ops.isfinite(mean)))
     all_precise = ops.all(ops.logical_or(precise, ops.convert_to_tensor(~large)))
     return MomentRow(*ops.cond(all_precise, lambda: quick, with_care))
 
 
-def _merge_blocks(columns: Any, zeros: Any, owner: Any, number: int) -> MomentRow:
+def _merge_blocks(columns: Any, owner: Any, number: int) -> MomentRow:
     """Merges the blocks of each tensor, as `reduce_blocks` returns them."""
     ops = keras.ops
-    blocks, zeros = _Columns(*ops.unstack(replicated(columns), len(_Columns._fields))), replicated(zeros)
+    blocks = _Columns(*ops.unstack(replicated(columns), len(_Columns._fields)))
 
     def summed(*values: Any) -> list[Any]:
         return ops.unstack(segment_sum(ops.stack(values, axis=1), owner, number), len(values), axis=1)
 
-    count, sums, zeros = summed(blocks.width, blocks.total, zeros)
+    count, sums, zeros = summed(blocks.width, blocks.total, blocks.zeros)
     mean = sums / ops.maximum(count, 1.0)
     extremes = ops.stack([-blocks.minimum, blocks.maximum], axis=1)
     extremes = ops.segment_max(extremes, owner, num_segments=number)
@@ -120,6 +127,26 @@ def _group_blocks(tensors: Sequence[Blocks], together: bool) -> list[list[Blocks
     return list(groups.values())
 
 
+def _is_small(group: list[Blocks]) -> bool:
+    return all(_elements(blocks) <= _SMALL for _, blocks in group)
+
+
+def _pieces(group: list[Blocks]) -> list[Any]:
+    """Returns the blocks of a group as matrices that are reduced one by one: on TensorFlow some that fit into a cache.
+
+    To copy samples into one matrix and to read that from memory takes twice as long as to reduce one after the other.
+    """
+    pieces: list[list[Any]] = []
+    size = 0.0
+    for _, blocks in group:
+        size += _elements(blocks)
+        if not pieces or size > most_together():
+            pieces.append([])
+            size = _elements(blocks)
+        pieces[-1].append(blocks)
+    return [concatenate(several) for several in pieces]
+
+
 def _number_blocks(tensors: Sequence[Blocks]) -> Any:
     """Returns the number of its tensor for each of the blocks."""
     ops = keras.ops
@@ -142,25 +169,33 @@ def _reduce_carefully(x: Any) -> Any:
     wide = [ops.cast(each, widest_float()) for each in (mean, ops.sum(deviations, axis=1), unit)]
     total = ops.where(ops.isfinite(wide[1]), x.shape[1] * wide[0] + wide[1] * wide[2], ops.cast(total, wide[0].dtype))
     # Of equal elements the scale is 0, not 1: in units of another block's, the square of 1 may overflow to 0 * inf.
-    return _stack(_Columns(ops.full_like(total, x.shape[1]), total, squares, scale, low, high))
+    zeros = ops.sum(ops.cast(ops.equal(x, 0), "float32"), axis=1)
+    return _stack(_Columns(ops.full_like(total, x.shape[1]), total, squares, scale, low, high, zeros))
 
 
-def _reduce_quickly(x: Any) -> Any:
-    """Reduces each row to `_Columns` with a scale of 1, by its norm."""
+def _reduce_quickly(matrices: Sequence[Any]) -> Any:
+    """Reduces each row of each matrix to `_Columns` with a scale of 1, by its norm."""
     ops = keras.ops
-    norms, total = (ops.cast(each, widest_float()) for each in (norm(x, axis=1), ops.sum(x, axis=1)))
-    squares = ops.square(norms) - ops.square(total) / x.shape[1]  # of nearly equal elements below 0, by rounding
-    width, one = ops.full_like(total, x.shape[1]), ops.ones_like(total)
-    return _stack(_Columns(width, total, squares, one, ops.min(x, axis=1), ops.max(x, axis=1)))
+    reduced = [
+        (
+            ops.full_like(x[:, 0], x.shape[1]),
+            norm(x, axis=1),
+            ops.sum(x, axis=1),
+            ops.min(x, axis=1),
+            ops.max(x, axis=1),
+            norm(ops.sign(x), axis=1),  # to compare with 0 takes four times as long, but a NaN has no sign
+        )
+        for x in matrices
+    ]
+    widths, norms, total, low, high, others = (concatenate(several) for several in zip(*reduced, strict=True))
+    width, norms, total = (ops.cast(each, widest_float()) for each in (widths, norms, total))
+    squares = ops.square(norms) - ops.square(total) / width  # of nearly equal elements below 0, by rounding
+    zeros = widths - ops.round(ops.square(others))
+    return _stack(_Columns(width, total, squares, ops.ones_like(total), low, high, zeros))
 
 
 def _stack(columns: _Columns) -> Any:
     return keras.ops.stack([keras.ops.cast(column, widest_float()) for column in columns])
-
-
-def _count_zeros(x: Any) -> Any:
-    ops = keras.ops
-    return ops.cast(ops.sum(ops.cast(ops.equal(x, 0), "float32"), axis=1), widest_float())
 
 
 # Bins of both signs. What is smaller than 1e-36 counts as zero; the last bins end where float32 does.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -71,6 +72,18 @@ def segment_sum(rows: Any, owner: Any, number: int) -> Any:
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
     """Returns the tensors one after the other along an axis; a single one as it is, without an operation."""
     return tensors[0] if len(tensors) == 1 else keras.ops.concatenate(list(tensors), axis=axis)
+
+
+def most_together() -> float:
+    """Returns how many elements of several tensors are best copied into one before they are reduced.
+
+    For TensorFlow's processor about as many as a core's own cache takes; elsewhere a call costs more than the copy.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return math.inf
+    import tensorflow as tf
+
+    return math.inf if tf.config.list_physical_devices("GPU") else 2**15
 
 
 def replicated(x: Any) -> Any:
