@@ -78,7 +78,7 @@ def test_the_loss_of_a_dense_layer_and_its_first_step(unit_range):
         return -(x * np.log(p) + (1 - x) * np.log(1 - p)).mean()
 
     encoder = AutoEncoder(layer, x.astype("float32"))
-    history = encoder.fit("layer", x.astype("float32"), 1, 20, 0.01, 0.0, np.random.default_rng(0), 0)
+    history = encoder.fit("layer", x.astype("float32"), 1, 20, 0.01, 0.0, np.random.default_rng(0))
     np.testing.assert_allclose(history, [loss(kernel, bias, 0)], rtol=1e-5)
     gradient = np.zeros_like(kernel)
     for index in np.ndindex(*kernel.shape):
