@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-_BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+_BACKENDS = ("tensorflow", "jax", "torch")
 _EXTRAS = {
     "pandas": "data frames of reports",
     "fsspec": "logs in remote stores",
@@ -84,10 +84,8 @@ def _backends() -> Iterator[Check]:
             chosen = "by KERAS_BACKEND" if os.environ.get("KERAS_BACKEND") else "by keras.json or by default"
             yield Check(True, backend, f"{version}, the active backend ({chosen})")
     if problem:
-        remedy = f"pip install '{_BACKENDS[name]}'" if name in _BACKENDS else f"one of {', '.join(_BACKENDS)}"
-        remedy = (
-            f"{remedy}, or set KERAS_BACKEND to one that is installed" if name in _BACKENDS else f"expected {remedy}"
-        )
+        known = f"pip install {name}, or set KERAS_BACKEND to a backend that is installed"
+        remedy = known if name in _BACKENDS else f"Expected one of {', '.join(_BACKENDS)}"
         yield Check(False, f"backend {name}", f"Keras does not start: {problem}. {remedy}.")
         return
     for what, attempt in (
@@ -168,7 +166,7 @@ def _tensorboard() -> str:
         raise ImportError("not installed; pip install tensorboard")
     found = importlib.metadata.entry_points(group="tensorboard_plugins", name="keras_initkit")
     if not found:
-        raise ImportError(f"{version}, but the plugin of keras-initkit is not registered; install the package again")
+        raise ImportError(f"{version}, but the plugin of keras-initkit is not registered: install the package again")
     for entry in found:
         entry.load()
     return f"{version}, with the plugin of keras-initkit"

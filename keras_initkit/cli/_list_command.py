@@ -43,7 +43,9 @@ def _print_one(name: str) -> dict[str, Any]:
     entry = _find(name)
     ours = entry.origin == "keras_initkit"
     kind = getattr(initializers if ours else keras.initializers, entry.name)
-    arguments = f"{entry.name}{inspect.signature(kind)}"
+    signature = inspect.signature(kind)
+    bare = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
+    arguments = f"{entry.name}{signature.replace(parameters=bare, return_annotation=signature.empty)}"
     rows = [
         ("formula", entry.formula),
         ("what it is for", entry.purpose),

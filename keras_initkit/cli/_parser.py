@@ -18,9 +18,8 @@ options of a command.
 _STATUSES = """\
 exit status:
   0    done
-  1    what was asked for is not so: diagnose and probe --diagnose found an error,
-       repair left one, a measured step differs (verify), something does not
-       work (doctor)
+  1    diagnose or probe --diagnose found an error, repair left one, a step
+       differs when it is measured (verify), something does not work (doctor)
   2    wrong arguments, files or data; one line on stderr says which
   130  interrupted
   141  the reader of the output has gone (keras-initkit list | head)
@@ -61,9 +60,9 @@ def make_parser() -> argparse.ArgumentParser:
         prog="keras-initkit",
         description=_DESCRIPTION,
         epilog=_STATUSES,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=14),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"keras-initkit {version}")
+    parser.add_argument("-V", "--version", action="version", version=f"keras-initkit {version}")
     # Without a title argparse takes a line for all names, which the list below them repeats.
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
 
