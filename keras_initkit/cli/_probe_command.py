@@ -10,6 +10,7 @@ from keras_initkit.capture._probe import probe
 from keras_initkit.cli._diagnose_command import measure_and_judge, print_findings
 from keras_initkit.cli._model_files import load_inputs
 from keras_initkit.cli._output import make_console, make_writable, waiting
+from keras_initkit.report._io import report_to_json
 
 
 def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
@@ -26,7 +27,7 @@ def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     for note in notes:
         console.print(note)
     console.print(report)
-    result: dict[str, Any] = {**report.to_dict(), "notes": [*notes, *report.notes], "files": []}
+    result: dict[str, Any] = {**report_to_json(report), "notes": [*notes, *report.notes], "files": []}
     if options.out is not None:
         paths = {end: os.path.join(options.out, f"signal_report.{end}") for end in ("csv", "json", "png")}
         report.to_csv(paths["csv"])
