@@ -31,6 +31,7 @@ from keras_initkit.statistics._moments import Moments
 from keras_initkit.structure import weighted_layers
 
 CROSS_ENTROPY = "sparse_categorical_crossentropy"
+COMMANDS = ["diagnose", "repair", "initialize", "probe", "verify", "compare", "list", "reproduce", "doctor"]
 
 
 # Arrays

@@ -243,7 +243,7 @@ def test_a_reader_that_has_gone_ends_the_command_without_a_word(place):
 def test_doctor_tries_what_the_package_does(place):
     finished = command(place, "doctor", status=int(not PLUGIN), PYTHONIOENCODING="utf-8")
     assert finished.stderr == ""
-    marks = {line[2:24].strip(): line[0] for line in finished.stdout.splitlines()[:-2]}
+    marks = {line[2:18].strip(): line[0] for line in finished.stdout.splitlines()[:-2]}
     works = ["Python", "keras-initkit", "Keras", keras.backend.backend(), "devices"]
     for name in [*works, "a draw", "a probe", "a measured step"]:
         assert marks[name] == "✓", finished.stdout
@@ -262,7 +262,7 @@ def test_doctor_knows_whether_tensorboards_plugin_is_there(ran, monkeypatch, reg
     assert (status, result["works"]) == (int(not registered), registered)
     (check,) = [check for check in result["checks"] if check["name"] == "TensorBoard"]
     assert check["works"] == registered
-    assert ("install the package again" in check["found"]) != registered
+    assert ("install keras-initkit again" in check["found"]) != registered
 
 
 def test_doctor_says_what_does_not_work(ran, monkeypatch):

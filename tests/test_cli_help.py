@@ -6,7 +6,7 @@ import re
 import sys
 
 import pytest
-from helpers import run_python
+from helpers import COMMANDS, run_python
 
 from keras_initkit import __version__, cli
 from keras_initkit.cli._parser import SCHEMES
@@ -15,7 +15,6 @@ from keras_initkit.schemes import scheme_names
 
 pytest.importorskip("keras_initkit_cli")
 
-COMMANDS = ["diagnose", "repair", "initialize", "probe", "verify", "compare", "list", "reproduce", "doctor"]
 CODE = """
 import sys, keras_initkit_cli
 try:

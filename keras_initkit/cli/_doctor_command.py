@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     for check in _checks():
         checks.append(check)
         if not options.json:
-            print(f"{marks[check.works]:<{2 if plain else 1}} {check.name:<22} {check.found}", flush=True)
+            print(f"{marks[check.works]:<{2 if plain else 1}} {check.name:<16} {check.found}", flush=True)
     failed = [check for check in checks if check.works is False]
     if not options.json:
         print(f"\n{len(failed)} of {len(checks)} do not work." if failed else "\nEverything works.")
@@ -125,7 +125,7 @@ def _draw() -> str:
     found, expected = float(keras.ops.std(kernel)), math.sqrt(2 / units)
     if abs(found / expected - 1) > 0.02:  # more than seven standard errors
         raise ValueError(f"ActivationScaling drew a standard deviation of {found:.4f}, expected {expected:.4f}")
-    return f"ActivationScaling has standard deviation {found:.4f}, expected {expected:.4f}"
+    return f"standard deviation {found:.4f}, expected {expected:.4f}"
 
 
 def _model() -> Any:
@@ -166,7 +166,7 @@ def _tensorboard() -> str:
         raise ImportError("not installed; pip install tensorboard")
     found = importlib.metadata.entry_points(group="tensorboard_plugins", name="keras_initkit")
     if not found:
-        raise ImportError(f"{version}, but the plugin of keras-initkit is not registered: install the package again")
+        raise ImportError(f"{version}; its plugin is not registered: install keras-initkit again")
     for entry in found:
         entry.load()
     return f"{version}, with the plugin of keras-initkit"
