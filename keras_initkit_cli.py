@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import importlib.util
 import os
 import runpy
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _hidden_noise() as stderr:
             with _waiting(stderr):
-                run = _import_command_line()
+                run = _import_command(options.command)
             sys.stderr = stderr
             return run(options)
     except _NotStarted as error:
@@ -51,9 +52,11 @@ class _NotStarted(Exception):
     """Keras or its backend cannot be imported."""
 
 
-def _import_command_line() -> Callable[[argparse.Namespace], int]:
+def _import_command(name: str) -> Callable[[argparse.Namespace], int]:
     try:
         from keras_initkit.cli import run
+
+        importlib.import_module(f"keras_initkit.cli._{name}_command")  # which takes seconds too
     except (ImportError, ValueError) as error:  # Keras raises the second if it does not know the backend
         raise _NotStarted(" ".join(str(error).split()).rstrip(".")) from error
     return run
