@@ -14,7 +14,7 @@ import runpy
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn, TextIO
+from typing import TextIO
 
 _DONE, _FAILED = b"\0done", b"\0failed"
 
@@ -79,7 +79,10 @@ def _hidden_noise() -> Iterator[TextIO]:
     reading, writing = os.pipe()
     keeper = os.fork()
     if not keeper:
-        _keep(reading, writing, real)
+        try:
+            _keep(reading, writing, real)
+        finally:  # whatever happens, it does not go on as a second command
+            os._exit(0)
     os.close(reading)
     os.dup2(writing, 2)
     os.close(writing)
@@ -97,17 +100,17 @@ def _hidden_noise() -> Iterator[TextIO]:
         os.waitpid(keeper, 0)
 
 
-def _keep(reading: int, writing: int, real: int) -> NoReturn:
+def _keep(reading: int, writing: int, real: int) -> None:
     """Reads what is written; shows it if the other process failed, or has ended without a word."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for other in (0, 1, 2, writing):
-        os.close(other)
+    for other in {0, 1, 2, writing} - {reading, real}:
+        with contextlib.suppress(OSError):  # it was closed before
+            os.close(other)
     kept = b""
     while not kept.endswith((_DONE, _FAILED)) and (more := os.read(reading, 1 << 16)):
         kept += more
     if not kept.endswith(_DONE):
         os.write(real, kept.removesuffix(_FAILED))
-    os._exit(0)
 
 
 @contextlib.contextmanager

@@ -108,6 +108,7 @@ ENDS = {
     "well": ("pass", 0, "for the user\nafter\n"),
     "an error": ("raise KeyError", 1, "for the user\nnoise\nmore noise\nTraceback"),
     "aborted by C++": ("os.abort()", -6, "for the user\nnoise\n"),
+    "stdin closed": ("pass", 0, "for the user\nafter\n"),
     "no fork": ("pass", 0, "noise\nmore noise\nfor the user\nafter\n"),
 }
 
@@ -117,7 +118,7 @@ ENDS = {
 def test_noise_is_shown_only_if_the_command_fails(case):
     end, status, shown = ENDS[case]
     code = NOISY.format(end=end)
-    code = f"import os\ndel os.fork\n{code}" if case == "no fork" else code
+    code = {"no fork": "import os\ndel os.fork\n", "stdin closed": "import os\nos.close(0)\n"}.get(case, "") + code
     finished = run_python("-u", "-c", code, status=status)
     assert finished.stderr.startswith(shown)
     assert finished.stderr == shown or case in ("an error", "aborted by C++")
