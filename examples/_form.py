@@ -19,8 +19,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.progress import track
 
+from keras_initkit._progress_bar import track
 from keras_initkit.comparison._datasets import Dataset, load
 from keras_initkit.examples._names import NAMES
 from keras_initkit.report._io import json_safe
@@ -71,7 +71,7 @@ class Example:
 
     def track(self, items: Sequence[Any] | np.ndarray, title: str) -> Iterable[Any]:
         """Iterates over the items, with a progress bar on stderr."""
-        return track(list(items), title, console=Console(stderr=True), transient=True)
+        return track(list(items), title)
 
     def table(self, rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
         """Prints rows under the keys of the first; numbers to three digits."""

@@ -32,7 +32,7 @@ for i, first in enumerate(example.track(weights, "computing")):
         model.set_weights([np.array([[first]]), np.array([[-second, second]])])
         probabilities = model(x)
         for name, cost in costs.items():
-            surfaces[name][i, j] = float(cost(one_hot, probabilities))
+            surfaces[name][i, j] = keras.ops.convert_to_numpy(cost(one_hot, probabilities))
 
 # %%
 # How flat each surface is where the network is wrong: its slope, in units of its own height, over the upper half of

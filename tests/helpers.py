@@ -6,6 +6,7 @@ and `run_python` hands that path on to other processes.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import pathlib
@@ -30,6 +31,7 @@ from keras_initkit.statistics._moments import Moments
 from keras_initkit.structure import weighted_layers
 
 CROSS_ENTROPY = "sparse_categorical_crossentropy"
+COMMANDS = ["diagnose", "repair", "initialize", "probe", "verify", "compare", "list", "reproduce", "doctor"]
 
 
 # Arrays
@@ -127,6 +129,29 @@ def run_python(
     done = subprocess.run(command, env=python_environment(**(environment or {})), **options)
     assert status is None or done.returncode == status, done.stderr[-4000:]
     return done
+
+
+def command_status(*arguments: str) -> int:
+    """Runs `keras-initkit` in this process and returns its exit status, argparse's for wrong arguments included."""
+    from keras_initkit import cli
+
+    try:
+        return cli.main(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        super().__init__()
+        for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("TERM", "xterm")
+
+    def isatty(self) -> bool:
+        return True
 
 
 # Models

@@ -10,10 +10,8 @@ import keras
 import matplotlib.image
 import numpy as np
 import pytest
-from helpers import events, run_python
+from helpers import Terminal, command_status, events, run_python
 from tensorboard.plugins.hparams import plugin_data_pb2
-
-from keras_initkit import cli
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="TensorFlow stands for all: trains many models"
@@ -45,7 +43,7 @@ def finished(data, tmp_path_factory):
         ]
         arguments += ["--depth", "2", "--epochs", "2", "--seeds", "2", "--seed", "7"]
         arguments += ["--data", data, "--out", out, "--log-dir", logs]
-        ran = run_python("-m", "keras_initkit.cli", *arguments, status=None)
+        ran = run_python("-m", "keras_initkit_cli", *arguments, status=None)
     return ran, out, logs
 
 
@@ -64,6 +62,21 @@ def test_it_ends_by_the_line_that_opens_tensorboard(finished):
     for name in ("he_normal", "zeros", "activation_scaling", "verdict"):
         assert name in ran.stdout
     assert "…" not in ran.stdout
+
+
+def test_json_alone_on_stdout_and_a_progress_bar_on_a_terminal(data, tmp_path, capsys, monkeypatch):
+    stderr = Terminal(monkeypatch)
+    monkeypatch.setattr("sys.stderr", stderr)
+    small = ["--initializers", "zeros", "--depth", "1", "--epochs", "1", "--data", data]
+    places = ["--out", str(tmp_path / "out"), "--log-dir", str(tmp_path / "logs")]
+    assert command_status("compare", *small, *places, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["settings"]["depth"] == 1
+    assert [run["initializer"] for run in result["runs"]] == ["zeros"]
+    assert sorted(result["files"]) == sorted(str(tmp_path / "out" / name) for name in os.listdir(tmp_path / "out"))
+    assert result["log_dir"] == str(tmp_path / "logs")
+    assert "zeros" in stderr.getvalue()
+    assert "100%" in stderr.getvalue()
 
 
 def test_files(finished):
@@ -197,10 +210,7 @@ def refused(monkeypatch, capfd, tmp_path, data):
 
     def run(*arguments):
         arguments = ["--data", data, *arguments] if "--data" not in arguments else arguments
-        try:
-            status = cli.main(["compare", "--depth", "1", "--epochs", "1", *arguments])
-        except SystemExit as stop:  # argparse's way
-            status = stop.code
+        status = command_status("compare", "--depth", "1", "--epochs", "1", *arguments)
         printed = capfd.readouterr()
         assert status == 2
         assert "Traceback" not in printed.err
@@ -226,14 +236,14 @@ def refused(monkeypatch, capfd, tmp_path, data):
         (["--activation", "softmax"], ["softmax does not act on each element", "Expected", "'relu'", "'linear'"]),
         (["--activation", "softmax", "--initializers", "zeros"], ["softmax does not act on each element", "Expected"]),
         (["--activation", "threshold"], ["threshold"]),
-        (["--depth", "0"], ["depth: got 0", "expected a positive integer"]),
-        (["--depth", "-3"], ["depth: got -3", "expected a positive integer"]),
+        (["--depth", "0"], ["depth: got '0'", "expected a positive integer"]),
+        (["--depth", "-3"], ["depth: got '-3'", "expected a positive integer"]),
         (["--depth", "2.5"], ["depth: got '2.5'", "expected a positive integer"]),
-        (["--epochs", "0"], ["epochs: got 0", "expected a positive integer"]),
+        (["--epochs", "0"], ["epochs: got '0'", "expected a positive integer"]),
         (["--epochs", "many"], ["epochs: got 'many'", "expected a positive integer"]),
-        (["--seeds", "0"], ["seeds: got 0", "expected a positive integer"]),
+        (["--seeds", "0"], ["seeds: got '0'", "expected a positive integer"]),
         (["--seeds", "1e3"], ["seeds: got '1e3'", "expected a positive integer"]),
-        (["--seed", "-1"], ["seed: got -1", "expected an integer from 0 to 2147483647"]),
+        (["--seed", "-1"], ["seed: got '-1'", "expected an integer from 0 to 2147483647"]),
         (["--seed", "x"], ["seed: got 'x'", "expected an integer from 0"]),
         (["--data", "nowhere.npz"], ["'nowhere.npz'", "nor a file that exists", "expected an .npz file"]),
         (["--depth"], ["--depth", "expected one argument", "--help"]),
@@ -291,7 +301,7 @@ def test_a_log_directory_with_other_runs_is_one_line(refused, tmp_path):
 
 
 def test_the_installed_command_says_one_line(tmp_path):
-    ran = run_python("-m", "keras_initkit.cli", "compare", "--activation", "rleu", "--out", tmp_path, status=2)
+    ran = run_python("-m", "keras_initkit_cli", "compare", "--activation", "rleu", "--out", tmp_path, status=2)
     assert "Traceback" not in ran.stderr
     lines = ran.stderr.splitlines()
     assert [line for line in lines if "keras-initkit" in line] == lines[-1:]

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers import command_status
 
 from keras_initkit import cli
 
@@ -52,7 +53,7 @@ def test_a_finding_that_is_no_error_leaves_the_status_at_zero(place, capsys, mon
 
 
 def test_bad_input_keeps_its_own_status(place, capsys):
-    assert cli.main(["probe", str(place / "missing.keras"), "--diagnose"]) == 2
+    assert command_status("probe", str(place / "missing.keras"), "--diagnose") == 2
     assert "does not exist" in capsys.readouterr().err
 
 

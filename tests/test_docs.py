@@ -10,7 +10,7 @@ from typing import get_args
 
 import keras
 import pytest
-from helpers import run_python
+from helpers import COMMANDS, command_status, run_python
 
 from keras_initkit.diagnosis._finding import FindingKind
 
@@ -39,6 +39,19 @@ def test_tutorial_prints_what_it_shows(tmp_path, monkeypatch):
     assert pictures == sorted(re.findall(r"\(images/(.*?\.png)\)", text))
     assert all((DOCS / "images" / name).exists() for name in pictures)
     assert list((tmp_path / "logs" / "tutorial" / "train").glob("events.out.tfevents.*"))
+
+
+def test_the_page_of_the_command_line_shows_what_is_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    text = (DOCS / "command_line.md").read_text(encoding="utf-8")
+    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], {})
+    shown = dict(re.findall(r"```sh\nkeras-initkit (.*?)\n```\n\n```text\n(.*?)```", text, re.DOTALL))
+    assert [command.split()[0] for command in shown] == ["diagnose", "repair", "initialize", "probe", "verify", "list"]
+    for command, output in shown.items():
+        assert command_status(*command.split()) == (command.startswith("diagnose"))
+        assert_alike(capsys.readouterr().out, output)
+    assert re.findall(r"^\| `(\w+)", text, re.MULTILINE)[:9] == COMMANDS
 
 
 def assert_alike(printed, shown):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
+import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -13,17 +17,39 @@ __all__ = ["main", "run"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `keras-initkit` and returns its exit status: 0, 2 for bad input, 1 if `probe --diagnose` finds an error.
+    """Runs `keras-initkit` and returns its exit status, which `keras-initkit --help` explains.
 
-    `verify` returns 1 if a measured step differs from a plain one.
+    Args:
+        arguments: Sequence of strings. What follows the command's name; `None` takes those of the process.
+
+    Raises:
+        SystemExit: With status 2 for wrong arguments, 0 for `--help` and `--version`.
     """
-    return run(make_parser().parse_args(arguments))
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    return run(options)
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command of parsed options; bad input ends in one line on stderr and status 2."""
     try:
-        return importlib.import_module(f"keras_initkit.cli._{options.command}_command").run(options)
+        command = importlib.import_module(f"keras_initkit.cli._{options.command}_command")
+        with contextlib.redirect_stdout(io.StringIO()) if options.json else contextlib.nullcontext():
+            status, result = command.run(options)
+        if options.json:
+            from keras_initkit.report._io import json_safe
+
+            print(json.dumps(json_safe(result), indent=1, allow_nan=False))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout once more at its end
+        return 141  # as of a process that SIGPIPE ends
+    except KeyboardInterrupt:
+        return 130
     except (ValueError, OSError) as error:
         print(f"keras-initkit {options.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

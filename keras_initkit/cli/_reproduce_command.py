@@ -6,30 +6,25 @@ import argparse
 import glob
 import os
 import shlex
+from typing import Any
 
-from keras_initkit._checks import checked_count
-from keras_initkit.cli._output import make_writable
-from keras_initkit.examples import NAMES
+from keras_initkit.cli._output import make_console, make_writable
+from keras_initkit.examples import NAMES, reproduce
 
 
-def run(options: argparse.Namespace) -> int:
-    """Runs an example, or all, and prints the paths of the written files; returns the exit status."""
-    if options.name != "all" and options.name not in NAMES:
-        raise ValueError(f"name: got {options.name!r}, expected all or one of {', '.join(NAMES)}.")
-    checked_count("--seed", options.seed, 0, 2**31 - 1)
+def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+    """Runs an example, or all, and prints tables and the paths of the written files."""
     make_writable(options.out)
-
-    from rich.console import Console
-
-    console = Console()
-    with console.status("starting Keras"):
-        from keras_initkit.examples import reproduce
+    console = make_console()
+    results: dict[str, Any] = {}
     for name in NAMES if options.name == "all" else [options.name]:
         console.rule(name)
-        reproduce(name, options.out, seed=options.seed, data=options.data)
-        for path in sorted(glob.glob(os.path.join(glob.escape(options.out), f"{name}*.*"))):
+        numbers = reproduce(name, options.out, seed=options.seed, data=options.data)
+        files = sorted(glob.glob(os.path.join(glob.escape(options.out), f"{name}*.*")))
+        for path in files:
             console.out(path, highlight=False)  # to be copied: neither wrapped nor read as markup
+        results[name] = {"numbers": numbers, "files": files}
     logs = os.path.join(options.out, "logs")
     if os.path.isdir(logs):
         console.out(f"tensorboard --logdir {shlex.quote(logs)}", highlight=False)
-    return 0
+    return 0, {"experiments": results, "log_dir": logs if os.path.isdir(logs) else None}

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import os
+from dataclasses import asdict
+from typing import Any
 
-from keras_initkit._checks import checked_count
-from keras_initkit.cli._probe_command import load_data, load_model
+from keras_initkit.callbacks import verify
+from keras_initkit.cli._model_files import load_data, load_model
+from keras_initkit.cli._output import make_console, waiting
 
 
-def run(options: argparse.Namespace) -> int:
-    """Compares a plain and a measured step of a saved model, and prints what it finds; returns 1 if they differ."""
-    from rich.console import Console
-
-    checked_count("--batch", options.batch)
-    for path in (options.model, options.data):
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"{path!r} does not exist or is not a file; give the path of an existing file.")
-    console = Console()
-    with console.status("starting Keras"):
-        from keras_initkit.callbacks import verify
-    model = load_model(options.model)
-    x, y = load_data(options.data, model, options.batch)
-    with console.status("training two steps"):
+def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+    """Compares a plain and a measured step of a saved model, and prints what it finds; status 1 if they differ."""
+    with waiting("training two steps"):
+        model = load_model(options.model)
+        x, y = load_data(options.data, model, options.batch)
         result = verify(model, x, y, batch_size=options.batch)
-    console.out(result, highlight=False)  # it holds paths to be copied
-    return int(not result.equal)
+    make_console().out(result, highlight=False)  # it holds paths to be copied
+    return int(not result.equal), {"equal": result.equal, **asdict(result)}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_initkit._checks import checked_count, checked_number
+from keras_initkit._progress_bar import progress_bar
 from keras_initkit.comparison._contestants import DEFAULT, check_contestants, find_contestants
 from keras_initkit.comparison._datasets import load
 from keras_initkit.comparison._experiment import Experiment
@@ -54,7 +55,8 @@ def compare(
         batch_size: Integer. Examples in a training batch.
         learning_rate: Float. Learning rate of SGD.
         log_dir: String or path. Directory for TensorBoard's logs of every run; `None` logs nothing.
-        progress: Function called after each epoch with the run's name and the fraction that is done.
+        progress: Function called after each epoch with the run's name and the fraction that is done. `None` shows a
+            progress bar on a terminal and in a notebook.
 
     Returns:
         A `Comparison`: `print` it, or call `rows()`, `plot_histograms()`, `plot_variance()`, `plot_training()`,
@@ -104,16 +106,19 @@ def compare(
     experiment = Experiment(dataset, {name: value for name, value in settings.items() if name not in ("seeds", "seed")})
     runs: list[Run] = []
     epochs_to_do = len(contestants) * settings["seeds"] * settings["epochs"]
-    for contestant in contestants:
-        for run_seed in range(settings["seed"], settings["seed"] + settings["seeds"]):
-            title = contestant.name if settings["seeds"] == 1 else f"{contestant.name}-{run_seed}"
+    with progress_bar("tracing the model", 1.0, progress is None) as update:
+        for contestant in contestants:
+            for run_seed in range(settings["seed"], settings["seed"] + settings["seeds"]):
+                title = contestant.name if settings["seeds"] == 1 else f"{contestant.name}-{run_seed}"
 
-            def on_epoch(epoch: int, title: str = title, before: int = len(runs) * settings["epochs"]) -> None:
-                if progress is not None:
-                    progress(title, (before + epoch + 1) / epochs_to_do)
+                def on_epoch(epoch: int, title: str = title, before: int = len(runs) * settings["epochs"]) -> None:
+                    done = (before + epoch + 1) / epochs_to_do
+                    update(done, title)
+                    if progress is not None:
+                        progress(title, done)
 
-            run_dir = None if log_dir is None else os.path.join(log_dir, title)
-            runs.append(experiment.run(contestant, run_seed, run_dir, on_epoch))
+                run_dir = None if log_dir is None else os.path.join(log_dir, title)
+                runs.append(experiment.run(contestant, run_seed, run_dir, on_epoch))
     return Comparison(settings, dataset.chance, len(dataset.y_test), runs)
 
 

@@ -95,13 +95,17 @@ def _table(report: ReportData) -> list[dict[str, Any]]:
     return rows
 
 
-def write_json(report: ReportData, path: str | os.PathLike[str]) -> None:
-    """Writes the whole report. What is `None` is left out, because `null` means NaN."""
+def report_to_json(report: ReportData) -> dict[str, Any]:
+    """Returns the whole report as JSON has it. What is `None` is left out, because `null` means NaN."""
     data = report_to_dict(report)
     rows = [{key: value for key, value in row.items() if value is not None} for row in data.pop("rows")]
-    content = json_safe({"format": FORMAT, "version": VERSION, **data, "rows": rows})
+    return json_safe({"format": FORMAT, "version": VERSION, **data, "rows": rows})
+
+
+def write_json(report: ReportData, path: str | os.PathLike[str]) -> None:
+    """Writes the whole report."""
     with open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
+        json.dump(report_to_json(report), file, indent=1, allow_nan=False)
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import sys
 
 import matplotlib.pyplot as plt
 import pytest
+from helpers import command_status
 
 from keras_initkit import examples
 from keras_initkit.cli import _reproduce_command, main
@@ -68,13 +69,13 @@ def test_the_command_runs_all_and_names_the_files(gallery, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "name: got 'nothing', expected all or one of six_layers, "),
-        (["all", "--seed", "-1"], "--seed: got -1, expected an integer from 0"),
+        (["nothing"], "name: got 'nothing', expected one of all, six_layers, "),
+        (["all", "--seed", "-1"], "--seed: got '-1', expected an integer from 0"),
         (["all", "--seed", "x"], "--seed: got 'x', expected an integer from 0"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, capsys, tmp_path):
-    assert main(["reproduce", *arguments, "--out", str(tmp_path)]) == 2
+    assert command_status("reproduce", *arguments, "--out", str(tmp_path)) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

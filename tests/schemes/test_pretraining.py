@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import plan_of, values
+from helpers import Terminal, plan_of, values
 from sklearn.datasets import load_digits
 
 from keras_initkit.schemes.trained._auto_encoder import AutoEncoder
@@ -78,7 +78,7 @@ def test_the_loss_of_a_dense_layer_and_its_first_step(unit_range):
         return -(x * np.log(p) + (1 - x) * np.log(1 - p)).mean()
 
     encoder = AutoEncoder(layer, x.astype("float32"))
-    history = encoder.fit("layer", x.astype("float32"), 1, 20, 0.01, 0.0, np.random.default_rng(0), 0)
+    history = encoder.fit("layer", x.astype("float32"), 1, 20, 0.01, 0.0, np.random.default_rng(0))
     np.testing.assert_allclose(history, [loss(kernel, bias, 0)], rtol=1e-5)
     gradient = np.zeros_like(kernel)
     for index in np.ndindex(*kernel.shape):
@@ -182,16 +182,15 @@ def test_layers_that_are_left_out_shared_or_of_another_kind():
     assert same == [False, False] + [True] * 7
 
 
-def test_a_progress_bar_unless_told_otherwise(capsys):
+def test_a_progress_bar_on_a_terminal_unless_told_otherwise(capsys, monkeypatch):
     x, _ = digits(64)
     model = keras.Sequential([keras.Input((64,)), glorot(4, 0, "tanh", name="first"), glorot(10, 1)])
-    pretraining(plan_of(model, x), epochs=1, verbose=0)
+    for verbose in (0, 1):
+        stderr = Terminal(monkeypatch)
+        monkeypatch.setattr("sys.stderr", stderr)
+        pretraining(plan_of(model, x), epochs=1, verbose=verbose)
+        assert ("pre-training first (1 of 1)" in stderr.getvalue()) == bool(verbose)
     assert capsys.readouterr().out == ""
-    pretraining(plan_of(model, x), epochs=1)
-    shown = capsys.readouterr().out
-    assert "Pre-training first (1 of 1)" in shown
-    assert "2/2" in shown
-    assert "loss" in shown
 
 
 @pytest.mark.parametrize(

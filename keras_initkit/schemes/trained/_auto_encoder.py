@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_initkit._arrays import to_numpy
+from keras_initkit._progress_bar import progress_bar
 from keras_initkit.capture._hooks import replaced
 from keras_initkit.capture.backends import derivatives_backend
 from keras_initkit.inputs._batches import shuffled_rows
@@ -65,9 +66,9 @@ class AutoEncoder:
         learning_rate: float,
         noise: float,
         generator: np.random.Generator,
-        verbose: int,
+        title: str = "",
     ) -> list[float]:
-        """Trains for so many epochs with Adam; returns the mean loss of each."""
+        """Trains for so many epochs with Adam; returns the mean loss of each. A title shows a progress bar."""
         ops, backend = keras.ops, derivatives_backend()
         gradients_of = backend.value_and_gradients(self.loss)
 
@@ -88,21 +89,23 @@ class AutoEncoder:
         first, second = ([ops.zeros_like(value) for value in self._values] for _ in range(2))
         size = min(batch_size, len(given))
         batches = len(given) // size
-        progress = keras.utils.Progbar(epochs * batches, verbose=verbose)
         rows, losses = shuffled_rows(len(given), size, generator), []
-        for count in range(1, epochs * batches + 1):
-            target = given[next(rows)]
-            kept = generator.random(target.shape) >= noise if noise else 1.0
-            rates = np.array([learning_rate / (1 - 0.9**count), 1 / (1 - 0.999**count)], "float32")
-            tensors = (ops.convert_to_tensor(each) for each in (rates, (target * kept).astype(target.dtype), target))
-            loss, self._values, first, second = run(self._values, first, second, *tensors)
-            losses.append(float(to_numpy(loss)))
-            if not np.isfinite(losses[-1]):
-                raise ValueError(
-                    f"pretraining: the auto-encoder of layer {path!r} diverged at step {count}. "
-                    f"Lower learning_rate (it is {learning_rate:g}), or scale the data."
+        with progress_bar(title, epochs * batches, bool(title)) as update:
+            for count in range(1, epochs * batches + 1):
+                target = given[next(rows)]
+                kept = generator.random(target.shape) >= noise if noise else 1.0
+                rates = np.array([learning_rate / (1 - 0.9**count), 1 / (1 - 0.999**count)], "float32")
+                tensors = (
+                    ops.convert_to_tensor(each) for each in (rates, (target * kept).astype(target.dtype), target)
                 )
-            progress.update(count, [("loss", losses[-1])])
+                loss, self._values, first, second = run(self._values, first, second, *tensors)
+                losses.append(float(to_numpy(loss)))
+                if not np.isfinite(losses[-1]):
+                    raise ValueError(
+                        f"pretraining: the auto-encoder of layer {path!r} diverged at step {count}. "
+                        f"Lower learning_rate (it is {learning_rate:g}), or scale the data."
+                    )
+                update(count, f"{title}, loss {losses[-1]:.3g}")
         return np.mean(np.reshape(losses, (epochs, batches)), axis=1).tolist()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_initkit._arrays import to_numpy
 from keras_initkit._checks import checked_count, checked_number, checked_option
+from keras_initkit._progress_bar import progress_bar
 from keras_initkit.capture.backends import derivatives_backend
 from keras_initkit.inputs._batches import TrainingBatches
 from keras_initkit.schemes._plan import Plan
@@ -29,7 +30,7 @@ def gradinit(
     optimizer: Literal["sgd", "adam"] = "sgd",
     batch_size: int = 128,
     loss: Any = None,
-    verbose: int = 0,
+    verbose: int = 1,
 ) -> None:
     r"""Learns scales with which one step of an optimizer reaches the smallest loss, from a bounded gradient.
 
@@ -53,7 +54,7 @@ def gradinit(
         optimizer: `"sgd"` or `"adam"`, what the model is to be trained by.
         batch_size: examples of a batch.
         loss: as `compile` takes it; `None` is the loss that the model is compiled with.
-        verbose: 1 shows a progress bar.
+        verbose: 0 shows no progress bar.
 
     References:
 
@@ -85,22 +86,24 @@ def gradinit(
             keras.optimizers.Adam(learning_rate, epsilon=1e-8, clipnorm=1.0, name=name)
             for name in ("constraint", "objective")
         )
-        progress = keras.utils.Progbar(steps, verbose=verbose, stateful_metrics=["gradient_norm", "loss_after_step"])
-        for step in range(steps):
-            rows = batches.next_rows()
-            batch, seeds = batches.take(rows), model.draw_seeds()
-            norm, gradient = norm_of(to_numpy(scales), *batch, seeds)
-            model.check_finite(step, norm, gradient)
-            shown = [("gradient_norm", norm)]
-            if norm > gamma:
-                constraint.apply([keras.ops.convert_to_tensor(gradient, "float32")], [scales])
-            else:
-                after, gradient = loss_after(to_numpy(scales), *batch, *batches.take(batches.next_rows(rows)), seeds)
-                model.check_finite(step, after, gradient)
-                shown.append(("loss_after_step", after))
-                objective.apply([keras.ops.convert_to_tensor(gradient, "float32")], [scales])
-            scales.assign(np.maximum(to_numpy(scales), bounds))
-            progress.update(step + 1, shown)
+        with progress_bar("gradinit", steps, bool(verbose)) as update:
+            for step in range(steps):
+                rows = batches.next_rows()
+                batch, seeds = batches.take(rows), model.draw_seeds()
+                norm, gradient = norm_of(to_numpy(scales), *batch, seeds)
+                model.check_finite(step, norm, gradient)
+                shown = f"gradinit, gradient norm {norm:.3g}"
+                if norm > gamma:
+                    constraint.apply([keras.ops.convert_to_tensor(gradient, "float32")], [scales])
+                else:
+                    after, gradient = loss_after(
+                        to_numpy(scales), *batch, *batches.take(batches.next_rows(rows)), seeds
+                    )
+                    model.check_finite(step, after, gradient)
+                    shown += f", loss after a step {after:.3g}"
+                    objective.apply([keras.ops.convert_to_tensor(gradient, "float32")], [scales])
+                scales.assign(np.maximum(to_numpy(scales), bounds))
+                update(step + 1, shown)
     for variable, scale in zip(scaled, to_numpy(scales), strict=True):
         plan.assign(variable, scale * to_numpy(variable).astype("float64"))
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_initkit._arrays import to_numpy
 from keras_initkit._checks import checked_count, checked_number
+from keras_initkit._progress_bar import progress_bar
 from keras_initkit.capture.backends import derivatives_backend
 from keras_initkit.inputs._batches import TrainingBatches
 from keras_initkit.schemes._plan import Plan
@@ -29,7 +30,7 @@ def metainit(
     epsilon: float = 1e-5,
     batch_size: int = 128,
     loss: Any = None,
-    verbose: int = 0,
+    verbose: int = 1,
 ) -> None:
     r"""Learns norms of kernels for which a gradient step changes the gradient little.
 
@@ -51,7 +52,7 @@ def metainit(
             larger, kernels shrink until their gradients come near it, and 1e-3 serves better.
         batch_size: examples of a batch.
         loss: as `compile` takes it; `None` is the loss that the model is compiled with.
-        verbose: 1 shows a progress bar.
+        verbose: 0 shows no progress bar.
 
     References:
 
@@ -72,17 +73,17 @@ def metainit(
         scales, velocity = np.ones(len(scaled)), np.zeros(len(scaled))
         best, smallest = scales, np.inf
         recent: deque[float] = deque(maxlen=WINDOW)
-        progress = keras.utils.Progbar(steps, verbose=verbose, stateful_metrics=["gradient_quotient"])
-        for step in range(steps):
-            quotient, gradient = quotient_of(scales, *batches.take(batches.next_rows()), model.draw_seeds())
-            model.check_finite(step, quotient, gradient)
-            recent.append(np.log(max(quotient, 1e-30)))
-            level = float(np.mean(recent))
-            if len(recent) < WINDOW or level < smallest:
-                best, smallest = scales, level if len(recent) == WINDOW else np.inf
-            velocity = momentum * velocity - learning_rate * np.sign(gradient)
-            scales = np.maximum(scales + velocity / norms, SMALLEST)
-            progress.update(step + 1, [("gradient_quotient", quotient)])
+        with progress_bar("metainit", steps, bool(verbose)) as update:
+            for step in range(steps):
+                quotient, gradient = quotient_of(scales, *batches.take(batches.next_rows()), model.draw_seeds())
+                model.check_finite(step, quotient, gradient)
+                recent.append(np.log(max(quotient, 1e-30)))
+                level = float(np.mean(recent))
+                if len(recent) < WINDOW or level < smallest:
+                    best, smallest = scales, level if len(recent) == WINDOW else np.inf
+                velocity = momentum * velocity - learning_rate * np.sign(gradient)
+                scales = np.maximum(scales + velocity / norms, SMALLEST)
+                update(step + 1, f"metainit, gradient quotient {quotient:.3g}")
     for variable, values, scale in zip(scaled, before, best, strict=True):
         plan.assign(variable, scale * values)
 

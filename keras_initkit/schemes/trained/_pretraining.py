@@ -79,11 +79,10 @@ def pretraining(
             given = _given(plan.model, layer, x, list(learned.values()), batch_size)
             if not np.isfinite(given).all():
                 raise ValueError(f"pretraining: the input of layer {path!r} is not finite. Look for NaN in the data.")
-            if verbose:
-                print(f"Pre-training {path} ({number + 1} of {len(order)})")
             generator = np.random.default_rng([plan.seed, number])
             encoder = AutoEncoder(layer, given)
-            encoder.fit(path, given, epochs, batch_size, learning_rate, noise, generator, verbose)
+            title = f"pre-training {path} ({number + 1} of {len(order)})" if verbose else ""
+            encoder.fit(path, given, epochs, batch_size, learning_rate, noise, generator, title)
             learned |= {id(variable): (variable, value) for variable, value in encoder.learned()}
     for variable, value in learned.values():
         plan.assign(variable, value)
