@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -23,7 +24,7 @@ _STYLE = (
     ".ik-view .ik-outside{color:var(--ik-outside)}.ik-view .ik-alarm{color:var(--ik-alarm);font-weight:bold}"
     ".ik-view ul{padding-left:1.5em;margin:.4em 0}.ik-view p{margin:.4em 0}"
 )
-_SIGNS = {"": "", "outside": " !", "alarm": " !!"}
+_SIGNS = {"": "", "outside": "! ", "alarm": "!! "}  # before, so that digits stay below each other
 Cell = str | tuple[str, str]
 
 
@@ -35,6 +36,11 @@ def view(*parts: str) -> str:
 def heading(text: str) -> str:
     """Returns a line in bold."""
     return f"<p><b>{escape(text)}</b></p>"
+
+
+def prose(text: str) -> str:
+    """Returns text with what stands in backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Cell]], words: Iterable[int] = (0,)) -> str:
@@ -52,7 +58,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Cell]], words: Iterab
         for place, cell in enumerate(row):
             text, mark = (cell, "") if isinstance(cell, str) else cell
             names = " ".join(["ik-word"] * (place in left) + [f"ik-{mark}"] * bool(mark))
-            content = "<br>".join(escape(line) + _SIGNS[mark] * bool(line) for line in text.split("\n"))
+            content = "<br>".join(_SIGNS[mark] * bool(line) + escape(line) for line in text.split("\n"))
             out.append(f'<{tag} class="{names}">{content}</{tag}>' if names else f"<{tag}>{content}</{tag}>")
         return f"<tr>{''.join(out)}</tr>"
 

@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex, overload
 
 import keras
 
-from keras_initkit._html import listing, view
+from keras_initkit._html import listing, prose, view
 from keras_initkit.diagnosis._finding import SEVERITIES, Finding
 from keras_initkit.diagnosis._repair import repair
 from keras_initkit.report._report import SignalReport
@@ -142,7 +142,7 @@ def _few(names: Sequence[str]) -> list[str]:
 def _to_html(cause: Finding, following: Sequence[Finding]) -> str:
     title, *text = str(cause).split("\n")
     mark = {"error": "ik-alarm", "warning": "ik-outside"}.get(cause.severity, "")
-    body = "<br>".join(escape(line.strip()) for line in text)
+    body = "<br>".join(prose(line.strip()) for line in text)
     folded = listing([finding.summary for finding in following[:_SHOWN]])
     if folded:
         more = f"<p>... and {len(following) - _SHOWN} more</p>" if len(following) > _SHOWN else ""

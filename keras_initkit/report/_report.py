@@ -7,7 +7,15 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from keras_initkit.report import _io, _render_attention, _render_figures, _render_html, _render_text, _scalars
+from keras_initkit.report import (
+    _io,
+    _model_explorer,
+    _render_attention,
+    _render_figures,
+    _render_html,
+    _render_text,
+    _scalars,
+)
 from keras_initkit.report._data import ReportData, title
 from keras_initkit.report._flow import LayerFlow
 from keras_initkit.report._health import layer_health, select_layers
@@ -217,6 +225,24 @@ class SignalReport(ReportData):
             OSError: If the file cannot be written.
         """
         _io.write_json(self, path)
+
+    def to_model_explorer(self, path: str | os.PathLike[str]) -> list[str]:
+        """Writes the model's graph for Google's Model Explorer, with the table's columns at each layer.
+
+        Beside the graph stand two files of node data, which Model Explorer loads by "Add per-node data" and colors the
+        nodes by: how many decades a layer's signal is from where it enters, forward and backward. White is healthy.
+
+        Args:
+            path: String or path of the graph, such as `"model.json"`. The node data are then `"model.forward.json"`
+                and `"model.backward.json"`.
+
+        Returns:
+            List of the paths of the files.
+
+        Raises:
+            OSError: If a file cannot be written.
+        """
+        return _model_explorer.write_model_explorer(self, path)
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> SignalReport:

@@ -108,7 +108,7 @@ class InitializationReport:
 
     def _repr_html_(self) -> str:
         title, headings, rows = _cells(self)
-        return view(heading(title), table(headings, rows, words=(0, 1)), listing(_captions(self)))
+        return view(heading(title), table(headings, rows, words=(0, 1, len(headings) - 1)), listing(_captions(self)))
 
 
 def _table(report: InitializationReport, width: int) -> Table:

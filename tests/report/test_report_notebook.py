@@ -65,7 +65,7 @@ def test_colors_are_variables_that_a_dark_page_changes():
     style, body = text.split("</style>")
     assert "style=" not in body
     assert "ik-alarm" not in body
-    assert '<td class="ik-alarm">nan !!</td>' in report()._repr_html_()
+    assert '<td class="ik-alarm">!! nan</td>' in report()._repr_html_()
     colors = set(re.findall(r"(?<![-\w])(?:color|background(?:-color)?):([^;\"}!]+)", style))
     assert colors == {"none", "inherit", "var(--ik-outside)", "var(--ik-alarm)"}
     assert style.index("@media(prefers-color-scheme:dark)") < style.index("body[data-jp-theme-light=false]")
