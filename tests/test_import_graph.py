@@ -15,6 +15,7 @@ ROOT_MODULES = {
     "_arrays",
     "_checks",
     "_compat",
+    "_html",
     "_progress_bar",
     "_random_state",
     "_threads",
