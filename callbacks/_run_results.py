@@ -51,7 +51,4 @@ class RunResults:
         """
         if not self.reports:
             raise ValueError("plot: got a training without a measured step, expected one of which a step was measured.")
-        return draw_history(self.reports, self._name())
-
-    def _name(self) -> str:
-        raise NotImplementedError
+        return draw_history(self.reports, self._record.name)
