@@ -165,6 +165,8 @@ def test_runs_are_sessions_with_their_hyperparameters(finished, data):
             for name, value in found["_hparams_/session_start_info"].hparams.items()
         }
         name, seed = run.rsplit("-", 1)
+        verdict = [values.pop(column) for column in VERDICT]
+        assert verdict == [verdicts[run][column] for column in VERDICT]
         assert values == {
             "activation": "tanh",
             "data": data,
@@ -176,7 +178,7 @@ def test_runs_are_sessions_with_their_hyperparameters(finished, data):
             "training_batch_size": 32,
             "units": 128,
         }
-        assert sorted(values) == sorted(names)
+        assert sorted([*values, *VERDICT]) == sorted(names)
         assert found["_hparams_/session_end_info"].status == 1  # STATUS_SUCCESS
 
 

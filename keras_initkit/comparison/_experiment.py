@@ -14,7 +14,8 @@ from keras_initkit.capture._probe import probe
 from keras_initkit.comparison._contestants import Contestant
 from keras_initkit.comparison._datasets import Dataset, ShuffledBatches
 from keras_initkit.comparison._hparams import VERDICT, session
-from keras_initkit.comparison._result import Comparison, Run
+from keras_initkit.comparison._result import Run
+from keras_initkit.comparison._verdict import learned, trend
 from keras_initkit.theory import activation_range
 
 PROBED = 512  # examples whose activations are drawn as histograms
@@ -83,7 +84,9 @@ class Experiment:
                 history=history,
                 **before,
             )
-            outcome[VERDICT] = Comparison(self.settings, data.chance, len(data.y_test), [run]).rows()[0]["verdict"]
+            is_better = learned(run.test_accuracy, data.chance, len(data.y_test))
+            trends = trend(run.backward[-1], run.backward[0]), trend(run.forward[0], run.forward[-1])
+            outcome.update(zip(VERDICT, ("yes" if is_better else "no", *trends), strict=True))
         return run
 
     def _before_training(self) -> dict[str, Any]:

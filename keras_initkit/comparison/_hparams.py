@@ -9,9 +9,10 @@ from typing import Any
 
 from keras_initkit.callbacks._event_log import EventLog
 
-VERDICT = "verdict"  # no parameter, but the tab has no other column for words
+# The verdict on a run: no parameters, but the tab has no other columns for words.
+VERDICT = ("learns", "signal backward", "signal forward")
 # The tab shows five, those that differ between runs first, each group by name.
-_DIFFER = ("initializer", "seed", VERDICT)
+_DIFFER = ("initializer", "seed", *VERDICT)
 HPARAMS = {
     "activation": str,
     "data": str,
@@ -22,7 +23,7 @@ HPARAMS = {
     "seed": float,
     "training_batch_size": float,
     "units": float,
-    VERDICT: str,
+    **dict.fromkeys(VERDICT, str),
 }
 # As keras.callbacks.TensorBoard names them, in its runs `train` and `validation`.
 METRICS = (
@@ -57,7 +58,7 @@ def session(log_dir: str | None, hparams: Mapping[str, Any]) -> Iterator[dict[st
     Yields a dictionary, to which the run adds its verdict. The tab reads the parameters of a run once, so they are
     written when it is over.
     """
-    outcome: dict[str, Any] = {VERDICT: "failed"}
+    outcome: dict[str, Any] = dict.fromkeys(VERDICT, "")
     if log_dir is None:
         yield outcome
         return
