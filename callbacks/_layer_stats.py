@@ -57,8 +57,7 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
 
     The custom-scalars tab has charts of all layers together, the images tab the picture of `plot()`, the text tab
     findings and a summary. The horizontal axis is the number of training steps before the measured one, so step 0 is
-    the model as initialized. The count goes on when `fit` is called again, and in a new process that restores the
-    optimizer's state.
+    the model as initialized.
 
     Args:
         log_dir: String or path. The directory that TensorBoard reads; made if missing, `~` being your home and
@@ -138,12 +137,9 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
         self._attention = RunAttention(self.statistics)
         self._meter: Any = None
         self._metered: Any = None
-        self._measuring = self._with_histograms = False
+        self._measuring = self._with_histograms = self._begun = False
         self._is_used = False  # whether this or what it is a copy of has begun a run in `log_dir`
-        self._begun = False
-        self._epoch = 0
-        self._steps_before_epoch = 0
-        self._steps = self._steps_after = 0
+        self._epoch = self._steps_before_epoch = self._steps = self._steps_after = 0
         self._due_steps = self._measured_steps = 0  # of this training
 
     def __getstate__(self) -> dict[str, Any]:
@@ -222,7 +218,7 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Writes the picture of the run so far."""
+        """Draws the run so far."""
         self._record.draw()
 
     def on_train_end(self, logs: Any = None) -> None:

@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping
 
+from keras_initkit.report._health import signal_decades
 from keras_initkit.report._report import SignalReport
 
 SIGNAL = {
@@ -50,18 +51,17 @@ def over_layers(report: SignalReport, values: Mapping[str, float]) -> dict[str, 
     by_statistic: dict[str, list[float]] = {}
     for tag, value in values.items():
         by_statistic.setdefault(tag.partition("/")[0], []).append(value)
-    forward, backward = _signal_decades(report)
-    signal = {"activation_variance": forward.values(), "activation_gradient_variance": backward.values()}
+    signal = dict(zip(SIGNAL, signal_decades(report), strict=True)) if SIGNAL.keys() & by_statistic.keys() else {}
     tags: dict[str, float] = {}
     for name, numbers in by_statistic.items():
         if name == "nonfinite":
             tags[NONFINITE] = sum(numbers)
         elif name in SIGNAL:
-            tags |= _quantiles(SIGNAL[name], signal[name])
+            tags |= _quantiles(SIGNAL[name], [max(decades, _ZERO) for decades in signal[name].values()])
         else:
             title = _TITLES.get(name) or f"Statistics{' log10' * name.endswith('_variance')}/{name}"
             shown = [_log10(number) for number in numbers] if " log10/" in title else numbers
-            tags |= _quantiles(title, [max(_NO_UPDATE, v) for v in shown] if name == "update_ratio" else shown)
+            tags |= _quantiles(title, [max(v, _NO_UPDATE) for v in shown] if name == "update_ratio" else shown)
     return tags
 
 
@@ -81,13 +81,3 @@ def _quantiles(title: str, values: Iterable[float]) -> dict[str, float]:
 
 def _log10(value: float) -> float:
     return math.log10(value) if value > 0 else _ZERO if value == 0 else math.nan
-
-
-def _signal_decades(report: SignalReport) -> tuple[dict[str, float], dict[str, float]]:
-    forward, backward = (report.statistic(name) for name in SIGNAL)
-    return _relative(forward, list(forward.values())), _relative(backward, list(backward.values())[::-1])
-
-
-def _relative(variances: dict[str, float], from_entry: list[float]) -> dict[str, float]:
-    entry = next((v for v in from_entry if 0 < v < math.inf), None)
-    return {} if entry is None else {layer: _log10(v / entry) for layer, v in variances.items()}

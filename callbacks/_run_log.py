@@ -144,6 +144,9 @@ def _alert(finding: Finding, sink: Sink) -> None:
 
 
 def _write_step(log: EventLog, report: SignalReport, values: Mapping[str, float]) -> None:
-    together = over_layers(report, values)
-    log.charts(report.step, find_charts(together))
-    log.scalars(report.step, {**values, **together})
+    together: dict[str, float] = {}
+    try:
+        together = over_layers(report, values)
+        log.charts(report.step, find_charts(together))
+    finally:  # nothing that was measured is lost
+        log.scalars(report.step, {**values, **together})

@@ -18,6 +18,7 @@ from keras_initkit.callbacks._run_diagnosis import OnFinding, RunDiagnosis, repo
 from keras_initkit.callbacks._run_directory import make_run_directory
 from keras_initkit.callbacks._run_log import RunLog, collect_histograms
 from keras_initkit.callbacks._run_picture import RunPictures
+from keras_initkit.callbacks._several_models import place_finding, select_part
 from keras_initkit.callbacks._sinks import Sink
 from keras_initkit.capture._signal_flow import signal_flow
 from keras_initkit.capture.backends import writes_logs
@@ -168,7 +169,7 @@ class RunRecord:
         due = []
         for prefix, diagnosis in self.diagnoses.items():
             diagnosis.read_batch(batch)
-            if diagnosis.add(_part(report, prefix)):
+            if diagnosis.add(select_part(report, prefix)):
                 due.append(prefix)
         return self._diagnose(due, bar)
 
@@ -196,7 +197,7 @@ class RunRecord:
         models = self._models() if prefixes else {}
         for prefix in filter(models.__contains__, prefixes):
             found = self.diagnoses[prefix].new_findings(models[prefix])
-            new += [_placed(finding, prefix) for finding in found] if prefix else found
+            new += [place_finding(finding, prefix) for finding in found] if prefix else found
         if not new:
             return False
         self.findings += new
@@ -242,24 +243,3 @@ def _optimizer_of(model: keras.Model, optimizers: Sequence[Any]) -> Any:
         if any(id(variable) in own for variable in optimized_variables(optimizer)):
             return optimizer
     return known[0] if len(optimizers) == 1 and known else None
-
-
-def _part(report: SignalReport, prefix: str) -> SignalReport:
-    """Returns what a report holds of one of several models."""
-    if not prefix:
-        return report
-    rows = [row for row in report.rows if row.tap.layer.startswith(prefix)]
-    flows = [flow for flow in report.flow if flow.layer.startswith(prefix)]
-    cut = len(prefix)
-    return replace(
-        report,
-        rows=tuple(replace(row, tap=row.tap._replace(layer=row.tap.layer[cut:])) for row in rows),
-        flow=tuple(
-            replace(flow, layer=flow.layer[cut:], inputs=tuple(path[cut:] for path in flow.inputs)) for flow in flows
-        ),
-    )
-
-
-def _placed(finding: Finding, prefix: str) -> Finding:
-    caused_in = finding.caused_in and prefix + finding.caused_in
-    return replace(finding, layer=prefix + finding.layer, caused_in=caused_in)

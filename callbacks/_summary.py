@@ -83,7 +83,9 @@ def _write_remedy(remedy: str) -> str:
     """Returns a remedy as markdown, its code in blocks: the lines below a sentence, or what follows its colon."""
     sentence, _, code = remedy.partition("\n")
     if not code:
-        return _CODE.sub(lambda match: ":\n\n" + _block(match[1].replace("`; `", "\n").strip("`")) + "\n\n", sentence)
+        return _CODE.sub(
+            lambda match: ":\n\n" + _block(match[1].replace("`; `", "\n").strip("`")) + "\n\n", sentence
+        ).strip()
     return f"{sentence}\n\n{_block(code)}"
 
 

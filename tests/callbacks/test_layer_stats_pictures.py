@@ -12,6 +12,7 @@ from keras_initkit.callbacks import LayerStatsCallback, _summary
 from keras_initkit.report import _scalars, register_statistic
 from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
 
+PARTS = ("min", "median", "max")
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((60, 6)).astype("float32"), RNG.integers(0, 3, 60)
 
@@ -67,7 +68,8 @@ def test_chosen_statistics(tmp_path):
     callback = LayerStatsCallback(tmp_path, statistics=["update_ratio", "dead_units"])
     fit(callback)
     assert set(read_events(tmp_path / "train").Tags()["scalars"]) == {
-        f"{n}/{x}" for n in callback.statistics for x in ("hidden", "out")
+        *(f"{name}/{layer}" for name in callback.statistics for layer in ("hidden", "out")),
+        *(f"{chart} {part}" for chart in ("Weights log10/update ratio", "Units/dead") for part in PARTS),
     }
     assert {tap.kind for report in callback.reports for tap in report.moments} == {"output", "weight", "weight_update"}
 
@@ -107,7 +109,11 @@ def test_a_registered_statistic_is_logged(tmp_path, monkeypatch):
     register_statistic("largest", lambda rows: rows["output"][0].moments.maximum, kinds="output")
     callback = LayerStatsCallback(tmp_path, statistics=["largest"])
     fit(callback)
-    assert set(read_events(tmp_path / "train").Tags()["scalars"]) == {"largest/hidden", "largest/out"}
+    assert set(read_events(tmp_path / "train").Tags()["scalars"]) == {
+        "largest/hidden",
+        "largest/out",
+        *(f"Statistics/largest {part}" for part in PARTS),
+    }
     assert {tap.kind for report in callback.reports for tap in report.moments} == {"output"}
     (first,) = [row for row in callback.reports[0].rows if row.tap.layer == "hidden"]
     assert read_events(tmp_path / "train").Scalars("largest/hidden")[0].value == np.float32(first.moments.maximum)
@@ -117,8 +123,8 @@ def test_the_picture_and_the_summary_at_the_end(tmp_path):
     callback = LayerStatsCallback(tmp_path, 2)
     fit(callback)
     log = read_events(tmp_path / "train")
-    (text,), (picture,) = log.Tensors(_summary.TEXT), log.Tensors(_summary.PICTURE)
-    assert (text.step, picture.step) == (4, 4)
+    (text,), (first, picture) = log.Tensors(_summary.TEXT), log.Tensors(_summary.PICTURE)
+    assert (first.step, text.step, picture.step) == (2, 4, 4)  # at the end of the first epoch, and of the last
     assert tensor_util.make_ndarray(picture.tensor_proto)[2].startswith(b"\x89PNG")
     words = tensor_util.make_ndarray(text.tensor_proto).item().decode()
     assert "3 measured steps, from step 0 (epoch 0) to step 4 (epoch 1); layers: 2." in words
