@@ -13,12 +13,12 @@ class Pacer:
     """Runs a function unless it ran lately.
 
     Args:
-        pause: Float. Time that passes before the next one, as a multiple of what the last one took.
+        pause: Float. Time that passes before the next one, as a multiple of what the last one took; `None` is 50.
         seconds: Float. Time that passes at least.
     """
 
-    def __init__(self, pause: float = _PAUSE, seconds: float = 0.0) -> None:
-        self._pause, self._seconds = pause, seconds
+    def __init__(self, pause: float | None = None, seconds: float = 0.0) -> None:
+        self._pause, self._seconds = _PAUSE if pause is None else pause, seconds
         self._ended, self._took = -float("inf"), 0.0
 
     def run(self, function: Callable[[], None]) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from helpers import read_events
 from tensorboard.util import tensor_util
 
-from keras_initkit.callbacks import LayerStatsCallback, _summary
+from keras_initkit.callbacks import LayerStatsCallback, _pacing, _run_diagnosis, _summary
 from keras_initkit.report import _scalars, register_statistic
 from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
 
@@ -167,3 +167,23 @@ def test_a_picture_that_cannot_be_drawn_costs_a_warning(tmp_path, monkeypatch):
     assert "RuntimeError: no fonts" in message
     assert len(callback.reports) == 2
     assert _summary.TEXT in read_events(tmp_path / "train").Tags()["tensors"]
+
+
+def test_a_picture_at_the_end_of_every_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(_pacing, "_PAUSE", 0.0)
+    callback = LayerStatsCallback(tmp_path, 2)  # epochs of 3 steps: 0, 2, 4, 6 and 8 are measured
+    model = fit(callback, epochs=3)
+    assert [event.step for event in read_events(tmp_path / "train").Tensors(_summary.PICTURE)] == [2, 4, 8]
+    model.fit(X, Y, batch_size=20, epochs=1, shuffle=False, verbose=0, callbacks=[callback])
+    assert [event.step for event in read_events(tmp_path / "train").Tensors(_summary.PICTURE)] == [2, 4, 8, 10]
+
+
+def test_no_word_of_findings_where_the_diagnosis_failed(tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("a bug in a rule")
+
+    monkeypatch.setattr(_run_diagnosis, "diagnose_reports", fail)
+    with pytest.warns(UserWarning, match=r"the diagnosis failed \(RuntimeError: a bug in a rule\)"):
+        fit(LayerStatsCallback(tmp_path))
+    (text,) = read_events(tmp_path / "train").Tensors(_summary.TEXT)
+    assert "diagnosis" not in tensor_util.make_ndarray(text.tensor_proto).item().decode()

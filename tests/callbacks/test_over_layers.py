@@ -19,10 +19,11 @@ def report(*scales, kind="output", step=0):
 
 
 def test_the_signal_is_in_decades_from_where_it_enters():
-    measured = report(1.0, 0.1, 10.0, 1e-3)
+    measured = report(1.0, 0.1, 10.0, 1e-3, 1.0)  # the last one is the output, which is not judged
     tags = over_layers(measured, measured.scalars(["activation_variance"]))
     decades = list(signal_decades(measured)[0].values())
     assert decades[0] == 0
+    assert len(decades) == 4
     assert {tag.removeprefix("Signal decades/forward "): value for tag, value in tags.items()} == {
         "min": min(decades),
         "median": np.median(decades),
