@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 from keras_initkit.diagnosis import Finding, Findings
+from keras_initkit.report._health import signal_decades
 from keras_initkit.report._render_figures import draw_history
 from keras_initkit.report._report import SignalReport
 
@@ -15,7 +16,6 @@ PICTURE, TEXT, FINDINGS = "layers/variance", "layers/summary", "layers/findings"
 _NAMED = 5  # layers that a line names
 _MARKUP = re.compile(r"([\\*_\[\]#])")
 _CODE = re.compile(r": (`[^`]+`(?:; `[^`]+`)*)\.?(?: |$)")  # after a colon, in a remedy of one line
-_EXTREMES = {"activations": "activation_variance", "gradients at the outputs": "activation_gradient_variance"}
 
 
 def draw_picture(reports: Sequence[SignalReport], model: str) -> bytes:
@@ -122,16 +122,17 @@ def _nonfinite(reports: Sequence[SignalReport]) -> str:
 
 
 def _extremes(reports: Sequence[SignalReport]) -> str:
-    """Returns a table of the largest and the smallest variance over depth."""
+    """Returns a table of the weakest and the strongest signal over depth, as decades from where it enters."""
     rows = []
-    for title, name in _EXTREMES.items():
+    for way in (0, 1):
         for report in reports:
-            finite = {layer: v for layer, v in report.statistic(name).items() if math.isfinite(v)}
+            finite = {layer: v for layer, v in signal_decades(report)[way].items() if not math.isnan(v)}
             if finite:
-                ends = (choose(finite, key=finite.__getitem__) for choose in (max, min))
-                cells = " | ".join(f"{finite[layer]:.3g} | {quote(layer)}" for layer in ends)
-                rows.append(f"| {title} | {report.step:,} | {cells} |")
+                ends = (choose(finite, key=finite.__getitem__) for choose in (min, max))
+                cells = " | ".join(f"{round(finite[layer], 1) + 0.0} | {quote(layer)}" for layer in ends)
+                rows.append(f"| {('forward', 'backward')[way]} | {report.step:,} | {cells} |")
     if not rows:
         return ""
-    head = "| variance of | step | largest | layer | smallest | layer |\n|---|---|---|---|---|---|"
-    return "\n".join([head, *rows])
+    head = "| signal, in decades | step | weakest | layer | strongest | layer |\n|---|---|---|---|---|---|"
+    note = "Decades are from where the signal enters: 0 is the same variance, and between -1 and 1 is healthy."
+    return "\n".join([head, *rows, "", note])

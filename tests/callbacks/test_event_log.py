@@ -39,8 +39,8 @@ def test_a_layout_grows_by_the_charts_that_have_something_to_show(tmp_path):
     assert mean.title == "the mean"
     (series,) = mean.margin.series
     assert (series.value, series.lower, series.upper) == ("a/mean median", "a/mean min", "a/mean max")
-    assert [chart.title for chart in second.category[0].chart] == ["the mean", "not finite"]
-    assert list(second.category[0].chart[1].multiline.tag) == [f"^{NONFINITE}$"]
+    assert [chart.title for chart in second.category[0].chart] == ["not finite", "the mean"]
+    assert list(second.category[0].chart[0].multiline.tag) == [f"^{NONFINITE}$"]
 
 
 def test_a_file_in_the_directory_s_place(tmp_path):

@@ -22,7 +22,7 @@ X, Y = RNG.standard_normal((70, 6)).astype("float32"), RNG.integers(0, 3, 70)
 def small_model():
     inner = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, "relu", name="first")], name="inner")
     model = keras.Sequential([keras.Input((6,)), inner, keras.layers.BatchNormalization(name="norm")])
-    model.add(keras.layers.Dropout(0.2, seed=1))
+    model.add(keras.layers.Dropout(0.2, seed=1, name="drop"))
     model.add(keras.layers.Dense(3, "softmax", name="out"))
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model

@@ -10,6 +10,7 @@ from tensorboard.util import tensor_util
 
 from keras_initkit.callbacks import LayerStatsCallback, _pacing, _run_diagnosis, _summary
 from keras_initkit.report import _scalars, register_statistic
+from keras_initkit.report._health import signal_decades
 from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
 
 PARTS = ("min", "median", "max")
@@ -128,9 +129,8 @@ def test_the_picture_and_the_summary_at_the_end(tmp_path):
     assert tensor_util.make_ndarray(picture.tensor_proto)[2].startswith(b"\x89PNG")
     words = tensor_util.make_ndarray(text.tensor_proto).item().decode()
     assert "3 measured steps, from step 0 (epoch 0) to step 4 (epoch 1); layers: 2." in words
-    variances = callback.reports[0].statistic("activation_variance")
-    largest = max(variances, key=variances.get)
-    assert f"| activations | 0 | {variances[largest]:.3g} | `{largest}` |" in words
+    (decades, _) = signal_decades(callback.reports[0])
+    assert f"| forward | 0 | 0.0 | `{next(iter(decades))}` | 0.0 | `hidden` |" in words
 
 
 def test_the_summary_names_the_first_value_that_is_not_finite():
@@ -143,8 +143,8 @@ def test_the_summary_names_the_first_value_that_is_not_finite():
     fine, broken = report(3, [1, 2], [1, 2]), report(7, [1, 3], [1, np.nan])
     text = _summary.summarize([fine, broken], "net", [])
     assert "NaN or infinity first appears at step 7 (epoch 1), in the output gradient of `out`." in text
-    assert "| gradients at the outputs | 3 | 0.25 | `out` |" in text
-    assert "| gradients at the outputs | 7 |" not in text
+    assert "| backward | 3 | 0.0 | `out` | 0.0 | `out` |" in text
+    assert "| backward | 7 |" not in text
     assert text.count("`a¦'b' <i>`") == 4  # largest and smallest, twice; in one line, without a bar or a backtick
     assert "All measured values are finite." in _summary.summarize([fine], "net", [])
 
