@@ -157,7 +157,7 @@ def make_chart_layout(charts: Mapping[str, str]) -> Any:
     from tensorboard.plugins.custom_scalar import layout_pb2, summary
 
     made = []
-    for tag, title in reversed(charts.items()):  # the tab shows charts with bands last to first
+    for tag, title in reversed(list(charts.items())):  # the tab shows charts with bands last to first
         if tag == NONFINITE:
             content = {"multiline": layout_pb2.MultilineChartContent(tag=[f"^{tag}$"])}
         else:
