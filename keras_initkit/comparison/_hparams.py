@@ -41,8 +41,7 @@ def write_experiment(log_dir: str) -> None:
     types = {str: api_pb2.DATA_TYPE_STRING, float: api_pb2.DATA_TYPE_FLOAT64}
     infos = [api_pb2.HParamInfo(name=name, type=types[kind]) for name, kind in HPARAMS.items()]
     for info in infos:
-        if hasattr(info, "differs"):  # not before TensorBoard 2.17
-            info.differs = info.name in _DIFFER
+        info.differs = info.name in _DIFFER
     metrics = [
         api_pb2.MetricInfo(name=api_pb2.MetricName(group=group, tag=tag), display_name=title)
         for group, tag, title in METRICS
