@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from keras_initkit.callbacks._event_files import join, open_folder, read_records
+from keras_initkit.callbacks._over_layers import NONFINITE
 from keras_initkit.statistics._host import Histogram
 
+CATEGORY = "All layers: the median, and a band from the smallest to the largest"
 _SUFFIX = ".keras_initkit"
 
 
@@ -35,6 +37,7 @@ class EventLog:
         self.directory = self._folder.path
         self._event, self._records = Event, RecordWriter
         self._names: list[str] = []
+        self._charts: dict[str, str] = {}
         self._begin_file()
 
     @property
@@ -48,6 +51,12 @@ class EventLog:
         for tag, value in values.items():
             event.summary.value.add(tag=tag, simple_value=value)
         self._write(event)
+
+    def charts(self, step: int, charts: Mapping[str, str]) -> None:
+        """Writes a layout for the custom scalars tab, if there are charts that the last one has not."""
+        if not charts.keys() <= self._charts.keys():
+            self._charts = {**self._charts, **charts}
+            self.summary(make_chart_layout(self._charts), step)
 
     def summary(self, summary: Any, step: int = 0) -> None:
         """Writes a `Summary` protobuf that a TensorBoard plugin made."""
@@ -143,12 +152,16 @@ class EventLog:
         self._folder.append(self._names[-1], record.getvalue())
 
 
-def make_chart_layout(statistics: Mapping[str, str]) -> Any:
-    """Returns a layout with a chart for each prefix of tags, titled by its value, with a line for each layer."""
+def make_chart_layout(charts: Mapping[str, str]) -> Any:
+    """Returns a layout with the charts of `find_charts`: the median over a band from smallest to largest."""
     from tensorboard.plugins.custom_scalar import layout_pb2, summary
 
-    charts = [
-        layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=[f"^{prefix}/.*"]))
-        for prefix, title in statistics.items()
-    ]
-    return summary.pb(layout_pb2.Layout(category=[layout_pb2.Category(title="Layers", chart=charts)]))
+    made = []
+    for tag, title in reversed(list(charts.items())):  # the tab shows charts with bands last to first
+        if tag == NONFINITE:
+            content = {"multiline": layout_pb2.MultilineChartContent(tag=[f"^{tag}$"])}
+        else:
+            series = layout_pb2.MarginChartContent.Series(value=f"{tag} median", lower=f"{tag} min", upper=f"{tag} max")
+            content = {"margin": layout_pb2.MarginChartContent(series=[series])}
+        made.append(layout_pb2.Chart(title=title, **content))
+    return summary.pb(layout_pb2.Layout(category=[layout_pb2.Category(title=CATEGORY, chart=made)]))

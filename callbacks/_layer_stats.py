@@ -55,10 +55,9 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
       weights in nats, largest logit, and fractions of weight on later positions and on padding. They come from another
       pass over up to eleven examples of the measured batch, after the step.
 
-    The custom-scalars tab has a chart for each statistic with a line for each layer. The horizontal axis is the
-    number of training steps before the measured one, so step 0 is the model as initialized. The count goes on when
-    `fit` is called again, and in a new process that restores the optimizer's state. When training ends, the picture
-    of `plot()` goes to the images tab, and a summary to the text tab.
+    The custom-scalars tab has charts of all layers together, the images tab the picture of `plot()`, the text tab
+    findings and a summary. The horizontal axis is the number of training steps before the measured one, so step 0 is
+    the model as initialized.
 
     Args:
         log_dir: String or path. The directory that TensorBoard reads; made if missing, `~` being your home and
@@ -89,6 +88,7 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
             callback. The other backends measure inside the step in any case, and exactly.
         sinks: List of `Sink`. Further places that get the statistics of each measured step and each finding:
             `JSONLinesSink`, `MLflowSink`, `WandbSink`, `TensorBoardSink`, or objects with the same two methods.
+        display: Boolean. Whether a notebook shows `plot()` while the model trains, redrawn every other second at most.
 
     Raises:
         ValueError: If an argument is none of these. When training begins, if its steps cannot be measured, or if
@@ -117,6 +117,7 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
         keep: int | None = 1000,
         exact: bool = True,
         sinks: Iterable[Sink] = (),
+        display: bool = False,
     ):
         super().__init__()
         self.params: dict[str, Any] | None = None  # Keras 3.3 has none before training
@@ -130,17 +131,15 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
         self.keep = keep if keep is None else checked_count("keep", keep, 2)
         self.exact = checked_flag("exact", exact)
         self.sinks = checked_sinks(sinks)
+        self.display = checked_flag("display", display)
         self._due = make_schedule(update_freq)
-        self._record = RunRecord(self.statistics, on_finding, self.keep, "LayerStatsCallback", self.sinks)
+        self._record = RunRecord(self.statistics, on_finding, self.keep, "LayerStatsCallback", self.sinks, self.display)
         self._attention = RunAttention(self.statistics)
         self._meter: Any = None
         self._metered: Any = None
-        self._measuring = self._with_histograms = False
+        self._measuring = self._with_histograms = self._begun = False
         self._is_used = False  # whether this or what it is a copy of has begun a run in `log_dir`
-        self._begun = False
-        self._epoch = 0
-        self._steps_before_epoch = 0
-        self._steps = self._steps_after = 0
+        self._epoch = self._steps_before_epoch = self._steps = self._steps_after = 0
         self._due_steps = self._measured_steps = 0  # of this training
 
     def __getstate__(self) -> dict[str, Any]:
@@ -218,6 +217,10 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
         if self._record.add(report, self._meter.batch, histograms, self._has_bar()):
             self.model.stop_training = True
 
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Draws the run so far."""
+        self._record.draw()
+
     def on_train_end(self, logs: Any = None) -> None:
         """Writes the run's picture and summary, and closes the log."""
         if self._meter is not None:
@@ -228,7 +231,7 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
                 "`model.train_function`, as `fit` and `train_on_batch` do; of a model that runs eagerly, if its layers "
                 "are built. Have the step of a loop of your own measured by `keras_initkit.watch`."
             )
-        if self._record.end(self._name(), self._has_bar()):
+        if self._record.end(self._has_bar()):
             self.model.stop_training = True
 
     def _has_bar(self) -> bool:
@@ -243,9 +246,6 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
         if steps > self._steps:
             self._steps = steps
             self._record.log.write(lambda log: log.resumed_at(steps))
-
-    def _name(self) -> str:
-        return "" if self.model is None else self.model.name
 
     def _select_layers(self, model: keras.Model) -> dict[str, keras.layers.Layer]:
         return select(weighted_layers(model), self.layers)

@@ -58,6 +58,11 @@ class RunDiagnosis:
         """What the model is trained for, as far as the steps have shown it."""
         return self._task
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last report has been diagnosed."""
+        return not self._broken and bool(self._reports) and self._judged is self._reports[-1]
+
     def begin_by_hand(self, model: keras.Model, optimizer: Any) -> None:
         """As `begin`, for a loop that is written by hand: how many steps it makes is known when it ends."""
         self._by_hand = {"by_hand": True, "optimizer": optimizer}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from keras_initkit._compat import describe_error
 from keras_initkit._random_state import random_state_kept
 from keras_initkit.callbacks import _summary
-from keras_initkit.callbacks._event_log import EventLog, make_chart_layout
+from keras_initkit.callbacks._event_log import EventLog
+from keras_initkit.callbacks._over_layers import find_charts, over_layers
 from keras_initkit.callbacks._sinks import Sink
 from keras_initkit.diagnosis import Finding
 from keras_initkit.report._report import SignalReport
@@ -62,11 +63,14 @@ class RunLog:
                 stacklevel=3,
             )
         except Exception as error:  # of what makes a picture or a text
-            warnings.warn(
-                f"{self._user}: a part of the log could not be made ({describe_error(error)}); training goes on, "
-                "and everything else is logged.",
-                stacklevel=3,
-            )
+            problem = describe_error(error)
+            if problem not in self._left_out:  # a picture is made again and again
+                self._left_out.add(problem)
+                warnings.warn(
+                    f"{self._user}: a part of the log could not be made ({problem}); training goes on, and everything "
+                    "else is logged.",
+                    stacklevel=3,
+                )
 
     def warn_of_another_run(self) -> None:
         """Warns if a run from step 0 goes where another one is."""
@@ -85,7 +89,7 @@ class RunLog:
         """Writes the statistics of a step."""
         if self.events is not None or self._sinks:
             values = self._collect_scalars(report)
-            self.write(lambda log: log.scalars(report.step, values))
+            self.write(lambda log: _write_step(log, report, values))
             self._hand_over(lambda sink: sink.log(dict(values), report.step))
 
     def write_findings(self, findings: Sequence[Finding]) -> None:
@@ -139,8 +143,10 @@ def _alert(finding: Finding, sink: Sink) -> None:
     sink.alert(finding)
 
 
-def open_events(directory: str, statistics: Sequence[str]) -> EventLog:
-    """Returns a log with a chart for every statistic."""
-    events = EventLog(directory)
-    events.summary(make_chart_layout({name: name.replace("_", " ") for name in statistics}))
-    return events
+def _write_step(log: EventLog, report: SignalReport, values: Mapping[str, float]) -> None:
+    together: dict[str, float] = {}
+    try:
+        together = over_layers(report, values)
+        log.charts(report.step, find_charts(together))
+    finally:  # nothing that was measured is lost
+        log.scalars(report.step, {**values, **together})

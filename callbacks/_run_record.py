@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,13 +11,14 @@ from typing import Any
 import keras
 
 from keras_initkit._compat import optimized_variables
-from keras_initkit.callbacks import _summary
 from keras_initkit.callbacks._event_files import join
+from keras_initkit.callbacks._event_log import EventLog
 from keras_initkit.callbacks._kept_reports import KeptReports
 from keras_initkit.callbacks._run_diagnosis import OnFinding, RunDiagnosis, report_findings
 from keras_initkit.callbacks._run_directory import make_run_directory
-from keras_initkit.callbacks._run_log import RunLog, collect_histograms, open_events
-from keras_initkit.callbacks._run_picture import RunPicture
+from keras_initkit.callbacks._run_log import RunLog, collect_histograms
+from keras_initkit.callbacks._run_picture import RunPictures
+from keras_initkit.callbacks._several_models import place_finding, select_part
 from keras_initkit.callbacks._sinks import Sink
 from keras_initkit.capture._signal_flow import signal_flow
 from keras_initkit.capture.backends import missing_determinism, writes_logs
@@ -40,8 +40,10 @@ class RunRecord:
         keep: Integer. Most reports that are kept; `None` keeps all.
         user: String. What warnings name.
         sinks: Sinks that get what is logged.
+        display: Boolean. Whether the picture is shown in a notebook while the run goes on.
 
     Attributes:
+        name: String. Names of the models.
         directory: String. Path or URL of the run's directory; `None` before it is opened and without a log.
     """
 
@@ -52,6 +54,7 @@ class RunRecord:
         keep: int | None,
         user: str,
         sinks: Iterable[Sink] = (),
+        display: bool = False,
     ):
         self._statistics, self._on_finding, self._keep, self._user = tuple(statistics), on_finding, keep, user
         self._sinks = list(sinks)
@@ -61,7 +64,8 @@ class RunRecord:
         self.log = RunLog()
         self.directory: str | None = None
         self._log_dir: str | None = None  # that the directory was made of
-        self._picture = RunPicture()
+        self.name = ""
+        self._display, self._pictures = display, RunPictures(user if display else None)
         self._models: Models = dict
         self._is_chief = True
         self._flows: dict[str, tuple[LayerFlow, ...]] = {}  # by model
@@ -69,17 +73,18 @@ class RunRecord:
 
     def restart(self) -> None:
         """Forgets reports and findings."""
-        self.__init__(self._statistics, self._on_finding, self._keep, self._user, self._sinks)  # type: ignore[misc]
+        self.__init__(self._statistics, self._on_finding, self._keep, self._user, self._sinks, self._display)  # type: ignore[misc]
 
     def without_log(self) -> RunRecord:
         """Returns a record of the same run that can be copied and pickled."""
         other = object.__new__(RunRecord)
-        vars(other).update(vars(self), log=RunLog(), _picture=RunPicture(), _models=dict)
+        pictures = RunPictures(self._user if self._display else None)
+        vars(other).update(vars(self), log=RunLog(), _pictures=pictures, _models=dict)
         return other
 
     def begin_by_hand(self, models: Mapping[str, keras.Model], optimizers: Sequence[Any]) -> None:
         """As `begin`, for a loop that is written by hand."""
-        self._models = lambda: models
+        self._begin(lambda: models)
         for prefix, model in models.items() if self._on_finding != "ignore" else ():
             diagnosis = self.diagnoses.setdefault(prefix, RunDiagnosis(self._keep, self._user))
             diagnosis.begin_by_hand(model, _optimizer_of(model, optimizers))
@@ -94,7 +99,7 @@ class RunRecord:
             steps: Integer. How many steps are planned, where it is known.
             is_new: Whether they are others than before.
         """
-        self._models = models
+        self._begin(models)
         if is_new:
             self.log = RunLog()
         for prefix, model in models().items() if self._on_finding != "ignore" else ():
@@ -103,6 +108,10 @@ class RunRecord:
                 diagnosis.begin_another()
             diagnosis.begin(model, steps)
         self._read_flows()
+
+    def _begin(self, models: Models) -> None:
+        self._models, self.name = models, ", ".join(model.name for model in models().values())
+        self._pictures.begin()
 
     @contextlib.contextmanager
     def traced(self) -> Iterator[None]:
@@ -140,7 +149,7 @@ class RunRecord:
         try:
             if log_dir is not None and (events is None or not events.is_latest()):
                 self.directory = self.directory or make_run_directory(log_dir, is_another)
-                events = open_events(join(self.directory, "train"), self._statistics)
+                events = EventLog(join(self.directory, "train"))
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -159,22 +168,29 @@ class RunRecord:
         report = replace(report, flow=tuple(flow for flows in self._flows.values() for flow in flows))
         self.reports.add(report)
         self.log.write_scalars(report)
+        if self._is_chief:
+            self._pictures.show(self.reports, self.name)
         if histograms:
             self.log.write(lambda log: log.histograms(report.step, collect_histograms(report)))
         due = []
         for prefix, diagnosis in self.diagnoses.items():
             diagnosis.read_batch(batch)
-            if diagnosis.add(_part(report, prefix)):
+            if diagnosis.add(select_part(report, prefix)):
                 due.append(prefix)
         return self._diagnose(due, bar)
 
-    def end(self, name: str, bar: bool = False) -> bool:
+    def draw(self) -> None:
+        """Writes the picture of the steps so far to the log, unless that was done lately or they are in it."""
+        self._pictures.draw(self.log, self.reports, self.name)
+
+    def end(self, bar: bool = False) -> bool:
         """Writes the last findings of a training, and the run's picture and summary unless that was done lately."""
         self._warn_of_missing_gradients()
         stops = self._diagnose(list(self.diagnoses), bar)
-        if self.reports and self.log.events is not None:
-            findings = None if self._on_finding == "ignore" else self.findings
-            self._picture.write(functools.partial(_write_picture, self.log, self.reports, name, findings))
+        is_diagnosed = bool(self.diagnoses) and all(each.is_complete for each in self.diagnoses.values())
+        self._pictures.end(self.log, self.reports, self.name, self.findings if is_diagnosed or self.findings else None)
+        if self._is_chief:
+            self._pictures.show(self.reports, self.name, at_once=True)
         return stops
 
     def warn(self, message: str) -> None:
@@ -187,7 +203,7 @@ class RunRecord:
         models = self._models() if prefixes else {}
         for prefix in filter(models.__contains__, prefixes):
             found = self.diagnoses[prefix].new_findings(models[prefix])
-            new += [_placed(finding, prefix) for finding in found] if prefix else found
+            new += [place_finding(finding, prefix) for finding in found] if prefix else found
         if not new:
             return False
         self.findings += new
@@ -238,30 +254,3 @@ def _optimizer_of(model: keras.Model, optimizers: Sequence[Any]) -> Any:
         if any(id(variable) in own for variable in optimized_variables(optimizer)):
             return optimizer
     return known[0] if len(optimizers) == 1 and known else None
-
-
-def _write_picture(log: RunLog, reports: KeptReports, name: str, findings: Findings | None) -> None:
-    step, text = reports[-1].step, _summary.summarize
-    log.write(lambda events: events.text(step, _summary.TEXT, text(reports, name, findings, reports.added)))
-    log.write(lambda events: events.image(step, _summary.PICTURE, _summary.draw_picture(reports, name)))
-
-
-def _part(report: SignalReport, prefix: str) -> SignalReport:
-    """Returns what a report holds of one of several models."""
-    if not prefix:
-        return report
-    rows = [row for row in report.rows if row.tap.layer.startswith(prefix)]
-    flows = [flow for flow in report.flow if flow.layer.startswith(prefix)]
-    cut = len(prefix)
-    return replace(
-        report,
-        rows=tuple(replace(row, tap=row.tap._replace(layer=row.tap.layer[cut:])) for row in rows),
-        flow=tuple(
-            replace(flow, layer=flow.layer[cut:], inputs=tuple(path[cut:] for path in flow.inputs)) for flow in flows
-        ),
-    )
-
-
-def _placed(finding: Finding, prefix: str) -> Finding:
-    caused_in = finding.caused_in and prefix + finding.caused_in
-    return replace(finding, layer=prefix + finding.layer, caused_in=caused_in)

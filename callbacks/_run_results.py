@@ -52,7 +52,7 @@ class RunResults:
         """
         if not self.reports:
             raise ValueError("plot: got a training without a measured step, expected one of which a step was measured.")
-        return draw_history(self.reports, self._name())
+        return draw_history(self.reports, self._record.name)
 
     def __repr__(self) -> str:
         steps, findings = self.reports.added, len(self.findings)
@@ -65,6 +65,3 @@ class RunResults:
     def _repr_html_(self) -> str:
         last = self.reports[-1]._repr_html_() if self.reports else ""
         return view(heading(repr(self).strip("<>"))) + self.findings._repr_html_() + last
-
-    def _name(self) -> str:
-        raise NotImplementedError

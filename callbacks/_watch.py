@@ -52,6 +52,7 @@ def watch(
     sinks: Iterable[Sink] = (),
     *,
     optimizer: Several = None,
+    display: bool = False,
 ) -> WatchedStep[P, R]:
     """Returns a training step that does what `train_step` does, and measures the calls that are due.
 
@@ -71,8 +72,8 @@ def watch(
         train_step: The function that makes one step. It calls the layers of `model` and updates their weights.
         model: Keras model; or a list or dictionary of models that are trained together (a GAN, actor and critic). The
             paths of their layers then begin with the model's name, or its key in the dictionary, and a slash.
-        log_dir, layers, statistics, sample_size, on_finding, keep, exact, sinks: As those of `LayerStatsCallback`;
-            statistics of attention need batches that a step does not show.
+        log_dir, layers, statistics, sample_size, on_finding, keep, exact, sinks, display: As those of
+            `LayerStatsCallback`; statistics of attention need batches that a step does not show.
         update_freq: `"batch"` measures every call, an integer n every n-th, and a function of the number of calls
             before decides for each. The default measures the first ten calls, and every hundredth.
         histogram_freq: Integer. Number of measured calls from one with histograms to the next. 0 takes none.
@@ -118,7 +119,14 @@ def watch(
         train_step,
         models,
         optimizers or [each for model in models.values() for each in find_optimizers(model)],
-        RunRecord(chosen, checked_on_finding(on_finding), keep, "watch", checked_sinks(sinks)),
+        RunRecord(
+            chosen,
+            checked_on_finding(on_finding),
+            keep,
+            "watch",
+            checked_sinks(sinks),
+            checked_flag("display", display),
+        ),
         make_schedule(update_freq, has_epochs=False),
         checked_count("histogram_freq", histogram_freq, 0),
         layers,
@@ -176,6 +184,7 @@ class WatchedStep(RunResults, Generic[P, R]):
             if self._record.add(SignalReport.from_step(step, 0, rows), histograms=histograms):
                 for model in self._models.values():
                     model.stop_training = True
+            self._record.draw()
         return result
 
     def close(self) -> None:
@@ -190,7 +199,7 @@ class WatchedStep(RunResults, Generic[P, R]):
             )
         for diagnosis in self._record.diagnoses.values():
             diagnosis.end()
-        self._record.end(self._name())
+        self._record.end()
 
     def __enter__(self) -> WatchedStep[P, R]:
         return self
@@ -209,9 +218,6 @@ class WatchedStep(RunResults, Generic[P, R]):
                 "are those of the models that `watch` was given."
             )
         self._has_rows = True
-
-    def _name(self) -> str:
-        return ", ".join(model.name for model in self._models.values())
 
     def _find_layers(self) -> dict[str, keras.layers.Layer]:
         models = self._models.items()

@@ -107,6 +107,16 @@ def default_tags(*names: str, bounded: Sequence[str] = ()) -> set[str]:
     return {f"{statistic}/{name}" for statistic in statistics for name in names} | saturation
 
 
+def together_tags(signal: Sequence[str] = ("forward", "backward"), bounded: bool = False) -> set[str]:
+    """Returns the tags of all layers together that `LayerStatsCallback` writes by default.
+
+    `signal` has the directions in which a layer is judged: neither where all are normalized or at the output.
+    """
+    charts = [*(f"Signal decades/{way}" for way in signal), "Units/dead", *["Units/saturated"] * bounded]
+    charts += ["Weights log10/update ratio", "Weights log10/gradient variance"]
+    return {f"{chart} {part}" for chart in charts for part in ("min", "median", "max")} | {"Values/NaN or infinite"}
+
+
 # Other processes
 
 

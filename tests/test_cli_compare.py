@@ -13,6 +13,8 @@ import pytest
 from helpers import Terminal, command_status, events, run_python
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+from keras_initkit.comparison._hparams import VERDICT
+
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="TensorFlow stands for all: trains many models"
 )
@@ -47,6 +49,7 @@ def finished(data, tmp_path_factory):
     return ran, out, logs
 
 
+TRENDS = {"he_normal": "steady", "zeros": "vanishes", "activation_scaling": "steady"}
 RUNS = {f"{name}-{seed}" for name in ("he_normal", "zeros", "activation_scaling") for seed in (7, 8)}
 
 
@@ -178,6 +181,8 @@ def test_runs_are_sessions_with_their_hyperparameters(finished, data):
             for name, value in found["_hparams_/session_start_info"].hparams.items()
         }
         name, seed = run.rsplit("-", 1)
+        # Random labels: nothing is learned, whatever the signal does.
+        assert [values.pop(column) for column in VERDICT] == ["no", *(2 * [TRENDS[name]])]
         assert values == {
             "activation": "tanh",
             "data": data,
@@ -189,7 +194,7 @@ def test_runs_are_sessions_with_their_hyperparameters(finished, data):
             "training_batch_size": 32,
             "units": 128,
         }
-        assert sorted(values) == sorted(names)
+        assert sorted([*values, *VERDICT]) == sorted(names)
         assert found["_hparams_/session_end_info"].status == 1  # STATUS_SUCCESS
 
 

@@ -13,8 +13,9 @@ from keras_initkit.callbacks._layer_stats import LayerStatsCallback
 from keras_initkit.capture._probe import probe
 from keras_initkit.comparison._contestants import Contestant
 from keras_initkit.comparison._datasets import Dataset, ShuffledBatches
-from keras_initkit.comparison._hparams import session
+from keras_initkit.comparison._hparams import VERDICT, session
 from keras_initkit.comparison._result import Run
+from keras_initkit.comparison._verdict import learned, trend
 from keras_initkit.theory import activation_range
 
 PROBED = 512  # examples whose activations are drawn as histograms
@@ -60,7 +61,7 @@ class Experiment:
         if log_dir is not None:
             callbacks.append(keras.callbacks.TensorBoard(log_dir, write_graph=False))
         data = self.data
-        with session(log_dir, {"initializer": contestant.name, "seed": seed, **self.settings}):
+        with session(log_dir, {"initializer": contestant.name, "seed": seed, **self.settings}) as outcome:
             history = self.model.fit(
                 ShuffledBatches(data.x_train, data.y_train, self.settings["batch_size"], seed),
                 epochs=self.settings["epochs"],
@@ -69,20 +70,24 @@ class Experiment:
                 callbacks=callbacks,
                 verbose=0,
             ).history
-        train_loss, train_accuracy = self.model.evaluate(data.x_train, data.y_train, batch_size=512, verbose=0)
-        first_step = self._stats.reports[0]
-        return Run(
-            initializer=contestant.name,
-            seed=seed,
-            forward=[first_step.statistic("activation_variance")[path] for path in self._hidden],
-            backward=[first_step.statistic("activation_gradient_variance")[path] for path in self._hidden],
-            train_loss=train_loss,
-            train_accuracy=train_accuracy,
-            test_loss=history["val_loss"][-1],
-            test_accuracy=history["val_accuracy"][-1],
-            history=history,
-            **before,
-        )
+            train_loss, train_accuracy = self.model.evaluate(data.x_train, data.y_train, batch_size=512, verbose=0)
+            first_step = self._stats.reports[0]
+            run = Run(
+                initializer=contestant.name,
+                seed=seed,
+                forward=[first_step.statistic("activation_variance")[path] for path in self._hidden],
+                backward=[first_step.statistic("activation_gradient_variance")[path] for path in self._hidden],
+                train_loss=train_loss,
+                train_accuracy=train_accuracy,
+                test_loss=history["val_loss"][-1],
+                test_accuracy=history["val_accuracy"][-1],
+                history=history,
+                **before,
+            )
+            is_better = learned(run.test_accuracy, data.chance, len(data.y_test))
+            trends = trend(run.backward[-1], run.backward[0]), trend(run.forward[0], run.forward[-1])
+            outcome.update(zip(VERDICT, ("yes" if is_better else "no", *trends), strict=True))
+        return run
 
     def _before_training(self) -> dict[str, Any]:
         """Fractions of units that carry nothing, over all hidden layers, and the activations' histograms."""

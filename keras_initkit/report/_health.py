@@ -122,7 +122,10 @@ def _measured(report: ReportData, flows: Sequence[LayerFlow]) -> tuple[dict[str,
 
 
 def _merged(rows: Mapping[str, Sequence[TensorStats]]) -> dict[str, Moments]:
-    merged = {layer: Moments.merged(row.moments for row in several) for layer, several in rows.items()}
+    merged = {
+        layer: several[0].moments if len(several) == 1 else Moments.merged(row.moments for row in several)
+        for layer, several in rows.items()
+    }
     return {layer: moments for layer, moments in merged.items() if moments.count}
 
 

@@ -1,7 +1,8 @@
 import pytest
 from helpers import events, run_python
 
-from keras_initkit.callbacks._event_log import EventLog, make_chart_layout
+from keras_initkit.callbacks._event_log import EventLog
+from keras_initkit.callbacks._over_layers import NONFINITE
 
 
 def test_one_event_holds_all_values_of_a_step(tmp_path):
@@ -20,19 +21,26 @@ def test_two_logs_of_one_directory_do_not_meet(tmp_path):
     assert first.path != second.path
 
 
-def test_a_layout_has_one_chart_for_each_statistic(tmp_path):
+def layouts(log):
     from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
+    values = [value for event in events(log.path) for value in event.summary.value]
+    assert {value.tag for value in values} == {metadata.CONFIG_SUMMARY_TAG}
+    return [layout_pb2.Layout.FromString(value.tensor.string_val[0]) for value in values]
+
+
+def test_a_layout_grows_by_the_charts_that_have_something_to_show(tmp_path):
     log = EventLog(tmp_path)
-    log.summary(make_chart_layout({"mean": "the mean", "variance": "the variance"}))
-    (value,) = events(log.path)[1].summary.value
-    assert value.tag == metadata.CONFIG_SUMMARY_TAG
-    layout = layout_pb2.Layout.FromString(value.tensor.string_val[0])
-    charts = layout.category[0].chart
-    assert [(chart.title, list(chart.multiline.tag)) for chart in charts] == [
-        ("the mean", ["^mean/.*"]),
-        ("the variance", ["^variance/.*"]),
-    ]
+    log.charts(0, {"a/mean": "the mean"})
+    log.charts(1, {"a/mean": "the mean"})
+    log.charts(2, {NONFINITE: "not finite"})
+    first, second = layouts(log)
+    (mean,) = first.category[0].chart
+    assert mean.title == "the mean"
+    (series,) = mean.margin.series
+    assert (series.value, series.lower, series.upper) == ("a/mean median", "a/mean min", "a/mean max")
+    assert [chart.title for chart in second.category[0].chart] == ["not finite", "the mean"]
+    assert list(second.category[0].chart[0].multiline.tag) == [f"^{NONFINITE}$"]
 
 
 def test_a_file_in_the_directory_s_place(tmp_path):

@@ -65,7 +65,7 @@ def test_a_fault_is_told_once(tmp_path):
     written = texts(tmp_path)
     assert written[_summary.FINDINGS][0][0] == 0
     for text in (written[_summary.FINDINGS][0][1], written[_summary.TEXT][0][1]):
-        assert str(callback.findings[0]) in text
+        assert "#### error: symmetric_units in `second`\n\nstep 0, confidence 1.00\n" in text
 
 
 def test_stop_ends_training_at_once_and_cleanly(tmp_path):
@@ -153,6 +153,60 @@ def test_what_follows_from_what_was_told_before_is_told_in_one_line(recwarn):
     assert str(recwarn.pop(UserWarning).message) == f"LayerStatsCallback: {said}"
     _run_diagnosis.report_findings([replace(dead[0], severity="info")], "warn", bar=False)
     assert not recwarn.list
+
+
+def test_a_finding_as_markdown():
+    cause = Finding(
+        "wrong_fans",
+        "b*_<i>|`x",
+        1200,
+        "warning",
+        {"ratio": 1e-4, "healthy": "near 1"},
+        "Draw it again: `a = 1`; `b = 2`. Normalization keeps `it`.",
+        confidence=0.999,
+        message="The [kernel] of b*_<i> is `x_y` too *small*.",
+    )
+    dead = [
+        Finding("dead_units", f"d{i}", 3, "error", {}, "Else.", consequence_of="wrong_fans", caused_in=cause.layer)
+        for i in range(7)
+    ]
+    lost = Finding("rank_collapse", "e", 3, "info", {}, "Do this:\nc = 3\nd = 4", consequence_of="dead_units")
+    text = _summary.list_findings([cause, *dead, replace(lost, caused_in="other")])
+    assert (
+        text
+        == r"""#### warning: wrong_fans in `b*_<i>¦'x`
+
+step 1,200, confidence 0.99
+
+The \[kernel\] of b\*\_&lt;i> is `x_y` too \*small\*.
+
+- ratio: 0.0001
+- healthy: near 1
+
+Draw it again:
+
+`````python
+a = 1
+b = 2
+`````
+
+Normalization keeps `it`.
+
+What follows from it and goes away with it:
+
+- dead_units in `d0`, `d1`, `d2`, `d3`, `d4` and 2 more
+
+#### info: rank_collapse in `e`
+
+step 3, confidence 1.00, caused by dead_units in other
+
+Do this:
+
+`````python
+c = 3
+d = 4
+`````"""
+    )
 
 
 @pytest.mark.parametrize("number", [1, 11, 100])

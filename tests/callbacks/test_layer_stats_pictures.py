@@ -8,10 +8,12 @@ import pytest
 from helpers import read_events
 from tensorboard.util import tensor_util
 
-from keras_initkit.callbacks import LayerStatsCallback, _summary
+from keras_initkit.callbacks import LayerStatsCallback, _pacing, _run_diagnosis, _summary
 from keras_initkit.report import _scalars, register_statistic
+from keras_initkit.report._health import signal_decades
 from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
 
+PARTS = ("min", "median", "max")
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((60, 6)).astype("float32"), RNG.integers(0, 3, 60)
 
@@ -67,7 +69,8 @@ def test_chosen_statistics(tmp_path):
     callback = LayerStatsCallback(tmp_path, statistics=["update_ratio", "dead_units"])
     fit(callback)
     assert set(read_events(tmp_path / "train").Tags()["scalars"]) == {
-        f"{n}/{x}" for n in callback.statistics for x in ("hidden", "out")
+        *(f"{name}/{layer}" for name in callback.statistics for layer in ("hidden", "out")),
+        *(f"{chart} {part}" for chart in ("Weights log10/update ratio", "Units/dead") for part in PARTS),
     }
     assert {tap.kind for report in callback.reports for tap in report.moments} == {"output", "weight", "weight_update"}
 
@@ -109,7 +112,11 @@ def test_a_registered_statistic_is_logged(tmp_path, monkeypatch):
     register_statistic("largest", lambda rows: rows["output"][0].moments.maximum, kinds="output")
     callback = LayerStatsCallback(tmp_path, statistics=["largest"])
     fit(callback)
-    assert set(read_events(tmp_path / "train").Tags()["scalars"]) == {"largest/hidden", "largest/out"}
+    assert set(read_events(tmp_path / "train").Tags()["scalars"]) == {
+        "largest/hidden",
+        "largest/out",
+        *(f"Statistics/largest {part}" for part in PARTS),
+    }
     assert {tap.kind for report in callback.reports for tap in report.moments} == {"output"}
     (first,) = [row for row in callback.reports[0].rows if row.tap.layer == "hidden"]
     assert read_events(tmp_path / "train").Scalars("largest/hidden")[0].value == np.float32(first.moments.maximum)
@@ -119,14 +126,13 @@ def test_the_picture_and_the_summary_at_the_end(tmp_path):
     callback = LayerStatsCallback(tmp_path, 2)
     fit(callback)
     log = read_events(tmp_path / "train")
-    (text,), (picture,) = log.Tensors(_summary.TEXT), log.Tensors(_summary.PICTURE)
-    assert (text.step, picture.step) == (4, 4)
+    (text,), (first, picture) = log.Tensors(_summary.TEXT), log.Tensors(_summary.PICTURE)
+    assert (first.step, text.step, picture.step) == (2, 4, 4)  # at the end of the first epoch, and of the last
     assert tensor_util.make_ndarray(picture.tensor_proto)[2].startswith(b"\x89PNG")
     words = tensor_util.make_ndarray(text.tensor_proto).item().decode()
     assert "3 measured steps, from step 0 (epoch 0) to step 4 (epoch 1); layers: 2." in words
-    variances = callback.reports[0].statistic("activation_variance")
-    largest = max(variances, key=variances.get)
-    assert f"| activations | 0 | {variances[largest]:.3g} | `{largest}` |" in words
+    (decades, _) = signal_decades(callback.reports[0])
+    assert f"| forward | 0 | 0.0 | `{next(iter(decades))}` | 0.0 | `hidden` |" in words
 
 
 def test_the_summary_names_the_first_value_that_is_not_finite():
@@ -139,8 +145,8 @@ def test_the_summary_names_the_first_value_that_is_not_finite():
     fine, broken = report(3, [1, 2], [1, 2]), report(7, [1, 3], [1, np.nan])
     text = _summary.summarize([fine, broken], "net", [])
     assert "NaN or infinity first appears at step 7 (epoch 1), in the output gradient of `out`." in text
-    assert "| gradients at the outputs | 3 | 0.25 | `out` |" in text
-    assert "| gradients at the outputs | 7 |" not in text
+    assert "| backward | 3 | 0.0 | `out` | 0.0 | `out` |" in text
+    assert "| backward | 7 |" not in text
     assert text.count("`a¦'b' <i>`") == 4  # largest and smallest, twice; in one line, without a bar or a backtick
     assert "All measured values are finite." in _summary.summarize([fine], "net", [])
 
@@ -163,3 +169,23 @@ def test_a_picture_that_cannot_be_drawn_costs_a_warning(tmp_path, monkeypatch):
     assert "RuntimeError: no fonts" in message
     assert len(callback.reports) == 2
     assert _summary.TEXT in read_events(tmp_path / "train").Tags()["tensors"]
+
+
+def test_a_picture_at_the_end_of_every_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(_pacing, "_PAUSE", 0.0)
+    callback = LayerStatsCallback(tmp_path, 2)  # epochs of 3 steps: 0, 2, 4, 6 and 8 are measured
+    model = fit(callback, epochs=3)
+    assert [event.step for event in read_events(tmp_path / "train").Tensors(_summary.PICTURE)] == [2, 4, 8]
+    model.fit(X, Y, batch_size=20, epochs=1, shuffle=False, verbose=0, callbacks=[callback])
+    assert [event.step for event in read_events(tmp_path / "train").Tensors(_summary.PICTURE)] == [2, 4, 8, 10]
+
+
+def test_no_word_of_findings_where_the_diagnosis_failed(tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("a bug in a rule")
+
+    monkeypatch.setattr(_run_diagnosis, "diagnose_reports", fail)
+    with pytest.warns(UserWarning, match=r"the diagnosis failed \(RuntimeError: a bug in a rule\)"):
+        fit(LayerStatsCallback(tmp_path))
+    (text,) = read_events(tmp_path / "train").Tensors(_summary.TEXT)
+    assert "diagnosis" not in tensor_util.make_ndarray(text.tensor_proto).item().decode()

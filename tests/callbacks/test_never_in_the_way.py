@@ -168,8 +168,8 @@ def texts(directory):
 def test_a_run_without_a_diagnosis_does_not_say_that_nothing_was_found(tmp_path):
     fit(LayerStatsCallback(tmp_path / "a", on_finding="ignore"))
     fit(LayerStatsCallback(tmp_path / "b"))
-    assert b"No findings" not in texts(tmp_path / "a")["layers/summary"][0]
-    assert b"No findings" in texts(tmp_path / "b")["layers/summary"][0]
+    assert b"The diagnosis found nothing" not in texts(tmp_path / "a")["layers/summary"][0]
+    assert b"The diagnosis found nothing" in texts(tmp_path / "b")["layers/summary"][0]
 
 
 @pytest.mark.one_backend

@@ -9,7 +9,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import default_tags, mlp, read_events
+from helpers import default_tags, mlp, read_events, together_tags
 
 from keras_initkit.callbacks import LayerStatsCallback, TensorBoardSink, _event_files
 from keras_initkit.callbacks._event_log import EventLog
@@ -99,7 +99,7 @@ def test_a_log_in_memory(memory, tmp_path):
     assert said == []
     assert callback.run_dir == f"{root}/logs"
     log = download(store, f"{root}/logs/train/", tmp_path)
-    assert set(log.Tags()["scalars"]) == default_tags("a", "z")
+    assert set(log.Tags()["scalars"]) == default_tags("a", "z") | together_tags()
     assert set(log.Tags()["tensors"]) == {"custom_scalars__config__", "layers/variance", "layers/summary"}
     for tag in default_tags("a", "z"):
         expected = [np.float32(report.scalars()[tag]) for report in callback.reports]

@@ -49,7 +49,13 @@ def test_fit_logs_it_under_its_tag(tmp_path):
     assert {row.tap.kind for row in callback.reports[0].rows} == {"output", "weight"}
     log = read_events(tmp_path / "train")
     tags = {f"{name}/{layer}" for name in ("value_range", "kernel_peak") for layer in "ab"}
-    assert set(log.Tags()["scalars"]) == tags
+    together = {
+        f"Statistics/{name} {part}" for name in ("value_range", "kernel_peak") for part in ("min", "median", "max")
+    }
+    assert set(log.Tags()["scalars"]) == tags | together
+    two = sorted(log.Scalars(f"value_range/{layer}")[0].value for layer in "ab")
+    ends = [log.Scalars(f"Statistics/value_range {part}")[0].value for part in ("min", "max")]
+    assert ends == two
     assert [event.step for event in log.Scalars("value_range/a")] == [0, 1]
     assert log.Scalars("value_range/a")[0].value == pytest.approx(np.ptp(outputs), rel=1e-5)
     assert log.Scalars("kernel_peak/a")[0].value == pytest.approx(kernel.max(), rel=1e-6)
@@ -79,8 +85,9 @@ def test_what_raises_is_left_out_of_the_log_with_one_warning_each(tmp_path):
     assert texts[1].startswith("LayerStatsCallback: the statistic 'odd' raised ValueError: statistic 'odd': it retur")
     assert len(callback.reports) == 4
     log = read_events(tmp_path / "train")
-    assert set(log.Tags()["scalars"]) == {
-        f"{name}/{layer}" for name in ("activation_mean", "value_range") for layer in "ab"
+    names, parts = ("activation_mean", "value_range"), ("min", "median", "max")
+    assert set(log.Tags()["scalars"]) == {f"{name}/{layer}" for name in names for layer in "ab"} | {
+        f"Statistics/{name} {part}" for name in names for part in parts
     }
     for tag in log.Tags()["scalars"]:
         assert [event.step for event in log.Scalars(tag)] == [0, 1, 2, 3]
