@@ -14,7 +14,9 @@ import keras
 from keras_initkit._compat import optimized_variables
 from keras_initkit.callbacks import _summary
 from keras_initkit.callbacks._event_files import join
+from keras_initkit.callbacks._event_log import EventLog
 from keras_initkit.callbacks._kept_reports import KeptReports
+from keras_initkit.callbacks._layers_record import make_record, write_record
 from keras_initkit.callbacks._run_diagnosis import OnFinding, RunDiagnosis, report_findings
 from keras_initkit.callbacks._run_directory import make_run_directory
 from keras_initkit.callbacks._run_log import RunLog, collect_histograms, open_events
@@ -60,6 +62,7 @@ class RunRecord:
         self.directory: str | None = None
         self._log_dir: str | None = None  # that the directory was made of
         self._picture = RunPicture()
+        self._recorded: EventLog | None = None  # the log that holds a record of the layers
         self._models: Models = dict
         self._is_chief = True
         self._without_gradients: int | None = 0  # reports without those of weights; `None` once one has some
@@ -71,7 +74,7 @@ class RunRecord:
     def without_log(self) -> RunRecord:
         """Returns a record of the same run that can be copied and pickled."""
         other = object.__new__(RunRecord)
-        vars(other).update(vars(self), log=RunLog(), _picture=RunPicture(), _models=dict)
+        vars(other).update(vars(self), log=RunLog(), _picture=RunPicture(), _recorded=None, _models=dict)
         return other
 
     def begin_by_hand(self, models: Mapping[str, keras.Model], optimizers: Sequence[Any]) -> None:
@@ -147,6 +150,8 @@ class RunRecord:
         self._look_for_gradients(report)
         self.reports.add(report)
         self.log.write_scalars(report)
+        if self.log.events is not self._recorded:
+            self._write_record()
         if histograms:
             self.log.write(lambda log: log.histograms(report.step, collect_histograms(report)))
         due = []
@@ -163,6 +168,7 @@ class RunRecord:
         if self.reports and self.log.events is not None:
             findings = None if self._on_finding == "ignore" else self.findings
             self._picture.write(functools.partial(_write_picture, self.log, self.reports, name, findings))
+            self._write_record()
         return stops
 
     def warn(self, message: str) -> None:
@@ -180,9 +186,21 @@ class RunRecord:
             return False
         self.findings += new
         self.log.write_findings(new)
+        self._write_record()
         if self._is_chief:
             report_findings(new, self._on_finding, bar, self._user)
         return self._on_finding == "stop" and any(finding.severity == "error" for finding in new)
+
+    def _write_record(self) -> None:
+        """Writes what the tab "Layers" reads: at the first step of a log, with new findings, and at the end."""
+        self._recorded = self.log.events
+        self.log.write(
+            lambda log: write_record(
+                log,
+                self.reports[-1].step,
+                make_record(self.reports[-1], self._statistics, self.findings, self.reports.added),
+            )
+        )
 
     def _look_for_gradients(self, report: SignalReport) -> None:
         kinds = {row.tap.kind for row in report.rows}
