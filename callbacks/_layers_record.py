@@ -22,7 +22,7 @@ def make_record(
     """Returns what is known of a run's layers, as plain dictionaries.
 
     Args:
-        report: A measured step.
+        report: The first measured step.
         statistics: Names of the statistics that are logged.
         findings: All findings so far.
         measured: Integer. Number of steps that were measured.

@@ -193,12 +193,10 @@ class RunRecord:
 
     def _write_record(self) -> None:
         """Writes what the tab "Layers" reads: at the first step of a log, with new findings, and at the end."""
-        self._recorded = self.log.events
+        self._recorded, reports = self.log.events, self.reports
         self.log.write(
             lambda log: write_record(
-                log,
-                self.reports[-1].step,
-                make_record(self.reports[-1], self._statistics, self.findings, self.reports.added),
+                log, reports[-1].step, make_record(reports[0], self._statistics, self.findings, reports.added)
             )
         )
 

@@ -40,7 +40,7 @@ export function showFindings(place, runs, selection) {
 export function showLayer(place, {layer, block, step, panels, answers, theme, pick}) {
   const name = layer ?? block;
   if (name === undefined) {
-    place.replaceChildren(make("h2", {}, "Layer"), make("p", {class: "dim"}, "Click a row, or press an arrow key in the map."));
+    place.replaceChildren(make("h2", {}, "Layer"), make("p", {class: "dim"}, "Click a cell. Keys in the map: arrows, Enter folds a block, f all blocks, + and - zoom, 0 shows all, / searches."));
     return;
   }
   const type = panels.map(({record}) => record?.layers.find(([each]) => each === layer)?.[1]).find(Boolean);

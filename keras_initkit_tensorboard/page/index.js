@@ -49,7 +49,7 @@ class Page {
           button("Fold", "Fold all blocks (f)", () => this.foldAll()), " ", button("−", "Zoom out (-)", () => this.zoom(1.5)), " ",
           button("+", "Zoom in (+)", () => this.zoom(1 / 1.5)), " ", button("All", "Show all (0)", () => this.resetView()))),
       notice,
-      make("main", {}, make("div", {class: "left"}, maps, legend), make("aside", {}, findings, layer, profile)));
+      make("main", {}, make("div", {class: "left"}, maps, legend), make("aside", {}, findings, make("div", {id: "chosen"}, layer, profile))));
     new ResizeObserver(() => this.draw()).observe(maps);
     listenToPage(this);
   }

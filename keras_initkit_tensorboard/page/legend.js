@@ -10,7 +10,7 @@ export function showLegend(place, {measured, matrix}, theme) {
   const palette = makePalette(theme.name, measured.isContinuous);
   const [low, middle, high] = describeScale(measured, matrix);
   const from = low === null ? 0 : -RANGE;
-  const patch = (level, title) => [make("i", {style: null, class: "patch"}), title].map((each, i) => {
+  const patch = (level, title) => [make("i"), title].map((each, i) => {
     if (i === 0) fill(each, pixelOf(palette, level));
     return each;
   });
@@ -24,7 +24,7 @@ export function showLegend(place, {measured, matrix}, theme) {
   }
   if (high === null || low !== null) parts.push(...patch(0, middle));
   const infinite = {count: "not finite", signal: "0 or not finite"}[measured.kind] ?? "not finite";
-  parts.push(...patch(Infinity, infinite), ...patch(NaN, "not logged"));
+  parts.push(...patch(Infinity, infinite), ...patch(NaN, measured.kind === "signal" ? "not logged or not judged" : "not logged"));
   place.replaceChildren(...parts);
 }
 

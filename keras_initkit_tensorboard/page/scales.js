@@ -106,7 +106,7 @@ function levelSignals(matrix, record, levels) {
       const value = values[i];
       if (Number.isNaN(value)) levels[i] = NaN;
       else if (!isSignal(value)) levels[i] = Infinity;
-      else levels[i] = source ? (Math.log10(value) + entries[row][1] - source[i - row * width]) / band : 0;
+      else levels[i] = source ? (Math.log10(value) + entries[row][1] - source[i - row * width]) / band : NaN;
     }
   });
   return entries;
@@ -133,7 +133,8 @@ export function say(value) {
 /** What a cell's level means, in words. */
 export function explain(measured, matrix, row, column) {
   const value = matrix.values[row * matrix.width + column], level = measured.levels[row * matrix.width + column];
-  if (Number.isNaN(level)) return "not logged at this step";
+  if (Number.isNaN(value)) return "not logged at this step";
+  if (Number.isNaN(level)) return measured.isDifference ? "not in both runs, or not judged" : `${say(value)}, not judged`;
   if (measured.isDifference) {
     const unit = measured.kind === "fraction" ? `${(100 * level / RANGE).toFixed(0)} percentage points` : measured.kind === "plain" ? say(level) : `${level.toFixed(1)} decades`;
     return Number.isFinite(level) ? `difference ${unit}` : "one of the two is 0 or not finite";
@@ -143,7 +144,6 @@ export function explain(measured, matrix, row, column) {
   if (measured.kind === "fraction") return `${(100 * value).toFixed(0)} %`;
   if (measured.kind === "signal") {
     const entry = measured.entries[row];
-    if (!entry) return `${text}, not judged`;
     const apart = Math.abs(level) < 1 ? "healthy" : `${Math.abs(level).toFixed(1)} decades ${level < 0 ? "below" : "above"}`;
     return entry[0] === matrix.layers[row] ? `${text}, the signal enters here` : `${text}, ${apart} (from ${entry[0]})`;
   }
