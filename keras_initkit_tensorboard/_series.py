@@ -54,7 +54,9 @@ class Series:
 
     def has_any(self) -> bool:
         """Returns whether a run holds a statistic of a layer."""
-        return bool(self.runs(None, ""))
+        from tensorboard.context import RequestContext
+
+        return bool(self.runs(RequestContext(), ""))
 
     def runs(self, context: Any, experiment: str) -> list[dict[str, Any]]:
         """Returns the runs that hold statistics of layers: name, statistics, number of layers, last step, record.

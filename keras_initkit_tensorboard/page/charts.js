@@ -41,7 +41,7 @@ export function drawLines(canvas, theme, lines, {isLog = false, marked, unit = "
   const [first, last] = bounds(xs);
   let [low, high] = ys.length ? bounds(ys) : [0, 1];
   if (isLog) [low, high] = [Math.floor(low - 0.05), Math.ceil(high + 0.05)];
-  else if (low === high) [low, high] = [Math.min(low, 0), Math.max(high, low + (Math.abs(low) || 1))];
+  else [low, high] = [Math.min(low, 0), Math.max(high, 0) || (low < 0 ? 0 : 1)];
   const toX = (x) => LEFT + ((x - first) / (last - first || 1)) * (width - LEFT - 8);
   const toY = (y) => height - BOTTOM - ((y - low) / (high - low || 1)) * (height - BOTTOM - TOP);
   context.lineWidth = 1;

@@ -121,41 +121,48 @@ export class HeatMap {
   }
 
   drawNames(theme) {
-    const {view, context, rowHeight} = this;
-    const every = Math.max(1, Math.ceil(NAME_ROOM / rowHeight));
-    for (let row = Math.floor(view.top / every) * every; row < Math.min(view.bottom, this.rows.length); row += every) {
-      // Where not all names have room, that of a block goes before those of its layers.
-      const near = this.rows.slice(row, row + every), place = Math.max(0, near.findIndex((each) => each.isBlock));
-      const shown = near[place], y = (row + place - view.top + 0.5) * rowHeight;
-      if (y < 0 || y > rowHeight * (view.bottom - view.top)) continue;
-      const inside = 18 + 10 * Math.min(shown.depth, 4);
-      const isSelected = near.some((each) => each.layer !== undefined && each.layer === this.selected.layer);
-      context.fillStyle = isSelected ? theme.accent : theme.ink;
-      context.font = `${shown.isBlock || isSelected ? "600 " : ""}12px system-ui, sans-serif`;
-      const sign = shown.isBlock ? (shown.isFolded ? "▸ " : "▾ ") : "";
-      const own = shown.isBlock ? `${shown.name} (${shown.members.length})` : shown.name;
-      context.fillText(sign + shorten(context, own, this.gutter - inside - 26), inside, y);
-      const mark = near.flatMap((each) => each.members).map((name) => this.marks.get(name)).find(Boolean);
-      if (mark) {
-        context.fillStyle = theme[mark];
-        context.beginPath();
-        context.arc(9, y, 4, 0, 7);
-        context.fill();
+    const {view, context, rowHeight, selected} = this, bottom = rowHeight * (view.bottom - view.top);
+    const from = Math.max(0, Math.floor(view.top)), seen = this.rows.slice(from, Math.ceil(view.bottom));
+    const taken = new Uint8Array(Math.ceil(bottom / NAME_ROOM) * NAME_ROOM + 2 * NAME_ROOM);
+    const isSelected = (row) => (selected.layer === undefined ? row.isBlock && row.name === selected.block : row.layer === selected.layer);
+    // Where not all names have room, the chosen one and those of blocks go before those of layers.
+    for (const wanted of [isSelected, (row) => row.isBlock, () => true]) {
+      for (const [i, row] of seen.entries()) {
+        const y = (from + i - view.top + 0.5) * rowHeight, place = Math.floor(y) + NAME_ROOM / 2;
+        if (y < 0 || y > bottom || !wanted(row) || taken[place] || taken[place + NAME_ROOM - 1]) continue;
+        taken.fill(1, place, place + NAME_ROOM);
+        this.drawName(row, y, theme, isSelected(row));
       }
     }
+  }
+
+  drawName(row, y, theme, isSelected) {
+    const {context} = this, inside = 18 + 10 * Math.min(row.depth, 4);
+    context.fillStyle = isSelected ? theme.accent : theme.ink;
+    context.font = `${row.isBlock || isSelected ? "600 " : ""}12px system-ui, sans-serif`;
+    const text = row.isBlock ? `${row.isFolded ? "▸" : "▾"} ${row.name} (${row.members.length})` : row.name;
+    context.fillText(shorten(context, text, this.gutter - inside - 6), inside, y);
+    const mark = row.members.map((name) => this.marks.get(name)).find(Boolean);
+    if (!mark) return;
+    context.fillStyle = theme[mark];
+    context.beginPath();
+    context.arc(9, y, 4, 0, 7);
+    context.fill();
   }
 
   drawSelection(theme, width) {
     const {view, context, rowHeight, selected} = this, bottom = rowHeight * (view.bottom - view.top);
     const row = this.rows.findIndex((each) => (selected.layer === undefined ? each.name === selected.block : each.layer === selected.layer));
-    context.strokeStyle = theme.accent;
-    context.lineWidth = 1.5;
-    if (row >= view.top - 1 && row < view.bottom) {
-      context.strokeRect(this.gutter + 1, (row - view.top) * rowHeight - 1, width - this.gutter - 2, Math.max(rowHeight, 2) + 2);
-    }
+    const outline = (x, y, across, down) => {
+      for (const [color, thick] of [[theme.card, 4], [theme.accent, 2]]) { // seen on any color
+        Object.assign(context, {strokeStyle: color, lineWidth: thick});
+        context.strokeRect(x, y, across, down);
+      }
+    };
+    if (row >= view.top - 1 && row < view.bottom) outline(this.gutter + 1, (row - view.top) * rowHeight - 1, width - this.gutter - 2, Math.max(rowHeight, 2) + 2);
     if (selected.column === undefined) return;
     const x = this.xOf(selected.column, width), wide = this.xOf(selected.column + 1, width) - x;
-    if (x + wide > this.gutter && x < width) context.strokeRect(x - 0.75, 0, Math.max(wide, 2) + 1.5, bottom);
+    if (x + wide > this.gutter && x < width) outline(x - 1, 0, Math.max(wide, 2) + 2, bottom);
   }
 
   drawSteps(theme, width, height) {

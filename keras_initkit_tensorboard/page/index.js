@@ -7,6 +7,7 @@ import {showFindings, showLayer, showProfile} from "./details.js";
 import {addressOf, make, readAddress} from "./dom.js";
 import {HeatMap, View} from "./heatmap.js";
 import {listenToMap, listenToPage} from "./input.js";
+import {buildPage} from "./layout.js";
 import {showLegend} from "./legend.js";
 import {measure, subtract, titleOf} from "./scales.js";
 
@@ -20,38 +21,16 @@ class Page {
     this.isDifference = false;
     this.turn = 0;
     this.setTheme(watchTheme((theme) => { this.setTheme(theme); this.show(); }));
-    this.build();
+    this.places = buildPage(this);
+    new ResizeObserver(() => this.draw()).observe(this.places.maps);
+    listenToPage(this);
   }
 
   setTheme(name) {
     document.documentElement.dataset.theme = name;
     const style = getComputedStyle(document.documentElement);
     this.theme = {name, lines: name === "dark" ? DARK_LINES : LINES};
-    for (const each of ["ink", "dim", "line", "accent", "error", "warning", "info"]) this.theme[each] = style.getPropertyValue(`--${each}`).trim();
-  }
-
-  build() {
-    const button = (label, title, act) => make("button", {type: "button", title, onclick: act}, label);
-    this.places = {
-      statistic: make("select", {id: "statistic", onchange: (event) => this.go({statistic: event.target.value})}),
-      runList: make("div", {}), runTitle: make("summary", {}),
-      difference: make("input", {type: "checkbox", id: "difference", onchange: (event) => { this.isDifference = event.target.checked; this.update(); }}),
-      search: make("input", {type: "search", id: "search", placeholder: "Search layers (/)", "aria-label": "Search layers", oninput: () => this.listRows()}),
-      notice: make("p", {class: "notice", role: "status"}), maps: make("div", {class: "maps"}), legend: make("div", {class: "legend"}),
-      findings: make("section", {id: "findings"}), layer: make("section", {id: "layer", "aria-live": "polite"}), profile: make("section", {id: "profile"}),
-    };
-    const {statistic, runList, runTitle, difference, search, notice, maps, legend, findings, layer, profile} = this.places;
-    this.differenceLabel = make("label", {hidden: true}, difference, "difference of the two");
-    document.body.replaceChildren(
-      make("header", {},
-        make("label", {}, "Show", statistic), make("details", {class: "runs"}, runTitle, runList), this.differenceLabel, search,
-        make("span", {},
-          button("Fold", "Fold all blocks (f)", () => this.foldAll()), " ", button("−", "Zoom out (-)", () => this.zoom(1.5)), " ",
-          button("+", "Zoom in (+)", () => this.zoom(1 / 1.5)), " ", button("All", "Show all (0)", () => this.resetView()))),
-      notice,
-      make("main", {}, make("div", {class: "left"}, maps, legend), make("aside", {}, findings, make("div", {id: "chosen"}, layer, profile))));
-    new ResizeObserver(() => this.draw()).observe(maps);
-    listenToPage(this);
+    for (const each of ["card", "ink", "dim", "line", "accent", "error", "warning", "info"]) this.theme[each] = style.getPropertyValue(`--${each}`).trim();
   }
 
   /** Reads the list of runs again, and what is shown of them. */
@@ -105,9 +84,14 @@ class Page {
     statistic.replaceChildren(...statistics.map((name) => make("option", {value: name, selected: name === this.selection.statistic}, titleOf(name))));
     runList.replaceChildren(...names.map((run) => make("label", {}, make("input", {type: "checkbox", value: run, checked: this.shown.includes(run), onchange: (event) => this.toggleRun(run, event.target.checked)}), run)));
     runTitle.textContent = this.shown.length === 1 ? `Run: ${this.shown[0]}` : `Runs: ${this.shown.length} of ${names.length}`;
-    this.differenceLabel.hidden = this.shown.length !== 2;
+    this.places.differenceLabel.hidden = this.shown.length !== 2;
     this.isDifference &&= this.shown.length === 2;
     this.places.difference.checked = this.isDifference;
+  }
+
+  setDifference(isDifference) {
+    this.isDifference = isDifference;
+    this.update();
   }
 
   toggleRun(run, isShown) {

@@ -140,12 +140,12 @@ export function explain(measured, matrix, row, column) {
     return Number.isFinite(level) ? `difference ${unit}` : "one of the two is 0 or not finite";
   }
   const text = say(value);
-  if (!Number.isFinite(level)) return measured.kind === "count" ? `${text} elements are not finite` : `${text}: no signal`;
+  if (!Number.isFinite(level)) return measured.kind === "count" ? `${text} elements are not finite` : value === 0 ? "0: no signal" : "not finite";
   if (measured.kind === "fraction") return `${(100 * value).toFixed(0)} %`;
   if (measured.kind === "signal") {
     const entry = measured.entries[row];
-    const apart = Math.abs(level) < 1 ? "healthy" : `${Math.abs(level).toFixed(1)} decades ${level < 0 ? "below" : "above"}`;
-    return entry[0] === matrix.layers[row] ? `${text}, the signal enters here` : `${text}, ${apart} (from ${entry[0]})`;
+    if (entry[0] === matrix.layers[row]) return `${text}, the signal enters here`;
+    return Math.abs(level) < 1 ? `${text}, healthy beside ${entry[0]}` : `${text}, ${Math.abs(level).toFixed(1)} decades ${level < 0 ? "below" : "above"} ${entry[0]}, where the signal enters`;
   }
   if (measured.kind === "ratio") return `${text}, ${Math.abs(level) < 1 ? "usual" : `${Math.abs(level).toFixed(1)} decades from 1e-3`}`;
   if (measured.kind === "drift") return `${text}, ${Math.abs(level).toFixed(1)} decades ${level < 0 ? "below" : "above"} its first value`;

@@ -122,7 +122,7 @@ def server(logs, tmp_path_factory):
         wait_for(lambda: {"last_step": 999, "layers": 1000}.items() <= (_runs(runs).get("big") or {}).items(), log)
         yield address
     finally:
-        process.terminate()
+        process.kill()
         process.wait()
 
 
