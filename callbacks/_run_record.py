@@ -16,14 +16,16 @@ from keras_initkit.callbacks import _summary
 from keras_initkit.callbacks._event_files import join
 from keras_initkit.callbacks._event_log import EventLog
 from keras_initkit.callbacks._kept_reports import KeptReports
-from keras_initkit.callbacks._layers_record import make_record, write_record
+from keras_initkit.callbacks._layers_record import write_record
 from keras_initkit.callbacks._run_diagnosis import OnFinding, RunDiagnosis, report_findings
 from keras_initkit.callbacks._run_directory import make_run_directory
 from keras_initkit.callbacks._run_log import RunLog, collect_histograms, open_events
 from keras_initkit.callbacks._run_picture import RunPicture
 from keras_initkit.callbacks._sinks import Sink
+from keras_initkit.capture._signal_flow import signal_flow
 from keras_initkit.capture.backends import writes_logs
 from keras_initkit.diagnosis import Finding, Findings
+from keras_initkit.report._flow import LayerFlow
 from keras_initkit.report._report import SignalReport
 from keras_initkit.report._scalars import needed_kinds
 
@@ -65,6 +67,7 @@ class RunRecord:
         self._recorded: EventLog | None = None  # the log that holds a record of the layers
         self._models: Models = dict
         self._is_chief = True
+        self._flows: dict[str, tuple[LayerFlow, ...]] = {}  # by model
         self._without_gradients: int | None = 0  # reports without those of weights; `None` once one has some
 
     def restart(self) -> None:
@@ -83,6 +86,7 @@ class RunRecord:
         for prefix, model in models.items() if self._on_finding != "ignore" else ():
             diagnosis = self.diagnoses.setdefault(prefix, RunDiagnosis(self._keep, self._user))
             diagnosis.begin_by_hand(model, _optimizer_of(model, optimizers))
+        self._read_flows()
 
     def begin(self, models: Models, steps: int | None, is_new: bool) -> None:
         """Looks at models that are about to be trained.
@@ -96,13 +100,12 @@ class RunRecord:
         self._models = models
         if is_new:
             self.log = RunLog()
-        if self._on_finding == "ignore":
-            return
-        for prefix, model in models().items():
+        for prefix, model in models().items() if self._on_finding != "ignore" else ():
             diagnosis = self.diagnoses.setdefault(prefix, RunDiagnosis(self._keep, self._user))
             if is_new:
                 diagnosis.begin_another()
             diagnosis.begin(model, steps)
+        self._read_flows()
 
     @contextlib.contextmanager
     def traced(self) -> Iterator[None]:
@@ -148,6 +151,9 @@ class RunRecord:
     def add(self, report: SignalReport, batch: object = None, histograms: bool = False, bar: bool = False) -> bool:
         """Keeps and logs a report, and has it diagnosed; returns whether training is to stop."""
         self._look_for_gradients(report)
+        if not self._flows and self.diagnoses:  # the models were not built when training began
+            self._read_flows()
+        report = replace(report, flow=tuple(flow for flows in self._flows.values() for flow in flows))
         self.reports.add(report)
         self.log.write_scalars(report)
         if self.log.events is not self._recorded:
@@ -193,12 +199,16 @@ class RunRecord:
 
     def _write_record(self) -> None:
         """Writes what the tab "Layers" reads: at the first step of a log, with new findings, and at the end."""
-        self._recorded, reports = self.log.events, self.reports
-        self.log.write(
-            lambda log: write_record(
-                log, reports[-1].step, make_record(reports[0], self._statistics, self.findings, reports.added)
-            )
-        )
+        self._recorded = self.log.events
+        self.log.write(functools.partial(write_record, self.reports, self._statistics, self.findings))
+
+    def _read_flows(self) -> None:
+        """Looks at what each layer reads; what goes wrong there is no matter for the training."""
+        with contextlib.suppress(Exception):
+            for prefix, model in self._models().items():
+                diagnosis = self.diagnoses.get(prefix)
+                with contextlib.nullcontext() if diagnosis is None else diagnosis.traced():
+                    self._flows[prefix] = signal_flow(model, prefix, in_training=True)
 
     def _look_for_gradients(self, report: SignalReport) -> None:
         kinds = {row.tap.kind for row in report.rows}
@@ -242,8 +252,14 @@ def _part(report: SignalReport, prefix: str) -> SignalReport:
     if not prefix:
         return report
     rows = [row for row in report.rows if row.tap.layer.startswith(prefix)]
+    flows = [flow for flow in report.flow if flow.layer.startswith(prefix)]
+    cut = len(prefix)
     return replace(
-        report, rows=tuple(replace(row, tap=row.tap._replace(layer=row.tap.layer[len(prefix) :])) for row in rows)
+        report,
+        rows=tuple(replace(row, tap=row.tap._replace(layer=row.tap.layer[cut:])) for row in rows),
+        flow=tuple(
+            replace(flow, layer=flow.layer[cut:], inputs=tuple(path[cut:] for path in flow.inputs)) for flow in flows
+        ),
     )
 
 

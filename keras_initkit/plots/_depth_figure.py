@@ -95,7 +95,7 @@ def _draw_curves(
     panel.grid(alpha=0.3)
     if band is not None:
         panel.axhspan(
-            *band, color=_BAND, alpha=0.2, linewidth=0, label="healthy: within 10 times\nof where the signal enters"
+            *band, color=_BAND, alpha=0.2, linewidth=0, label="healthy: within 10,000 times\nof where the signal enters"
         )
     absent: dict[str, list[int]] = {"not finite": [], "0": []}
     measured = iter(_MEASURED)

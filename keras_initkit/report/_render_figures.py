@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from keras_initkit.report._data import ReportData, title
-from keras_initkit.report._health import healthy_bands
+from keras_initkit.report._health import signal_entries
 from keras_initkit.report._layer_rows import read_layer_rows
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.report._scalars import read_statistics
 from keras_initkit.statistics._host import Histogram
+from keras_initkit.theory._thresholds import HEALTHY_FACTOR
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +37,7 @@ def draw_report(report: ReportData) -> Figure:
         [_histogram(stats) for stats in outputs],
         _without_empty(forward),
         _without_empty(backward),
-        healthy_bands(rows),
+        (_forward_band(report), None),
         title(report.model, data=report),
     )
 
@@ -51,6 +53,13 @@ def draw_history(reports: Sequence[ReportData], model: str = "") -> Figure:
     forward, backward = ([[values[name].get(layer) for values in by_step] for layer in layers] for name in names)
     steps = [report.step for report in reports]
     return plots.variance_over_training(layers, steps, forward, backward, title(model, " over training"))
+
+
+def _forward_band(report: ReportData) -> tuple[float, float] | None:
+    """Returns the range of healthy variances around where the signal enters first."""
+    entry = next((each.layer for each in signal_entries(report)[0].values()), None)
+    value = read_statistics(report.rows, ["activation_variance"])["activation_variance"].get(entry or "", 0.0)
+    return (value / HEALTHY_FACTOR, value * HEALTHY_FACTOR) if 0 < value < math.inf else None
 
 
 def _without_empty(series: Mapping[str, Series]) -> dict[str, Series]:

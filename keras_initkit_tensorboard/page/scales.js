@@ -77,36 +77,29 @@ export function subtract(matrix, one, otherMatrix, other, columnOf) {
 const finite = (level) => (Number.isFinite(level) ? level : Infinity);
 const decades = (value, from) => Math.log10(value) - Math.log10(from);
 
+/** The rule of `report.healthy`; the record says where each layer's signal enters and what its size is to that there. */
 function levelSignals(matrix, record, levels) {
-  const {values, width, layers, rowOf} = matrix;
+  const {values, width, layers, rowOf, steps} = matrix;
   const isForward = directionOf(matrix.statistic) === "forward";
-  const first = isForward ? layers[0] : layers[layers.length - 1];
   const known = record?.signal?.[isForward ? "forward" : "backward"];
   const ways = new Map((record?.layers ?? []).map(([layer], i) => [layer, known?.[i]]));
-  // [layer where the signal enters, decades to add for the sizes of the tensors]; `null` where none is judged.
+  const first = isForward ? layers[0] : layers[layers.length - 1]; // in a log without a record
   const entries = layers.map((layer) => (known ? ways.get(layer) ?? null : [first, 0]));
-  const order = layers.map((_, i) => (isForward ? i : layers.length - 1 - i));
   const band = Math.log10(record?.healthy_factor ?? 10);
   const isSignal = (value) => value > 0 && value < Infinity;
-  const sources = new Map();
-  for (const [entry] of entries.filter(Boolean)) {
-    if (sources.has(entry)) continue;
-    // Where the entry's value is 0 or not finite, the next layer that has it as its entry counts.
-    const chain = [rowOf.get(entry), ...order.filter((row) => entries[row]?.[0] === entry)].filter((row) => row !== undefined);
-    const logarithms = new Float64Array(width);
-    for (let i = 0; i < width; i++) {
-      const row = chain.find((each) => isSignal(values[each * width + i]));
-      logarithms[i] = row === undefined ? NaN : Math.log10(values[row * width + i]) + (layers[row] === entry ? 0 : entries[row][1]);
-    }
-    sources.set(entry, logarithms);
-  }
+  const sources = [...new Set(entries.filter(Boolean).map(([entry]) => rowOf.get(entry)))].filter((row) => row !== undefined);
+  // Backward a variance of 0 is no fault where no gradient enters, or where a kernel that is 0 on purpose keeps it.
+  const isQuiet = steps.map((step, i) => !isForward && (record?.zero_gradient_steps?.includes(step) || sources.every((row) => values[row * width + i] === 0)));
   layers.forEach((_, row) => {
-    const source = entries[row] && sources.get(entries[row][0]);
-    for (let i = row * width; i < (row + 1) * width; i++) {
-      const value = values[i];
-      if (Number.isNaN(value)) levels[i] = NaN;
-      else if (!isSignal(value)) levels[i] = Infinity;
-      else levels[i] = source ? (Math.log10(value) + entries[row][1] - source[i - row * width]) / band : NaN;
+    const source = entries[row] ? rowOf.get(entries[row][0]) : undefined;
+    for (let i = 0; i < width; i++) {
+      const value = values[row * width + i], from = values[source * width + i];
+      let level = NaN; // not logged or not judged
+      if (value === Infinity) level = Infinity;
+      else if (source !== undefined && !Number.isNaN(value) && !(value === 0 && isQuiet[i])) {
+        level = isSignal(value) && isSignal(from) ? (decades(value, from) + entries[row][1]) / band : Infinity;
+      }
+      levels[row * width + i] = level;
     }
   });
   return entries;
@@ -140,12 +133,12 @@ export function explain(measured, matrix, row, column) {
     return Number.isFinite(level) ? `difference ${unit}` : "one of the two is 0 or not finite";
   }
   const text = say(value);
-  if (!Number.isFinite(level)) return measured.kind === "count" ? `${text} elements are not finite` : value === 0 ? "0: no signal" : "not finite";
+  if (!Number.isFinite(level)) return measured.kind === "count" ? `${text} elements are not finite` : value === 0 ? "0: no signal" : Number.isFinite(value) ? `${text}; no signal enters` : "not finite";
   if (measured.kind === "fraction") return `${(100 * value).toFixed(0)} %`;
   if (measured.kind === "signal") {
     const entry = measured.entries[row];
     if (entry[0] === matrix.layers[row]) return `${text}, the signal enters here`;
-    return Math.abs(level) < 1 ? `${text}, healthy beside ${entry[0]}` : `${text}, ${Math.abs(level).toFixed(1)} decades ${level < 0 ? "below" : "above"} ${entry[0]}, where the signal enters`;
+    return Math.abs(level) <= 1 ? `${text}, healthy beside ${entry[0]}` : `${text}, ${Math.abs(level).toFixed(1)} decades ${level < 0 ? "below" : "above"} ${entry[0]}, where the signal enters`;
   }
   if (measured.kind === "ratio") return `${text}, ${Math.abs(level) < 1 ? "usual" : `${Math.abs(level).toFixed(1)} decades from 1e-3`}`;
   if (measured.kind === "drift") return `${text}, ${Math.abs(level).toFixed(1)} decades ${level < 0 ? "below" : "above"} its first value`;

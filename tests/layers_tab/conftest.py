@@ -19,9 +19,9 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from keras_initkit.callbacks import LayerStatsCallback
 from keras_initkit.callbacks._event_log import EventLog
-from keras_initkit.callbacks._layers_record import write_record
+from keras_initkit.callbacks._layers_record import write_layers
 
-HOSTILE = "<img src=x onerror=\"window.hacked=1\">/'; alert(1) //\"</script><script>window.hacked=2</script>/ünï→𝕏"
+HOSTILE = '<img src=x onerror="window.hacked=1">/\'; alert(1) //"</script><script>window.hacked=2</script>/ünï→𝕏'
 THEORY = {"activation_variance": [1.0, 2.0]}
 
 
@@ -88,7 +88,7 @@ def logs(tmp_path_factory):
         ],
         "measured": 2,
     }
-    write_record(EventLog(hostile), 1, record)
+    write_layers(EventLog(hostile), 1, record)
     write_matrix(os.fspath(root / "long"), np.ones((2, 1100)), ["first", "second"])
     draw = np.random.default_rng(0).normal(size=(1000, 1000)) * 0.2
     big = 10.0 ** np.where(np.arange(1000)[:, None] == 700, 5.0, draw)

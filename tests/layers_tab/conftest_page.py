@@ -11,7 +11,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 GUTTER, ROW = 190, 26  # of the names; the highest that a row is
 _NUMBERS = itertools.count()
-_READY = "return document.querySelectorAll('.maps canvas').length > 0 && document.querySelector('#profile canvas') !== null"
+_READY = (
+    "return document.querySelectorAll('.maps canvas').length > 0 && document.querySelector('#profile canvas') !== null"
+)
 
 
 class Tab:
@@ -54,7 +56,9 @@ class Tab:
     def pixel(self, row, column, of, map=0):
         """Color of a cell as it is drawn, of `of` steps; `None` where no cell is."""
         left = 0 if map else GUTTER
-        width = self.driver.execute_script("return document.querySelectorAll('.maps canvas')[arguments[0]].clientWidth", map)
+        width = self.driver.execute_script(
+            "return document.querySelectorAll('.maps canvas')[arguments[0]].clientWidth", map
+        )
         return self._read(left + (column + 0.5) / of * (width - left), (row + 0.5) * ROW, map)
 
     def pixel_at(self, x, y):
@@ -77,7 +81,9 @@ class Tab:
         return (red, green, blue) if alpha else None
 
     def has_ink(self, canvas):
-        script = "const c = arguments[0]; return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(Boolean)"
+        script = (
+            "const c = arguments[0]; return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(Boolean)"
+        )
         return self.wait(lambda: self.driver.execute_script(script, canvas))
 
     def click_cell(self, row, column, of):

@@ -13,7 +13,7 @@ from tensorboard.plugins import base_plugin
 from werkzeug.test import Client
 
 from keras_initkit.callbacks._event_log import EventLog
-from keras_initkit.callbacks._layers_record import PLUGIN, TAG, write_record
+from keras_initkit.callbacks._layers_record import PLUGIN, TAG, write_layers
 from keras_initkit_tensorboard import LayersPlugin, _series
 from keras_initkit_tensorboard._series import Series, encode_matrix
 
@@ -64,8 +64,8 @@ def test_runs_layers_and_their_order(tmp_path):
         log.scalars(step, {"activation_variance/b": 1.0 + step, "activation_variance/a/x": 2.0, "mine/b": 3.0})
     log.scalars(0, {"epoch_loss": 1.0, "evaluation/loss": 1.0})
     record = {"version": 1, "statistics": ["activation_variance", "mine"], "layers": [["b", "Dense"], ["a/x", "Dense"]]}
-    write_record(log, 0, {**record, "findings": ["earlier"]})
-    write_record(log, 2, record)
+    write_layers(log, 0, {**record, "findings": ["earlier"]})
+    write_layers(log, 2, record)
     plain = EventLog(tmp_path / "without")
     plain.scalars(4, {f"dead_units/dense_{i}": 0.5 for i in (10, 9, 1)})
     EventLog(tmp_path / "other").scalars(0, {"loss/train": 1.0})
@@ -84,16 +84,20 @@ def test_runs_layers_and_their_order(tmp_path):
     header, values = decode(series.matrix(RequestContext(), "", "with/train", "activation_variance"))
     assert (header["layers"], header["steps"]) == (["b", "a/x"], [0, 1, 2])
     np.testing.assert_array_equal(values, [[1, 2, 3], [2, 2, 2]])
-    assert decode(series.matrix(RequestContext(), "", "without", "dead_units"))[0]["layers"] == ["dense_1", "dense_9", "dense_10"]
+    assert decode(series.matrix(RequestContext(), "", "without", "dead_units"))[0]["layers"] == [
+        "dense_1",
+        "dense_9",
+        "dense_10",
+    ]
     assert not Series(provider(tmp_path / "other")).has_any()
 
 
 def test_a_record_that_is_no_record_is_passed_over(tmp_path):
     log = EventLog(tmp_path)
     log.scalars(0, {"dead_units/a": 0.5})
-    write_record(log, 0, {"version": 2})
+    write_layers(log, 0, {"version": 2})
     assert Series(provider(tmp_path)).runs(RequestContext(), "")[0]["record"] is None
-    write_record(log, 1, ["a list"])
+    write_layers(log, 1, ["a list"])
     assert Series(provider(tmp_path)).runs(RequestContext(), "")[0]["record"] is None
 
 
@@ -111,7 +115,7 @@ def test_a_record_that_is_no_record_is_passed_over(tmp_path):
 def test_missing_points_are_known(tmp_path, points, kept, measured, thinned):
     log = EventLog(tmp_path)
     if measured is not None:
-        write_record(log, 0, {"version": 1, "statistics": [], "layers": [], "measured": measured})
+        write_layers(log, 0, {"version": 1, "statistics": [], "layers": [], "measured": measured})
     for step in range(points):
         log.scalars(step, {"dead_units/a": 0.5})
     header, values = decode(Series(provider(tmp_path), kept).matrix(RequestContext(), "", ".", "dead_units"))
