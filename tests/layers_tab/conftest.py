@@ -21,7 +21,7 @@ from keras_initkit.callbacks import LayerStatsCallback
 from keras_initkit.callbacks._event_log import EventLog
 from keras_initkit.callbacks._layers_record import write_layers
 
-HOSTILE = '<img src=x onerror="window.hacked=1">/\'; alert(1) //"</script><script>window.hacked=2</script>/ünï→𝕏'
+HOSTILE = '<img src=x onerror="window.hacked=1">/\'; alert(1) //"</script><script>window.hacked=2</script>/ünï→😀'
 THEORY = {"activation_variance": [1.0, 2.0]}
 
 

@@ -63,7 +63,7 @@ class Tab:
 
     def pixel_at(self, x, y):
         """Color at a share of the map's width and a height in pixels."""
-        width = self.driver.execute_script("return document.querySelector('.maps canvas').clientWidth")
+        width = self.find(".maps canvas").get_property("clientWidth")
         return self._read(GUTTER + x * (width - GUTTER), y, 0)
 
     def _read(self, x, y, map):
