@@ -1,7 +1,5 @@
 // Colors of levels. Safe for color-blind readers: blue below, vermilion above, purple for no signal.
 
-import {RANGE} from "./scales.js";
-
 const THEMES = {
   light: {neutral: "#ffffff", below: ["#bfdcee", "#0072b2", "#00263b"], above: ["#f9d2b8", "#d55e00", "#571f00"], alarm: "#a6227f", missing: "#e4e4e4"},
   dark: {neutral: "#24272b", below: ["#20455c", "#3d9fdd", "#d5efff"], above: ["#5d3520", "#ee7f38", "#ffe3d0"], alarm: "#e05fbe", missing: "#4a4e54"},
@@ -14,28 +12,27 @@ const parts = (color) => [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16
 const pack = ([red, green, blue]) => ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0; // as pixels lie in memory
 const mix = (one, other, share) => one.map((part, i) => Math.round(part + (other[i] - part) * share));
 
-/** A table of pixels for levels; `isContinuous` leaves out the healthy band, in which there is no color. */
-export function makePalette(theme, isContinuous) {
+/** A table of pixels for levels. Within the healthy band there is no color; without one colors begin at 0. */
+export function makePalette(theme, {band, range}) {
   const {neutral, below, above, alarm, missing} = THEMES[theme];
   const shade = (stops, level) => {
-    const share = isContinuous ? level / RANGE : (level - 1) / (RANGE - 1);
-    if (share <= 0 && (!isContinuous || level === 0)) return parts(neutral);
-    const [pale, full, end] = stops.map(parts);
-    const from = isContinuous ? parts(neutral) : pale;
+    if (level <= band) return parts(neutral);
+    const share = (level - band) / (range - band), [pale, full, end] = stops.map(parts);
+    const from = band ? pale : parts(neutral);
     return share < 0.5 ? mix(from, full, share * 2) : mix(full, end, share * 2 - 1);
   };
   const table = new Uint32Array(2 * STEPS + 1);
   for (let i = 0; i <= STEPS; i++) {
-    table[STEPS + i] = pack(shade(above, (i * RANGE) / STEPS));
-    table[STEPS - i] = pack(shade(below, (i * RANGE) / STEPS));
+    table[STEPS + i] = pack(shade(above, (i * range) / STEPS));
+    table[STEPS - i] = pack(shade(below, (i * range) / STEPS));
   }
-  return {table, alarm: pack(parts(alarm)), missing: pack(parts(missing))};
+  return {table, range, alarm: pack(parts(alarm)), missing: pack(parts(missing))};
 }
 
 export function pixelOf(palette, level) {
   if (level !== level) return palette.missing;
   if (level === Infinity || level === -Infinity) return palette.alarm;
-  const place = Math.round((level * STEPS) / RANGE);
+  const place = Math.round((level * STEPS) / palette.range);
   return palette.table[STEPS + (place > STEPS ? STEPS : place < -STEPS ? -STEPS : place)];
 }
 

@@ -116,16 +116,16 @@ function figure(title, theme, draw, pickAt) {
 
 /** The scale of the colors, in words. */
 export function describeScale(measured, matrix) {
-  const {kind, isDifference} = measured;
-  if (isDifference) return {fraction: ["-100", "equal", "+100 percentage points"], plain: ["less", "equal", "more"], count: ["", "equal", ""]}[kind] ?? ["-6", "equal (within 1)", "+6 decades, first run minus second"];
+  const {kind, isDifference, range} = measured;
+  if (isDifference) return {fraction: ["-100", "equal", "+100 percentage points"], plain: ["less", "equal", "more"], count: ["", "equal", ""]}[kind] ?? [`-${range}`, "equal (within 1)", `+${range} decades, first run minus second`];
   if (kind === "signal") {
     const entries = new Set(measured.entries.filter(Boolean).map(([entry]) => entry));
     const where = entries.size === 1 ? [...entries][0] : "where the signal enters";
-    return ["-6", "healthy", `+6 decades from ${where}${directionOf(matrix.statistic) === "backward" ? ", backward" : ""}`];
+    return [`-${range}`, "healthy", `+${range} decades from ${where}${directionOf(matrix.statistic) === "backward" ? ", backward" : ""}`];
   }
   if (kind === "fraction") return [null, "0 %", "100 %"];
-  if (kind === "ratio") return ["-6", "usual", "+6 decades from 1e-3"];
-  if (kind === "drift") return ["-6", "as at first", "+6 decades from the first value"];
+  if (kind === "ratio") return [`-${range}`, "usual", `+${range} decades from 1e-3`];
+  if (kind === "drift") return [`-${range}`, "as at first", `+${range} decades from the first value`];
   if (kind === "count") return [null, "none", null];
   return [null, say(measured.low), say(measured.high)];
 }

@@ -138,7 +138,7 @@ class Page {
     if (!this.drawn) return;
     for (const [i, {run, matrix, measured, record}] of this.drawn.entries()) {
       const map = this.maps[i];
-      map.setData(matrix, measured.levels, makePalette(this.theme.name, measured.isContinuous));
+      map.setData(matrix, measured.levels, makePalette(this.theme.name, measured));
       map.marks = new Map([...(record?.findings ?? [])].reverse().map(({layer, severity}) => [layer, severity]));
       map.canvas.previousSibling.textContent = this.drawn.length > 1 || this.isDifference ? run : `${titleOf(matrix.statistic)}, ${matrix.layers.length} layers, ${matrix.width} steps`;
     }

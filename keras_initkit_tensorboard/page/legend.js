@@ -3,13 +3,12 @@
 import {makePalette, pixelOf} from "./colors.js";
 import {describeScale} from "./details.js";
 import {make} from "./dom.js";
-import {RANGE} from "./scales.js";
 
 /** Shows the scale of a statistic. */
 export function showLegend(place, {measured, matrix}, theme) {
-  const palette = makePalette(theme.name, measured.isContinuous);
+  const palette = makePalette(theme.name, measured);
   const [low, middle, high] = describeScale(measured, matrix);
-  const from = low === null ? 0 : -RANGE;
+  const from = low === null ? 0 : -measured.range;
   const patch = (level, title) => [make("i"), title].map((each, i) => {
     if (i === 0) fill(each, pixelOf(palette, level));
     return each;
@@ -18,7 +17,7 @@ export function showLegend(place, {measured, matrix}, theme) {
   if (high !== null) {
     const canvas = make("canvas", {width: 190, height: 1});
     const context = canvas.getContext("2d"), image = context.createImageData(190, 1), pixels = new Uint32Array(image.data.buffer);
-    for (let i = 0; i < 190; i++) pixels[i] = pixelOf(palette, from + ((RANGE - from) * i) / 189);
+    for (let i = 0; i < 190; i++) pixels[i] = pixelOf(palette, from + ((measured.range - from) * i) / 189);
     context.putImageData(image, 0, 0);
     parts.push(make("span", {}, low ?? middle), canvas, make("span", {}, high));
   }

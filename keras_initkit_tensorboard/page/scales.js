@@ -1,7 +1,7 @@
-// What a value means: a level for each cell. Levels between -1 and 1 are healthy; -6 and 6 are the ends of the colors;
-// infinity is a value that is 0 or not finite where it must not be, NaN is no value.
+// What a value means: a level for each cell, in decades where the scale has them. Levels within the healthy band have no
+// color; `range` is the end of the colors; infinity is a value that is 0 or not finite where it must not be, NaN none.
 
-export const RANGE = 6;
+const RANGE = 6;
 
 const DIRECTIONS = {
   activation_variance: "forward",
@@ -12,6 +12,7 @@ const DIRECTIONS = {
 const FRACTIONS = new Set(["dead_units", "saturated_units", "saturated", "attention_future", "attention_padding"]);
 const DRIFTS = new Set(["weight_variance", "weight_gradient_variance", "weight_update_variance"]);
 const USUAL_RATIO = 1e-3;
+const HEALTHY_FACTOR = 1e4; // of a log that does not say it
 
 export function kindOf(statistic) {
   if (statistic in DIRECTIONS) return "signal";
@@ -28,7 +29,8 @@ export function measure(matrix, record) {
   const kind = kindOf(matrix.statistic);
   const {values, width, layers} = matrix;
   const levels = new Float32Array(values.length);
-  const result = {kind, levels, entries: null, isContinuous: kind === "fraction" || kind === "plain"};
+  const band = kind === "signal" ? Math.log10(record?.healthy_factor ?? HEALTHY_FACTOR) : kind === "fraction" || kind === "plain" ? 0 : 1;
+  const result = {kind, levels, band, range: Math.max(RANGE, 2 * band), entries: null};
   if (kind === "signal") {
     result.entries = levelSignals(matrix, record, levels);
   } else if (kind === "fraction") {
@@ -71,7 +73,7 @@ export function subtract(matrix, one, otherMatrix, other, columnOf) {
       else levels[at] = Number.isNaN(one.levels[at]) || Number.isNaN(other.levels[there]) ? NaN : finite(one.levels[at] - other.levels[there]);
     });
   });
-  return {...one, levels, isDifference: true};
+  return {...one, levels, band: one.band && 1, range: RANGE, isDifference: true};
 }
 
 const finite = (level) => (Number.isFinite(level) ? level : Infinity);
@@ -85,7 +87,6 @@ function levelSignals(matrix, record, levels) {
   const ways = new Map((record?.layers ?? []).map(([layer], i) => [layer, known?.[i]]));
   const first = isForward ? layers[0] : layers[layers.length - 1]; // in a log without a record
   const entries = layers.map((layer) => (known ? ways.get(layer) ?? null : [first, 0]));
-  const band = Math.log10(record?.healthy_factor ?? 10);
   const isSignal = (value) => value > 0 && value < Infinity;
   const sources = [...new Set(entries.filter(Boolean).map(([entry]) => rowOf.get(entry)))].filter((row) => row !== undefined);
   // Backward a variance of 0 is no fault where no gradient enters, or where a kernel that is 0 on purpose keeps it.
@@ -97,7 +98,7 @@ function levelSignals(matrix, record, levels) {
       let level = NaN; // not logged or not judged
       if (value === Infinity) level = Infinity;
       else if (source !== undefined && !Number.isNaN(value) && !(value === 0 && isQuiet[i])) {
-        level = isSignal(value) && isSignal(from) ? (decades(value, from) + entries[row][1]) / band : Infinity;
+        level = isSignal(value) && isSignal(from) ? decades(value, from) + entries[row][1] : Infinity;
       }
       levels[row * width + i] = level;
     }
@@ -129,7 +130,7 @@ export function explain(measured, matrix, row, column) {
   if (Number.isNaN(value)) return "not logged at this step";
   if (Number.isNaN(level)) return measured.isDifference ? "not in both runs, or not judged" : `${say(value)}, not judged`;
   if (measured.isDifference) {
-    const unit = measured.kind === "fraction" ? `${(100 * level / RANGE).toFixed(0)} percentage points` : measured.kind === "plain" ? say(level) : `${level.toFixed(1)} decades`;
+    const unit = measured.kind === "fraction" ? `${(100 * level / measured.range).toFixed(0)} percentage points` : measured.kind === "plain" ? say(level) : `${level.toFixed(1)} decades`;
     return Number.isFinite(level) ? `difference ${unit}` : "one of the two is 0 or not finite";
   }
   const text = say(value);
@@ -138,7 +139,7 @@ export function explain(measured, matrix, row, column) {
   if (measured.kind === "signal") {
     const entry = measured.entries[row];
     if (entry[0] === matrix.layers[row]) return `${text}, the signal enters here`;
-    return Math.abs(level) <= 1 ? `${text}, healthy beside ${entry[0]}` : `${text}, ${Math.abs(level).toFixed(1)} decades ${level < 0 ? "below" : "above"} ${entry[0]}, where the signal enters`;
+    return Math.abs(level) <= measured.band ? `${text}, healthy beside ${entry[0]}` : `${text}, ${Math.abs(level).toFixed(1)} decades ${level < 0 ? "below" : "above"} ${entry[0]}, where the signal enters`;
   }
   if (measured.kind === "ratio") return `${text}, ${Math.abs(level) < 1 ? "usual" : `${Math.abs(level).toFixed(1)} decades from 1e-3`}`;
   if (measured.kind === "drift") return `${text}, ${Math.abs(level).toFixed(1)} decades ${level < 0 ? "below" : "above"} its first value`;

@@ -91,7 +91,7 @@ def logs(tmp_path_factory):
     write_layers(EventLog(hostile), 1, record)
     write_matrix(os.fspath(root / "long"), np.ones((2, 1100)), ["first", "second"])
     draw = np.random.default_rng(0).normal(size=(1000, 1000)) * 0.2
-    big = 10.0 ** np.where(np.arange(1000)[:, None] == 700, 5.0, draw)
+    big = 10.0 ** np.where(np.arange(1000)[:, None] == 700, 8.0, draw)
     write_matrix(os.fspath(root / "big"), big, [f"stage_{i // 50}_dense_{i}" for i in range(1000)])
     return root, callbacks
 

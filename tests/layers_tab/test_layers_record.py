@@ -81,7 +81,7 @@ def test_decades_of_the_log_are_those_of_the_reports(make, tmp_path):
                 found[layer] = math.log10(here) - math.log10(there) + entry[1]
             assert found == pytest.approx(expected, abs=1e-5)
             judged += len(found)
-    assert judged > 12
+    assert judged >= 12
     assert record["zero_gradient_steps"] == ([0] if make is begins_at_zero else [])
 
 
@@ -106,6 +106,6 @@ def test_predictions_of_a_probe_stand_in_its_record():
     model = convolutional()
     report = probe(model, np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype("float32"))
     record = make_record(report)
-    place = [layer for layer, _ in record["layers"]].index("conv_1")
-    (row,) = [row for row in report.rows if row.tap[:2] == ("output", "conv_1")]
+    place = [layer for layer, _ in record["layers"]].index("conv_0")
+    (row,) = [row for row in report.rows if row.tap[:2] == ("output", "conv_0")]
     assert record["theory"]["activation_variance"][place] == row.predicted.variance

@@ -46,7 +46,7 @@ def test_white_is_healthy_and_colors_say_how_far_from_it(tab, logs):
         assert tab.pixel(row, 0, of=6) == (255, 255, 255), row
     tab.open(run="exploding/train", statistic="activation_variance")
     far = decades(logs[1], "exploding", "activation_variance", "block_2_dense_2", "block_0_dense_0", 0)
-    assert far > 6  # the end of the scale
+    assert far > 8  # the end of the scale
     assert tab.pixel(1, 0, of=6) == (255, 255, 255)
     assert tab.pixel(11, 0, of=6) == (0x57, 0x1F, 0)
     assert tab.pixel(8, 0, of=6) == tab.pixel(11, 0, of=6)  # the block's row
@@ -168,7 +168,7 @@ def test_a_thousand_layers_of_a_thousand_steps(tab):
     before = tab.pixel_at(0.5, 100)
     assert before == (255, 255, 255)
     tab.find("#search").send_keys("dense_700\n")
-    tab.wait_for_text("#layer", "5.0 decades above")
+    tab.wait_for_text("#layer", "decades above")
     for column in (10, 900):
         red, _, blue = tab.pixel(1, column, of=1000)
         assert red > 2 * blue
