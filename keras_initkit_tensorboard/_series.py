@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import math
 import re
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,7 +109,8 @@ class Series:
         if points is None and self._kept and longest >= self._kept and measured != longest:
             # A run that was resumed has measured more than its last record counts.
             header["thinned"] = {"shown": longest, "measured": measured if (measured or 0) > longest else None}
-        return encode_matrix(header, [layer for layer in order if layer in by_layer], by_layer)
+        with _no_search_for_garbage():
+            return encode_matrix(header, [layer for layer in order if layer in by_layer], by_layer)
 
     def layer(self, context: Any, experiment: str, run: str, layer: str) -> dict[str, Any]:
         """Returns all statistics of one layer, as `[step, value]`, and its histograms, as `[step, buckets]`.
@@ -140,13 +143,14 @@ class Series:
     def _scalars(self, context: Any, experiment: str, run: str, tags: Sequence[str], points: int) -> Mapping[str, Any]:
         if not tags:
             return {}
-        read = self._provider.read_scalars(
-            context,
-            experiment_id=experiment,
-            plugin_name="scalars",
-            downsample=points,
-            run_tag_filter=_only([run], tags),
-        )
+        with _no_search_for_garbage():
+            read = self._provider.read_scalars(
+                context,
+                experiment_id=experiment,
+                plugin_name="scalars",
+                downsample=points,
+                run_tag_filter=_only([run], tags),
+            )
         return read.get(run, {})
 
     def _records(self, context: Any, experiment: str) -> dict[str, Any]:
@@ -196,6 +200,18 @@ def encode_matrix(header: Mapping[str, Any], layers: Sequence[str], series: Mapp
     text = json.dumps({**header, "layers": list(layers), "steps": steps}).encode()
     text += b" " * (-len(text) % 4)
     return struct.pack("<I", len(text)) + text + values.tobytes()
+
+
+@contextlib.contextmanager
+def _no_search_for_garbage() -> Iterator[None]:
+    """A million points are a million objects, among which Python would search again and again: 40 % of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _only(runs: Iterable[str] | None, tags: Iterable[str] | None = None) -> Any:

@@ -34,6 +34,7 @@ export function showFindings(place, runs, selection) {
   const hasRecord = runs.some(({record}) => record?.findings);
   const none = hasRecord ? "Nothing was found." : "This log holds no findings for this tab.";
   place.replaceChildren(make("h2", {}, `Findings${items.length ? ` (${items.length})` : ""}`), items.length ? make("ul", {}, ...items) : make("p", {class: "dim"}, none));
+  place.querySelector("[aria-current]")?.scrollIntoView({block: "nearest"});
 }
 
 /** One layer of the shown runs: what the cell means, its lines over steps, histograms. */
@@ -45,12 +46,13 @@ export function showLayer(place, {layer, block, step, panels, answers, theme, pi
   }
   const type = panels.map(({record}) => record?.layers.find(([each]) => each === layer)?.[1]).find(Boolean);
   const parts = [make("h2", {}, layer ? "Layer " : "Block ", make("code", {class: "name"}, name), type && make("small", {}, ` ${type}`))];
+  const colors = new Map(answers.map(({run}, i) => [run, theme.lines[i]])); // none of a difference
   for (const {run, matrix, measured} of panels) {
     const row = matrix.rowOf.get(name);
     if (row === undefined) continue;
     const column = columnOf(matrix.steps, step ?? Infinity);
     const text = `${titleOf(matrix.statistic)} at step ${matrix.steps[column]}: ${explain(measured, matrix, row, column)}`;
-    parts.push(make("p", {class: "cell"}, panels.length > 1 ? `${run}: ${text}` : text));
+    parts.push(make("p", {class: "cell"}, panels.length > 1 && swatch(colors.get(run)), panels.length > 1 ? `${run}: ${text}` : text));
   }
   place.replaceChildren(...parts);
   if (!layer) return;
@@ -91,7 +93,7 @@ export function showProfile(place, {step, panels, statistic, theme, pick}) {
     lines.push({points, color: theme.lines[i]});
     const known = points.filter(([, value]) => value !== null).sort(([, one], [, other]) => one - other);
     const ends = known.length ? `smallest ${say(known[0][1])} (${layers[known[0][0]]}), largest ${say(known[known.length - 1][1])} (${layers[known[known.length - 1][0]]})` : "nothing that can be drawn";
-    texts.push(make("p", {class: "dim"}, `${panels.length > 1 ? `${run}, ` : ""}step ${matrix.steps[column]}: ${ends}`));
+    texts.push(make("p", {class: "dim"}, panels.length > 1 && swatch(theme.lines[i]), `${panels.length > 1 ? `${run}, ` : ""}step ${matrix.steps[column]}: ${ends}`));
     const theory = record?.theory?.[statistic];
     if (theory) {
       const byLayer = new Map(record.layers.map(([layer], place) => [layer, theory[place]]));
@@ -112,6 +114,13 @@ function figure(title, theme, draw, pickAt) {
     if (pickAt) canvas.onclick = (event) => pickAt(toX(event.offsetX));
   });
   return make("figure", {}, make("figcaption", {}, title), canvas);
+}
+
+/** The color of a run's lines. */
+function swatch(color) {
+  const mark = make("i", {class: "swatch"});
+  mark.style.background = color ?? "none";
+  return mark;
 }
 
 /** The scale of the colors, in words. */

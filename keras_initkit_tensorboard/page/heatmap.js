@@ -41,33 +41,35 @@ export class HeatMap {
   constructor(canvas, view, hasNames) {
     Object.assign(this, {canvas, view, gutter: hasNames ? GUTTER : 0, rows: [], matrix: null, selected: {}, marks: new Map()});
     this.context = canvas.getContext("2d");
-    this.blocks = new Map();
+    this.found = new Map();
   }
 
   setData(matrix, levels, palette) {
     Object.assign(this, {matrix, levels, palette});
-    this.blocks.clear();
+    this.found.clear();
   }
 
   setRows(rows) {
     this.rows = rows;
-    this.blocks.clear();
+    this.found.clear();
   }
 
   /** Levels of a row: of a layer, or of a block the farthest from healthy among its layers. */
   levelsOf(row) {
+    if (!this.found.has(row)) this.found.set(row, this.findLevels(row));
+    return this.found.get(row);
+  }
+
+  findLevels(row) {
     const {width, rowOf} = this.matrix;
-    const found = row.members.map((name) => rowOf.get(name)).filter((each) => each !== undefined);
-    if (!found.length) return null;
-    if (!row.isBlock) return this.levels.subarray(found[0] * width, (found[0] + 1) * width);
-    if (!this.blocks.has(row.name)) {
-      const worst = new Float32Array(width).fill(NaN);
-      for (const each of found) {
-        for (let i = 0; i < width; i++) worst[i] = worse(worst[i], this.levels[each * width + i]);
-      }
-      this.blocks.set(row.name, worst);
+    const places = row.members.map((name) => rowOf.get(name)).filter((each) => each !== undefined);
+    if (!places.length) return null;
+    if (!row.isBlock) return this.levels.subarray(places[0] * width, (places[0] + 1) * width);
+    const worst = new Float32Array(width).fill(NaN);
+    for (const place of places) {
+      for (let i = 0; i < width; i++) worst[i] = worse(worst[i], this.levels[place * width + i]);
     }
-    return this.blocks.get(row.name);
+    return worst;
   }
 
   get rowHeight() {
@@ -159,7 +161,7 @@ export class HeatMap {
         context.strokeRect(x, y, across, down);
       }
     };
-    if (row >= view.top - 1 && row < view.bottom) outline(this.gutter + 1, (row - view.top) * rowHeight - 1, width - this.gutter - 2, Math.max(rowHeight, 2) + 2);
+    if (row >= 0 && row >= view.top - 1 && row < view.bottom) outline(this.gutter + 1, (row - view.top) * rowHeight - 1, width - this.gutter - 2, Math.max(rowHeight, 2) + 2);
     if (selected.column === undefined) return;
     const x = this.xOf(selected.column, width), wide = this.xOf(selected.column + 1, width) - x;
     if (x + wide > this.gutter && x < width) outline(x - 1, 0, Math.max(wide, 2) + 2, bottom);
