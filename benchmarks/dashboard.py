@@ -123,9 +123,7 @@ def main():
                 times = np.array(driver.execute_async_script(PAN, zooms))
                 middle, high = np.quantile(times, [0.5, 0.95])
                 shown = f"panning, {'a tenth' if zooms == 4 else 'half of the map'}"
-                print(
-                    f"{shown}: {middle:.0f} ms a frame (median), {high:.0f} ms (95 %), {times.max():.0f} at most"
-                )
+                print(f"{shown}: {middle:.0f} ms a frame (median), {high:.0f} ms (95 %), {times.max():.0f} at most")
         finally:
             driver.quit()
             server.kill()

@@ -17,16 +17,18 @@ from keras_initkit.theory._thresholds import HEALTHY_FACTOR
 
 PLUGIN = "keras_initkit_layers"  # as in keras_initkit_tensorboard/_series.py, which stands outside this package
 TAG = "keras_initkit/layers"
+_PREDICTED = (("activation_variance", "output"), ("activation_gradient_variance", "output_gradient"))
 
 
-def make_record(report: SignalReport) -> dict[str, Any]:
+def make_record(report: SignalReport, theory: SignalReport | None = None) -> dict[str, Any]:
     """Returns what is known of a run's layers, as plain lists and numbers.
 
     `signal` has, forward and backward, for each layer where its signal enters and the decades that are added to those
-    between the variances; `None` for a layer that is not judged. `theory` has predicted variances, where there are any.
+    between the variances; `None` for a layer that is not judged. `theory` has predicted variances by statistic.
 
     Args:
         report: The first measured step.
+        theory: A report with predictions.
     """
     types: dict[str, str] = {}
     for row in report.rows:
@@ -42,25 +44,28 @@ def make_record(report: SignalReport) -> dict[str, Any]:
         "healthy_factor": HEALTHY_FACTOR,
         "signal": {"forward": _ways(types, forward), "backward": _ways(types, backward)},
         "zero_gradient_steps": [report.step] * is_lost_on_purpose,
-        "theory": {
-            name: values
-            for name, kind in (("activation_variance", "output"), ("activation_gradient_variance", "output_gradient"))
-            if any(values := _predicted(types, report, kind))
-        },
+        "theory": {} if theory is None else {name: _predicted(types, theory, kind) for name, kind in _PREDICTED},
     }
 
 
-def write_record(reports: KeptReports, statistics: Sequence[str], findings: Sequence[Finding], log: EventLog) -> None:
+def write_record(
+    reports: KeptReports,
+    statistics: Sequence[str],
+    findings: Sequence[Finding],
+    theory: SignalReport | None,
+    log: EventLog,
+) -> None:
     """Writes what is known of a run so far; the tab reads the last record of a run.
 
     Args:
         reports: Reports of the run, at least one.
         statistics: Names of the statistics that are logged.
         findings: All findings so far.
+        theory: A report with predictions.
         log: Where it is written.
     """
     record = {
-        **make_record(reports[0]),
+        **make_record(reports[0], theory),
         "statistics": list(statistics),
         "findings": [finding.to_dict() for finding in findings],
         "measured": reports.added,

@@ -65,6 +65,7 @@ class RunRecord:
         self._log_dir: str | None = None  # that the directory was made of
         self._picture = RunPicture()
         self._recorded: EventLog | None = None  # the log that holds a record of the layers
+        self._theory: SignalReport | None = None
         self._models: Models = dict
         self._is_chief = True
         self._flows: dict[str, tuple[LayerFlow, ...]] = {}  # by model
@@ -197,10 +198,16 @@ class RunRecord:
             report_findings(new, self._on_finding, bar, self._user)
         return self._on_finding == "stop" and any(finding.severity == "error" for finding in new)
 
+    def set_theory(self, report: SignalReport) -> None:
+        """Takes the predictions of a report into the log."""
+        self._theory = report
+        if self.reports:
+            self._write_record()
+
     def _write_record(self) -> None:
         """Writes what the tab "Layers" reads: at the first step of a log, with new findings, and at the end."""
         self._recorded = self.log.events
-        self.log.write(functools.partial(write_record, self.reports, self._statistics, self.findings))
+        self.log.write(functools.partial(write_record, self.reports, self._statistics, self.findings, self._theory))
 
     def _read_flows(self) -> None:
         """Looks at what each layer reads; what goes wrong there is no matter for the training."""

@@ -11,7 +11,7 @@ from helpers import events
 from keras import layers as L
 
 from keras_initkit.callbacks import LayerStatsCallback
-from keras_initkit.callbacks._layers_record import TAG, make_record
+from keras_initkit.callbacks._layers_record import TAG
 from keras_initkit.capture import probe
 from keras_initkit.report._health import signal_decades
 
@@ -102,10 +102,24 @@ def test_the_last_record_holds_all_findings(tmp_path):
     assert "vanishing_activation" in {each["kind"] for each in records[-1]["findings"]}
 
 
-def test_predictions_of_a_probe_stand_in_its_record():
-    model = convolutional()
-    report = probe(model, np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype("float32"))
-    record = make_record(report)
-    place = [layer for layer, _ in record["layers"]].index("conv_0")
-    (row,) = [row for row in report.rows if row.tap[:2] == ("output", "conv_0")]
-    assert record["theory"]["activation_variance"][place] == row.predicted.variance
+@pytest.mark.parametrize("before", [True, False])
+def test_predictions_of_a_probe_go_to_the_log(before, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = begins_at_zero()
+    x = np.random.default_rng(0).normal(size=(32, 8, 8, 3)).astype("float32")
+    report = probe(model, x)
+    stats = LayerStatsCallback(tmp_path, "batch", on_finding="ignore")
+    model.compile("sgd", "mse")
+    if before:
+        stats.log_predictions(report)
+    model.fit(x, np.ones((32, 4)), batch_size=32, verbose=0, callbacks=[stats])
+    if not before:
+        assert read(tmp_path)[1][-1]["theory"] == {}
+        stats.log_predictions(report)
+    record = read(tmp_path)[1][-1]
+    place = [layer for layer, _ in record["layers"]].index("second")
+    for statistic, kind in (("activation_variance", "output"), ("activation_gradient_variance", "output_gradient")):
+        (row,) = [row for row in report.rows if row.tap[:2] == (kind, "second")]
+        assert record["theory"][statistic][place] == row.predicted.variance
+    with pytest.raises(ValueError, match=r"report: got .* expected a report of `probe` that holds predictions"):
+        stats.log_predictions(stats.reports[0])
