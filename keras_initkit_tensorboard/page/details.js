@@ -13,19 +13,23 @@ const GROUPS = [
 ];
 const GRAVITY = ["error", "warning", "info"];
 
+// Where a finding is seen; of others the statistic that is shown stays.
+const SEEN_IN = [[/gradient/, "activation_gradient_variance"], [/(exploding|vanishing)_activation/, "activation_variance"], [/^update_/, "update_ratio"]];
+
 /** Findings of the shown runs, the gravest first; each links to its layer and step. */
-export function showFindings(place, runs, selection) {
+export function showFindings(place, runs) {
   const items = [];
-  for (const {run, record} of runs) {
+  for (const {run, record, statistics} of runs) {
     const findings = [...(record?.findings ?? [])].sort((one, other) => GRAVITY.indexOf(one.severity) - GRAVITY.indexOf(other.severity));
     for (const finding of findings) {
-      const link = make("a", {href: addressOf({...selection, run, layer: finding.layer, step: finding.step})}, `${finding.kind} in ${finding.layer} at step ${finding.step}`);
+      const statistic = statistics.find((name) => name === finding.kind) ?? SEEN_IN.find(([pattern, name]) => pattern.test(finding.kind) && statistics.includes(name))?.[1];
+      const link = make("a", {href: addressOf({run, statistic, layer: finding.layer, step: finding.step})}, `${finding.kind} in ${finding.layer} at step ${finding.step}`);
       const evidence = Object.entries(finding.evidence).map(([name, value]) => make("tr", {}, make("th", {scope: "row"}, titleOf(name)), make("td", {}, typeof value === "number" ? say(value) : String(value))));
-      items.push(make("li", {class: `finding ${finding.severity}`, "aria-current": finding.layer === selection.layer ? "true" : null},
+      items.push(make("li", {class: `finding ${finding.severity}`, "data-layer": finding.layer},
         make("p", {class: "head"}, make("b", {}, finding.severity), " ", link, runs.length > 1 && make("small", {}, ` ${run}`)),
         finding.message && make("p", {}, finding.message),
         finding.consequence_of && make("p", {class: "dim"}, `Follows from ${finding.consequence_of}${finding.caused_in ? ` in ${finding.caused_in}` : ""}.`),
-        make("details", {open: finding.layer === selection.layer},
+        make("details", {},
           make("summary", {}, "Evidence and remedy"),
           make("table", {}, make("tbody", {}, ...evidence)),
           make("pre", {}, finding.remedy))));
@@ -34,6 +38,17 @@ export function showFindings(place, runs, selection) {
   const hasRecord = runs.some(({record}) => record?.findings);
   const none = hasRecord ? "Nothing was found." : "This log holds no findings for this tab.";
   place.replaceChildren(make("h2", {}, `Findings${items.length ? ` (${items.length})` : ""}`), items.length ? make("ul", {}, ...items) : make("p", {class: "dim"}, none));
+}
+
+/** Marks and opens the findings of a layer. */
+export function markFindings(place, layer) {
+  for (const item of place.querySelectorAll("li")) {
+    const isCurrent = item.dataset.layer === layer;
+    if (isCurrent === item.hasAttribute("aria-current")) continue;
+    item.querySelector("details").open = isCurrent;
+    if (isCurrent) item.setAttribute("aria-current", "true");
+    else item.removeAttribute("aria-current");
+  }
   place.querySelector("[aria-current]")?.scrollIntoView({block: "nearest"});
 }
 

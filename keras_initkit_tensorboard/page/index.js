@@ -3,7 +3,7 @@
 import {listBlocks, listRows, makeTree} from "./blocks.js";
 import {DARK_LINES, LINES, makePalette, watchTheme} from "./colors.js";
 import {columnOf, getLayer, getMatrix, getRuns, onReload} from "./data.js";
-import {showFindings, showLayer, showProfile} from "./details.js";
+import {markFindings, showFindings, showLayer, showProfile} from "./details.js";
 import {addressOf, make, readAddress} from "./dom.js";
 import {HeatMap, View} from "./heatmap.js";
 import {listenToMap, listenToPage} from "./input.js";
@@ -161,10 +161,11 @@ class Page {
 
   async showDetails() {
     const {selection, theme, panels} = this, {layer, block, step, statistic} = selection, pick = (chosen) => this.go(chosen);
-    const infos = this.shown.map((run) => this.infoOf(run));
-    showFindings(this.places.findings, infos, selection);
+    const infos = this.shown.map((run) => this.infoOf(run)); // others after each reload
+    if (this.listed?.length !== infos.length || infos.some((each, i) => each !== this.listed[i])) showFindings(this.places.findings, (this.listed = infos));
+    markFindings(this.places.findings, layer);
     showProfile(this.places.profile, {step, panels, statistic, theme, pick});
-    const draw = () => showLayer(this.places.layer, {layer, block, step, panels: this.drawn, theme, pick, answers: this.shown.map((run) => ({run, answer: this.layers.get(JSON.stringify([run, layer]))}))});
+    const draw = () => showLayer(this.places.layer, {layer, block, step: this.selection.step, panels: this.drawn, theme: this.theme, pick, answers: this.shown.map((run) => ({run, answer: this.layers.get(JSON.stringify([run, layer]))}))});
     draw();
     if (layer === undefined) return;
     const missing = this.shown.filter((run) => !this.layers.has(JSON.stringify([run, layer])));
@@ -174,7 +175,7 @@ class Page {
     this.waiting = setTimeout(async () => {
       try {
         for (const run of missing) this.layers.set(JSON.stringify([run, layer]), await getLayer(run, layer));
-        if (this.selection.layer === layer) this.showDetails();
+        if (this.selection.layer === layer) draw();
       } catch (error) {
         this.say(`The layer could not be read: ${error.message}`);
       }

@@ -131,7 +131,7 @@ def _runs(address):
         return {each["run"]: each for each in json.load(answer)["items"]}
 
 
-def wait_for(condition, log, seconds=90):
+def wait_for(condition, log, seconds=180):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := condition():

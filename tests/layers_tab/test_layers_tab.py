@@ -73,8 +73,10 @@ def test_a_finding_leads_to_its_layer_and_step(tab, logs):
     tab.open(run="exploding/train")
     link = next(each for each in tab.all("#findings a") if each.text.startswith("exploding_activation"))
     assert link.text == f"exploding_activation in {finding.layer} at step {finding.step}"
+    tab.find("#statistic").send_keys("dead")
     link.click()
-    tab.wait_for_text("#layer", finding.layer)
+    tab.wait_for_text("#layer", f"{finding.layer} Dense")
+    tab.wait_for_text("#layer", f"activation variance at step {finding.step}:")  # where such a finding is seen
     opened = next(each for each in tab.all("#findings li[aria-current]") if finding.kind in each.text)
     assert finding.message in opened.text
     assert finding.remedy.split("\n")[0] in opened.text
