@@ -7,6 +7,7 @@ was installed, whose plugin TensorBoard finds. Times are those of a browser with
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 import numpy as np
 from selenium import webdriver
@@ -82,6 +84,14 @@ def start_server(directory, output):
                 return process, found[0]
 
 
+def wait_until_read(address, layers, steps):
+    while True:
+        with urllib.request.urlopen(f"{address}/data/plugin/keras_initkit_layers/runs") as answer:
+            if any((each["layers"], each["last_step"]) == (layers, steps - 1) for each in json.load(answer)["items"]):
+                return
+        time.sleep(0.5)
+
+
 def start_browser():
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
@@ -102,11 +112,12 @@ def main():
         server, address = start_server(directory, output)
         driver = start_browser()
         try:
+            wait_until_read(address, given.layers, given.steps)
             watch = WATCH.replace("STEPS", str(given.steps))
             driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": watch})
             page = f"{address}/data/plugin_entry.html?name=keras_initkit_layers&n="
             opened = []
-            for number in range(given.repeats + 1):  # the first one waits until the server has read the log
+            for number in range(given.repeats + 1):  # the first one warms up
                 driver.get(f"{page}{number}")
                 WebDriverWait(driver, 120).until(lambda each: each.execute_script("return window.seen.all"))
                 opened.append(driver.execute_script("return [seen.map, seen.all]"))
