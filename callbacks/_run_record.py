@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from keras_initkit._compat import optimized_variables
 from keras_initkit.callbacks._event_files import join
 from keras_initkit.callbacks._event_log import EventLog
 from keras_initkit.callbacks._kept_reports import KeptReports
+from keras_initkit.callbacks._layers_record import write_record
 from keras_initkit.callbacks._run_diagnosis import OnFinding, RunDiagnosis, report_findings
 from keras_initkit.callbacks._run_directory import make_run_directory
 from keras_initkit.callbacks._run_log import RunLog, collect_histograms
@@ -66,6 +68,8 @@ class RunRecord:
         self._log_dir: str | None = None  # that the directory was made of
         self.name = ""
         self._display, self._pictures = display, RunPictures(user if display else None)
+        self._recorded: EventLog | None = None  # the log that holds a record of the layers
+        self._theory: SignalReport | None = None
         self._models: Models = dict
         self._is_chief = True
         self._flows: dict[str, tuple[LayerFlow, ...]] = {}  # by model
@@ -79,7 +83,7 @@ class RunRecord:
         """Returns a record of the same run that can be copied and pickled."""
         other = object.__new__(RunRecord)
         pictures = RunPictures(self._user if self._display else None)
-        vars(other).update(vars(self), log=RunLog(), _pictures=pictures, _models=dict)
+        vars(other).update(vars(self), log=RunLog(), _pictures=pictures, _recorded=None, _models=dict)
         return other
 
     def begin_by_hand(self, models: Mapping[str, keras.Model], optimizers: Sequence[Any]) -> None:
@@ -168,6 +172,8 @@ class RunRecord:
         report = replace(report, flow=tuple(flow for flows in self._flows.values() for flow in flows))
         self.reports.add(report)
         self.log.write_scalars(report)
+        if self.log.events is not self._recorded:
+            self._write_record()
         if self._is_chief:
             self._pictures.show(self.reports, self.name)
         if histograms:
@@ -191,6 +197,8 @@ class RunRecord:
         self._pictures.end(self.log, self.reports, self.name, self.findings if is_diagnosed or self.findings else None)
         if self._is_chief:
             self._pictures.show(self.reports, self.name, at_once=True)
+        if self.reports and self.log.events is not None:
+            self._write_record()
         return stops
 
     def warn(self, message: str) -> None:
@@ -208,9 +216,21 @@ class RunRecord:
             return False
         self.findings += new
         self.log.write_findings(new)
+        self._write_record()
         if self._is_chief:
             report_findings(new, self._on_finding, bar, self._user)
         return self._on_finding == "stop" and any(finding.severity == "error" for finding in new)
+
+    def set_theory(self, report: SignalReport) -> None:
+        """Takes the predictions of a report into the log."""
+        self._theory = report
+        if self.reports:
+            self._write_record()
+
+    def _write_record(self) -> None:
+        """Writes what the tab "Layers" reads: at the first step of a log, with new findings, and at the end."""
+        self._recorded = self.log.events
+        self.log.write(functools.partial(write_record, self.reports, self._statistics, self.findings, self._theory))
 
     def _read_flows(self) -> None:
         """Looks at what each layer reads; what goes wrong there is no matter for the training."""

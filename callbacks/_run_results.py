@@ -10,6 +10,7 @@ from keras_initkit.callbacks._run_record import RunRecord
 from keras_initkit.diagnosis import Findings
 from keras_initkit.diagnosis.task._task import Task
 from keras_initkit.report._render_figures import draw_history
+from keras_initkit.report._report import SignalReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,6 +44,22 @@ class RunResults:
         """Heads, losses and labels, as the measured steps have shown them; `None` before the first diagnosis."""
         diagnosis = self._record.diagnoses.get("")
         return None if diagnosis is None else diagnosis.task
+
+    def log_predictions(self, report: SignalReport) -> None:
+        """Shows what theory predicts beside what is measured, in the profile of TensorBoard's tab Layers.
+
+        Args:
+            report: `SignalReport` of `probe`, made before training.
+
+        Raises:
+            ValueError: If it has no predictions.
+        """
+        if not isinstance(report, SignalReport) or all(row.predicted is None for row in report.rows):
+            raise ValueError(
+                f"report: got {report!r:.60}, expected a report of `probe` that holds predictions, such as "
+                "`stats.log_predictions(keras_initkit.probe(model, x, y))`."
+            )
+        self._record.set_theory(report)
 
     def plot(self) -> Figure:
         """Draws heat maps of the variance by layer and measured step, activations on the left, gradients on the right.

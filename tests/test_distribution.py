@@ -1,5 +1,6 @@
 """What is shipped: the wheel, the source distribution, and a wheel made of that."""
 
+import configparser
 import pathlib
 import shutil
 import subprocess
@@ -21,7 +22,8 @@ def expected():
     """Every file of the package in the checkout, as it is to stand in the wheel."""
     found = {
         path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "keras_initkit").rglob("*")
+        for package in ("keras_initkit", "keras_initkit_tensorboard")
+        for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts and path.relative_to(ROOT).parts[1] not in LINKED
     }
     found.add("keras_initkit_cli.py")  # the command, which parses before the package imports Keras
@@ -52,7 +54,15 @@ def checkout(tmp_path_factory):
 
 
 def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(checkout, tmp_path):
-    assert files_of(build(checkout, tmp_path, "wheel")) == expected()
+    wheel = build(checkout, tmp_path, "wheel")
+    assert files_of(wheel) == expected()
+    with zipfile.ZipFile(wheel) as files:
+        (name,) = [name for name in files.namelist() if name.endswith("/entry_points.txt")]
+        points = configparser.ConfigParser()
+        points.read_string(files.read(name).decode())
+    # TensorBoard finds its tab, and the shell the command.
+    assert dict(points["tensorboard_plugins"]) == {"keras_initkit": "keras_initkit_tensorboard:LayersPlugin"}
+    assert dict(points["console_scripts"]) == {"keras-initkit": "keras_initkit_cli:main"}
 
 
 def test_the_source_distribution_has_real_files_and_makes_the_same_wheel(checkout, tmp_path):

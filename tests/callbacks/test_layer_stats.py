@@ -15,6 +15,7 @@ BACKEND = keras.backend.backend()
 slow_on_jax = pytest.mark.skipif(BACKEND == "jax", reason="compiles for minutes; test_step_meter_jax.py measures steps")
 
 AT_THE_END = {"layers/variance", "layers/summary"}
+LAYERS = "keras_initkit/layers"  # which only the tab of this package shows
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((70, 6)).astype("float32"), RNG.integers(0, 3, 70)
 
@@ -41,7 +42,7 @@ def test_exact_tags_and_steps_over_two_fits(tmp_path):
     expected = default_tags("inner/first", "norm", "out")
     log = read_events(tmp_path / "train")
     assert set(log.Tags()["scalars"]) == expected | together_tags(signal=())
-    assert set(log.Tags()["tensors"]) == {"custom_scalars__config__", *AT_THE_END}
+    assert set(log.Tags()["tensors"]) == {"custom_scalars__config__", LAYERS, *AT_THE_END}
     # 4 batches an epoch, the last one of 10 examples; 8 steps in the first fit, 4 in the second.
     for tag in expected | together_tags(signal=()):
         assert [event.step for event in log.Scalars(tag)] == [0, 3, 6, 9]
@@ -64,7 +65,8 @@ def test_one_event_for_all_values_of_a_step(tmp_path):
     (path,) = (tmp_path / "train").iterdir()
     sizes = [len(event.summary.value) for event in events(path) if event.summary.value]
     scalars = len(default_tags("inner/first", "norm", "out") | together_tags(signal=()))
-    assert sizes == [1, *[scalars] * 4, 1, 1]  # the layout, four steps, picture and text
+    # The layout, a step, what the tab "Layers" reads, three steps, text and picture, and the tab's again.
+    assert sizes == [1, scalars, 1, *[scalars] * 3, 1, 1, 1]
 
 
 @slow_on_jax
