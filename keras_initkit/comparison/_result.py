@@ -19,6 +19,7 @@ from keras_initkit.comparison._verdict import verdict
 from keras_initkit.report._io import json_safe
 from keras_initkit.report._tables import Column, make_table, render_text
 from keras_initkit.statistics._host import Histogram
+from keras_initkit.theory._thresholds import HEALTHY_FACTOR
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class Comparison:
         groups = self.by_initializer().items()
         forward = {name: np.array([run.forward for run in runs]) for name, runs in groups}
         backward = {name: np.array([run.backward for run in runs]) for name, runs in groups}
-        return plots.variance_by_layer(forward, backward, self._caption())
+        return plots.variance_by_layer(forward, backward, self._caption(), healthy=math.log10(HEALTHY_FACTOR))
 
     def plot_training(self) -> Figure:
         """Draws loss and accuracy on the test set by epoch."""

@@ -10,14 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from keras_initkit.plots._depth_figure import draw_decades_axis
-from keras_initkit.plots._messages import HEALTHY
 from keras_initkit.plots._names import name_line_ends
 from keras_initkit.plots._picture import COLORS, GRAY, SMALL, new_picture, set_message, write_inside, write_note
 
 Series = Mapping[str, np.ndarray]
+_FORWARD = "forward: variance of activations"
 
 
-def variance_by_layer(forward: Series, backward: Series, caption: str = "") -> Figure:
+def variance_by_layer(forward: Series, backward: Series, caption: str = "", *, healthy: float) -> Figure:
     """Draws the variance of activations and of gradients by layer, as factors from where the signal enters.
 
     At most six initializers have a color and a name: the farthest from a level signal, the nearest, and some between.
@@ -27,17 +27,20 @@ def variance_by_layer(forward: Series, backward: Series, caption: str = "") -> F
             geometric mean over the seeds, the band one standard deviation of the logarithm; a variance of 0 or one
             that is not finite has no place on the axis and is named below.
         caption: String. What was measured, for the title.
+        healthy: Float. Decades from where it enters within which a signal is healthy.
     """
     decades = {
-        "forward: variance of activations": {name: _decades(values, 0) for name, values in forward.items()},
+        _FORWARD: {name: _decades(values, 0) for name, values in forward.items()},
         "backward: variance of gradients": {name: _decades(values, -1) for name, values in backward.items()},
     }
     distance = {name: max(_farthest(lines[name]) for lines in decades.values()) for name in forward}
     broken = {name: note for name in forward if (note := _absent(forward[name], backward[name]))}
-    healthy = [name for name in forward if name not in broken and distance[name] <= HEALTHY]
-    colors = _choose(sorted(distance, key=lambda name: distance[name]))
+    steady = [name for name in forward if name not in broken and distance[name] <= healthy]
+    colors = _choose(
+        sorted((n for n in distance if np.isfinite(_mean(decades[_FORWARD][n])[0]).any()), key=distance.__getitem__)
+    )
     figure = new_picture(5.4)
-    message = f"the signal stays within 10x {_which(healthy, len(forward))}"
+    message = f"the signal stays healthy {_which(steady, len(forward))}"
     set_message(figure, f"{caption}: {message}" if caption else message)
     panels = figure.subplots(2, 1, sharex=True)
     for panel, (title, lines) in zip(panels, decades.items(), strict=True):
@@ -55,8 +58,9 @@ def variance_by_layer(forward: Series, backward: Series, caption: str = "") -> F
             if name in colors and drawn.any():
                 ends[name] = float(10 ** mean[drawn][-1]), style["color"]
         if any(np.isfinite(line.get_ydata()).any() for line in panel.lines):
-            draw_decades_axis(panel)
-            name_line_ends(panel, ends, 2.0)
+            draw_decades_axis(panel, healthy)
+            if title == _FORWARD:  # backward, all lines end where the gradient enters
+                name_line_ends(panel, ends, 2.0)
         else:
             write_inside(panel, "nothing above 0 and finite")
         write_note(panel, title)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -51,7 +52,7 @@ def activation_histograms(histograms: Mapping[str, Sequence[LayerHistogram]], ca
 
 
 def _draw(panel: Axes, place: int, layer: LayerHistogram, reach: tuple[float, float]) -> None:
-    middle = {"ha": "center", "fontsize": SMALL}
+    middle: dict[str, Any] = {"ha": "center", "fontsize": SMALL}
     if layer.trouble:
         panel.text(place + 0.5, 0.5, layer.trouble, va="center", **middle)
         return

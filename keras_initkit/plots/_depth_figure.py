@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from keras_initkit.plots._histogram_panels import LayerHistogram, draw_histograms
-from keras_initkit.plots._messages import HEALTHY, Decades, compare_messages, signal_message
+from keras_initkit.plots._messages import Decades, compare_messages, signal_message
 from keras_initkit.plots._names import crop_name, name_columns, name_line_ends
 from keras_initkit.plots._picture import (
     ALARM,
@@ -28,7 +28,7 @@ from keras_initkit.plots._picture import (
 THEORY = "theory"
 _LARGEST = 300.0  # decades that a float can hold
 _HEIGHT = 1.75  # inches of a panel
-TITLES = {"forward": "forward: activations", "backward": "backward: gradients"}
+TITLES = {"forward": "forward: variance of activations", "backward": "backward: squared gradient of an example"}
 
 
 def signal_by_depth(
@@ -37,12 +37,13 @@ def signal_by_depth(
     backward: Mapping[str, Decades],
     histograms: Mapping[str, Sequence[LayerHistogram]] | None = None,
     *,
+    healthy: float,
     title: str = "",
     ax: Axes | Sequence[Axes] | None = None,
 ) -> Figure:
     """Draws the signal by layer, forward and backward, as factors from where it enters; above, histograms.
 
-    What is within 10x of where the signal enters is white. Points outside are red, and the panel names the layers;
+    What is healthy is white. Points outside are red, and the panel names the layers;
     a signal that is 0 or not finite is marked at the panel's lower or upper edge.
 
     Args:
@@ -51,6 +52,7 @@ def signal_by_depth(
             for each layer. `None` is a layer without a value, `-inf` a signal of 0, NaN one that is not finite. The
             line `"theory"` is dashed. The title says what the other lines show.
         histograms: Mapping from a line's name to histograms of its layers' activations. At most eight are drawn.
+        healthy: Float. Decades from where it enters within which a signal is healthy.
         title: String. What the title begins with, such as the model's name.
         ax: Matplotlib axes to draw into instead of a new figure: one for both directions, or a pair.
 
@@ -58,9 +60,9 @@ def signal_by_depth(
         ValueError: If `ax` is neither axes nor a pair of them.
     """
     series = {"forward": forward, "backward": backward}
-    message = _message(layers, forward, backward, title)
+    message = _message(layers, forward, backward, healthy, title)
     if ax is not None:
-        return _draw_into(ax, layers, series, message)
+        return _draw_into(ax, layers, series, healthy, message)
     histograms = {state: each for state, each in (histograms or {}).items() if each}
     measured = {direction: lines for direction, lines in series.items() if lines} or series
     rows = 0 if not histograms else max(len(histograms), 1 + any(len(each) > 4 for each in histograms.values()))
@@ -69,35 +71,45 @@ def signal_by_depth(
     set_message(figure, message)
     depth: Figure | SubFigure = figure
     if rows:
-        upper, depth = figure.subfigures(2, 1, height_ratios=[above, below])
+        upper, depth = figure.subfigures(2, 1, height_ratios=[above, below], squeeze=False)[:, 0]
         draw_histograms(upper, histograms)
     panels = depth.subplots(len(measured), 1, sharex=True, squeeze=False)[:, 0]
+    named: set[str] = set()
     for panel, (direction, lines) in zip(panels, measured.items(), strict=True):
-        _draw_lines(panel, layers, lines)
-        write_note(panel, TITLES[direction], _what_is_outside(layers, lines), color=ALARM)
+        named |= _draw_lines(panel, layers, lines, healthy, named)
+        write_note(panel, TITLES[direction], _what_is_outside(layers, lines, healthy), color=ALARM)
     name_columns(panels[-1], layers)
     return figure
 
 
-def _message(layers: Sequence[str], forward: Mapping[str, Decades], backward: Mapping[str, Decades], title: str) -> str:
+def _message(
+    layers: Sequence[str], forward: Mapping[str, Decades], backward: Mapping[str, Decades], healthy: float, title: str
+) -> str:
     nothing: Decades = [None] * len(layers)
     states = list(dict.fromkeys(name for name in (*forward, *backward) if name != THEORY)) or [THEORY]
     text = compare_messages(
-        {name: signal_message(layers, forward.get(name, nothing), backward.get(name, nothing)) for name in states}
+        {
+            name: signal_message(layers, forward.get(name, nothing), backward.get(name, nothing), healthy)
+            for name in states
+        }
     )
     return (title + ("\n" if "\n" in text else ": ") + text) if title else text[:1].upper() + text[1:]
 
 
 def _draw_into(
-    ax: Axes | Sequence[Axes], layers: Sequence[str], series: Mapping[str, Mapping[str, Decades]], message: str
+    ax: Axes | Sequence[Axes],
+    layers: Sequence[str],
+    series: Mapping[str, Mapping[str, Decades]],
+    healthy: float,
+    message: str,
 ) -> Figure:
     pair = (ax,) if isinstance(ax, Axes) else tuple(ax) if isinstance(ax, (Sequence, np.ndarray)) else ()
     if not 1 <= len(pair) <= 2 or not all(isinstance(each, Axes) for each in pair):
         raise ValueError(f"ax: got {ax!r}, expected Matplotlib axes, or a pair of them (forward, backward).")
     if len(pair) == 2:
         for panel, direction in zip(pair, series, strict=True):
-            _draw_lines(panel, layers, series[direction])
-            write_note(panel, TITLES[direction], _what_is_outside(layers, series[direction]), color=ALARM)
+            _draw_lines(panel, layers, series[direction], healthy)
+            write_note(panel, TITLES[direction], _what_is_outside(layers, series[direction], healthy), color=ALARM)
             name_columns(panel, layers)
     else:
         both = {
@@ -105,13 +117,16 @@ def _draw_into(
             for direction, lines in series.items()
             for name, values in lines.items()
         }
-        _draw_lines(pair[0], layers, both)
+        _draw_lines(pair[0], layers, both, healthy)
         name_columns(pair[0], layers)
         pair[0].set_title(message, fontsize=SMALL + 1, loc="left", wrap=True, parse_math=False)
     return find_figure(pair[0])
 
 
-def _draw_lines(panel: Axes, layers: Sequence[str], lines: Mapping[str, Decades]) -> None:
+def _draw_lines(
+    panel: Axes, layers: Sequence[str], lines: Mapping[str, Decades], healthy: float, named: Collection[str] = ()
+) -> set[str]:
+    """Draws lines, and names at their ends those that another panel has not named; returns all names that are known."""
     panel.set_yscale("log")
     panel.set_xlim(-0.5, max(len(layers), 1) - 0.5)
     ends: dict[str, tuple[float, str]] = {}
@@ -135,7 +150,7 @@ def _draw_lines(panel: Axes, layers: Sequence[str], lines: Mapping[str, Decades]
             ends[name] = float(drawn[-1]), style["color"]
         if name.endswith(THEORY):
             continue
-        far = there[np.abs(numbers[there]) > HEALTHY]
+        far = there[np.abs(numbers[there]) > healthy]
         outside = 10.0 ** np.clip(numbers[far], -_LARGEST, _LARGEST)
         panel.plot(far, outside, "o", color=ALARM, markersize=style["markersize"] + 0.5, zorder=3)
         for what, place, height, marker in _broken(values):
@@ -150,19 +165,21 @@ def _draw_lines(panel: Axes, layers: Sequence[str], lines: Mapping[str, Decades]
             )
     if not ends and not any(len(place) for values in lines.values() for _, place, _, _ in _broken(values)):
         write_inside(panel, "nothing was measured")
-        return
-    draw_decades_axis(panel)
-    name_line_ends(panel, ends if len(ends) > 1 else {}, _HEIGHT)
+        return set()
+    draw_decades_axis(panel, healthy)
+    # Backward, all lines end where the gradient enters: names above it tell them apart.
+    name_line_ends(panel, {name: end for name, end in ends.items() if name not in named and len(lines) > 1}, _HEIGHT)
+    return set(ends)
 
 
-def draw_decades_axis(panel: Axes) -> None:
+def draw_decades_axis(panel: Axes, healthy: float) -> None:
     """Makes the vertical axis one of factors from where the signal enters; what is healthy is white."""
     panel.set_yscale("log")
     low, high = panel.dataLim.intervaly
     low, high = (low, high) if 0 < low <= high < np.inf else (1.0, 1.0)
-    panel.set_ylim(min(low / 2.0, 10**-1.5), max(high * 2.0, 10**1.5))
+    panel.set_ylim(min(low / 2.0, 10 ** -(healthy + 0.5)), max(high * 2.0, 10 ** (healthy + 0.5)))
     panel.set_facecolor(OUTSIDE)
-    panel.axhspan(10**-HEALTHY, 10**HEALTHY, color="white", linewidth=0, zorder=0)
+    panel.axhspan(10**-healthy, 10**healthy, color="white", linewidth=0, zorder=0)
     panel.yaxis.set_major_locator(LogLocator(numticks=6))
     panel.yaxis.set_minor_locator(NullLocator())
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: factor(np.log10(value))))
@@ -187,16 +204,16 @@ def _broken(values: Decades) -> list[tuple[str, list[int], float, str]]:
     return [("not finite", lost, 0.95, "X")] * bool(lost) + [("0", zero, 0.05, "v")] * bool(zero)
 
 
-def _what_is_outside(layers: Sequence[str], lines: Mapping[str, Decades]) -> str:
-    """Returns the names of the last measured line's layers that are not within 10x."""
+def _what_is_outside(layers: Sequence[str], lines: Mapping[str, Decades], healthy: float) -> str:
+    """Returns the names of the last measured line's layers that are not healthy."""
     measured = [values for name, values in lines.items() if not name.endswith(THEORY)]
     if not measured:
         return ""
     notes = [_listed(what, [layers[i] for i in place]) for what, place, _, _ in _broken(measured[-1])]
-    far = [i for i, v in enumerate(measured[-1]) if v is not None and np.isfinite(v) and abs(v) > HEALTHY]
+    far = [i for i, v in enumerate(measured[-1]) if v is not None and np.isfinite(v) and abs(v) > healthy]
     far.sort(key=lambda i: -abs(measured[-1][i] or 0.0))
     if far:
-        notes.append(f"{len(far)} outside 10x" if notes else _listed("outside 10x", [layers[i] for i in far]))
+        notes.append(f"{len(far)} outside" if notes else _listed("outside", [layers[i] for i in far]))
     return "; ".join(notes)
 
 

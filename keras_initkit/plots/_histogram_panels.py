@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -113,7 +113,7 @@ def _draw(panel: Axes, layer: LayerHistogram, reach: tuple[float, float]) -> Non
     counts = layer.without_zeros()
     panel.stairs(counts, layer.in_deviations(), fill=True, color=COLORS[0])
     panel.set_ylim(0, 1.25 * (counts.max() or 1))
-    text = {"fontsize": SMALL, "color": "black", "va": "top", "transform": panel.transAxes}
+    text: dict[str, Any] = {"fontsize": SMALL, "color": "black", "va": "top", "transform": panel.transAxes}
     right = _mass_center(counts) < len(counts) / 2
     panel.text(0.98 if right else 0.02, 0.97, layer.note, ha="right" if right else "left", **text)
     panel.axvline(-layer.mean / layer.deviation, color=GRAY, linewidth=0.8, linestyle=":")  # where 0 is

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 Decades = Sequence[float | None]
-HEALTHY = 1.0  # decades from where the signal enters
 WORDS = {"forward": "activations", "backward": "gradients"}
 
 
@@ -29,27 +28,29 @@ def farthest(values: Decades) -> Extreme | None:
     return Extreme(*max(known, key=lambda each: abs(each[0])))
 
 
-def change_in_words(decades: float) -> str:
-    """Returns `"fall 6 decades"`, `"grow 40-fold"`, `"become 0"`, `"are not finite"` or `"stay within 10x"`."""
+def change_in_words(decades: float, healthy: float) -> str:
+    """Returns `"fall 6 decades"`, `"become 0"`, `"are not finite"`, or, if healthy, `"stay within 8x"`."""
     if math.isnan(decades):
         return "are not finite"
     if decades == -math.inf:
         return "become 0"
-    if abs(decades) <= HEALTHY:
-        return "stay within 10x"
+    if abs(decades) <= healthy:
+        return f"stay within {_rounded_up(10 ** abs(decades))}x"
     verb = "fall" if decades < 0 else "grow"
     return f"{verb} {abs(decades):.0f} decades" if abs(decades) >= 1.95 else f"{verb} {10 ** abs(decades):.0f}-fold"
 
 
-def signal_message(layers: Sequence[str], forward: Decades, backward: Decades) -> str:
+def signal_message(layers: Sequence[str], forward: Decades, backward: Decades, healthy: float) -> str:
     """Returns a sentence on the signal by depth, such as `"gradients fall 6 decades from head to stem"`."""
     parts: dict[str, str] = {}
+    largest = 0.0
     for direction, values in (("forward", forward), ("backward", backward)):
         worst = farthest(values)
         if worst is None:
             continue
-        parts[direction] = f"{WORDS[direction]} {change_in_words(worst.decades)}"
-        if abs(worst.decades) <= HEALTHY:
+        parts[direction] = f"{WORDS[direction]} {change_in_words(worst.decades, healthy)}"
+        if abs(worst.decades) <= healthy:
+            largest = max(largest, abs(worst.decades))
             continue
         name = layers[worst.place]
         if math.isfinite(worst.decades):
@@ -57,14 +58,20 @@ def signal_message(layers: Sequence[str], forward: Decades, backward: Decades) -
         else:
             same = sum(v is not None and (v == worst.decades or not (math.isfinite(v) or v < 0)) for v in values)
             parts[direction] += f" in {name}" + f" and {same - 1} more" * (same > 1)
-    healthy = [text for text in parts.values() if text.endswith("within 10x")]
+    steady = [text for text in parts.values() if " stay within " in text]
     layers_judged = sum(f is not None or b is not None for f, b in zip(forward, backward, strict=True))
     over = f" over {layers_judged} layers" if layers_judged > 1 else ""
-    if len(healthy) == 2:
-        return f"the signal stays within 10x{over}, forward and backward"
-    if len(parts) == 1 and healthy:
-        return healthy[0] + over
+    if len(steady) == 2:
+        return f"the signal stays within {_rounded_up(10**largest)}x{over}, forward and backward"
+    if len(parts) == 1 and steady:
+        return steady[0] + over
     return "; ".join(parts.values()) or "nothing was measured"
+
+
+def _rounded_up(factor: float) -> str:
+    """Returns a factor of 1 or more with one digit, with two below 10, rounded up."""
+    step = 0.1 if factor < 9.9 else 10.0 ** math.floor(math.log10(factor) - 1e-9)
+    return f"{max(math.ceil(factor / step - 1e-6) * step, 1.1):,.{1 if step < 1 else 0}f}"
 
 
 def _entry(values: Decades, direction: str) -> int:

@@ -114,7 +114,7 @@ def statistic_over_training(
     finite = known[np.isfinite(known)]
     logarithmic = limits is None and _spans_decades(finite)
     if finite.size:
-        row, column = np.unravel_index(np.nanargmax(known), known.shape)
+        row, column = map(int, np.unravel_index(np.nanargmax(known), known.shape))
         message += f" largest, {known[row, column]:.3g}, in {layers[row]} at step {steps[column]:,}"
     if logarithmic:
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -6,10 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-
-from keras_initkit.report._data import ReportData
-from keras_initkit.report._layer_rows import LayerRow, read_layer_rows
+from keras_initkit.report._layer_rows import LayerRow
 from keras_initkit.theory._thresholds import HEALTHY_FACTOR
 
 Band = tuple[float, float]
@@ -43,20 +40,3 @@ def mark_stddev(stddev: float, band: Band | None) -> Mark:
 def mark_units(fraction: float, threshold: float) -> Mark:
     """Marks a layer that has lost more than this fraction of its units."""
     return "outside" if fraction > threshold else ""
-
-
-def signal_decades(report: ReportData) -> tuple[dict[str, float], dict[str, float]]:
-    """Returns by layer the signal as decades from where it enters, forward and backward."""
-    rows = read_layer_rows(report)
-    found: list[dict[str, float]] = []
-    for band, field in zip(healthy_bands(rows), ("output", "gradient"), strict=True):
-        decades: dict[str, float] = {}
-        for row in rows:
-            stats = getattr(row, field)
-            if stats is not None and band is not None and (field == "gradient" or row.reads_signal):
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    decades.setdefault(
-                        stats.tap.layer, float(np.log10(stats.moments.variance / band[1] * HEALTHY_FACTOR))
-                    )
-        found.append(decades)
-    return found[0], found[1]

@@ -11,6 +11,7 @@ from keras_initkit.report._data import ReportData, title
 from keras_initkit.report._health import signal_decades
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.report._scalars import check_statistics, read_statistics
+from keras_initkit.theory._thresholds import HEALTHY_FACTOR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from keras_initkit.plots import LayerHistogram
 
 Decades = list[float | None]
+HEALTHY = math.log10(HEALTHY_FACTOR)
 _FRACTIONS = {"dead_units", "saturated_units", "saturated", "attention_future", "attention_padding"}
 
 
@@ -47,14 +49,16 @@ def draw_report(
     judged = {layer for pair in decades.values() for each in pair for layer in each}
     chosen = choose_layers(_in_order(states.values(), set().union(*(each.layers for each in states.values()))), layers)
     names = [name for name in chosen if name in judged]
-    series: list[dict[str, Decades]] = []
-    for direction, kind in enumerate(("output", "output_gradient")):
+    forward: dict[str, Decades] = {}
+    backward: dict[str, Decades] = {}
+    kinds = (("output",), ("output_gradient", "pre_activation_gradient"))
+    for direction, (series, kind) in enumerate(zip((forward, backward), kinds, strict=True)):
         lines = {state: [pair[direction].get(name) for name in names] for state, pair in decades.items()}
         last = list(states)[-1]
         lines["theory"] = _theory(states[last], names, decades[last][direction], kind)
-        series.append({name: values for name, values in lines.items() if any(v is not None for v in values)})
+        series.update({name: values for name, values in lines.items() if any(v is not None for v in values)})
     histograms = {state: _histograms(each, set(chosen)) for state, each in states.items()}
-    return plots.signal_by_depth(names, *series, histograms, title=heading, ax=ax)
+    return plots.signal_by_depth(names, forward, backward, histograms, healthy=HEALTHY, title=heading, ax=ax)
 
 
 def draw_history(
@@ -80,7 +84,7 @@ def draw_history(
     judged = {layer for pair in decades for each in pair for layer in each}
     names = choose_layers(_in_order(reports, judged), layers)
     forward, backward = (_cells(names, [pair[direction] for pair in decades]) for direction in (0, 1))
-    return plots.signal_over_training(names, steps, forward, backward, title=heading, ax=ax)  # type: ignore
+    return plots.signal_over_training(names, steps, forward, backward, healthy=HEALTHY, title=heading, ax=ax)  # type: ignore
 
 
 def _statistic(report: ReportData, name: str) -> dict[str, float]:
@@ -95,11 +99,11 @@ def _cells(names: Sequence[str], by_step: Sequence[Mapping[str, float]]) -> list
     return [[values.get(name) for values in by_step] for name in names]
 
 
-def _theory(report: ReportData, names: Sequence[str], measured: Mapping[str, float], kind: str) -> Decades:
+def _theory(report: ReportData, names: Sequence[str], measured: Mapping[str, float], kinds: Sequence[str]) -> Decades:
     """Returns where theory expects the signal of each layer: as far from the measured as its variance is."""
     expected: dict[str, float] = {}
     for row in report.rows:
-        if row.tap.kind == kind and row.predicted is not None and row.tap.layer not in expected:
+        if row.tap.kind in kinds and row.predicted is not None and row.tap.layer not in expected:
             variances = row.predicted.variance, row.moments.variance
             if all(math.isfinite(each) and each > 0 for each in variances):
                 expected[row.tap.layer] = math.log10(variances[0] / variances[1])
