@@ -20,8 +20,10 @@ from keras_initkit.callbacks._run_directory import make_run_directory
 from keras_initkit.callbacks._run_log import RunLog, collect_histograms, open_events
 from keras_initkit.callbacks._run_picture import RunPicture
 from keras_initkit.callbacks._sinks import Sink
+from keras_initkit.capture._signal_flow import signal_flow
 from keras_initkit.capture.backends import writes_logs
 from keras_initkit.diagnosis import Finding, Findings
+from keras_initkit.report._flow import LayerFlow
 from keras_initkit.report._report import SignalReport
 from keras_initkit.report._scalars import needed_kinds
 
@@ -62,6 +64,7 @@ class RunRecord:
         self._picture = RunPicture()
         self._models: Models = dict
         self._is_chief = True
+        self._flows: dict[str, tuple[LayerFlow, ...]] = {}  # by model
         self._without_gradients: int | None = 0  # reports without those of weights; `None` once one has some
 
     def restart(self) -> None:
@@ -80,6 +83,7 @@ class RunRecord:
         for prefix, model in models.items() if self._on_finding != "ignore" else ():
             diagnosis = self.diagnoses.setdefault(prefix, RunDiagnosis(self._keep, self._user))
             diagnosis.begin_by_hand(model, _optimizer_of(model, optimizers))
+        self._read_flows()
 
     def begin(self, models: Models, steps: int | None, is_new: bool) -> None:
         """Looks at models that are about to be trained.
@@ -93,13 +97,12 @@ class RunRecord:
         self._models = models
         if is_new:
             self.log = RunLog()
-        if self._on_finding == "ignore":
-            return
-        for prefix, model in models().items():
+        for prefix, model in models().items() if self._on_finding != "ignore" else ():
             diagnosis = self.diagnoses.setdefault(prefix, RunDiagnosis(self._keep, self._user))
             if is_new:
                 diagnosis.begin_another()
             diagnosis.begin(model, steps)
+        self._read_flows()
 
     @contextlib.contextmanager
     def traced(self) -> Iterator[None]:
@@ -145,6 +148,9 @@ class RunRecord:
     def add(self, report: SignalReport, batch: object = None, histograms: bool = False, bar: bool = False) -> bool:
         """Keeps and logs a report, and has it diagnosed; returns whether training is to stop."""
         self._look_for_gradients(report)
+        if not self._flows and self.diagnoses:  # the models were not built when training began
+            self._read_flows()
+        report = replace(report, flow=tuple(flow for flows in self._flows.values() for flow in flows))
         self.reports.add(report)
         self.log.write_scalars(report)
         if histograms:
@@ -183,6 +189,14 @@ class RunRecord:
         if self._is_chief:
             report_findings(new, self._on_finding, bar, self._user)
         return self._on_finding == "stop" and any(finding.severity == "error" for finding in new)
+
+    def _read_flows(self) -> None:
+        """Looks at what each layer reads; what goes wrong there is no matter for the training."""
+        with contextlib.suppress(Exception):
+            for prefix, model in self._models().items():
+                diagnosis = self.diagnoses.get(prefix)
+                with contextlib.nullcontext() if diagnosis is None else diagnosis.traced():
+                    self._flows[prefix] = signal_flow(model, prefix, in_training=True)
 
     def _look_for_gradients(self, report: SignalReport) -> None:
         kinds = {row.tap.kind for row in report.rows}
@@ -226,8 +240,14 @@ def _part(report: SignalReport, prefix: str) -> SignalReport:
     if not prefix:
         return report
     rows = [row for row in report.rows if row.tap.layer.startswith(prefix)]
+    flows = [flow for flow in report.flow if flow.layer.startswith(prefix)]
+    cut = len(prefix)
     return replace(
-        report, rows=tuple(replace(row, tap=row.tap._replace(layer=row.tap.layer[len(prefix) :])) for row in rows)
+        report,
+        rows=tuple(replace(row, tap=row.tap._replace(layer=row.tap.layer[cut:])) for row in rows),
+        flow=tuple(
+            replace(flow, layer=flow.layer[cut:], inputs=tuple(path[cut:] for path in flow.inputs)) for flow in flows
+        ),
     )
 
 

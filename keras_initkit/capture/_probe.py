@@ -19,6 +19,7 @@ from keras_initkit.capture._expectations import OutputGradients, expectations
 from keras_initkit.capture._layer_hooks import CaptureHooks
 from keras_initkit.capture._objective import loss_scale, random_projection, training_loss
 from keras_initkit.capture._report_builder import ReportBuilder
+from keras_initkit.capture._signal_flow import signal_flow
 from keras_initkit.capture.backends import is_signal, probe_backend
 from keras_initkit.inputs._labels import check_labels, prepared_labels
 from keras_initkit.inputs._specs import draw_inputs, prepared
@@ -199,7 +200,9 @@ def measure(
     except Exception as error:  # whatever a user's layer raises on two examples
         reasons.append(f"Attention was not read ({describe_error(error)}).")
     about = (*notes, *readings.notes, *reasons, *sections.notes)
-    return SignalReport(readings.rows(expected), step, 0, model.name, about, *sections[:3], measured)
+    return SignalReport(
+        readings.rows(expected), step, 0, model.name, about, *sections[:3], measured, signal_flow(model)
+    )
 
 
 def _outputs(model: keras.Model, y_pred: Any = None) -> tuple[list[tuple[int | None, ...]], list[str]]:

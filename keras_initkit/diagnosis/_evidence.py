@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from dataclasses import dataclass
 
+from keras_initkit.capture._signal_flow import signal_flow
 from keras_initkit.diagnosis._readings import LayerReading, collect_readings
 from keras_initkit.diagnosis.context._model_context import ModelContext
 from keras_initkit.diagnosis.task._task import Task
+from keras_initkit.report._flow import LayerFlow
+from keras_initkit.report._health import Decades, Entry, signal_decades, signal_entries
 from keras_initkit.report._report import SignalReport
 from keras_initkit.structure._layer_kinds import is_embedding, is_normalization
 from keras_initkit.theory._thresholds import (
@@ -42,6 +46,24 @@ class Evidence:
         read |= {key: (report, collect_readings(report, paths)) for key, report in new.items()}
         self.model.read = {id(report): read[id(report)] for report in self.reports}
         return [self.model.read[id(report)][1] for report in self.reports]
+
+    @functools.cached_property
+    def decades(self) -> list[tuple[Decades, Decades]]:
+        """For each report, how far each judged layer's signal is from where it enters, forward and backward."""
+        return [signal_decades(report) for report in self._judged]
+
+    @functools.cached_property
+    def entries(self) -> list[tuple[dict[str, Entry], dict[str, Entry]]]:
+        """For each report, where each judged layer's signal enters, forward and backward."""
+        return [signal_entries(report) for report in self._judged]
+
+    @functools.cached_property
+    def _judged(self) -> list[SignalReport]:
+        """The reports with what is known of the flow through the model, which those made by hand may lack."""
+        known: tuple[LayerFlow, ...] = ()
+        if self.model is not None and not all(report.flow for report in self.reports):
+            known = signal_flow(self.model.model, in_training=self.is_run)
+        return [report if report.flow else dataclasses.replace(report, flow=known) for report in self.reports]
 
     @functools.cached_property
     def is_run(self) -> bool:

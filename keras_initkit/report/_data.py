@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keras_initkit.report._attention_rows import AttentionStats, OrderStats, ResidualStats
+from keras_initkit.report._flow import LayerFlow
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.statistics._moments import Moments
 from keras_initkit.statistics._tap import Tap
@@ -23,6 +24,7 @@ class ReportData:
     residuals: tuple[ResidualStats, ...] = ()
     order: tuple[OrderStats, ...] = ()
     loss: float | None = None
+    flow: tuple[LayerFlow, ...] = ()
 
     @property
     def moments(self) -> dict[Tap, Moments]:

@@ -1,42 +1,147 @@
-"""Which measured values are healthy: the one rule that tables and figures show."""
+"""Which layers are healthy: the one rule of tables, figures, logs and the diagnosis.
+
+A layer's signal is what initialization keeps constant over depth: forward the variance of an output, backward the sum
+of squares of the gradient for one example. It is compared with that where the signal enters: the first layer whose
+scale matters, on the way there; backward the last one. Within a factor of `HEALTHY_FACTOR` it is healthy.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
-from keras_initkit.report._layer_rows import LayerRow
+from keras_initkit.report._data import ReportData
+from keras_initkit.report._flow import LayerFlow
+from keras_initkit.report._guessed_flow import guess_flow
+from keras_initkit.report._rows import TensorStats
+from keras_initkit.report._unit_health import dead_layers, saturated_layers
+from keras_initkit.statistics._moments import Moments
 from keras_initkit.theory._thresholds import HEALTHY_FACTOR
 
-Band = tuple[float, float]
 Mark = Literal["", "outside", "alarm"]
 MARKS: tuple[Mark, ...] = ("", "outside", "alarm")  # from healthy to broken
+Decades = dict[str, float]
 
 
-def healthy_bands(rows: Sequence[LayerRow]) -> tuple[Band | None, Band | None]:
-    """Returns the ranges of healthy variances, forward and backward: a factor of 10 around where the signal enters.
+class Entry(NamedTuple):
+    """Where a layer's signal enters, and what the ratio of the variances there and here is multiplied by.
 
-    Forward, the signal enters with the output of the first layer that reads one (an embedding makes a signal, on a
-    scale that the next layers need not keep); backward, with the gradient at the last layer. Where that variance is
-    0 or not finite, the next one that is neither counts. `None` where nothing was measured.
+    `decades = log10(variance of the layer / variance of the entry * ratio)`.
     """
-    entries = ([row.output for row in rows if row.reads_signal], [row.gradient for row in reversed(rows)])
-    bands: list[Band | None] = []
-    for stats in entries:
-        variances = [each.moments.variance for each in stats if each is not None]
-        entry = next((v for v in variances if v > 0 and math.isfinite(v)), None)
-        bands.append(None if entry is None else (entry / HEALTHY_FACTOR, entry * HEALTHY_FACTOR))
-    return bands[0], bands[1]
+
+    layer: str
+    ratio: float
 
 
-def mark_stddev(stddev: float, band: Band | None) -> Mark:
-    """Marks a standard deviation of 0 or one that is not finite as alarming, a variance outside the band as such."""
-    if not math.isfinite(stddev) or stddev == 0:
+def signal_entries(report: ReportData) -> tuple[dict[str, Entry], dict[str, Entry]]:
+    """Returns for each judged layer where its signal enters, forward and backward.
+
+    The variances are those that are logged as `activation_variance` and `activation_gradient_variance`; of a layer
+    whose `LayerFlow.by_logits` is true, `pre_activation_gradient_variance`. Where the signal enters, a layer is its own
+    entry.
+    """
+    flows = report.flow or guess_flow(report)
+    outputs, gradients = _measured(report, flows)
+    forward = {flow.layer: scale for flow in flows if (scale := flow.forward_scale) is not None}
+    backward = {flow.layer: scale for flow in flows if (scale := flow.backward_scale) is not None}
+    return (
+        _find_entries(flows, {layer: scale for layer, scale in forward.items() if layer in outputs}),
+        _find_entries(_reversed(flows), {layer: scale for layer, scale in backward.items() if layer in gradients}),
+    )
+
+
+def signal_decades(report: ReportData) -> tuple[Decades, Decades]:
+    """Returns for each judged layer, forward and backward, how far its signal is from where it enters.
+
+    Decades of the variance: 0 is equal, -4 one ten thousandth. `-inf` where it is 0, NaN where it is not finite.
+    A layer that is not judged has none; none has any backward where no gradient enters, or where a kernel that is
+    exactly 0 keeps it, as a last one may on purpose.
+    """
+    forward, backward = signal_entries(report)
+    outputs, gradients = _measured(report, report.flow or guess_flow(report))
+    known = [_decades(outputs, forward), _decades(gradients, backward)]
+    entered = any(gradients[entry.layer].variance != 0 for entry in backward.values())
+    if not entered or _has_zero_kernel(report):
+        known[1] = {layer: value for layer, value in known[1].items() if value != -math.inf}
+    return known[0], known[1]
+
+
+def layer_health(report: ReportData) -> dict[str, bool]:
+    """Returns which layers are healthy, for those that are judged."""
+    found: dict[str, bool] = {}
+    order = {layer: place for place, layer in enumerate(report.layers)}
+    for decades in signal_decades(report):
+        for layer, value in decades.items():
+            found[layer] = found.get(layer, True) and not mark_decades(value)
+    for lost in (dead_layers(report), saturated_layers(report)):
+        for layer, is_lost in lost.items():
+            found[layer] = found.get(layer, True) and not is_lost
+    found |= {row.tap.layer: False for row in report.rows if row.moments.nonfinite}
+    return {layer: found[layer] for layer in sorted(found, key=order.__getitem__)}
+
+
+def mark_decades(decades: float | None) -> Mark:
+    """Marks what is lost or not finite as alarming, and what is too far from where the signal enters."""
+    if decades is None:
+        return ""
+    if not math.isfinite(decades):
         return "alarm"
-    return "outside" if band is not None and not band[0] <= stddev**2 <= band[1] else ""
+    return "outside" if abs(decades) > math.log10(HEALTHY_FACTOR) else ""
 
 
-def mark_units(fraction: float, threshold: float) -> Mark:
-    """Marks a layer that has lost more than this fraction of its units."""
-    return "outside" if fraction > threshold else ""
+def _measured(report: ReportData, flows: Sequence[LayerFlow]) -> tuple[dict[str, Moments], dict[str, Moments]]:
+    """Returns the moments of each layer's outputs, and of the gradients there or at the logits."""
+    found: dict[str, dict[str, list[TensorStats]]] = {}
+    for row in report.rows:
+        found.setdefault(row.tap.kind, {}).setdefault(row.tap.layer, []).append(row)
+    logits = {flow.layer for flow in flows if flow.by_logits}
+    gradients, before = found.get("output_gradient", {}), found.get("pre_activation_gradient", {})
+    chosen = {layer: rows for layer, rows in gradients.items() if layer not in logits}
+    chosen |= {layer: rows for layer, rows in before.items() if layer in logits}
+    return _merged(found.get("output", {})), _merged(chosen)
+
+
+def _merged(rows: Mapping[str, Sequence[TensorStats]]) -> dict[str, Moments]:
+    merged = {layer: Moments.merged(row.moments for row in several) for layer, several in rows.items()}
+    return {layer: moments for layer, moments in merged.items() if moments.count}
+
+
+def _find_entries(flows: Sequence[LayerFlow], scales: Mapping[str, float]) -> dict[str, Entry]:
+    """Returns the first layer that is judged of those that lead to each one; `flows` in the order of the signal."""
+    places = {flow.layer: place for place, flow in enumerate(flows)}
+    first: dict[str, str] = {}
+    for flow in flows:
+        before = [first[path] for path in flow.inputs if path in first]
+        if before or flow.layer in scales:
+            first[flow.layer] = min(before, key=places.__getitem__) if before else flow.layer
+    return {layer: Entry(first[layer], scale / scales[first[layer]]) for layer, scale in scales.items()}
+
+
+def _reversed(flows: Sequence[LayerFlow]) -> list[LayerFlow]:
+    """Returns the way of the gradients: each layer reads those that have read it."""
+    readers: dict[str, list[str]] = {flow.layer: [] for flow in flows}
+    for flow in flows:
+        for path in flow.inputs:
+            readers.get(path, []).append(flow.layer)
+    return [LayerFlow(flow.layer, tuple(readers[flow.layer])) for flow in reversed(flows)]
+
+
+def _decades(moments: Mapping[str, Moments], entries: Mapping[str, Entry]) -> Decades:
+    found = {}
+    for layer, (entry, ratio) in entries.items():
+        value, at_entry = moments[layer].variance, moments[entry].variance
+        if not math.isfinite(value) or not math.isfinite(at_entry):
+            found[layer] = math.nan
+        elif value == 0:
+            found[layer] = -math.inf
+        else:  # logarithms one by one: the quotient may be too large for a number
+            found[layer] = math.log10(value) - math.log10(at_entry) + math.log10(ratio) if at_entry > 0 else math.nan
+    return found
+
+
+def _has_zero_kernel(report: ReportData) -> bool:
+    return any(
+        row.tap.kind == "weight" and len(row.shape or "--") > 1 and row.moments.minimum == row.moments.maximum == 0
+        for row in report.rows
+    )

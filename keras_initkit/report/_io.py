@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from keras_initkit._checks import required_package
 from keras_initkit.report._attention_rows import AttentionStats, OrderStats, ResidualStats
 from keras_initkit.report._data import ReportData
+from keras_initkit.report._flow import LayerFlow
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._moments import Moments
@@ -24,7 +25,12 @@ _NUMBERS = (
     *("saturated", "dead_units", "saturated_units", "effective_rank", "gradient_ratio"),
     *("float16_lost", "bfloat16_lost"),
 )
-_SECTIONS: dict[str, Any] = {"attention": AttentionStats, "residuals": ResidualStats, "order": OrderStats}
+_SECTIONS: dict[str, Any] = {
+    "attention": AttentionStats,
+    "residuals": ResidualStats,
+    "order": OrderStats,
+    "flow": LayerFlow,
+}
 COLUMNS = (
     *Tap._fields,
     *("layer_type", "shape"),

@@ -14,14 +14,13 @@ class LayerRow(NamedTuple):
     """One call of a layer, or one of its outputs where it has several; `name` then has both numbers.
 
     `gradient` is that at the output; at the pre-activation where there is no other, as at a classifier's output layer,
-    whose loss reads the logits. `reads_signal` is false for an embedding, which reads integers.
+    whose loss reads the logits.
     """
 
     name: str
     output: TensorStats | None
     pre_activation: TensorStats | None
     gradient: TensorStats | None
-    reads_signal: bool = True
 
     @property
     def main(self) -> TensorStats:
@@ -42,14 +41,12 @@ def read_layer_rows(report: ReportData) -> list[LayerRow]:
         kind, layer, call, name = stats.tap
         if kind.removesuffix("_gradient") in ("output", "pre_activation"):
             found.setdefault((layer, call, name), {})[kind] = stats
-    readers = {stats.tap.layer for stats in report.rows if stats.tap.kind == "input"}
     repeated = {layer for layer, call, _ in found if call}
     rows = []
     for (layer, call, name), by_kind in found.items():
         title = layer + f" (call {call})" * (layer in repeated) + f" [{name}]" * bool(name)
         gradient = by_kind.get("output_gradient") or by_kind.get("pre_activation_gradient")
-        reads_signal = layer in readers or not readers  # a training step's report has no inputs
-        rows.append(LayerRow(title, by_kind.get("output"), by_kind.get("pre_activation"), gradient, reads_signal))
+        rows.append(LayerRow(title, by_kind.get("output"), by_kind.get("pre_activation"), gradient))
     return rows
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from keras_initkit.report._data import ReportData, title
-from keras_initkit.report._health import MARKS, Mark, healthy_bands, mark_stddev, mark_units
+from keras_initkit.report._health import MARKS, Mark, mark_decades, signal_decades
 from keras_initkit.report._layer_rows import Gap, LayerRow, fold, read_layer_rows
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.report._tables import WIDTH, Column, make_table
-from keras_initkit.theory._thresholds import DEAD_UNITS, SATURATED_UNITS
+from keras_initkit.report._unit_health import dead_layers, saturated_layers
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -34,21 +34,22 @@ class Quantity(NamedTuple):
     heading: tuple[str, str]
     value: Callable[[LayerRow], float | None]
     text: Callable[[float | None], str]
-    mark: Callable[[float], Mark] = lambda value: ""
+    mark: Callable[[LayerRow], Mark] = lambda row: ""
 
     def cell(self, row: LayerRow) -> Cell:
         """Returns the cell of one row."""
         value = self.value(row)
-        return Cell("" if value is None else self.text(value), "" if value is None else self.mark(value))
+        return Cell("") if value is None else Cell(self.text(value), self.mark(row))
 
     def range_cell(self, rows: Sequence[LayerRow]) -> Cell:
         """Returns the smallest and the largest value of several rows, below each other."""
-        values = [value for row in rows if (value := self.value(row)) is not None]
-        if not values:
+        measured = [row for row in rows if self.value(row) is not None]
+        if not measured:
             return Cell("")
+        values = [value for row in measured if (value := self.value(row)) is not None]
         ordered = sorted(values, key=lambda value: (not math.isfinite(value), value))
-        low, high = ordered[0], ordered[-1]
-        return Cell(f"{self.text(low)}\n{self.text(high)}", max(map(self.mark, (low, high)), key=MARKS.index))
+        marks = map(self.mark, measured)
+        return Cell(f"{self.text(ordered[0])}\n{self.text(ordered[-1])}", max(marks, key=MARKS.index))
 
 
 class Grid(NamedTuple):
@@ -67,7 +68,7 @@ class Grid(NamedTuple):
 def make_grid(report: ReportData, folded: bool = True) -> Grid:
     """Returns the cells of a report's table, without the columns that have no value."""
     layers = read_layer_rows(report)
-    quantities = [each for each in _quantities(layers) if any(each.value(row) is not None for row in layers)]
+    quantities = [each for each in _quantities(report) if any(each.value(row) is not None for row in layers)]
     cells = []
     for row in fold(layers) if folded else layers:
         if isinstance(row, Gap):
@@ -85,7 +86,7 @@ def make_grid(report: ReportData, folded: bool = True) -> Grid:
     return Grid(title(report.model, about_all, report), headings, cells, notes)
 
 
-def _quantities(rows: Sequence[LayerRow]) -> list[Quantity]:
+def _quantities(report: ReportData) -> list[Quantity]:
     def value(tensor: str, read: Callable[[TensorStats], float | None]) -> Callable[[LayerRow], float | None]:
         return lambda row: None if (stats := getattr(row, tensor)) is None else read(stats)
 
@@ -95,20 +96,29 @@ def _quantities(rows: Sequence[LayerRow]) -> list[Quantity]:
     def predicted(tensor: str) -> Callable[[LayerRow], float | None]:
         return value(tensor, lambda stats: stats.predicted_stddev)
 
-    def lost(heading: str, name: str, threshold: float) -> Quantity:
-        fraction = value("output", lambda stats: getattr(stats, name))
-        return Quantity((heading, "units"), fraction, percent, lambda fraction: mark_units(fraction, threshold))
+    def signal(tensor: str, decades: Mapping[str, float]) -> Callable[[LayerRow], Mark]:
+        def mark(row: LayerRow) -> Mark:
+            stats = getattr(row, tensor)
+            return "alarm" if stats.moments.nonfinite else mark_decades(decades.get(stats.tap.layer))
 
-    forward, backward = healthy_bands(rows)
+        return mark
+
+    def lost(heading: str, name: str, layers: Mapping[str, bool]) -> Quantity:
+        fraction = value("output", lambda stats: getattr(stats, name))
+        return Quantity(
+            (heading, "units"), fraction, percent, lambda row: "outside" if layers.get(row.main.tap.layer) else ""
+        )
+
+    forward, backward = signal_decades(report)
     return [
         Quantity(("output", "mean"), value("output", lambda stats: stats.moments.mean), short),
-        Quantity(("output", "sd"), stddev("output"), short, lambda sd: mark_stddev(sd, forward)),
+        Quantity(("output", "sd"), stddev("output"), short, signal("output", forward)),
         Quantity(("theory", "sd"), predicted("output"), short),
-        Quantity(("pre-act", "sd"), stddev("pre_activation"), short, lambda sd: mark_stddev(sd, None)),
-        Quantity(("grad.", "sd"), stddev("gradient"), short, lambda sd: mark_stddev(sd, backward)),
+        Quantity(("pre-act", "sd"), stddev("pre_activation"), short, signal("pre_activation", {})),
+        Quantity(("grad.", "sd"), stddev("gradient"), short, signal("gradient", backward)),
         Quantity(("theory", "sd"), predicted("gradient"), short),
-        lost("dead", "dead_units", DEAD_UNITS),
-        lost("sat.", "saturated_units", SATURATED_UNITS),
+        lost("dead", "dead_units", dead_layers(report)),
+        lost("sat.", "saturated_units", saturated_layers(report)),
     ]
 
 

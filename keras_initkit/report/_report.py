@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from keras_initkit.report import _io, _render_attention, _render_figures, _render_html, _render_text, _scalars
 from keras_initkit.report._chosen_layers import Layers
 from keras_initkit.report._data import ReportData
+from keras_initkit.report._flow import LayerFlow
+from keras_initkit.report._health import layer_health
 from keras_initkit.report._rows import TensorStats
 from keras_initkit.report._tables import render_text
 from keras_initkit.statistics._tap import Tap
@@ -36,12 +38,16 @@ class SignalReport(ReportData):
         residuals: A `ResidualStats` for each residual branch of a model with attention.
         order: An `OrderStats` for each input of tokens that attention reads.
         loss: Float. The loss that the gradients are of, where it was measured; `None` without labels.
+        flow: A `LayerFlow` for each layer of the model: what it reads, and by which measure its signal is judged.
+            Without, both are guessed from the order of the rows.
     """
 
     @classmethod
-    def from_step(cls, step: int, epoch: int, rows: Iterable[TensorStats]) -> SignalReport:
+    def from_step(
+        cls, step: int, epoch: int, rows: Iterable[TensorStats], flow: Iterable[LayerFlow] = ()
+    ) -> SignalReport:
         """Returns the report of one training step."""
-        return cls(tuple(rows), step, epoch)
+        return cls(tuple(rows), step, epoch, flow=tuple(flow))
 
     of_step = from_step
 
@@ -81,6 +87,19 @@ class SignalReport(ReportData):
         """
         row = _scalars.first_nonfinite(self.rows)
         return None if row is None else row.tap
+
+    @property
+    def healthy(self) -> dict[str, bool]:
+        """Whether each layer is healthy, for the layers that can be judged: what `diagnose`, tables and figures say.
+
+        A layer is healthy if its signal is within a factor of 10,000 (100 in standard deviations) of where the signal
+        enters, forward and backward, everything measured of it is finite, and no more of its units are dead or
+        saturated than chance makes. Forward, the variance of the output counts; backward, the sum of squares of the
+        gradient for one example, which pooling and strides do not change. The signal enters with the first layer whose
+        scale matters, backward with the last one. It does not matter at the model's output, before a normalization and
+        in a residual branch, where the stream is judged that the branch adds to.
+        """
+        return layer_health(self)
 
     def table(self, folded: bool = True) -> Table:
         """Returns a table with a row for each call of a layer, for a terminal of 100 columns.

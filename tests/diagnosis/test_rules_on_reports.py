@@ -131,26 +131,21 @@ def test_constant_output():
 # Depth
 
 
-@pytest.mark.parametrize(("last", "severity"), [(0.04, None), (0.03, "warning"), (0.0009, "error"), (0.0, "error")])
+@pytest.mark.parametrize(("last", "severity"), [(0.011, None), (0.009, "warning"), (0.9e-4, "error"), (0.0, "error")])
 def test_vanishing_activation(last, severity):
     rows = report(layer("a", read=1.0), layer("b", output=last, weight=0.3), HEAD)
     result = found(rows).get(("vanishing_activation", "b"))
     assert (result and result.severity) == severity
 
 
-def test_a_signal_that_a_later_layer_still_has_went_around():
-    small = layer("b", output=1e-6)
-    assert not found(report(layer("a", read=1.0), small, layer("c"), HEAD))
-
-
 def test_vanishing_names_the_layer_of_the_one_large_step_or_the_first_confidence_beyond():
     step = report(layer("a", read=1.0), layer("b", output=0.5), layer("c", output=1e-3), layer("d", output=9e-4), HEAD)
     assert ("vanishing_activation", "c") in found(step)
-    depth = [layer(f"l{i}", read=1.0 if i == 0 else None, output=0.6**i) for i in range(12)]
-    assert ("vanishing_activation", "l7") in found(report(*depth, HEAD))  # 0.6^14 < 1e-3
+    depth = [layer(f"l{i}", read=1.0 if i == 0 else None, output=0.6**i) for i in range(13)]
+    assert ("vanishing_activation", "l10") in found(report(*depth, HEAD))  # 0.6^20 < 1e-4 < 0.6^18
     # That a signal is 0 in the end, once it is smaller than what its type holds, is not the largest step.
     underflow = [layer(f"l{i}", read=1.0 if i == 0 else None, output=0.6**i if i < 100 else 0.0) for i in range(120)]
-    assert ("vanishing_activation", "l7") in found(report(*underflow, HEAD))
+    assert ("vanishing_activation", "l10") in found(report(*underflow, HEAD))
     cut = [layer("a", read=1.0), layer("b", output=0.5), layer("c", output=0.0), layer("d", output=0.0)]
     assert ("vanishing_activation", "c") in found(report(*cut, HEAD))
 
@@ -167,17 +162,15 @@ def test_units_that_get_next_to_nothing_are_not_called_dead():
 
     assert {kind for kind, _ in found(outputs(1e-10, 1e-25, 1e-37, 0.0, 0.0))} == {"vanishing_activation"}
     assert ("dead_units", "l2") in found(outputs(1e-10, 1e-25, 0.0, 0.0))
-    overflow = layer("b", output=moments(1.0, 1e200))  # whose square is infinite
-    assert ("exploding_activation", "b") in found(report(layer("a", read=1.0), overflow, HEAD))
 
 
 def test_the_variance_vanishes_where_a_sigmoid_puts_out_one_half():
     assert ("vanishing_activation", "b") in found(
-        report(layer("a", read=1.0), layer("b", output=moments(0.02, 0.5)), HEAD)
+        report(layer("a", read=1.0), layer("b", output=moments(0.009, 0.5)), HEAD)
     )
 
 
-@pytest.mark.parametrize(("largest", "severity"), [(30.0, None), (33.0, "warning"), (1100.0, "error")])
+@pytest.mark.parametrize(("largest", "severity"), [(99.0, None), (101.0, "warning"), (1.1e4, "error")])
 def test_exploding_activation(largest, severity):
     result = found(report(layer("a", read=1.0), layer("b", output=largest), HEAD)).get(("exploding_activation", "b"))
     assert (result and result.severity) == severity
@@ -189,10 +182,10 @@ def test_a_scale_before_a_normalization_is_of_no_consequence():
         assert not found(report(layer("a", output=scale, read=1.0), norm, layer("b"), HEAD))
 
 
-@pytest.mark.parametrize(("first", "severity"), [(1.1e-5, None), (0.9e-5, "warning"), (0.9e-8, "error")])
+@pytest.mark.parametrize(("first", "severity"), [(0.011, None), (0.009, "warning"), (0.9e-4, "error")])
 def test_vanishing_gradient(first, severity):
-    rows = report(layer("a", weight_gradient=first), layer("b"), HEAD)
-    result = found(rows).get(("vanishing_gradient", "b"))  # the kernel that it came through
+    rows = report(layer("a", gradient=first), layer("b"), HEAD)
+    result = found(rows).get(("vanishing_gradient", "a"))
     assert (result and result.severity) == severity
 
 

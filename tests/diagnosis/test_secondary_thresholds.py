@@ -75,28 +75,22 @@ def test_sparse_inputs_may_be_small_and_not_large(zeros, expected):
     assert severity(found(report(layer("a", read=large), HEAD)), "unscaled_input", "a") == "error"
 
 
-@pytest.mark.parametrize(("last", "expected"), [(0.0011, "warning"), (0.0009, "error")])
-def test_a_signal_that_vanishes_is_an_error_at_a_millionth(last, expected):
+@pytest.mark.parametrize(("last", "expected"), [(1.1e-4, "warning"), (0.9e-4, "error")])
+def test_a_signal_that_vanishes_is_an_error_below_the_square_of_what_is_healthy(last, expected):
     result = found(report(layer("a", read=1.0), layer("b", output=last), HEAD))
     assert severity(result, "vanishing_activation", "b") == expected
 
 
-@pytest.mark.parametrize(("largest", "expected"), [(990.0, "warning"), (1010.0, "error")])
-def test_a_signal_that_explodes_is_an_error_at_a_million(largest, expected):
+@pytest.mark.parametrize(("largest", "expected"), [(0.99e4, "warning"), (1.01e4, "error")])
+def test_a_signal_that_explodes_is_an_error_above_the_square_of_what_is_healthy(largest, expected):
     result = found(report(layer("a", read=1.0), layer("b", output=largest), HEAD))
     assert severity(result, "exploding_activation", "b") == expected
 
 
-@pytest.mark.parametrize(("read", "output", "expected"), [(0.1, 30.0, None), (0.1, 33.0, "warning"), (2.0, 60.0, None)])
-def test_an_explosion_is_measured_from_one_at_least(read, output, expected):
-    result = found(report(layer("a", read=read), layer("b", output=output), HEAD))
-    assert severity(result, "exploding_activation", "b") == expected
-
-
-@pytest.mark.parametrize(("first", "expected"), [(1.1e-8, "warning"), (0.9e-8, "error")])
-def test_a_gradient_that_vanishes_is_an_error_at_a_millionth(first, expected):
-    result = found(report(layer("a", weight_gradient=first), layer("b"), HEAD))
-    assert severity(result, "vanishing_gradient", "b") == expected
+@pytest.mark.parametrize(("first", "expected"), [(1.1e-4, "warning"), (0.9e-4, "error")])
+def test_a_gradient_that_vanishes_is_an_error_at_ten_thousand(first, expected):
+    result = found(report(layer("a", gradient=first), layer("b"), HEAD))
+    assert severity(result, "vanishing_gradient", "a") == expected
 
 
 @pytest.mark.parametrize(("first", "expected"), [(0.9e4, "warning"), (1.1e4, "error")])

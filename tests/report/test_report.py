@@ -2,13 +2,15 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from keras_initkit.report._health import healthy_bands, mark_stddev, mark_units
+from keras_initkit.report._flow import LayerFlow
+from keras_initkit.report._health import mark_decades, signal_decades, signal_entries
 from keras_initkit.report._layer_rows import Gap, fold, read_layer_rows
 from keras_initkit.report._render_text import Quantity
 from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
@@ -120,32 +122,73 @@ def test_a_line_is_one_call_with_its_gradient():
     assert lines[0].pre_activation is not None
 
 
+def test_decades_are_those_of_the_variance_from_where_the_signal_enters():
+    report = stack([2.0, 0.1, 5.0], [7.0, 1.0, 3.0])  # the last is taken for the output
+    forward, backward = signal_decades(report)
+    assert forward == pytest.approx({"dense_0": 0.0, "dense_1": math.log10(0.01 / 4)})
+    assert backward == pytest.approx({"dense_0": math.log10(49 / 9), "dense_1": -math.log10(9), "dense_2": 0.0})
+    assert signal_entries(report)[1]["dense_0"] == ("dense_2", 1.0)
+    assert signal_decades(SignalReport(())) == ({}, {})
+
+
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_the_healthy_band_is_a_factor_of_ten_from_where_the_signal_enters():
-    report = stack([2.0, 0.1, 5.0], [7.0, 1.0, 3.0])
-    forward, backward = healthy_bands(read_layer_rows(report))
-    assert forward == pytest.approx((0.4, 40.0))
-    assert backward == pytest.approx((0.9, 90.0))
-    forward, backward = healthy_bands(read_layer_rows(stack([0.0, math.nan, 5.0], [7.0, 0.0, math.inf])))
-    assert forward == pytest.approx((2.5, 250.0))
-    assert backward == pytest.approx((4.9, 490.0))
-    assert healthy_bands([]) == (None, None)
-    overflow = TensorStats(Tap("output", "a", 0), Moments.from_array([-1e200, 1e200]))
-    rows = read_layer_rows(SignalReport((overflow, with_sd(2.0, layer="b"))))
-    assert overflow.moments.variance == math.inf
-    assert healthy_bands(rows)[0] == pytest.approx((0.4, 40.0))
+def test_what_is_lost_or_not_finite_is_marked():
+    forward, backward = signal_decades(stack([1.0, 0.0, math.nan, 1.0], [0.0, 1.0, math.inf, 1.0]))
+    assert forward["dense_1"] == -math.inf
+    assert math.isnan(forward["dense_2"])
+    assert backward["dense_0"] == -math.inf
+    assert math.isnan(backward["dense_2"])
+    assert [mark_decades(each) for each in (None, -4.0, 4.0, -4.01, 4.01, -math.inf, math.nan)] == [
+        *("", "", "", "outside", "outside", "alarm", "alarm")
+    ]
+    assert not any(signal_decades(stack([1.0, 1.0], [0.0, 0.0]))[1])  # no gradient enters
 
 
-def test_a_layer_that_has_lost_more_than_half_of_its_units_is_marked():
-    assert [mark_units(fraction, 0.5) for fraction in (0.49, 0.5, 0.51)] == ["", "", "outside"]
+def test_a_kernel_of_zeros_keeps_the_gradient_from_those_before_it_on_purpose():
+    gradients = stack([1.0, 1.0, 1.0], [0.0, 0.0, 1.0]).rows
+    kernels = [weight("kernel", np.ones((1, 1)), layer=f"dense_{i}") for i in range(2)]
+    last = [weight("kernel", np.full((1, 1), value), layer="dense_2") for value in (0.0, 1.0)]
+    assert signal_decades(SignalReport((*gradients, *kernels, last[0])))[1] == {"dense_2": 0.0}
+    assert signal_decades(SignalReport((*gradients, *kernels, last[1])))[1]["dense_0"] == -math.inf
+
+
+def test_a_layer_is_judged_by_its_scale_and_by_what_comes_before_it():
+    rows = stack([1.0, 0.5, 1.0, 1.0], [2.0, 1.0, 1.0, 1.0]).rows
+    flow = (
+        LayerFlow("dense_0", (), 1.0, 8.0),
+        LayerFlow("dense_1", (), 4.0, 2.0),  # reads another input
+        LayerFlow("dense_2", ("dense_0", "dense_1")),
+        LayerFlow("dense_3", ("dense_1", "dense_2"), 1.0, 4.0),
+    )
+    report = SignalReport(rows, flow=flow)
+    forward, backward = signal_entries(report)
+    assert forward == {"dense_0": ("dense_0", 1.0), "dense_1": ("dense_1", 1.0), "dense_3": ("dense_0", 1.0)}
+    assert backward == {"dense_0": ("dense_3", 2.0), "dense_1": ("dense_3", 0.5), "dense_3": ("dense_3", 1.0)}
+    assert signal_decades(report)[1] == pytest.approx(
+        {"dense_0": math.log10(8), "dense_1": -math.log10(2), "dense_3": 0}
+    )
+
+
+def test_healthy_layers_have_signal_and_units():
+    assert stack([1.0, 0.011, 1.0]).healthy == {"dense_0": True, "dense_1": True, "dense_2": True}
+    assert stack([1.0, 0.009, 1.0]).healthy == {"dense_0": True, "dense_1": False, "dense_2": True}
+    assert stack([1.0, 1.0, 1.0], [0.009, 1.0, 1.0]).healthy == {"dense_0": False, "dense_1": True, "dense_2": True}
+    for name, value, healthy in (
+        ("dead_units", 0.5, True),
+        ("dead_units", 0.75, False),
+        ("saturated_units", 0.6, False),
+    ):
+        rows = [with_sd(1.0, layer="a", **{name: value}), with_sd(1.0, layer="head")]
+        report = SignalReport(tuple(rows), flow=(LayerFlow("a", units=64, can_die=True, can_saturate=True),))
+        assert report.healthy == {"a": healthy}
 
 
 def test_an_embedding_is_not_where_the_signal_enters():
-    rows = stack([0.01, 2.0, 3.0]).rows
-    report = SignalReport((*rows, row("input", layer="dense_1"), row("input", layer="dense_2")))
-    forward, backward = healthy_bands(read_layer_rows(report))
-    assert forward == pytest.approx((0.4, 40.0))
-    assert backward == pytest.approx((0.1, 10.0))
+    rows = stack([0.01, 2.0, 3.0, 1.0]).rows
+    rows = [replace(each, layer_type="Embedding") if each.tap.layer == "dense_0" else each for each in rows]
+    forward, backward = signal_entries(SignalReport(tuple(rows)))
+    assert {each.layer for each in forward.values()} == {"dense_1"}
+    assert "dense_0" not in backward
 
 
 def names_after(report):
@@ -175,11 +218,12 @@ def test_one_row_alone_is_no_gap():
 
 
 def test_a_gap_shows_its_smallest_and_largest_value_and_the_graver_mark():
-    quantity = Quantity(("", "sd"), lambda sd: sd, str, lambda sd: mark_stddev(sd, (1.0, 4.0)))
-    assert quantity.range_cell([3.0, math.nan, 2.0]) == ("2.0\nnan", "alarm")
-    assert quantity.range_cell([math.nan, 1.5, None, 1.0]) == ("1.0\nnan", "alarm")
-    assert quantity.range_cell([1.5, 100.0, 1.2]) == ("1.2\n100.0", "outside")
-    assert quantity.range_cell([1.5, 0.0]) == ("0.0\n1.5", "alarm")
+    marks = {1.0: "", 2.0: "", 100.0: "outside", 0.0: "alarm"}
+    quantity = Quantity(("", "sd"), lambda sd: sd, str, lambda sd: marks.get(sd, "alarm"))
+    assert quantity.range_cell([2.0, math.nan, 1.0]) == ("1.0\nnan", "alarm")
+    assert quantity.range_cell([math.nan, 2.0, None, 1.0]) == ("1.0\nnan", "alarm")
+    assert quantity.range_cell([2.0, 100.0, 1.0]) == ("1.0\n100.0", "outside")
+    assert quantity.range_cell([2.0, 0.0]) == ("0.0\n2.0", "alarm")
     assert quantity.range_cell([None]) == ("", "")
 
 
@@ -319,12 +363,12 @@ def test_everything_is_there_unfolded():
 
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_colour_is_for_terminals_alone():
-    report = stack([1.0, 0.05, math.nan])
+    report = stack([1.0, 0.005, math.nan])
     assert "\x1b" not in str(report)
     console = Console(force_terminal=True, color_system="standard", width=100)
     with console.capture() as capture:
         console.print(report)
     styled = capture.get()
     assert re.search(r"\x1b\[1;31m *nan", styled)
-    assert re.search(r"\x1b\[33m *0\.0500", styled)
+    assert re.search(r"\x1b\[33m *5\.0e-3", styled)
     assert not re.search(r"\x1b\[33m *1\.00", styled)

@@ -11,12 +11,11 @@ import numpy as np
 
 from keras_initkit._arrays import to_numpy
 from keras_initkit.diagnosis.context._kernel_context import KernelContext
-from keras_initkit.diagnosis.context._reach_of_scale import closed_layers, gated_layers
 from keras_initkit.statistics._tap import Tap
 from keras_initkit.structure._attentions import Attention, find_attentions
 from keras_initkit.structure._calls import calls
 from keras_initkit.structure._following import Following, following_activations, rectified_layers
-from keras_initkit.structure._graph import Call, Tensor, leaves, readers, signals
+from keras_initkit.structure._graph import Call, Tensor, leaves, signals
 from keras_initkit.structure._kernels import kernels_by_layer
 from keras_initkit.structure._layer_kinds import (
     applied_activation,
@@ -28,8 +27,9 @@ from keras_initkit.structure._layer_kinds import (
 )
 from keras_initkit.structure._layer_paths import named_layers
 from keras_initkit.structure._patterns import gathered_calls
+from keras_initkit.structure._reach_of_scale import closed_layers, gated_layers, normalized_layers, output_layers
 from keras_initkit.structure._residual import Branch, residual_branches
-from keras_initkit.structure._roles import LayerRole, layer_roles, nonlinear_layers, normalizes
+from keras_initkit.structure._roles import LayerRole, layer_roles, nonlinear_layers
 from keras_initkit.theory._activations import evaluate
 
 
@@ -229,12 +229,7 @@ class ModelContext:
     @functools.cached_property
     def normalized(self) -> set[str]:
         """Paths of layers whose output is read by normalizations alone."""
-        read_by, found = readers(self.graph), set()
-        for call in self.graph:
-            after = [reader for tensor in call.outputs for reader in read_by.get(tensor, [])]
-            if after and all(map(normalizes, after)):
-                found.add(call.path)
-        return found
+        return normalized_layers(self.graph)
 
     @functools.cached_property
     def closed(self) -> set[str]:
@@ -260,9 +255,7 @@ class ModelContext:
     @functools.cached_property
     def outputs(self) -> set[str]:
         """Paths of layers that end in the model's output, such as the last kernel and a softmax after it."""
-        ends = {path for path, each in self._following.items() if each.where == "output"}
-        read = {tensor for call in self._leaves for tensor in call.inputs}
-        return ends | {call.path for call in self.heads if read.isdisjoint(call.outputs)}
+        return output_layers(self.model, self.graph)
 
     @property
     def optimizer(self) -> keras.optimizers.Optimizer | None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, confidence_beyond, format_factor
-from keras_initkit.diagnosis._readings import LayerReading, take_suffix
+from keras_initkit.diagnosis._readings import LayerReading
 from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, TASK_CAUSES, register_rule
 from keras_initkit.diagnosis.context._recurrent_growth import growth_over_steps
 from keras_initkit.diagnosis.task._task_remedies import layer_code, recompile_code, write_remedy
+from keras_initkit.report._health import Decades, mark_decades
 from keras_initkit.structure._layer_kinds import activation_name, is_recurrent, own_activation
-from keras_initkit.theory._thresholds import EXPLODED_GRADIENT, LASTING_REPORTS, VANISHED_GRADIENT
+from keras_initkit.theory._thresholds import EXPLODED_GRADIENT, HEALTHY_FACTOR, LASTING_REPORTS
 
 
 @register_rule(
@@ -34,68 +35,61 @@ from keras_initkit.theory._thresholds import EXPLODED_GRADIENT, LASTING_REPORTS,
 def find_vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
     """Finds early layers that hardly learn, because the gradient is lost on its way back.
 
-    From the first kernel to some other, every gradient relative to its kernel (standard deviations) is below 1/1000 of
-    the last kernel's. Relative to the kernel, since that is what an optimizer's step is measured against; to the last
-    one, since all gradients fall as training converges. For a run, in the last three reports. A last kernel of 0
-    passes no gradient on at step 0, on purpose, and is no finding.
+    The gradient at the output of a layer, as the sum of its squares for one example, is below 1/10,000 of that at the
+    last layer, in all of the last three reports. Relative to the last one, since all gradients fall as training
+    converges; the sum, because pooling over many positions takes nothing from it that the kernels before would miss. An
+    error below the square of that. A gradient of exactly 0 did not vanish over depth: something blocks it
+    (`frozen_weights`), or a last kernel of 0 passes none on at step 0, on purpose.
     """
-    ratios = _lasting(evidence, max, _gradient_to_weight)
-    if len(ratios) < 2:
-        return
-    reference = list(ratios.values())[-1]
-    low = take_suffix(
-        list(ratios)[::-1], [layer for layer, value in ratios.items() if value < reference / VANISHED_GRADIENT]
-    )
-    if not low:
-        return
-    least = ratios[low[-1]]
-    layer = _after(list(ratios), low[0])
-    yield Finding(
-        "vanishing_gradient",
-        layer,
-        evidence.reports[-1].step,
-        "error" if least < reference / VANISHED_GRADIENT**2 else "warning",
-        {
-            "first_gradient_to_weight": least,
-            "last_gradient_to_weight": reference,
-            "layers_without_gradient": len(low),
-            "healthy": "within a factor of 100 of each other",
-        },
-        _steepen(evidence),
-        confidence_beyond(least, reference / VANISHED_GRADIENT),
-        message=f"The gradient is lost on its way back: relative to its kernel it is {reference:.3g} in the last layer "
-        f"and {least:.3g} in the first one, and too small in {len(low)} layers; healthy networks stay within 100x.",
-    )
+    decades = {layer: value for layer, value in _lasting_decades(evidence, max).items() if math.isfinite(value)}
+    low = [layer for layer, value in decades.items() if mark_decades(value) and value < 0]
+    if low:
+        worst = min(low, key=decades.__getitem__)
+        yield _report_gradient(evidence, "vanishing_gradient", low, worst, decades[worst])
 
 
 @register_rule("exploding_gradient", causes=(*TASK_CAUSES, *SCALE_CAUSES, "exploding_activation"), direction="backward")
 def find_exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
     """Finds gradients that grow on their way back.
 
-    The standard deviation of the gradient at the output of a layer with a kernel, and no normalization after it, is
-    more than 100 times that at the last such layer, in all of the last three reports. An error at 10,000. The kernels'
-    own gradients do not show it: where the signal explodes too, all of them are equally large. Or, before training,
-    that within a recurrent layer, over the steps of its sequence.
+    The sum of squares of the gradient at the output of a layer for one example is more than 10,000 times that at the
+    last layer, in all of the last three reports. An error above the square of that. The kernels' own gradients do not
+    show it: where the signal explodes too, all of them are equally large. Or, before training, that within a recurrent
+    layer, over the steps of its sequence.
     """
     yield from _over_steps(evidence)
-    gradients = _lasting(evidence, min, _gradient)
-    if len(gradients) < 2:
-        return
-    reference = list(gradients.values())[-1]
-    high = {layer: value for layer, value in gradients.items() if value > reference * EXPLODED_GRADIENT}
-    if not high or not reference > 0:
-        return
-    layer, worst = list(high)[-1], max(high.values())
-    yield Finding(
-        "exploding_gradient",
-        layer,
+    decades = {layer: value for layer, value in _lasting_decades(evidence, min).items() if math.isfinite(value)}
+    high = [layer for layer, value in decades.items() if mark_decades(value) and value > 0]
+    if high:
+        worst = max(high, key=decades.__getitem__)
+        yield _report_gradient(evidence, "exploding_gradient", high, worst, decades[worst])
+
+
+def _report_gradient(evidence: Evidence, kind: str, outside: list[str], worst: str, decades: float) -> Finding:
+    entry = evidence.entries[-1][1][worst].layer
+    value, reference = (_gradient(evidence.last[layer]) for layer in (worst, entry))
+    factor, sign = 10.0 ** (abs(decades) / 2), math.copysign(1.0, decades)
+    limit = math.sqrt(HEALTHY_FACTOR)
+    vanishes = decades < 0
+    return Finding(
+        kind,
+        outside[-1],  # where it leaves what is healthy, seen from the output
         evidence.reports[-1].step,
-        "error" if worst > reference * EXPLODED_GRADIENT**2 else "warning",
-        {"gradient": worst, "last_gradient": reference, "healthy": "within a factor of 10 of the last layer's"},
-        'Draw every kernel on the scale of its layer: `keras_initkit.initialize(model, "auto")`.',
-        confidence_beyond(worst, reference * EXPLODED_GRADIENT),
-        message=f"The gradient grows {format_factor(worst / reference)}-fold on its way back, from {reference:.3g} "
-        f"at the last layer to {worst:.3g}; healthy networks stay within 10x.",
+        "error" if abs(decades) > 2 * math.log10(HEALTHY_FACTOR) else "warning",
+        {
+            "gradient": value,
+            "last_gradient": reference,
+            "factor": factor**sign,
+            "layers_outside": len(outside),
+            "healthy": f"within a factor of {limit:g} of the last layer's",
+        },
+        _steepen(evidence)
+        if vanishes
+        else 'Draw every kernel on the scale of its layer: `keras_initkit.initialize(model, "auto")`.',
+        confidence_beyond(factor**sign, limit**sign),
+        message=f"The gradient of one example {'shrinks' if vanishes else 'grows'} {format_factor(factor)}-fold on its "
+        f"way back from {entry} to {worst}, and is too {'small' if vanishes else 'large'} in {len(outside)} "
+        f"layer{'s' * (len(outside) != 1)}; healthy networks stay within {limit:g}x.",
     )
 
 
@@ -143,32 +137,16 @@ def _is_flat(layer: Any) -> bool:
     return activation is not None and activation_name(activation) in ("sigmoid", "hard_sigmoid")
 
 
-def _lasting(
-    evidence: Evidence, choose: Callable[[list[float]], float], measure: Callable[[LayerReading], float | None]
-) -> dict[str, float]:
-    """For each layer with a kernel whose scale matters, the largest (or smallest) value in the last three reports."""
+def _lasting_decades(evidence: Evidence, choose: Callable[[list[float]], float]) -> Decades:
+    """For each judged layer, the largest (or smallest) distance from the last layer's gradient in the last reports."""
     found: dict[str, list[float]] = {}
-    for readings in evidence.readings[-LASTING_REPORTS:]:
-        for layer, reading in readings.items():
-            if not reading.has_kernel or evidence.is_embedding(reading) or layer in evidence.scale_free:
-                continue
-            value = measure(reading)
-            if value is not None and math.isfinite(value):
+    for _, decades in evidence.decades[-LASTING_REPORTS:]:
+        for layer, value in decades.items():
+            if not math.isnan(value):
                 found.setdefault(layer, []).append(value)
-    return {layer: choose(values) for layer, values in found.items()}
+    last = evidence.decades[-1][1]
+    return {layer: choose(values) for layer, values in found.items() if layer in last}
 
 
-def _gradient(reading: LayerReading) -> float | None:
-    return None if reading.gradient is None else reading.gradient.stddev
-
-
-def _gradient_to_weight(reading: LayerReading) -> float | None:
-    weight, gradient = reading.weight, reading.weight_gradient
-    if weight is None or gradient is None or not (weight.stddev > 0 and gradient.stddev > 0):
-        return None  # a gradient of exactly 0 did not vanish over depth: something blocks it (`frozen_weights`)
-    return gradient.stddev / weight.stddev
-
-
-def _after(layers: Sequence[str], layer: str) -> str:
-    """The next layer, whose kernel the gradient came through."""
-    return layers[min(layers.index(layer) + 1, len(layers) - 1)]
+def _gradient(reading: LayerReading) -> float:
+    return math.nan if reading.gradient is None else reading.gradient.stddev

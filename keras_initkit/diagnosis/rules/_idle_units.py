@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scipy import stats
-
 from keras_initkit.diagnosis._evidence import Evidence
 from keras_initkit.diagnosis._finding import Finding, confidence_after, confidence_beyond
 from keras_initkit.diagnosis._readings import LayerReading, is_zero
 from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, register_rule
 from keras_initkit.diagnosis.rules._advice import lower_rate
+from keras_initkit.report._unit_health import are_dead, dead_p_value, is_relu_like, mean_slope
 from keras_initkit.structure._layer_kinds import is_embedding, is_recurrent, passes_through
 from keras_initkit.theory._thresholds import (
     ASSUMED_UNITS,
     DEAD_UNITS,
-    DEAD_UNITS_P_VALUE,
     EQUAL_TOLERANCE,
     FAINT_MEAN_SQUARE,
     GRAVE_SLOPE,
@@ -23,7 +21,6 @@ from keras_initkit.theory._thresholds import (
     LASTING_REPORTS,
     SATURATED_SLOPE,
     SATURATED_UNITS,
-    SMALLEST_NORMAL,
 )
 
 _REPAIR = "`keras_initkit.diagnose(model, x).apply(model, x)`"
@@ -47,10 +44,9 @@ def find_dead_units(evidence: Evidence) -> Iterator[Finding]:
         if reading.weight is not None and reading.weight.nonfinite:  # relu of NaN is 0, and `nonfinite` says so
             continue
         units = _count_units(evidence, reading)
-        p_value = float(stats.binom.sf(round(fraction * units) - 1, units, DEAD_UNITS))
-        all_dead = fraction > 1 - EQUAL_TOLERANCE
-        if not all_dead and p_value >= DEAD_UNITS_P_VALUE:
+        if not are_dead(fraction, units):
             continue
+        p_value = dead_p_value(fraction, units)
         since = _first_step(evidence, layer, "dead_units", fraction)
         slower = f" {lower_rate(evidence)}." if since > 0 else ""
         yield Finding(
@@ -81,7 +77,7 @@ def find_saturated_units(evidence: Evidence) -> Iterator[Finding]:
     units, slopes = evidence.lasting("saturated_units"), _lasting_slopes(evidence)
     for layer in [name for name in evidence.last if name in units or name in slopes]:
         reading, fraction, slope = evidence.last[layer], units.get(layer, 0.0), slopes.get(layer, 1.0)
-        if layer in evidence.outputs or _is_relu_like(reading):
+        if layer in evidence.outputs or reading.output is None or is_relu_like(reading.output):
             continue
         if fraction > SATURATED_UNITS:
             said = (
@@ -123,10 +119,7 @@ def _lasting_slopes(evidence: Evidence) -> dict[str, float]:
         for layer, reading in readings.items():
             limits = _find_limits(evidence, reading)
             if limits is not None and reading.output is not None and not reading.output.nonfinite:
-                low, high = limits
-                mean, variance = reading.output.mean, reading.output.variance
-                slope = 4 * ((high - mean) * (mean - low) - variance) / (high - low) ** 2
-                found[layer] = max(slope, found.get(layer, 0.0))
+                found[layer] = max(mean_slope(reading.output, limits), found.get(layer, 0.0))
     return found
 
 
@@ -173,12 +166,6 @@ def _is_linear(evidence: Evidence, reading: LayerReading) -> bool:
     kind = reading.layer_type
     zeros = any(is_zero(row.moments) for row in reading.kernel_rows)
     return zeros or is_embedding(kind) or kind == "Add" or passes_through(kind)
-
-
-def _is_relu_like(reading: LayerReading) -> bool:
-    """Whether the lower end is 0 and the upper one beyond 1, as in relu6: units at 0 are dead instead."""
-    output = reading.output
-    return output is not None and abs(output.minimum) < SMALLEST_NORMAL and output.maximum > 1.0
 
 
 def _first_step(evidence: Evidence, layer: str, name: str, fraction: float) -> int:

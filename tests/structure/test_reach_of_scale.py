@@ -4,8 +4,8 @@ import keras
 import pytest
 from keras import layers as L
 
-from keras_initkit.diagnosis.context._reach_of_scale import closed_layers, gated_layers
 from keras_initkit.structure._calls import calls
+from keras_initkit.structure._reach_of_scale import closed_layers, gated_layers
 
 pytestmark = pytest.mark.one_backend
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_initkit.structure._graph import Call, makers, signals
+from keras_initkit.structure._following import following_activations
+from keras_initkit.structure._graph import Call, leaves, makers, readers, signals
 from keras_initkit.structure._layer_kinds import (
     SCALINGS,
     is_nonlinear,
@@ -28,7 +29,7 @@ def closed_layers(graph: Sequence[Call], *, by_normalization: bool = False) -> s
         graph: The calls of a model.
         by_normalization: Boolean. Whether normalizations alone count, which make what is too small larger as well.
     """
-    ends_scale = normalizes if by_normalization else _limits_scale
+    ends_scale = normalizes if by_normalization else limits_scale
     ends = set(graph[-1].outputs) if graph else set()
     reach, open_layers = set(ends), set()
     for call in reversed(graph):
@@ -68,7 +69,7 @@ def gated_layers(graph: Sequence[Call], with_kernel: set[str]) -> set[str]:
     return found
 
 
-def _limits_scale(call: Call) -> bool:
+def limits_scale(call: Call) -> bool:
     """Whether what a call returns stays within limits, however large its input is."""
     if normalizes(call) or type(call.layer).__name__ == "Softmax":
         return True
@@ -76,3 +77,23 @@ def _limits_scale(call: Call) -> bool:
     if not isinstance(call.layer, keras.Layer) and (call.function is not None or is_nonlinear(call.layer)):
         limits = activation_range(call.function or call.layer)
     return limits is not None and all(map(math.isfinite, limits))
+
+
+def normalized_layers(graph: Sequence[Call]) -> set[str]:
+    """Returns the paths of layers whose output is read by normalizations alone."""
+    read_by, found = readers(graph), set()
+    for call in graph:
+        after = [reader for tensor in call.outputs for reader in read_by.get(tensor, [])]
+        if after and all(map(normalizes, after)):
+            found.add(call.path)
+    return found
+
+
+def output_layers(model: keras.Model, graph: Sequence[Call]) -> set[str]:
+    """Returns the paths of layers that end in the model's output, such as the last kernel and a softmax after it."""
+    ends = {path for path, each in following_activations(model).items() if each.where == "output"}
+    made = set(graph[-1].outputs) if graph else set()
+    found = leaves(graph)
+    read = {tensor for call in found for tensor in call.inputs}
+    heads = [call for call in found if made.intersection(call.outputs)]
+    return ends | {call.path for call in heads if read.isdisjoint(call.outputs)}
