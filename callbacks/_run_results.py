@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from keras_initkit._checks import Layers
 from keras_initkit.callbacks._kept_reports import KeptReports
 from keras_initkit.callbacks._run_record import RunRecord
 from keras_initkit.diagnosis import Findings
 from keras_initkit.diagnosis.task._task import Task
-from keras_initkit.report._chosen_layers import Layers
 from keras_initkit.report._render_figures import draw_history
 
 if TYPE_CHECKING:

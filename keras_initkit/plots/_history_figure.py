@@ -85,8 +85,8 @@ def _diverging(limit: float, healthy: float) -> Colormap:
     """Returns colors from blue over white to red; what is healthy is white, and its border shows."""
     edge = healthy / (2 * limit)
     stops = [
-        (0.0, "#003A5C"), (0.25 * (1 - 2 * edge), SHRUNK), (0.5 - edge, "#BFDCEC"), (0.5 - edge, "white"),
-        (0.5 + edge, "white"), (0.5 + edge, "#F8DCC4"), (0.75 + 0.5 * edge, GROWN), (1.0, "#6B2F00"),
+        (0.0, "#003A5C"), (0.25 * (1 - 2 * edge), SHRUNK), (0.5 - edge, "#BFDCEC"), (0.5, "white"),
+        (0.5 + edge, "#FCEFE4"), (0.5 + edge, "#F8DCC4"), (0.75 + 0.5 * edge, GROWN), (1.0, "#6B2F00"),
     ]  # fmt: skip
     return LinearSegmentedColormap.from_list("decades", stops, N=1024)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_initkit.report._chosen_layers import Layers, choose_layers
+from keras_initkit._checks import Layers, choose_layers
 from keras_initkit.report._data import ReportData, title
 from keras_initkit.report._health import signal_decades
 from keras_initkit.report._rows import TensorStats

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_initkit._checks import Layers
 from keras_initkit.report import _io, _render_attention, _render_figures, _render_html, _render_text, _scalars
-from keras_initkit.report._chosen_layers import Layers
 from keras_initkit.report._data import ReportData
 from keras_initkit.report._flow import LayerFlow
 from keras_initkit.report._health import layer_health

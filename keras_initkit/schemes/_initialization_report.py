@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from keras_initkit.report._chosen_layers import Layers, choose_layers
+from keras_initkit._checks import Layers, choose_layers
 from keras_initkit.report._render_text import short
 from keras_initkit.report._tables import Column, make_table, render_text
 from keras_initkit.schemes._plan import UNTOUCHED, WeightChange
