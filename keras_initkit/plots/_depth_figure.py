@@ -16,6 +16,7 @@ from keras_initkit.plots._names import crop_name, name_columns, name_line_ends
 from keras_initkit.plots._picture import (
     ALARM,
     COLORS,
+    GRAY,
     OUTSIDE,
     SMALL,
     find_figure,
@@ -25,7 +26,7 @@ from keras_initkit.plots._picture import (
     write_note,
 )
 
-THEORY = "theory"
+THEORY, NOT_JUDGED = "theory", "not judged"
 _LARGEST = 300.0  # decades that a float can hold
 _HEIGHT = 1.75  # inches of a panel
 TITLES = {"forward": "forward: variance of activations", "backward": "backward: squared gradient of an example"}
@@ -43,16 +44,17 @@ def signal_by_depth(
 ) -> Figure:
     """Draws the signal by layer, forward and backward, as factors from where it enters; above, histograms.
 
-    What is healthy is white. Points outside are red, and the panel names the layers;
-    a signal that is 0 or not finite is marked at the panel's lower or upper edge.
+    What is healthy is white. Points outside are red, and the panel names the layers; a signal that is 0 or not finite
+    is marked at the panel's lower or upper edge.
 
     Args:
         layers: Sequence of strings. Names of the layers, input to output.
         forward, backward: Mapping from each line's name to its values: decades from where the signal enters, one
             for each layer. `None` is a layer without a value, `-inf` a signal of 0, NaN one that is not finite. The
-            line `"theory"` is dashed. The title says what the other lines show.
+            line `"theory"` is dashed; the points `"not judged"`, whose scale does not matter, are gray. The title says
+            what the other lines show.
         histograms: Mapping from a line's name to histograms of its layers' activations. At most eight are drawn.
-        healthy: Float. Decades from where it enters within which a signal is healthy.
+        healthy: Float. Decades from where it enters within which a signal is healthy; infinity judges nothing.
         title: String. What the title begins with, such as the model's name.
         ax: Matplotlib axes to draw into instead of a new figure: one for both directions, or a pair.
 
@@ -86,7 +88,7 @@ def _message(
     layers: Sequence[str], forward: Mapping[str, Decades], backward: Mapping[str, Decades], healthy: float, title: str
 ) -> str:
     nothing: Decades = [None] * len(layers)
-    states = list(dict.fromkeys(name for name in (*forward, *backward) if name != THEORY)) or [THEORY]
+    states = list(dict.fromkeys(name for name in (*forward, *backward) if name not in (THEORY, NOT_JUDGED))) or [THEORY]
     text = compare_messages(
         {
             name: signal_message(layers, forward.get(name, nothing), backward.get(name, nothing), healthy)
@@ -140,7 +142,9 @@ def _draw_lines(
             "linewidth": 1.0,
             "marker": "_" * (len(there) == 1),
         }
-        if not name.endswith(THEORY):
+        if name.endswith(NOT_JUDGED):
+            style = {"color": GRAY, "linestyle": "none", "marker": "o", "markersize": 2.5, "markeredgewidth": 0}
+        elif not name.endswith(THEORY):
             size = 4 if len(layers) <= 24 else 3 if len(layers) <= 60 else 2
             style = {"color": next(colors), "marker": "o", "markersize": size, "linewidth": 1.3, "markeredgewidth": 0}
         # A layer that is not judged leaves no gap in the line.
@@ -148,7 +152,7 @@ def _draw_lines(
         panel.plot(there, drawn, label=name, **style)
         if len(there):
             ends[name] = float(drawn[-1]), style["color"]
-        if name.endswith(THEORY):
+        if name.endswith((THEORY, NOT_JUDGED)):
             continue
         far = there[np.abs(numbers[there]) > healthy]
         outside = 10.0 ** np.clip(numbers[far], -_LARGEST, _LARGEST)
@@ -168,18 +172,22 @@ def _draw_lines(
         return set()
     draw_decades_axis(panel, healthy)
     # Backward, all lines end where the gradient enters: names above it tell them apart.
-    name_line_ends(panel, {name: end for name, end in ends.items() if name not in named and len(lines) > 1}, _HEIGHT)
+    name_line_ends(
+        panel, {name: end for name, end in ends.items() if name not in named and lines.keys() != {"measured"}}, _HEIGHT
+    )
     return set(ends)
 
 
 def draw_decades_axis(panel: Axes, healthy: float) -> None:
     """Makes the vertical axis one of factors from where the signal enters; what is healthy is white."""
     panel.set_yscale("log")
+    room = healthy if np.isfinite(healthy) else 1.0
     low, high = panel.dataLim.intervaly
     low, high = (low, high) if 0 < low <= high < np.inf else (1.0, 1.0)
-    panel.set_ylim(min(low / 2.0, 10 ** -(healthy + 0.5)), max(high * 2.0, 10 ** (healthy + 0.5)))
-    panel.set_facecolor(OUTSIDE)
-    panel.axhspan(10**-healthy, 10**healthy, color="white", linewidth=0, zorder=0)
+    panel.set_ylim(min(low / 2.0, 10 ** -(room + 0.5)), max(high * 2.0, 10 ** (room + 0.5)))
+    if np.isfinite(healthy):
+        panel.set_facecolor(OUTSIDE)
+        panel.axhspan(10**-healthy, 10**healthy, color="white", linewidth=0, zorder=0)
     panel.yaxis.set_major_locator(LogLocator(numticks=6))
     panel.yaxis.set_minor_locator(NullLocator())
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: factor(np.log10(value))))
@@ -206,7 +214,7 @@ def _broken(values: Decades) -> list[tuple[str, list[int], float, str]]:
 
 def _what_is_outside(layers: Sequence[str], lines: Mapping[str, Decades], healthy: float) -> str:
     """Returns the names of the last measured line's layers that are not healthy."""
-    measured = [values for name, values in lines.items() if not name.endswith(THEORY)]
+    measured = [values for name, values in lines.items() if not name.endswith((THEORY, NOT_JUDGED))]
     if not measured:
         return ""
     notes = [_listed(what, [layers[i] for i in place]) for what, place, _, _ in _broken(measured[-1])]

@@ -65,7 +65,7 @@ def signal_message(layers: Sequence[str], forward: Decades, backward: Decades, h
         return f"the signal stays within {_rounded_up(10**largest)}x{over}, forward and backward"
     if len(parts) == 1 and steady:
         return steady[0] + over
-    return "; ".join(parts.values()) or "nothing was measured"
+    return "; ".join(parts.values()) or "no layer is judged"
 
 
 def _rounded_up(factor: float) -> str:

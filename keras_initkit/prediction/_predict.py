@@ -111,7 +111,7 @@ def predict(
     walk.forward(signals)
     walk.backward(_output_gradients(model, whole, output_gradient_variance))
     elements: dict[str, int] = {}
-    for call in graph:
+    for call in graph[:-1]:
         if call.outputs:
             elements.setdefault(call.path, math.prod(size or 1 for size in call.outputs[0].shape[1:]))
     return Prediction(walk.expected, walk.unpredicted, elements)

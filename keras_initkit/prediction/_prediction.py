@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from keras_initkit._checks import Layers, choose_layers
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._tap import Tap
-from keras_initkit.theory._thresholds import HEALTHY_FACTOR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,9 +69,8 @@ class Prediction(Mapping[Tap, Expected]):
                 f"plot: nothing is predicted, since {next(iter(self.unpredicted.values()), 'no layer is')}."
             )
         names = choose_layers([path for path in self._elements if path in predicted] or predicted, layers)
-        lines = [_decades(forward, forward, names), _decades(backward, list(self._elements)[::-1], names)]
-        healthy = math.log10(HEALTHY_FACTOR)
-        return plots.signal_by_depth(names, *lines, healthy=healthy, title="theory expects", ax=ax)
+        ahead, back = _decades(forward, forward, names), _decades(backward, list(self._elements)[::-1], names)
+        return plots.signal_by_depth(names, ahead, back, healthy=math.inf, title="theory expects", ax=ax)
 
     def _variances(self, kind: str, elements: Mapping[str, int]) -> dict[str, float]:
         found: dict[str, float] = {}

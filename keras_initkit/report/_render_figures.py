@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Decades = list[float | None]
 HEALTHY = math.log10(HEALTHY_FACTOR)
+_KINDS = (("output",), ("output_gradient", "pre_activation_gradient"))
 _FRACTIONS = {"dead_units", "saturated_units", "saturated", "attention_future", "attention_padding"}
 
 
@@ -46,15 +47,16 @@ def draw_report(
         limits = (0.0, 1.0) if statistic in _FRACTIONS else None
         return plots.statistic_by_layer(statistic, names, lines, limits=limits, title=heading, ax=ax)  # type: ignore
     decades = {state: signal_decades(each) for state, each in states.items()}
-    judged = {layer for pair in decades.values() for each in pair for layer in each}
+    last = list(states)[-1]
+    others = [_not_judged(states[last], kind, each) for kind, each in zip(_KINDS, decades[last], strict=True)]
+    drawn = {layer for each in (*others, *(each for pair in decades.values() for each in pair)) for layer in each}
     chosen = choose_layers(_in_order(states.values(), set().union(*(each.layers for each in states.values()))), layers)
-    names = [name for name in chosen if name in judged]
+    names = [name for name in chosen if name in drawn]
     forward: dict[str, Decades] = {}
     backward: dict[str, Decades] = {}
-    kinds = (("output",), ("output_gradient", "pre_activation_gradient"))
-    for direction, (series, kind) in enumerate(zip((forward, backward), kinds, strict=True)):
+    for direction, (series, kind) in enumerate(zip((forward, backward), _KINDS, strict=True)):
         lines = {state: [pair[direction].get(name) for name in names] for state, pair in decades.items()}
-        last = list(states)[-1]
+        lines["not judged"] = [others[direction].get(name) for name in names]
         lines["theory"] = _theory(states[last], names, decades[last][direction], kind)
         series.update({name: values for name, values in lines.items() if any(v is not None for v in values)})
     histograms = {state: _histograms(each, set(chosen)) for state, each in states.items()}
@@ -97,6 +99,18 @@ def _in_order(reports: Iterable[ReportData], layers: set[str]) -> list[str]:
 
 def _cells(names: Sequence[str], by_step: Sequence[Mapping[str, float]]) -> list[Decades]:
     return [[values.get(name) for values in by_step] for name in names]
+
+
+def _not_judged(report: ReportData, kinds: Sequence[str], judged: Mapping[str, float]) -> dict[str, float]:
+    """Returns the signal of the layers whose scale does not matter, relative to the same entry."""
+    signal: dict[str, float] = {}
+    for row in report.rows:
+        if row.tap.kind in kinds and 0 < row.moments.variance < math.inf:
+            elements = 1 if kinds == _KINDS[0] else math.prod((row.shape or ())[1:])
+            signal.setdefault(row.tap.layer, math.log10(row.moments.variance * max(elements, 1)))
+    places = list(signal) if kinds == _KINDS[0] else list(signal)[::-1]
+    entry = next((name for name in places if abs(judged.get(name, 1.0)) < 1e-9), places[0] if places else "")
+    return {name: value - signal[entry] for name, value in signal.items() if name not in judged}
 
 
 def _theory(report: ReportData, names: Sequence[str], measured: Mapping[str, float], kinds: Sequence[str]) -> Decades:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from keras_initkit._checks import Layers, choose_layers
+from keras_initkit._checks import Layers
 from keras_initkit.report._render_text import short
+from keras_initkit.report._report import SignalReport
 from keras_initkit.report._tables import Column, make_table, render_text
 from keras_initkit.schemes._plan import UNTOUCHED, WeightChange
-from keras_initkit.theory._thresholds import HEALTHY_FACTOR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +31,7 @@ class InitializationReport:
         weights: Tuple of `WeightChange`, in the order of the layers.
         model: String. Name of the model.
         notes: Tuple of strings. Notes on the whole model.
+        before, after: Reports on the model's signal; `None` where inputs could not be drawn.
     """
 
     scheme: str
@@ -38,6 +39,8 @@ class InitializationReport:
     weights: tuple[WeightChange, ...]
     model: str = ""
     notes: tuple[str, ...] = ()
+    before: SignalReport | None = field(default=None, repr=False, compare=False)
+    after: SignalReport | None = field(default=None, repr=False, compare=False)
 
     @property
     def kernels(self) -> list[WeightChange]:
@@ -70,62 +73,32 @@ class InitializationReport:
             "weights": weights,
         }
 
-    def plot(self, *, layers: Layers = None, ax: Axes | Sequence[Axes] | None = None) -> Figure:
-        """Draws the variance of signals, and of gradients if there were labels, by layer, before and after.
-
-        Both are factors from where the signal enters: the first kernel's, and the last one's gradient.
+    def plot(
+        self, *, layers: Layers = None, statistic: str | None = None, ax: Axes | Sequence[Axes] | None = None
+    ) -> Figure:
+        """Draws the signal by depth before and after, as `before.plot(after)` does.
 
         Args:
             layers: String, compiled regular expression, or a list of them. Layers to draw: paths, names, patterns with
                 `*`. `None` means all.
+            statistic: String. Name of one of `STATISTICS` to draw by layer instead.
             ax: Matplotlib axes to draw into instead of a new figure: one for both directions, or a pair.
 
         Returns:
             A Matplotlib figure, which a notebook shows.
 
         Raises:
-            ValueError: If `initialize` had no data to measure on, a layer is unknown, or `ax` is no axes.
+            ValueError: If nothing was measured, or as in `SignalReport.plot`.
         """
-        rows = {change.layer: change for change in self.kernels if change.forward_after is not None}
-        if not rows:
+        if self.before is None or self.after is None:
             raise ValueError("plot: nothing was measured. Pass x, or x and y, to initialize().")
-        from keras_initkit import plots
-
-        names = choose_layers(list(rows), layers)
-
-        def lines(direction: str, entry: int) -> dict[str, list[float | None]]:
-            both = {
-                when: [getattr(change, f"{direction}_{when}") for change in rows.values()]
-                for when in ("before", "after")
-            }
-            return {
-                when: [decades for name, decades in zip(rows, _decades(values, entry), strict=True) if name in names]
-                for when, values in both.items()
-                if any(value is not None for value in values)
-            }
-
-        title = f"{self.model}, initialized by {self.scheme}"
-        healthy = math.log10(HEALTHY_FACTOR)
-        return plots.signal_by_depth(
-            names, lines("forward", 0), lines("backward", -1), healthy=healthy, title=title, ax=ax
-        )
+        return self.before.plot(self.after, layers=layers, statistic=statistic, ax=ax)
 
     def __rich__(self) -> Table:
         return _table(self)
 
     def __str__(self) -> str:
         return render_text(_table(self))
-
-
-def _decades(variances: Sequence[float | None], entry: int) -> list[float | None]:
-    """Returns logarithms of variances relative to that where the signal enters, which is neither 0 nor not finite."""
-    known = [value for value in variances if value is not None and 0 < value < math.inf]
-    start = math.log10(known[entry]) if known else 0.0
-
-    def decades(value: float) -> float:
-        return math.log10(value) - start if 0 < value < math.inf else -math.inf if value == 0 else math.nan
-
-    return [None if value is None else decades(value) for value in variances]
 
 
 def _table(report: InitializationReport) -> Table:
