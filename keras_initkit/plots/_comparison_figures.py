@@ -43,6 +43,7 @@ def variance_by_layer(forward: Series, backward: Series, caption: str = "", *, h
     message = f"the signal stays healthy {_which(steady, len(forward))}"
     set_message(figure, f"{caption}: {message}" if caption else message)
     panels = figure.subplots(2, 1, sharex=True)
+    panels[1].xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     for panel, (title, lines) in zip(panels, decades.items(), strict=True):
         layers = np.arange(1, 1 + max(values.shape[1] for values in lines.values()))
         panel.set_xlim(0.5, len(layers) + 0.5)  # a layer without a point keeps its place
@@ -64,7 +65,6 @@ def variance_by_layer(forward: Series, backward: Series, caption: str = "", *, h
         else:
             write_inside(panel, "nothing above 0 and finite")
         write_note(panel, title)
-    panels[1].xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     panels[1].set_xlabel("hidden layer", fontsize=SMALL)
     _write_below(figure, [*_others(forward, colors), *(f"{name}: {note}." for name, note in broken.items())])
     return figure

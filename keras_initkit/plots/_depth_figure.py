@@ -62,13 +62,13 @@ def signal_by_depth(
         ValueError: If `ax` is neither axes nor a pair of them.
     """
     series = {"forward": forward, "backward": backward}
-    message = _message(layers, forward, backward, healthy, title)
+    message = _message(layers, forward, backward, healthy if np.isfinite(healthy) else 1.0, title)
     if ax is not None:
         return _draw_into(ax, layers, series, healthy, message)
     histograms = {state: each for state, each in (histograms or {}).items() if each}
     measured = {direction: lines for direction, lines in series.items() if lines} or series
     rows = 0 if not histograms else max(len(histograms), 1 + any(len(each) > 4 for each in histograms.values()))
-    above, below = 0.3 + 1.15 * rows, 0.3 + (_HEIGHT + 0.25) * len(measured) + min(0.07 * _longest(layers), 1.5)
+    above, below = 0.3 + 1.15 * rows, 0.3 + (_HEIGHT + 0.25) * len(measured) + 0.07 * _longest(layers)
     figure = new_picture(0.3 + 0.2 * message.count("\n") + above * bool(rows) + below)
     set_message(figure, message)
     depth: Figure | SubFigure = figure
@@ -231,4 +231,4 @@ def _listed(what: str, names: Sequence[str]) -> str:
 
 
 def _longest(layers: Sequence[str]) -> int:
-    return max((min(len(name), 24) for name in layers), default=0)
+    return max((min(len(name), 18) for name in layers), default=0)

@@ -51,6 +51,7 @@ def draw_map(
     """Draws one heat map; returns its image, and which marks it has."""
     panel.set_xlabel("step", fontsize=SMALL)
     if cells.count() == 0:
+        panel.set_xticks([])
         write_inside(panel, "not measured")
         return None, set()
     values, states, first = _columns(cells, np.asarray(steps))

@@ -43,7 +43,6 @@ def set_message(figure: Figure, message: str) -> None:
 
 def write_inside(panel: Axes, text: str) -> None:
     """Says why a panel is empty."""
-    panel.set_xticks([])
     panel.set_yticks([])
     panel.set_yticks([], minor=True)
     panel.text(0.5, 0.5, text, ha="center", va="center", fontsize=NORMAL, transform=panel.transAxes)

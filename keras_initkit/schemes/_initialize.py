@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import contextlib
 import difflib
+import functools
 import inspect
 import random
 import reprlib
