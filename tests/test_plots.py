@@ -98,7 +98,7 @@ def test_variance_lines_are_geometric_means_from_where_the_signal_enters():
             np.testing.assert_array_equal(lines[name].get_xdata(), [1, 2, 3])
             np.testing.assert_allclose(lines[name].get_ydata(), np.sqrt(ratio[0] * ratio[1]))
     # 1/4 and 1/4 at the last layer; at the second 1/2 and 1/8, which is a factor 2 from their mean of 1/4.
-    band = figure.axes[0].collections[-1].get_paths()[0].vertices
+    band = figure.axes[0].collections[0].get_paths()[0].vertices
     at_second = band[band[:, 0] == 2, 1]
     assert (at_second.min(), at_second.max()) == pytest.approx((1 / 8, 1 / 2))
     assert figure.get_suptitle() == "caption: the signal stays healthy from every initializer"
