@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -40,7 +40,7 @@ def variance_by_layer(forward: Series, backward: Series, caption: str = "", *, h
         sorted((n for n in distance if np.isfinite(_mean(decades[_FORWARD][n])[0]).any()), key=distance.__getitem__)
     )
     figure = new_picture(5.4)
-    message = f"the signal stays healthy {_which(steady, len(forward))}"
+    message = f"the signal stays healthy{_from(steady, list(forward))}"
     set_message(figure, f"{caption}: {message}" if caption else message)
     panels = figure.subplots(2, 1, sharex=True)
     panels[1].xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
@@ -66,7 +66,13 @@ def variance_by_layer(forward: Series, backward: Series, caption: str = "", *, h
             write_inside(panel, "nothing above 0 and finite")
         write_note(panel, title)
     panels[1].set_xlabel("hidden layer", fontsize=SMALL)
-    _write_below(figure, [*_others(forward, colors), *(f"{name}: {note}." for name, note in broken.items())])
+    _write_below(
+        figure,
+        [
+            *_others([name for name in forward if np.isfinite(_mean(decades[_FORWARD][name])[0]).any()], colors),
+            *(f"{name}: {note}." for name, note in broken.items()),
+        ],
+    )
     return figure
 
 
@@ -161,18 +167,19 @@ def _style(color: str | None) -> dict:
     return {"color": color, "marker": "osD^vP"[COLORS.index(color)], "markersize": 4, "linewidth": 1.3}
 
 
-def _others(names: Mapping[str, object], colors: Mapping[str, str]) -> list[str]:
+def _others(names: Iterable[str], colors: Mapping[str, str]) -> list[str]:
     others = [name for name in names if name not in colors]
     return [f"Gray: {', '.join(others)}."] if others else []
 
 
-def _which(names: Sequence[str], total: int) -> str:
-    if len(names) == total:
-        return "from every initializer" if total > 1 else f"from {names[0]}"
-    if not names:
-        return "from none of them" if total > 1 else "nowhere"
-    head = names if len(names) < 4 else [*names[:3], f"{len(names) - 3} more"]
-    return f"only from {', '.join(head[:-1])}{' and ' * (len(head) > 1)}{head[-1]}"
+def _from(healthy: Sequence[str], names: Sequence[str]) -> str:
+    """Returns from which initializers, in as few names as it takes."""
+    if len(healthy) in (0, len(names)):
+        return " from every initializer" if healthy else " from no initializer"
+    others = [name for name in names if name not in healthy]
+    shown, how = (healthy, " only from ") if len(healthy) <= len(others) else (others, ", but not from ")
+    head = shown if len(shown) < 5 else [*shown[:4], f"{len(shown) - 4} more"]
+    return how + ", ".join(head[:-1]) + " and " * (len(head) > 1) + head[-1]
 
 
 def _write_below(figure: Figure, notes: Sequence[str]) -> None:

@@ -46,7 +46,7 @@ def draw_report(
         lines = {state: [each.get(name) for name in names] for state, each in values.items()}
         limits = (0.0, 1.0) if statistic in _FRACTIONS else None
         return plots.statistic_by_layer(statistic, names, lines, limits=limits, title=heading, ax=ax)  # type: ignore
-    decades = {state: signal_decades(each) for state, each in states.items()}
+    decades = {state: _decades(each) for state, each in states.items()}
     last = list(states)[-1]
     others = [_not_judged(states[last], kind, each) for kind, each in zip(_KINDS, decades[last], strict=True)]
     drawn = {layer for each in (*others, *(each for pair in decades.values() for each in pair)) for layer in each}
@@ -82,11 +82,21 @@ def draw_history(
         return plots.statistic_over_training(
             statistic, names, steps, _cells(names, by_step), limits=limits, title=heading, ax=ax  # type: ignore
         )  # fmt: skip
-    decades = [signal_decades(report) for report in reports]
+    decades = [_decades(report) for report in reports]
     judged = {layer for pair in decades for each in pair for layer in each}
     names = choose_layers(_in_order(reports, judged), layers)
     forward, backward = (_cells(names, [pair[direction] for pair in decades]) for direction in (0, 1))
     return plots.signal_over_training(names, steps, forward, backward, healthy=HEALTHY, title=heading, ax=ax)  # type: ignore
+
+
+def _decades(report: ReportData) -> tuple[dict[str, float], dict[str, float]]:
+    """Returns the decades of the judged layers, and NaN for all that have a value that is not finite."""
+    found = signal_decades(report)
+    for decades, kinds in zip(found, _KINDS, strict=True):
+        for row in report.rows:
+            if row.tap.kind in kinds and row.moments.nonfinite:
+                decades[row.tap.layer] = math.nan
+    return found
 
 
 def _statistic(report: ReportData, name: str) -> dict[str, float]:

@@ -139,9 +139,7 @@ def test_to_dict_is_plain():
 def test_plot_shows_before_and_after_as_the_reports_do():
     report = ik.initialize(make(), "he_normal", X, Y)
     figure = report.plot()
-    panels = [
-        panel for part in [figure, *figure.subfigs] for panel in part.axes if panel.get_ylabel().startswith("factor")
-    ]
+    panels = [panel for panel in figure.axes if panel.get_ylabel().startswith("factor")]
     for panel, direction in zip(panels, (0, 1), strict=True):
         lines = {line.get_label(): line.get_ydata() for line in panel.lines}
         for name, measured in (("before", report.before), ("after", report.after)):
