@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from keras_initkit.plots._axis_names import name_line_ends
 from keras_initkit.plots._depth_figure import draw_decades_axis
-from keras_initkit.plots._names import name_line_ends
 from keras_initkit.plots._picture import COLORS, GRAY, SMALL, new_picture, set_message, write_inside, write_note
 
 Series = Mapping[str, np.ndarray]

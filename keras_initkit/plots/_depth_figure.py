@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from keras_initkit.plots._axis_names import crop_name, name_columns, name_line_ends
 from keras_initkit.plots._histogram_panels import LayerHistogram, draw_histograms
 from keras_initkit.plots._messages import Decades, compare_messages, signal_message
-from keras_initkit.plots._names import crop_name, name_columns, name_line_ends
 from keras_initkit.plots._picture import (
     ALARM,
     COLORS,

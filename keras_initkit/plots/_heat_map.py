@@ -13,7 +13,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 
-from keras_initkit.plots._names import LINE, name_rows
+from keras_initkit.plots._axis_names import LINE, name_rows
 from keras_initkit.plots._picture import GROWN, SHRUNK, SMALL, write_inside
 
 COLUMNS = 400

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from keras_initkit.plots._names import crop_name
+from keras_initkit.plots._axis_names import crop_name
 from keras_initkit.plots._picture import COLORS, GRAY, SMALL
 
 PANELS, REACH = 8, 4.0  # a panel reaches at most so many deviations from the mean

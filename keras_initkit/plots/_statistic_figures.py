@@ -11,8 +11,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from keras_initkit.plots._axis_names import name_columns, name_line_ends
 from keras_initkit.plots._heat_map import Cells, as_array, draw_map, explain_marks, map_height, name_layers
-from keras_initkit.plots._names import name_columns, name_line_ends
 from keras_initkit.plots._picture import (
     COLORS,
     GROWN,
