@@ -38,8 +38,12 @@ def test_each_cell_is_its_decades():
     figure, (left, right) = panels(["first", "<second>_$x"], [0, 10, 500], forward, backward, "a run")
     np.testing.assert_allclose(shown(left), [[0, 2, -4], [np.nan] * 3])
     np.testing.assert_allclose(shown(right), [[-3, 1, np.nan], [np.nan] * 3])
-    assert marks(left) == {"////": [(0.5, 1.5, 0.5, 1.5)], "xxxx": [(1.5, 2.5, 0.5, 1.5)]}
-    assert marks(right) == {"xxxx": [(1.5, 2.5, -0.5, 0.5)]}
+    assert marks(left) == {
+        "////": [(0.5, 1.5, 0.5, 1.5)],
+        "xxxx": [(1.5, 2.5, 0.5, 1.5)],
+        "....": [(-0.5, 0.5, 0.5, 1.5)],
+    }
+    assert marks(right) == {"xxxx": [(1.5, 2.5, -0.5, 0.5)], "....": [(-0.5, 2.5, 0.5, 1.5)]}
     assert left.images[0].get_clim() == right.images[0].get_clim() == (-4, 4)
     assert [text.get_text() for text in left.get_yticklabels()] == ["first", "<second>_$x"]
     assert left.get_ylim()[0] > left.get_ylim()[1]  # the first layer on top
@@ -73,11 +77,24 @@ def test_the_title_says_what_is_worst_and_when(cells, words):
     assert figure.get_suptitle() == words
 
 
+def test_layers_that_are_not_judged_are_gray():
+    others = [[None, 7.0]], [[None, None]]
+    figure = signal_over_training(["a"], [0, 1], [[0.5, None]], [[0.5, 0.5]], healthy=1.0, not_judged=others)
+    judged, gray = figure.axes[0].images
+    np.testing.assert_allclose(judged.get_array().filled(np.nan), [[0.5, np.nan]])
+    np.testing.assert_allclose(gray.get_array().filled(np.nan), [[np.nan, 7.0]])
+    red, green, blue, _ = gray.get_cmap()(gray.norm(7.0))
+    assert red == green == blue < 0.7
+    assert gray.get_clim() == (-3, 3)  # of the judged layers
+    assert len(figure.axes[1].images) == 1
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["gray: not judged"]
+
+
 def test_a_statistic_is_one_map():
     figure = statistic_over_training("ratio", ["a", "b"], [0, 5], [[1e-4, 1.0], [None, 0.0]], title="run")
     panel = figure.axes[0]
     np.testing.assert_allclose(shown(panel), [[-4, 0], [np.nan, np.nan]])
-    assert marks(panel) == {"////": [(0.5, 1.5, 0.5, 1.5)]}
+    assert marks(panel) == {"////": [(0.5, 1.5, 0.5, 1.5)], "....": [(-0.5, 0.5, 0.5, 1.5)]}
     assert figure.get_suptitle() == "run: ratio largest, 1, in a at step 5"
     figure = statistic_over_training("dead", ["a"], [0, 5], [[0.0, 0.5]], limits=(0, 1))
     assert figure.axes[0].images[0].get_clim() == (0, 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, PathPatch
@@ -17,12 +17,14 @@ from keras_initkit.plots._axis_names import LINE, name_rows
 from keras_initkit.plots._picture import GROWN, SHRUNK, SMALL, write_inside
 
 COLUMNS = 400
-_ABSENT = "#D9D9D9"
 # Cells without a place on the scale continue it, and differ by texture, which needs no color vision.
 _MARKS: dict[str, dict[str, Any]] = {
     "not finite": {"facecolor": GROWN, "edgecolor": "white", "hatch": "xxxx"},
     "zero": {"facecolor": SHRUNK, "edgecolor": "white", "hatch": "////"},
+    "not measured": {"facecolor": "#D9D9D9", "edgecolor": "white", "hatch": "...."},
 }
+NOT_JUDGED = "gray: not judged"
+_GRAY = LinearSegmentedColormap.from_list("gray", ["#707070", "#F4F4F4", "#707070"])
 Cells = Sequence[Sequence[float | None]]
 
 
@@ -39,25 +41,37 @@ def name_layers(panel: Axes, layers: Sequence[str]) -> None:
 
 def explain_marks(figure: Figure, marked: set[str]) -> None:
     """Adds a legend of the marks that a map has."""
-    styles = {**_MARKS, "not measured": {"facecolor": _ABSENT}}
+    styles = {**_MARKS, NOT_JUDGED: {"facecolor": "#B0B0B0"}}
     if marked:
         handles = [Patch(label=name, **style) for name, style in styles.items() if name in marked]
-        figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=SMALL)
+        figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=SMALL)
 
 
 def draw_map(
-    panel: Axes, cells: np.ma.MaskedArray, steps: Sequence[int], colors: Colormap | str, limits: tuple[float, float]
+    panel: Axes,
+    cells: np.ma.MaskedArray,
+    steps: Sequence[int],
+    colors: Colormap | str,
+    limits: tuple[float, float],
+    gray: np.ma.MaskedArray | None = None,
 ) -> tuple[AxesImage | None, set[str]]:
-    """Draws one heat map; returns its image, and which marks it has."""
+    """Draws one heat map, where it has nothing that of `gray`; returns its image, and which marks it has."""
     panel.set_xlabel("step", fontsize=SMALL)
-    if cells.count() == 0:
+    if cells.count() == 0 and (gray is None or gray.count() == 0):
         panel.set_xticks([])
         write_inside(panel, "not measured")
         return None, set()
     values, states, first = _columns(cells, np.asarray(steps))
-    panel.set_facecolor(_ABSENT)
     shown = np.ma.masked_where(states != "", values)
-    image = panel.imshow(shown, aspect="auto", interpolation="nearest", cmap=colors, vmin=limits[0], vmax=limits[1])
+    style: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest", "vmin": limits[0], "vmax": limits[1]}
+    image = panel.imshow(shown, cmap=colors, **style)
+    marked = {str(name) for name in np.unique(states)}
+    if gray is not None and gray.count():
+        others, known, _ = _columns(gray, np.asarray(steps))
+        instead = (known == "") & (states == "not measured")
+        panel.imshow(np.ma.masked_where(~instead, others), cmap=_GRAY, **style)
+        states = np.where(instead, "", states)
+        marked = {str(name) for name in np.unique(states)} | {NOT_JUDGED}
     for name, style in _MARKS.items():
         boxes = [_box(row, start, end) for row, start, end in _runs(states == name)]
         if boxes:  # as one path: a hatch for each cell takes minutes
@@ -65,7 +79,7 @@ def draw_map(
     columns = np.unique(np.linspace(0, len(first) - 1, 5).round().astype(int))
     panel.set_xticks(columns, [f"{first[i]:,}" for i in columns])
     panel.tick_params(labelsize=SMALL, length=2)
-    return image, {str(name) for name in np.unique(states)} - {""}
+    return image, marked - {""}
 
 
 def as_array(cells: Cells, layers: Sequence[str], steps: Sequence[int]) -> np.ma.MaskedArray:

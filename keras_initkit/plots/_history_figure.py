@@ -24,6 +24,7 @@ def signal_over_training(
     backward: Cells,
     *,
     healthy: float,
+    not_judged: Sequence[Cells] = (),
     title: str = "",
     ax: Sequence[Axes] | None = None,
 ) -> Figure:
@@ -39,6 +40,7 @@ def signal_over_training(
         forward, backward: Sequences of a sequence for each layer. Decades from where the signal enters, by step;
             `None` where there is none, `-inf` a signal of 0, NaN one that is not finite.
         healthy: Float. Decades from where it enters within which a signal is healthy.
+        not_judged: Pair of such sequences, forward and backward. Layers whose scale does not matter, drawn in gray.
         title: String. What the title begins with, such as the model's name.
         ax: Pair of Matplotlib axes to draw into instead of a new figure.
 
@@ -65,9 +67,10 @@ def signal_over_training(
             )
         figure = find_figure(pair[0])
     image, marked = None, set[str]()
-    for panel, (direction, cells) in zip(pair, maps.items(), strict=True):
+    for panel, (direction, cells), others in zip(pair, maps.items(), not_judged or ((), ()), strict=True):
         write_note(panel, TITLES[direction])
-        drawn, marks = draw_map(panel, cells, steps, _diverging(limit, healthy), (-limit, limit))
+        gray = as_array(others, layers, steps) if others else None
+        drawn, marks = draw_map(panel, cells, steps, _diverging(limit, healthy), (-limit, limit), gray)
         image, marked = drawn or image, marked | marks
     name_layers(pair[0], layers)
     if image is not None:

@@ -83,10 +83,24 @@ def draw_history(
             statistic, names, steps, _cells(names, by_step), limits=limits, title=heading, ax=ax  # type: ignore
         )  # fmt: skip
     decades = [_decades(report) for report in reports]
-    judged = {layer for pair in decades for each in pair for layer in each}
-    names = choose_layers(_in_order(reports, judged), layers)
+    others = [
+        tuple(_not_judged(report, kinds, each) for kinds, each in zip(_KINDS, pair, strict=True))
+        for report, pair in zip(reports, decades, strict=True)
+    ]
+    measured = {layer for pair in (*decades, *others) for each in pair for layer in each}
+    names = choose_layers(_in_order(reports, measured), layers)
     forward, backward = (_cells(names, [pair[direction] for pair in decades]) for direction in (0, 1))
-    return plots.signal_over_training(names, steps, forward, backward, healthy=HEALTHY, title=heading, ax=ax)  # type: ignore
+    not_judged = [_cells(names, [pair[direction] for pair in others]) for direction in (0, 1)]
+    return plots.signal_over_training(
+        names,
+        steps,
+        forward,
+        backward,
+        healthy=HEALTHY,
+        not_judged=not_judged,
+        title=heading,
+        ax=ax,  # type: ignore[arg-type]  # it checks what it gets
+    )
 
 
 def _decades(report: ReportData) -> tuple[dict[str, float], dict[str, float]]:

@@ -150,7 +150,7 @@ def test_the_heat_maps_hold_the_decades_of_the_reports():
     left, right = [panel for panel in callback.plot().axes if panel.get_title(loc="left")]
     for panel, direction in ((left, 0), (right, 1)):
         decades = [signal_decades(report)[direction] for report in callback.reports]
-        for row, label in enumerate(left.get_yticklabels()):
+        for row, label in enumerate(left.get_yticklabels()):  # "out" is judged by nothing forward
             expected = [each.get(label.get_text(), np.nan) for each in decades]
             np.testing.assert_allclose(panel.images[0].get_array()[row].filled(np.nan), expected)
     assert [label.get_text() for label in left.get_yticklabels()] == ["hidden", "out"]

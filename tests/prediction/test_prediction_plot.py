@@ -29,7 +29,7 @@ def test_lines_are_what_is_predicted():
 
 
 def test_nothing_predicted_is_an_error():
-    with pytest.raises(ValueError, match="plot: nothing is predicted, since it has no rule."):
+    with pytest.raises(ValueError, match="plot: nothing is predicted, since it has no rule"):
         Prediction({}, {"own": "it has no rule"}).plot()
     with pytest.raises(ValueError, match="layers: got 'cov_0', which matches no layer of the report; there is conv_0"):
         predict(model()).plot(layers="cov_0")
