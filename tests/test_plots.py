@@ -329,6 +329,10 @@ def test_a_statistic_has_a_logarithmic_axis_where_it_spans_decades():
     [
         ([f"block_{i}_{part}" for i in range(20) for part in ("expand", "bn", "relu")], r"block_\d+"),
         ([f"backbone/layer_{i}/{part}" for i in range(12) for part in "abcdefg"], r"layer_\d+"),
+        (
+            [f"layer_{i}/a_long_self_attention/{part}" for i in range(8) for part in "qkv"],
+            r"layer_\d+",
+        ),  # alike at the end
         ([f"dense_{i}" for i in range(60)], r"dense_\d+"),
     ],
 )

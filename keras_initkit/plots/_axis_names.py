@@ -28,8 +28,9 @@ def choose_names(names: Sequence[str], capacity: int, length: int = 24) -> dict[
         length: Integer. Longer names are cropped.
     """
     names = _without_common_path(names)
-    if len(names) <= capacity:
-        return {place: crop_name(name, length) for place, name in enumerate(names)}
+    labels = [crop_name(name, length) for name in names]
+    if len(labels) <= capacity and len(set(labels)) == len(labels):  # the ends of paths may be alike
+        return dict(enumerate(labels))
     starts = [0, *(i + 1 for i, (a, b) in enumerate(itertools.pairwise(map(_block, names))) if a != b)]
     if len(starts) > 0.6 * len(names):  # layers that are numbered one by one make no blocks
         step = -(-len(names) // capacity)
