@@ -51,6 +51,7 @@ def signal_over_training(
     message = "; ".join(
         _message(layers, steps, direction, cells, healthy) for direction, cells in maps.items() if cells.count()
     )
+    message = message or "no layer is judged"
     message = f"{title}: {message}" if title else message
     finite = np.concatenate([np.abs(cells.compressed()) for cells in maps.values()])
     limit = max(healthy + 2.0, math.ceil(min(np.max(finite[np.isfinite(finite)], initial=0.0), 300.0)))
