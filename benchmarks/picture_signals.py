@@ -134,13 +134,6 @@ def panels() -> Iterator[Panel]:
     def distinct(model: keras.Model) -> list[float]:
         return [float(len(np.unique(np.asarray(layer.kernel), axis=1).T)) for layer in model.layers[:-1]]
 
-    def relative(model: keras.Model) -> list[float]:
-        sizes: dict[str, dict[str, float]] = {}
-        for row in probe(model, X, Y).rows:
-            if row.shape[1:] and row.tap.kind in ("weight", "weight_gradient"):
-                sizes.setdefault(row.tap.layer, {})[row.tap.kind] = row.moments.stddev
-        return [each["weight_gradient"] / each["weight"] for each in sizes.values()]
-
     def outputs(model: keras.Model, x: np.ndarray = X) -> list[float]:
         return by_layer(model, "output", variance, x)
 
@@ -151,12 +144,12 @@ def panels() -> Iterator[Panel]:
     yield Panel("unscaled_input", "variance of outputs", variances, outputs(sound, 127.5 + 74 * X), log=True)
     level = 2 / thresholds.MISMATCH
     yield Panel("initializer_mismatch", "weight variance\nx fan-in", weights(sound), weights(off), level, log=True)
-    level = 1 / thresholds.SIGNAL_FACTOR
+    level = 1 / thresholds.HEALTHY_FACTOR
     yield Panel("vanishing_activation", "variance of outputs", variances, outputs(shrinking), level, log=True)
-    level = thresholds.SIGNAL_FACTOR
+    level = thresholds.HEALTHY_FACTOR
     yield Panel("exploding_activation", "variance of outputs", variances, outputs(growing), level, log=True)
-    squashed = relative(network("sigmoid"))
-    yield Panel("vanishing_gradient", "gradient to weight", relative(sound), squashed, log=True)
+    gradients_of = (by_layer(model, "output_gradient", deviation) for model in (sound, network("sigmoid")))
+    yield Panel("vanishing_gradient", "sd of gradients", *gradients_of, log=True)
     gradients_of = (by_layer(model, "output_gradient", deviation) for model in (sound, growing))
     yield Panel("exploding_gradient", "sd of gradients", *gradients_of, log=True)
     counts = (by_layer(model, "output", lambda row: row.dead_units) for model in (sound, dead))

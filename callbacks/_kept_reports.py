@@ -44,6 +44,10 @@ class KeptReports(list[SignalReport]):
         for report in reports:
             self.add(report)
 
+    def __repr__(self) -> str:
+        steps = f", steps {self[0].step} to {self[-1].step}" if self else ""
+        return f"<{type(self).__name__}: {len(self)} report{'s' * (len(self) != 1)}{steps}>"
+
     def add(self, report: SignalReport) -> None:
         """Adds the next report."""
         if self and self._numbers[-1] % self._stride:  # it was there as the last
@@ -56,7 +60,7 @@ class KeptReports(list[SignalReport]):
             places = [i for i, n in enumerate(self._numbers) if n % self._stride == 0 or n == self.added - 1]
             self[:], self._numbers = [self[i] for i in places], [self._numbers[i] for i in places]
 
-    def to_dataframe(self, statistics: Iterable[str] | None = None) -> pandas.DataFrame:
+    def to_pandas(self, statistics: Iterable[str] | None = None) -> pandas.DataFrame:
         """Returns a pandas data frame with a row for each report and layer: `step`, `epoch`, `layer`, the statistics.
 
         Args:
@@ -67,7 +71,7 @@ class KeptReports(list[SignalReport]):
             ValueError: If a name is unknown.
             ImportError: If pandas is not installed.
         """
-        frames = required_package("reports.to_dataframe", "pandas", "pandas")
+        frames = required_package("reports.to_pandas", "pandas", "pandas")
         names = check_statistics(statistics or self._statistics or STATISTICS)
         rows = []
         for report in self:

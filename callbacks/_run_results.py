@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from keras_initkit._checks import Layers
+from keras_initkit._html import heading, view
 from keras_initkit.callbacks._kept_reports import KeptReports
 from keras_initkit.callbacks._run_record import RunRecord
 from keras_initkit.diagnosis import Findings
@@ -26,7 +27,7 @@ class RunResults:
     def reports(self) -> KeptReports:
         """List of `SignalReport`, one for each measured step so far (at most `keep`), in order.
 
-        `reports.to_dataframe()` is a pandas data frame of their statistics.
+        `reports.to_pandas()` is a pandas data frame of their statistics.
         """
         return self._record.reports
 
@@ -68,6 +69,18 @@ class RunResults:
         if not self.reports:
             raise ValueError("plot: got a training without a measured step, expected one of which a step was measured.")
         return draw_history(self.reports, self._name(), layers=layers, statistic=statistic, ax=ax)
+
+    def __repr__(self) -> str:
+        steps, findings = self.reports.added, len(self.findings)
+        where = f", log in {self.run_dir}" if self.run_dir else ""
+        return (
+            f"<{type(self).__name__}: {steps} step{'s' * (steps != 1)} measured, {findings} "
+            f"finding{'s' * (findings != 1)}{where}>"
+        )
+
+    def _repr_html_(self) -> str:
+        last = self.reports[-1]._repr_html_() if self.reports else ""
+        return view(heading(repr(self).strip("<>"))) + self.findings._repr_html_() + last
 
     def _name(self) -> str:
         raise NotImplementedError

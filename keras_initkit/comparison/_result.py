@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from keras_initkit import plots
+from keras_initkit._html import heading, listing, table, view
 from keras_initkit.comparison._verdict import verdict
 from keras_initkit.report._io import json_safe
 from keras_initkit.report._tables import Column, make_table, render_text
@@ -115,9 +116,20 @@ class Comparison:
 
     def table(self) -> Table:
         """Returns the rows for a terminal of 80 columns: two lines each, first and last layer, training and test."""
+        title, headings, cells, caption = self._cells()
+        # Folded if it must be: where a longer name takes all the room, rich leaves the verdict out.
+        width = max(11, min(max(len(row[0]) for row in cells), 18))
+        columns = [
+            Column(headings[0], overflow="fold", width=width),
+            *(Column(heading, "right") for heading in headings[1:-1]),
+            Column(headings[-1], overflow="fold", min_width=9),
+        ]
+        return make_table(columns, cells, title=title, caption=caption, leading=1)
+
+    def _cells(self) -> tuple[str, list[str], list[list[str]], str]:
+        """Returns title, headings, cells and caption of the table."""
         settings = self.settings
         several = settings["seeds"] > 1
-        rows = self.rows()
 
         def lines(row: dict[str, Any], form: str, *names: str, spread: bool = several) -> str:
             values = [_short(row[name], form) for name in names]
@@ -136,34 +148,35 @@ class Comparison:
                 lines(row, ".0%", "train_accuracy", "test_accuracy"),
                 row["verdict"],
             ]
-            for row in rows
+            for row in self.rows()
         ]
-        # Folded if it must be: where a longer name takes all the room, rich leaves the verdict out.
-        width = max(11, min(max(len(row["initializer"]) for row in rows), 18))
-        headings = (
+        headings = [
+            "initializer",
             "activation\nvariance\nfirst\nlast",
             "gradient\nvariance\nfirst\nlast",
             "units\n\ndead\nsatur.",
             "loss\n\ntrain\ntest",
             "accuracy\n\ntrain\ntest",
-        )
-        return make_table(
-            [
-                Column("initializer", overflow="fold", width=width),
-                *(Column(heading, "right") for heading in headings),
-                Column("verdict", overflow="fold", min_width=9),
-            ],
-            cells,
-            title=f"{self._caption()}, {settings['epochs']} epoch{'s' * (settings['epochs'] > 1)}, "
-            + f"seed {settings['seed']}"
-            + f" to {settings['seed'] + settings['seeds'] - 1}" * several,
-            caption=f"Variance and units: before training. Accuracy by chance: {self.chance:.0%}."
-            + " Mean ± standard deviation over seeds." * several,
-            leading=1,
-        )
+            "verdict",
+        ]
+        epochs, seed = settings["epochs"], settings["seed"]
+        title = f"{self._caption()}, {epochs} epoch{'s' * (epochs > 1)}, seed {seed}"
+        title += f" to {seed + settings['seeds'] - 1}" * several
+        caption = f"Variance and units: before training. Accuracy by chance: {self.chance:.0%}."
+        return title, headings, cells, caption + " Mean ± standard deviation over seeds." * several
+
+    def __repr__(self) -> str:
+        rows = self.rows()
+        best = max(rows, key=lambda row: row["test_accuracy"], default=None)
+        about = f", best {best['initializer']} with {best['test_accuracy']:.0%}" if best else ""
+        return f"<Comparison of {len(rows)} initializers, {self._caption()}{about}>"
 
     def __str__(self) -> str:
         return render_text(self.table(), width=80)
+
+    def _repr_html_(self) -> str:
+        title, headings, cells, caption = self._cells()
+        return view(heading(title), table(headings, cells, words=(0, len(headings) - 1)), listing([caption]))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data: settings, rows and every run."""

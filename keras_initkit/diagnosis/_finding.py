@@ -99,6 +99,10 @@ class Finding:
         if not isinstance(self.evidence, Mapping):
             raise ValueError(f"evidence: got {self.evidence!r}, expected a mapping of numbers by name.")
 
+    def __repr__(self) -> str:
+        because = f", {self.because}" if self.consequence_of else ""
+        return f"<Finding {self._title}{because}>"
+
     def __str__(self) -> str:
         because = f", {self.because}" if self.consequence_of else ""
         text = f"{self.message or self._list_evidence()}\n{self.remedy}".replace("\n", "\n  ")

@@ -8,11 +8,13 @@ from typing import Any, SupportsIndex, overload
 
 import keras
 
-from keras_initkit.diagnosis._finding import Finding
+from keras_initkit._html import listing, prose, view
+from keras_initkit.diagnosis._finding import SEVERITIES, Finding
 from keras_initkit.diagnosis._repair import repair
 from keras_initkit.report._report import SignalReport
 
 _NAMED = 5  # layers that a line names
+_SHOWN = 20  # findings that a notebook shows
 
 
 class Findings(list[Finding]):
@@ -94,12 +96,20 @@ class Findings(list[Finding]):
         lines += [f"{_follow(several)} from {cause}: {_by_kind(several)}" for cause, several in orphans.items()]
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        counts = [(sum(each.severity == severity for each in self), severity) for severity in SEVERITIES]
+        said = ", ".join(f"{n} {severity}{'s' * (n != 1 and severity != 'info')}" for n, severity in counts if n)
+        first = f", first {self[0].kind} in {self[0].layer}" if self else ""
+        return f"<Findings: {said or 'nothing is wrong'}{first}>"
+
     def _repr_html_(self) -> str:
         """For a notebook: each cause in full, what follows from it behind a click."""
         if not self:
-            return "<p>Nothing is wrong.</p>"
+            return view("<p>Nothing is wrong.</p>")
         causes = self.causes or list(self)
-        return "".join(_to_html(cause, self.consequences_of(cause) if self.causes else []) for cause in causes)
+        shown = [_to_html(cause, self.consequences_of(cause) if self.causes else []) for cause in causes[:_SHOWN]]
+        more = [f"<p>... and {len(causes) - _SHOWN} more</p>"] if len(causes) > _SHOWN else []
+        return view(*shown, *more)
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> Finding: ...
@@ -131,8 +141,10 @@ def _few(names: Sequence[str]) -> list[str]:
 
 def _to_html(cause: Finding, following: Sequence[Finding]) -> str:
     title, *text = str(cause).split("\n")
-    body = "<br>".join(escape(line.strip()) for line in text)
-    folded = "".join(f"<li>{escape(finding.summary)}</li>" for finding in following)
+    mark = {"error": "ik-alarm", "warning": "ik-outside"}.get(cause.severity, "")
+    body = "<br>".join(prose(line.strip()) for line in text)
+    folded = listing([finding.summary for finding in following[:_SHOWN]])
     if folded:
-        folded = f"<details><summary>{_follow(following)}</summary><ul>{folded}</ul></details>"
-    return f"<div><b>{escape(title)}</b><br>{body}{folded}</div>"
+        more = f"<p>... and {len(following) - _SHOWN} more</p>" if len(following) > _SHOWN else ""
+        folded = f"<details><summary>{_follow(following)}</summary>{folded}{more}</details>"
+    return f'<div style="margin:.4em 0"><b class="{mark}">{escape(title)}</b><br>{body}{folded}</div>'

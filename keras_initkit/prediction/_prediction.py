@@ -7,12 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from keras_initkit._checks import Layers, choose_layers
+from keras_initkit._html import fold, heading, listing, table, view
 from keras_initkit.statistics._expected import Expected
 from keras_initkit.statistics._tap import Tap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_KINDS = ("output", "output_gradient")
 
 
 class Prediction(Mapping[Tap, Expected]):
@@ -42,6 +45,35 @@ class Prediction(Mapping[Tap, Expected]):
 
     def __len__(self) -> int:
         return len(self._expected)
+
+    def __repr__(self) -> str:
+        layers = len({tap.layer for tap in self})
+        missing = f", nothing for {len(self.unpredicted)} more" if self.unpredicted else ""
+        return f"<Prediction: {len(self)} tensors of {layers} layers{missing}>"
+
+    def _repr_html_(self) -> str:
+        calls: dict[tuple[str, int, str], dict[str, str]] = {}
+        for tap, expected in self.items():
+            if tap.kind in _KINDS:
+                place = (tap.layer, tap.call or 0, tap.name)
+                calls.setdefault(place, {})[tap.kind] = f"{expected.stddev:.3g}"
+        repeated = {layer for layer, call, _ in calls if call}
+        rows = [
+            [
+                layer + f" (call {call})" * (layer in repeated) + f" [{name}]" * bool(name),
+                *(numbers.get(kind, "") for kind in _KINDS),
+            ]
+            for (layer, call, name), numbers in calls.items()
+        ]
+        first, left_out, last = fold(rows)
+        gap = [[f"... {left_out} more", *[""] * len(_KINDS)]] if left_out else []
+        reasons = [f"No prediction for {path}: {reason.rstrip('.')}." for path, reason in self.unpredicted.items()]
+        more = [f"... and {len(reasons) - 12} more"] if len(reasons) > 12 else []
+        return view(
+            heading("Standard deviations that theory expects"),
+            table(["layer", "output", "gradient"], [*first, *gap, *last]),
+            listing([*reasons[:12], *more]),
+        )
 
     def plot(self, *, layers: Layers = None, ax: Axes | Sequence[Axes] | None = None) -> Figure:
         """Draws the signal that theory expects by depth: variance forward, squared gradient of an example backward.

@@ -25,6 +25,7 @@ class ReportData:
     order: tuple[OrderStats, ...] = ()
     loss: float | None = None
     flow: tuple[LayerFlow, ...] = ()
+    references: tuple[TensorStats, ...] = ()
 
     @property
     def moments(self) -> dict[Tap, Moments]:

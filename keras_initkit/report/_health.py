@@ -7,9 +7,10 @@ scale matters, on the way there; backward the last one. Within a factor of `HEAL
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal, NamedTuple, TypeVar
 
 from keras_initkit.report._data import ReportData
 from keras_initkit.report._flow import LayerFlow
@@ -22,6 +23,8 @@ from keras_initkit.theory._thresholds import HEALTHY_FACTOR
 Mark = Literal["", "outside", "alarm"]
 MARKS: tuple[Mark, ...] = ("", "outside", "alarm")  # from healthy to broken
 Decades = dict[str, float]
+Report = TypeVar("Report", bound=ReportData)
+_JUDGED = ("output", "output_gradient", "pre_activation_gradient")
 
 
 class Entry(NamedTuple):
@@ -45,10 +48,13 @@ def signal_entries(report: ReportData) -> tuple[dict[str, Entry], dict[str, Entr
     outputs, gradients = _measured(report, flows)
     forward = {flow.layer: scale for flow in flows if (scale := flow.forward_scale) is not None}
     backward = {flow.layer: scale for flow in flows if (scale := flow.backward_scale) is not None}
-    return (
+    found = (
         _find_entries(flows, {layer: scale for layer, scale in forward.items() if layer in outputs}),
         _find_entries(_reversed(flows), {layer: scale for layer, scale in backward.items() if layer in gradients}),
     )
+    shown = set(report.layers)
+    known = [{layer: entry for layer, entry in each.items() if layer in shown} for each in found]
+    return known[0], known[1]
 
 
 def signal_decades(report: ReportData) -> tuple[Decades, Decades]:
@@ -81,6 +87,19 @@ def layer_health(report: ReportData) -> dict[str, bool]:
     return {layer: found[layer] for layer in sorted(found, key=order.__getitem__)}
 
 
+def select_layers(report: Report, layers: Collection[str]) -> Report:
+    """Returns the report of some layers, with what the others are needed for to judge them."""
+    flow = report.flow or guess_flow(report)
+    whole = dataclasses.replace(report, flow=flow)
+    entries = {entry.layer for each in signal_entries(whole) for layer, entry in each.items() if layer in layers}
+    others = [row for row in (*report.rows, *report.references) if row.tap.layer not in layers]
+    needed = [row for row in others if _is_zero_kernel(row)]
+    needed += [row for row in others if row.tap.layer in entries and row.tap.kind in _JUDGED]
+    return dataclasses.replace(
+        whole, rows=tuple(row for row in report.rows if row.tap.layer in layers), references=tuple(needed)
+    )
+
+
 def mark_decades(decades: float | None) -> Mark:
     """Marks what is lost or not finite as alarming, and what is too far from where the signal enters."""
     if decades is None:
@@ -93,7 +112,7 @@ def mark_decades(decades: float | None) -> Mark:
 def _measured(report: ReportData, flows: Sequence[LayerFlow]) -> tuple[dict[str, Moments], dict[str, Moments]]:
     """Returns the moments of each layer's outputs, and of the gradients there or at the logits."""
     found: dict[str, dict[str, list[TensorStats]]] = {}
-    for row in report.rows:
+    for row in (*report.rows, *report.references):
         found.setdefault(row.tap.kind, {}).setdefault(row.tap.layer, []).append(row)
     logits = {flow.layer for flow in flows if flow.by_logits}
     gradients, before = found.get("output_gradient", {}), found.get("pre_activation_gradient", {})
@@ -141,7 +160,8 @@ def _decades(moments: Mapping[str, Moments], entries: Mapping[str, Entry]) -> De
 
 
 def _has_zero_kernel(report: ReportData) -> bool:
-    return any(
-        row.tap.kind == "weight" and len(row.shape or "--") > 1 and row.moments.minimum == row.moments.maximum == 0
-        for row in report.rows
-    )
+    return any(map(_is_zero_kernel, (*report.rows, *report.references)))
+
+
+def _is_zero_kernel(row: TensorStats) -> bool:
+    return row.tap.kind == "weight" and len(row.shape or "--") > 1 and row.moments.minimum == row.moments.maximum == 0

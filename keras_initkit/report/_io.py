@@ -51,6 +51,7 @@ def report_to_dict(report: ReportData) -> dict[str, Any]:
         "rows": [_row_to_dict(row) for row in report.rows],
         **{name: [row.to_dict() for row in rows] for name in _SECTIONS if (rows := getattr(report, name))},
         **({} if report.loss is None else {"loss": report.loss}),
+        **({"references": list(map(_row_to_dict, report.references))} if report.references else {}),
     }
 
 
@@ -82,7 +83,7 @@ def write_csv(report: ReportData, path: str | os.PathLike[str]) -> None:
 
 def make_dataframe(report: ReportData) -> pandas.DataFrame:
     """Returns the same table as a data frame."""
-    frames = required_package("SignalReport.to_dataframe", "pandas", "pandas")
+    frames = required_package("SignalReport.to_pandas", "pandas", "pandas")
     return frames.DataFrame(_table(report), columns=list(COLUMNS)).astype({"call": "Int64"})
 
 
@@ -98,8 +99,12 @@ def _table(report: ReportData) -> list[dict[str, Any]]:
 def write_json(report: ReportData, path: str | os.PathLike[str]) -> None:
     """Writes the whole report. What is `None` is left out, because `null` means NaN."""
     data = report_to_dict(report)
-    rows = [{key: value for key, value in row.items() if value is not None} for row in data.pop("rows")]
-    content = json_safe({"format": FORMAT, "version": VERSION, **data, "rows": rows})
+    rows = {
+        name: [{key: value for key, value in row.items() if value is not None} for row in data.pop(name)]
+        for name in ("references", "rows")
+        if name in data
+    }
+    content = json_safe({"format": FORMAT, "version": VERSION, **data, **rows})
     with open(path, "w", encoding="utf-8") as file:
         json.dump(content, file, indent=1, allow_nan=False)
 
@@ -127,6 +132,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
             "model": str(data["model"]),
             "notes": tuple(map(str, data["notes"])),
             **{name: tuple(map(row.from_dict, data.get(name, ()))) for name, row in _SECTIONS.items()},
+            "references": tuple(map(_row_from_dict, data.get("references", ()))),
             "loss": _number(data["loss"]) if "loss" in data else None,
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -6,7 +6,8 @@ import math
 
 from keras_initkit.report._attention_rows import AttentionStats
 from keras_initkit.report._data import ReportData
-from keras_initkit.report._render_text import Cell, Grid, percent, short
+from keras_initkit.report._render_text import percent, short
+from keras_initkit.report._table_layout import Cell, Grid
 from keras_initkit.theory._thresholds import COLLAPSED_ENTROPY
 
 MOST_ROWS = 12
@@ -58,7 +59,7 @@ def _section(title: str, table: list[list]) -> Grid:
         half = MOST_ROWS // 2
         gap = [Cell(f"... {len(rows) - 2 * half} more"), *(Cell("") for _ in headings[1:])]
         rows = [*rows[:half], gap, *rows[-half:]]
-    return Grid(title, headings, rows, ())
+    return Grid(title, headings, rows)
 
 
 def _range(values: tuple[float, ...]) -> str:

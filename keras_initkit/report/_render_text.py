@@ -10,7 +10,8 @@ from keras_initkit.report._data import ReportData, title
 from keras_initkit.report._health import MARKS, Mark, mark_decades, signal_decades
 from keras_initkit.report._layer_rows import Gap, LayerRow, fold, read_layer_rows
 from keras_initkit.report._rows import TensorStats
-from keras_initkit.report._tables import WIDTH, Column, make_table
+from keras_initkit.report._table_layout import LEGEND, Cell, Grid, draw_grid
+from keras_initkit.report._tables import WIDTH
 from keras_initkit.report._unit_health import dead_layers, saturated_layers
 
 if TYPE_CHECKING:
@@ -18,22 +19,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MOST_NOTES = 12
-_STYLES: dict[Mark, str] = {"": "", "outside": "yellow", "alarm": "bold red"}
-
-
-class Cell(NamedTuple):
-    """Text of a cell, and whether it is healthy."""
-
-    text: str
-    mark: Mark = ""
 
 
 class Quantity(NamedTuple):
-    """A column of numbers: its heading on two lines, a row's value, how it is written and whether it is healthy."""
+    """A column of numbers: its heading on two lines, a row's value, its text, the column's rank, a row's health."""
 
     heading: tuple[str, str]
     value: Callable[[LayerRow], float | None]
     text: Callable[[float | None], str]
+    rank: int
     mark: Callable[[LayerRow], Mark] = lambda row: ""
 
     def cell(self, row: LayerRow) -> Cell:
@@ -50,19 +44,6 @@ class Quantity(NamedTuple):
         ordered = sorted(values, key=lambda value: (not math.isfinite(value), value))
         marks = map(self.mark, measured)
         return Cell(f"{self.text(ordered[0])}\n{self.text(ordered[-1])}", max(marks, key=MARKS.index))
-
-
-class Grid(NamedTuple):
-    """What a table shows, whatever it is drawn with.
-
-    `headings` has two lines for each column; the first three are the layer, its type and its output's shape. Rows that
-    are left out have one row together, with the smallest and the largest value of each column.
-    """
-
-    title: str
-    headings: list[tuple[str, str]]
-    rows: list[list[Cell]]
-    notes: tuple[str, ...]
 
 
 def make_grid(report: ReportData, folded: bool = True) -> Grid:
@@ -83,7 +64,9 @@ def make_grid(report: ReportData, folded: bool = True) -> Grid:
     if len(notes) > MOST_NOTES:
         notes = (*notes[: MOST_NOTES - 1], f"... {len(notes) - MOST_NOTES + 1} more in the report's notes")
     about_all = f": {len(layers)} layer call{'s' * (len(layers) != 1)}"
-    return Grid(title(report.model, about_all, report), headings, cells, notes)
+    ranks = (0, 9, 8, *(each.rank for each in quantities))
+    grid = Grid(title(report.model, about_all, report), headings, cells, notes, ranks)
+    return grid._replace(notes=(LEGEND, *notes)) if grid.has_marks else grid
 
 
 def _quantities(report: ReportData) -> list[Quantity]:
@@ -103,59 +86,39 @@ def _quantities(report: ReportData) -> list[Quantity]:
 
         return mark
 
-    def lost(heading: str, name: str, layers: Mapping[str, bool]) -> Quantity:
+    def lost(heading: str, name: str, layers: Mapping[str, bool], rank: int) -> Quantity:
         fraction = value("output", lambda stats: getattr(stats, name))
         return Quantity(
-            (heading, "units"), fraction, percent, lambda row: "outside" if layers.get(row.main.tap.layer) else ""
+            (heading, "units"), fraction, percent, rank, lambda row: "outside" if layers.get(row.main.tap.layer) else ""
         )
 
     forward, backward = signal_decades(report)
     return [
-        Quantity(("output", "mean"), value("output", lambda stats: stats.moments.mean), short),
-        Quantity(("output", "sd"), stddev("output"), short, signal("output", forward)),
-        Quantity(("theory", "sd"), predicted("output"), short),
-        Quantity(("pre-act", "sd"), stddev("pre_activation"), short, signal("pre_activation", {})),
-        Quantity(("grad.", "sd"), stddev("gradient"), short, signal("gradient", backward)),
-        Quantity(("theory", "sd"), predicted("gradient"), short),
-        lost("dead", "dead_units", dead_layers(report)),
-        lost("sat.", "saturated_units", saturated_layers(report)),
+        Quantity(("output", "mean"), value("output", lambda stats: stats.moments.mean), short, 7),
+        Quantity(("output", "sd"), stddev("output"), short, 1, signal("output", forward)),
+        Quantity(("theory", "sd"), predicted("output"), short, 5),
+        Quantity(("pre-act", "sd"), stddev("pre_activation"), short, 10, signal("pre_activation", {})),
+        Quantity(("grad.", "sd"), stddev("gradient"), short, 2, signal("gradient", backward)),
+        Quantity(("theory", "sd"), predicted("gradient"), short, 6),
+        lost("dead", "dead_units", dead_layers(report), 3),
+        lost("sat.", "saturated_units", saturated_layers(report), 4),
     ]
 
 
-def draw_table(report: ReportData, folded: bool = True, with_title: bool = True) -> Table:
-    """Returns the table for a terminal of 100 columns. It is colored where it is printed to one."""
-    return _draw(make_grid(report, folded), with_title)
+def draw_table(report: ReportData, folded: bool = True, width: int = WIDTH, with_title: bool = True) -> Table:
+    """Returns the table for a terminal of some width. It is colored where it is printed to one."""
+    return draw_grid(make_grid(report, folded), width, with_title)
 
 
-def _draw(grid: Grid, with_title: bool) -> Table:
-    from rich.text import Text
-
-    widths = [max(len(part) for part in heading) for heading in grid.headings]
-    for row in grid.rows:
-        widths = [max(width, *map(len, cell.text.split("\n"))) for width, cell in zip(widths, row, strict=True)]
-    spare = WIDTH - sum(widths[2:]) - (len(widths) - 1)
-    widths[1] = min(widths[1], max(10, spare - widths[0]))
-    widths[0] = min(widths[0], max(10, spare - widths[1]))
-    name, layer_type, *numbers = ("\n".join(heading) for heading in grid.headings)
-    columns = [
-        # A long path goes on in the next line, a long type ends in an ellipsis.
-        Column(name, overflow="fold", max_width=widths[0], min_width=min(widths[0], 12)),
-        Column(layer_type, overflow="ellipsis", max_width=widths[1]),
-        *(Column(heading, "right") for heading in numbers),
-    ]
-    rows = ([Text(cell.text, _STYLES[cell.mark]) for cell in row] for row in grid.rows)
-    return make_table(columns, rows, grid.title if with_title else "")
-
-
-def render_rich(report: ReportData, sections: Sequence[Grid] = ()) -> Group:
+def render_rich(report: ReportData, sections: Sequence[Grid] = (), width: int = WIDTH) -> Group:
     """Returns the table between its title and the notes, whose width it does not limit; other sections below it."""
     from rich.console import Group
     from rich.text import Text
 
     grid = make_grid(report)
-    below = [part for each in sections for part in (Text(f"\n{each.title}"), _draw(each, with_title=False))]
+    below = [part for each in sections for part in (Text(f"\n{each.title}"), draw_grid(each, width, with_title=False))]
     notes = [Text(f"- {note}") for note in grid.notes]
-    return Group(Text(grid.title), draw_table(report, with_title=False), *below, *notes)
+    return Group(Text(grid.title), draw_grid(grid, width, with_title=False), *below, *notes)
 
 
 def short(value: float | None) -> str:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_initkit._checks import Layers
-from keras_initkit.report import _io, _render_attention, _render_figures, _render_html, _render_text, _scalars
-from keras_initkit.report._data import ReportData
+from keras_initkit.report import (
+    _io,
+    _model_explorer,
+    _render_attention,
+    _render_figures,
+    _render_html,
+    _render_text,
+    _scalars,
+)
+from keras_initkit.report._data import ReportData, title
 from keras_initkit.report._flow import LayerFlow
-from keras_initkit.report._health import layer_health
+from keras_initkit.report._health import layer_health, select_layers
 from keras_initkit.report._rows import TensorStats
-from keras_initkit.report._tables import render_text
+from keras_initkit.report._tables import WIDTH, render_text, terminal_width
 from keras_initkit.statistics._tap import Tap
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, Group
     from rich.table import Table
 
 
@@ -38,6 +47,8 @@ class SignalReport(ReportData):
         residuals: A `ResidualStats` for each residual branch of a model with attention.
         order: An `OrderStats` for each input of tokens that attention reads.
         loss: Float. The loss that the gradients are of, where it was measured; `None` without labels.
+        references: A `TensorStats` for each tensor of a layer that is left out here (`report["dense_1"]`) by which
+            those that are here are judged.
         flow: A `LayerFlow` for each layer of the model: what it reads, and by which measure its signal is judged.
             Without, both are guessed from the order of the rows.
     """
@@ -101,26 +112,69 @@ class SignalReport(ReportData):
         """
         return layer_health(self)
 
-    def table(self, folded: bool = True) -> Table:
-        """Returns a table with a row for each call of a layer, for a terminal of 100 columns.
+    def table(self, folded: bool = True, width: int = WIDTH) -> Table:
+        """Returns a table with a row for each call of a layer.
 
         Each row has the output's mean and standard deviation (sd), the sd that theory expects, the
         pre-activation's, the gradient's at the output and theory's, and the fractions of dead and saturated units.
-        Red is 0 or not finite; yellow is a variance more than a factor of 10 from where the signal enters (the
-        first layer's output, embeddings apart, and the last layer's gradient), or half of the units or more.
+        Yellow with a `!` is outside of what is healthy (see `healthy`), red with `!!` lost or not finite.
         Columns without any value are left out, as are the notes, which `print(report)` has under the table.
 
         Args:
             folded: Boolean. Whether a model of more than 30 rows is cut to both ends, samples between them and what
                 stands out. A row then gives the range of the others.
+            width: Integer. Columns of the terminal. Where there is no room, less important columns are left out and
+                names of layers lose their middle; numbers stay whole. `print(report)` takes the terminal's.
         """
-        return _render_text.draw_table(self, folded)
+        return _render_text.draw_table(self, folded, width)
 
-    def __rich__(self) -> Group:
-        return _render_text.render_rich(self, _render_attention.make_sections(self))
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Group]:
+        yield _render_text.render_rich(self, _render_attention.make_sections(self), options.max_width)
+
+    def __repr__(self) -> str:
+        healthy = self.healthy
+        bad = [layer for layer, is_healthy in healthy.items() if not is_healthy]
+        about = f", not healthy: {', '.join(bad[:3])}{f' and {len(bad) - 3} more' * (len(bad) > 3)}" if bad else ""
+        count = f"{len(self)} layer{'s' * (len(self) != 1)}"
+        return f"<{title(self.model, data=self).replace('Signal', type(self).__name__, 1)}: {count}{about}>"
 
     def __str__(self) -> str:
-        return render_text(self)
+        return render_text(self, terminal_width())
+
+    def __len__(self) -> int:
+        """Number of measured layers."""
+        return len(self.layers)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterates over the paths of the measured layers."""
+        return iter(self.layers)
+
+    def __contains__(self, layer: object) -> bool:
+        return layer in self.layers
+
+    def __getitem__(self, key: str | int | slice) -> SignalReport:
+        """Returns the report of one layer or some: `report["dense_1"]`, `report[-1]`, `report[2:5]`.
+
+        They are judged as in the whole report.
+
+        Args:
+            key: String, a layer's path; integer, its place; or a slice of places.
+
+        Raises:
+            KeyError: If no layer of this path was measured.
+            IndexError: If there is none at this place.
+        """
+        layers = self.layers
+        if isinstance(key, str):
+            if key not in layers:
+                near = difflib.get_close_matches(key, layers, n=3)
+                meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+                raise KeyError(f"{key!r} is no measured layer of this report, which has {len(layers)}.{meant}")
+            return select_layers(self, [key])
+        return select_layers(self, layers[key] if isinstance(key, slice) else [layers[key]])
 
     def _repr_html_(self) -> str:
         return _render_html.render_html(self, _render_attention.make_sections(self))
@@ -153,15 +207,6 @@ class SignalReport(ReportData):
 
         Raises:
             ValueError: If a layer or the statistic is unknown, or an argument is of another type.
-
-        Example:
-
-        ```python
-        before = ik.probe(model, x, y)
-        ik.initialize(model, "he_normal")
-        before.plot(ik.probe(model, x, y)).savefig("before_and_after.png")
-        before.plot(statistic="dead_units", layers="block_*")
-        ```
         """
         return _render_figures.draw_report(self, after, layers=layers, statistic=statistic, ax=ax)
 
@@ -183,7 +228,7 @@ class SignalReport(ReportData):
         """
         _io.write_csv(self, path)
 
-    def to_dataframe(self) -> pandas.DataFrame:
+    def to_pandas(self) -> pandas.DataFrame:
         """Returns a pandas data frame with a row for each tensor and the columns of `to_csv`.
 
         What does not apply to a tensor is missing (NaN, `None`).
@@ -203,6 +248,24 @@ class SignalReport(ReportData):
             OSError: If the file cannot be written.
         """
         _io.write_json(self, path)
+
+    def to_model_explorer(self, path: str | os.PathLike[str]) -> list[str]:
+        """Writes the model's graph for Google's Model Explorer, with the table's columns at each layer.
+
+        Beside the graph stand two files of node data, which Model Explorer loads by "Add per-node data" and colors the
+        nodes by: how many decades a layer's signal is from where it enters, forward and backward. White is healthy.
+
+        Args:
+            path: String or path of the graph, such as `"model.json"`. The node data are then `"model.forward.json"`
+                and `"model.backward.json"`.
+
+        Returns:
+            List of the paths of the files.
+
+        Raises:
+            OSError: If a file cannot be written.
+        """
+        return _model_explorer.write_model_explorer(self, path)
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> SignalReport:

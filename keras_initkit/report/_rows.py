@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ class TensorStats:
     saturated_units: float | None = None
     effective_rank: float | None = None
     gradient_ratio: float | None = None
-    histogram: Histogram | None = None
+    histogram: Histogram | None = field(default=None, repr=False)
     predicted: Expected | None = None
     float16_lost: float | None = None
     bfloat16_lost: float | None = None

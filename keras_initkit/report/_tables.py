@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -68,6 +69,11 @@ def make_table(
     for row in rows:
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table
+
+
+def terminal_width() -> int:
+    """Returns the columns of the terminal, or of the variable `COLUMNS`; 100 in a pipe."""
+    return max(shutil.get_terminal_size((WIDTH, 24)).columns, 40)
 
 
 def render_text(renderable: Any, width: int = WIDTH) -> str:

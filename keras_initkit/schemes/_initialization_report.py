@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from keras_initkit._checks import Layers
+from keras_initkit._html import heading, listing, table, view
 from keras_initkit.report._render_text import short
 from keras_initkit.report._report import SignalReport
-from keras_initkit.report._tables import Column, make_table, render_text
+from keras_initkit.report._table_layout import Cell, Grid, draw_grid
+from keras_initkit.report._tables import render_text, terminal_width
 from keras_initkit.schemes._plan import UNTOUCHED, WeightChange
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import Console, ConsoleOptions
     from rich.table import Table
 
 _ENDS = 20  # kernels that a folded table shows at each end
@@ -94,15 +97,40 @@ class InitializationReport:
             raise ValueError("plot: nothing was measured. Pass x, or x and y, to initialize().")
         return self.before.plot(self.after, layers=layers, statistic=statistic, ax=ax)
 
-    def __rich__(self) -> Table:
-        return _table(self)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        yield _table(self, options.max_width)
+
+    def __repr__(self) -> str:
+        changed = sum(not change.skipped for change in self.kernels)
+        spread = "" if self.spread is None else f", within {self.spread:.2g} decades"
+        return (
+            f"<{type(self).__name__} of {self.model}: {self.scheme!r} set {changed} of {len(self.kernels)} kernels, "
+            f"seed {self.seed}{spread}>"
+        )
 
     def __str__(self) -> str:
-        return render_text(_table(self))
+        return render_text(self, terminal_width())
+
+    def _repr_html_(self) -> str:
+        title, headings, rows = _cells(self)
+        return view(heading(title), table(headings, rows, words=(0, 1, len(headings) - 1)), listing(_captions(self)))
 
 
-def _table(report: InitializationReport) -> Table:
-    """Returns a row for each kernel, in 100 columns; below the table, what was left unchanged and why."""
+def _table(report: InitializationReport, width: int) -> Table:
+    """Returns a row for each kernel; below the table, what was left unchanged and why."""
+    from rich.text import Text
+
+    title, headings, rows = _cells(report)
+    parts = [tuple(each.split("\n")) if "\n" in each else ("", each) for each in headings]
+    ranks = (0, 9, 8, 7, 6, 4, *(3 for _ in headings[6:-1]), 5)
+    grid = Grid(title, parts, [list(map(Cell, row)) for row in rows], (), ranks, True)  # type: ignore[arg-type]
+    drawn = draw_grid(grid, width)
+    drawn.caption = Text("\n".join(_captions(report)))
+    return drawn
+
+
+def _cells(report: InitializationReport) -> tuple[str, list[str], list[list[str]]]:
+    """Returns the title, the headings and the cells of each kernel."""
     kernels = report.kernels
     changed = sum(not change.skipped for change in kernels)
     title = f"{report.model}: {report.scheme!r} set {changed} of {len(kernels)} kernels (seed {report.seed})"
@@ -110,22 +138,17 @@ def _table(report: InitializationReport) -> Table:
     measured = [d for d in ("forward", "backward") if any(getattr(c, f"{d}_after") is not None for c in kernels)]
     for direction in measured:
         headings += [f"{direction.removesuffix('ward')}.\nbefore", "var.\nafter"]
-    columns = [
-        Column("kernel", overflow="fold", min_width=12),
-        Column("role"),
-        *(Column(heading, "right") for heading in headings),
-        Column("note", overflow="fold", min_width=12),
-    ]
+    headings = ["kernel", "role", *headings, "note"]
     rows: list[list[str]] = []
     for change in _folded(kernels):
         if change is None:
-            rows.append([f"... {len(kernels) - 2 * _ENDS} more"])
+            rows.append([f"... {len(kernels) - 2 * _ENDS} more", *[""] * (len(headings) - 1)])
             continue
         numbers = [change.scale, change.stddev_before, change.stddev_after]
         numbers += [getattr(change, f"{direction}_{when}") for direction in measured for when in ("before", "after")]
         about = [f"{change.layer}/{change.name}", change.role, *map(_count, change.fans or (None, None))]
         rows.append([*about, *map(short, numbers), "skipped" if change.skipped else change.note])
-    return make_table(columns, rows, title, "\n".join(_captions(report)))
+    return title, headings, rows
 
 
 def _folded(kernels: Sequence[WeightChange]) -> list[WeightChange | None]:

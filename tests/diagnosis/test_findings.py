@@ -61,7 +61,7 @@ def test_it_is_a_list():
     changed.sort(key=lambda each: each.layer)
     changed += [OTHER]
     assert (type(changed), len(changed)) == (Findings, 6)
-    assert repr(Findings()) == "[]"
+    assert repr(Findings()) == "<Findings: nothing is wrong>"
     assert pickle.loads(pickle.dumps(ALL)) == ALL
 
 

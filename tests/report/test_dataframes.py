@@ -33,7 +33,7 @@ def test_a_report_against_its_file(tmp_path):
     report().to_csv(tmp_path / "report.csv")
     with open(tmp_path / "report.csv", newline="", encoding="utf-8") as file:
         header, *lines = csv.reader(file)
-    frame = report().to_dataframe()
+    frame = report().to_pandas()
     assert list(frame.columns) == header
     assert len(frame) == len(lines) == 3
     for line, (_, row) in zip(lines, frame.iterrows(), strict=True):
@@ -49,7 +49,7 @@ def test_a_report_against_its_file(tmp_path):
 
 def test_reports_against_their_scalars():
     reports = KeptReports(None, [report(0), report(10, 1)])
-    frame = reports.to_dataframe()
+    frame = reports.to_pandas()
     assert list(frame.columns[:3]) == ["step", "epoch", "layer"]
     assert frame[["step", "epoch"]].values.tolist() == [[0, 0], [0, 0], [10, 1], [10, 1]]
     assert frame["layer"].tolist() == ['a, "b"\n層', "d"] * 2
@@ -64,20 +64,20 @@ def test_reports_against_their_scalars():
 
 
 def test_chosen_statistics():
-    frame = KeptReports(None, [report()]).to_dataframe(["update_ratio", "saturated_units"])
+    frame = KeptReports(None, [report()]).to_pandas(["update_ratio", "saturated_units"])
     assert list(frame.columns) == ["step", "epoch", "layer", "saturated_units", "update_ratio"]
     assert frame["saturated_units"].isna().all()
     with pytest.raises(ValueError, match="statistics: got 'loss'"):
-        KeptReports().to_dataframe(["loss"])
+        KeptReports().to_pandas(["loss"])
 
 
 def test_nothing_measured():
-    assert list(KeptReports().to_dataframe().columns) == ["step", "epoch", "layer"]
-    assert len(SignalReport(()).to_dataframe()) == 0
+    assert list(KeptReports().to_pandas().columns) == ["step", "epoch", "layer"]
+    assert len(SignalReport(()).to_pandas()) == 0
 
 
 def test_without_pandas(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    for convert in (report().to_dataframe, KeptReports().to_dataframe):
-        with pytest.raises(ImportError, match=r"to_dataframe: got no package 'pandas' .*'keras-initkit\[pandas\]'"):
+    for convert in (report().to_pandas, KeptReports().to_pandas):
+        with pytest.raises(ImportError, match=r"to_pandas: got no package 'pandas' .*'keras-initkit\[pandas\]'"):
             convert()

@@ -1,6 +1,7 @@
 """A report in files and as plain data."""
 
 import csv
+import dataclasses
 import json
 import math
 
@@ -39,6 +40,7 @@ def report():
 
 def same(first, second):
     """Equal to the last bit, NaN included: its repr is exact."""
+    first, second = (each if isinstance(each, dict) else dataclasses.astuple(each) for each in (first, second))
     return repr(first) == repr(second)
 
 
@@ -69,6 +71,13 @@ def test_a_measured_report_comes_back(tmp_path):
     measured = probe(model, np.random.default_rng(0).normal(size=(8, 4)))
     measured.to_json(tmp_path / "report.json")
     assert same(SignalReport.from_json(tmp_path / "report.json").to_dict(), measured.to_dict())
+    again = SignalReport.from_json(tmp_path / "report.json")
+    assert again == measured
+    assert again.flow[1].inputs == ("a",)
+    assert again.healthy == measured.healthy == {"a": True, "b": True}
+    one = measured["a"]
+    one.to_json(tmp_path / "one.json")
+    assert SignalReport.from_json(tmp_path / "one.json") == one
     assert "tanh" not in str(measured)
     assert "Signal of measured: 2 layer calls" in str(measured)
 

@@ -1,12 +1,9 @@
 """A report's HTML and figure."""
 
-import base64
 import html.parser
-import io
 import math
 import re
 
-import matplotlib.image
 import pytest
 
 from keras_initkit.report._health import signal_decades
@@ -64,23 +61,28 @@ def test_names_are_escaped_and_tags_closed():
     assert "nan" in reader.texts
 
 
-def test_the_figure_is_folded_in():
-    text = report()._repr_html_()
-    assert text.index("<details>") < text.index("<img") < text.index("</details>")
-    (source,) = read(text).images
-    picture = matplotlib.image.imread(io.BytesIO(base64.b64decode(source.removeprefix("data:image/png;base64,"))))
-    assert min(picture.shape[:2]) > 300
-
-
-def test_no_colour_is_given_to_text_or_ground_but_to_marks():
+def test_colors_are_variables_that_a_dark_page_changes():
     text = report(values=(-1.0, 1.0))._repr_html_()
-    colours = set(re.findall(r"(?<![-\w])(?:color|background(?:-color)?):([^;\"]+)", text))
-    assert colours == {"none", "inherit"}
-    assert "color:#e5484d" in report()._repr_html_()
+    style, body = text.split("</style>")
+    assert "style=" not in body
+    assert "ik-alarm" not in body
+    assert '<td class="ik-alarm">!! nan</td>' in report()._repr_html_()
+    colors = set(re.findall(r"(?<![-\w])(?:color|background(?:-color)?):([^;\"}!]+)", style))
+    assert colors == {"none", "inherit", "var(--ik-outside)", "var(--ik-alarm)"}
+    assert style.index("@media(prefers-color-scheme:dark)") < style.index("body[data-jp-theme-light=false]")
+
+
+def test_two_hundred_layers_take_less_than_50_kilobytes():
+    rows = []
+    for i in range(200):
+        name = f"encoder/stage_{i // 10}/block_{i}/convolution"
+        rows.append(TensorStats(Tap("output", name, 0), Moments.of((-1.0, 10.0**-i)), "Conv2D", (2, 1)))
+        rows.append(TensorStats(Tap("output_gradient", name, 0), Moments.of((-3.0, 3.0)), "Conv2D", (2, 1)))
+    assert len(SignalReport(tuple(rows))._repr_html_()) < 50_000
 
 
 def test_an_empty_report_has_a_representation():
-    assert "0 layer calls" in read(SignalReport(())._repr_html_()).texts[0]
+    assert "0 layer calls" in read(SignalReport(())._repr_html_()).texts[1]  # after the style
 
 
 @pytest.mark.filterwarnings("error")
