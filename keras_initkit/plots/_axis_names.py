@@ -65,7 +65,7 @@ def _block(name: str) -> str:
 
 def name_columns(panel: Axes, names: Sequence[str], capacity: int = 32) -> None:
     """Names the places 0, 1, ... of a horizontal axis."""
-    chosen = choose_names(names, capacity, 18)
+    chosen = choose_names(names, capacity, 20)
     upright = sum(map(len, chosen.values())) + 2 * len(chosen) > 80 or max(map(len, chosen.values()), default=0) > 10
     panel.set_xticks(
         list(chosen), list(chosen.values()), fontsize=SMALL, parse_math=False, rotation=90 if upright else 0

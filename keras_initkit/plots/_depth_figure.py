@@ -231,4 +231,4 @@ def _listed(what: str, names: Sequence[str]) -> str:
 
 
 def _longest(layers: Sequence[str]) -> int:
-    return max((min(len(name), 18) for name in layers), default=0)
+    return max((min(len(name), 20) for name in layers), default=0)
