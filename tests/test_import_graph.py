@@ -11,7 +11,7 @@ import keras_initkit
 
 PACKAGE = pathlib.Path(keras_initkit.__file__).parent
 CONTRIBUTING = pathlib.Path(__file__).parents[1] / "CONTRIBUTING.md"
-ROOT_MODULES = {"_arrays", "_checks", "_compat", "_random_state", "_threads", "_version"}  # below every folder
+ROOT_MODULES = {"_arrays", "_checks", "_compat", "_html", "_random_state", "_threads", "_version"}  # below every folder
 FACES = {"keras_initkit", "keras_initkit.signal"}  # re-export what the folders have
 
 

@@ -79,7 +79,7 @@ def test_causes_of_a_users_rule():
 def test_a_rule_that_yields_something_else():
     register_rule("mine", lambda evidence: [Finding("nonfinite", "a", 0, "error", {}, "")])
     with pytest.raises(
-        ValueError, match=r"rule 'mine': it yielded Finding\(kind='nonfinite'.*expected a Finding of its"
+        ValueError, match=r"rule 'mine': it yielded <Finding error: nonfinite in a.*expected a Finding of its"
     ):
         diagnose(model_with(), X)
     register_rule("mine", lambda evidence: [3], replace=True)
