@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from keras_initkit._checks import Layers
 from keras_initkit._html import heading, view
 from keras_initkit.callbacks._kept_reports import KeptReports
 from keras_initkit.callbacks._run_record import RunRecord
@@ -13,6 +15,7 @@ from keras_initkit.report._render_figures import draw_history
 from keras_initkit.report._report import SignalReport
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -61,15 +64,28 @@ class RunResults:
             )
         self._record.set_theory(report)
 
-    def plot(self) -> Figure:
-        """Draws heat maps of the variance by layer and measured step, activations on the left, gradients on the right.
+    def plot(
+        self, *, layers: Layers = None, statistic: str | None = None, ax: Axes | Sequence[Axes] | None = None
+    ) -> Figure:
+        """Draws heat maps of the signal by layer and measured step, activations on the left, gradients on the right.
+
+        White is healthy: within 10x of where the signal enters at that step. Blue is smaller, red is larger.
+
+        Args:
+            layers: String, compiled regular expression, or a list of them. Layers to draw: paths, names, patterns with
+                `*`. `None` means all.
+            statistic: String. Name of one of `STATISTICS` to draw instead, in one map.
+            ax: Pair of Matplotlib axes to draw into instead of a new figure; one with `statistic`.
+
+        Returns:
+            A Matplotlib figure, which a notebook shows.
 
         Raises:
-            ValueError: If no step was measured.
+            ValueError: If no step was measured, a layer or the statistic is unknown, or `ax` is no axes.
         """
         if not self.reports:
             raise ValueError("plot: got a training without a measured step, expected one of which a step was measured.")
-        return draw_history(self.reports, self._record.name)
+        return draw_history(self.reports, self._record.name, layers=layers, statistic=statistic, ax=ax)
 
     def __repr__(self) -> str:
         steps, findings = self.reports.added, len(self.findings)

@@ -1,9 +1,11 @@
 import io
 import itertools
+import re
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
 
 from keras_initkit import plots
 
@@ -15,96 +17,136 @@ def rendered(figure):
     return np.frombuffer(buffer.getvalue(), "uint8")
 
 
-def labels(panel):
-    return [text.get_text() for text in panel.get_legend().get_texts()]
+def texts(panel):
+    return [text.get_text() for text in panel.texts]
 
 
-def test_histograms_have_a_row_for_each_initializer_and_a_column_for_each_layer():
-    rng = np.random.default_rng(0)
-    samples = {name: [rng.normal(0, scale, 500) for _ in range(3)] for name, scale in (("a", 1.0), ("b", 0.01))}
-    histograms = {}
-    for name, layers in samples.items():
-        pairs = [np.histogram(layer, 41) for layer in layers]
-        histograms[name] = [(counts.tolist(), edges.tolist()) for counts, edges in pairs]
-    figure = plots.activation_histograms(histograms, "caption")
-    assert len(figure.axes) == 6
-    assert "caption" in figure.get_suptitle()
-    for row, (name, layers) in enumerate(samples.items()):
-        panels = figure.axes[3 * row : 3 * row + 3]
-        assert panels[0].get_ylabel() == name
-        low, high = min(map(np.min, layers)), max(map(np.max, layers))
-        for panel, values, (counts, edges) in zip(panels, layers, histograms[name], strict=True):
-            drawn = panel.patches[0].get_data()
-            np.testing.assert_array_equal(drawn.values, counts)
-            np.testing.assert_array_equal(drawn.edges, edges)
-            assert panel.get_xlim() == pytest.approx((low, high))
-            shown = float(panel.texts[0].get_text().removeprefix("sd "))
-            assert shown == pytest.approx(values.std(), rel=0.06)  # two digits, and a bin's width
-    assert [panel.get_title() for panel in figure.axes[:3]] == ["layer 1", "layer 2", "layer 3"]
-    assert rendered(figure).std() > 0
+def histogram(values, name="layer", bins=50):
+    counts, edges = np.histogram(values[np.isfinite(values)], bins)
+    return plots.LayerHistogram(name, counts, edges, values.mean(), values.std(), int((values == 0).sum()))
 
 
-def test_a_layer_that_overflowed_says_so_and_leaves_the_others_their_range():
-    empty = ([0, 0], [0.0, 0.5, 1.0])
-    full = ([3, 5], [10.0, 11.0, 12.0])
-    figure = plots.activation_histograms({"a": [full, empty], "b": [empty, empty]})
-    assert [panel.texts[0].get_text() for panel in figure.axes] == ["sd 4.8e-01", *["not finite"] * 3]
-    assert figure.axes[0].get_xlim() == (10.0, 12.0)
-    assert rendered(figure).std() > 0
+def overlapping(figure, artists):
+    boxes = [artist.get_window_extent() for artist in artists if artist.get_text()]
+    return [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
 
 
-def test_a_bar_of_zeros_does_not_hide_the_rest():
-    figure = plots.activation_histograms({"relu": [([900, 60, 40], [0.0, 1.0, 2.0, 3.0])]})
-    assert figure.axes[0].get_ylim() == pytest.approx((0, 72))
+NOTHING = plots.LayerHistogram("lost", (0, 0), (0.0, 0.5, 1.0), np.nan, np.nan)
+RNG = np.random.default_rng(0)
 
 
-def test_variance_lines_are_geometric_means_with_a_band():
-    forward = {"a": np.array([[1.0, 0.5, 0.25], [4.0, 0.5, 1.0]]), "b": np.array([[1.0, 1, 1], [1, 1, 1]])}
-    backward = {"a": forward["a"] * 1e-6, "b": forward["b"]}
-    figure = plots.variance_by_layer(forward, backward, "caption")
+# A comparison's figures.
+
+
+def test_histograms_have_a_panel_for_each_initializer_and_layers_in_their_own_deviation():
+    samples = {
+        name: [RNG.normal(1, scale / (i + 1), 500) for i in range(3)] for name, scale in (("a", 1.0), ("b", 0.01))
+    }
+    figure = plots.activation_histograms(
+        {name: [histogram(x) for x in each] for name, each in samples.items()}, "caption"
+    )
     assert len(figure.axes) == 2
-    for panel, series in zip(figure.axes, (forward, backward), strict=True):
+    assert "caption: the standard deviation of activations changes most from " in figure.get_suptitle()
+    for panel, (name, layers) in zip(figure.axes, samples.items(), strict=True):
+        assert panel.get_ylabel() == name
+        assert [float(text) for text in texts(panel)] == [pytest.approx(values.std(), rel=0.05) for values in layers]
+        for place, (patch, values) in enumerate(zip(panel.patches, layers, strict=True)):
+            drawn, (counts, edges) = patch.get_data(), np.histogram(values, 50)
+            assert (drawn.edges >= place).all()
+            assert (drawn.edges <= place + 1).all()
+            inside = np.abs((edges - values.mean()) / values.std()) <= 4
+            assert drawn.values * counts.max() == pytest.approx(counts[inside[:-1] & inside[1:]])
+    assert rendered(figure).std() > 0
+
+
+def test_at_most_eight_initializers_and_ten_layers_have_histograms():
+    each = [histogram(RNG.normal(size=100)) for _ in range(50)]
+    figure = plots.activation_histograms({f"name {i}": each for i in range(11)})
+    assert len(figure.axes) == 8
+    assert len(figure.axes[0].patches) == 10
+    assert [text.get_text() for text in figure.axes[-1].get_xticklabels()][::9] == ["1", "50"]
+    assert figure.get_supxlabel().count("name") == 3
+
+
+def test_a_layer_without_a_histogram_says_why():
+    full, zeros = histogram(RNG.normal(size=100)), histogram(np.zeros(10))
+    figure = plots.activation_histograms({"a": [full, NOTHING], "b": [zeros, NOTHING]})
+    assert [texts(panel)[-1] for panel in figure.axes] == ["not finite"] * 2
+    assert texts(figure.axes[1])[0] == "all 0"
+    assert rendered(figure).std() > 0
+
+
+def test_zeros_are_said_and_not_drawn():
+    values = np.maximum(RNG.normal(size=1000), 0)
+    panel = plots.activation_histograms({"relu": [histogram(values)]}).axes[0]
+    assert panel.get_ylabel() == f"relu\n{(values == 0).mean():.0%} are 0"
+    drawn = panel.patches[0].get_data().values
+    expected = np.histogram(values[values > 0], np.linspace(0, values.max(), 51))[0]
+    assert drawn == pytest.approx(expected[: len(drawn)] / expected.max())
+
+
+def test_variance_lines_are_geometric_means_from_where_the_signal_enters():
+    forward = {"a": np.array([[1.0, 0.5, 0.25], [4.0, 0.5, 1.0]]), "b": np.array([[7.0, 7, 7], [7, 7, 7]])}
+    backward = {"a": forward["a"] * 1e-6, "b": forward["b"]}
+    figure = plots.variance_by_layer(forward, backward, "caption", healthy=1.0)
+    for panel, series, entry in zip(figure.axes, (forward, backward), (0, -1), strict=True):
         assert panel.get_yscale() == "log"
         assert panel.get_xlim() == (0.5, 3.5)
-        for line, values in zip(panel.lines, series.values(), strict=True):
-            np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
-            np.testing.assert_allclose(line.get_ydata(), np.sqrt(values[0] * values[1]))
-        # 1 and 4 lie a factor 2 from their geometric mean of 2: the band runs from 1 to 4.
-        band = panel.collections[0].get_paths()[0].vertices
-        at_first = band[band[:, 0] == 1, 1]
-        scale = series["a"][0, 0]
-        assert (at_first.min(), at_first.max()) == pytest.approx((scale, 4 * scale))
-    assert labels(figure.axes[1]) == ["a", "b"]
+        lines = {line.get_label(): line for line in panel.lines}
+        for name, values in series.items():
+            ratio = values / values[:, [entry]]
+            np.testing.assert_array_equal(lines[name].get_xdata(), [1, 2, 3])
+            np.testing.assert_allclose(lines[name].get_ydata(), np.sqrt(ratio[0] * ratio[1]))
+    # 1/4 and 1/4 at the last layer; at the second 1/2 and 1/8, which is a factor 2 from their mean of 1/4.
+    band = figure.axes[0].collections[0].get_paths()[0].vertices
+    at_second = band[band[:, 0] == 2, 1]
+    assert (at_second.min(), at_second.max()) == pytest.approx((1 / 8, 1 / 2))
+    assert figure.get_suptitle() == "caption: the signal stays healthy from every initializer"
+    heights = {text.get_text(): text.get_position()[1] for text in figure.axes[0].texts}
+    assert heights.keys() == {"a", "b"}
+    assert heights["b"] > heights["a"]
     assert rendered(figure).std() > 0
 
 
-def test_one_seed_has_no_band():
-    figure = plots.variance_by_layer({"a": np.array([[1.0, 0.5]])}, {"a": np.array([[1.0, 0.5]])})
-    assert not figure.axes[0].collections
-
-
-def test_the_legend_names_what_has_no_point():
+def test_variance_names_what_has_no_point():
     ones = np.ones((2, 4))
     part = np.array([[1.0, 1, 0, 0], [1, 1, 1, 0]])
     forward = {"zero": 0 * ones, "fades": part, "over": np.where(part > 0, 1, np.nan), "fine": ones, "half": 0 * ones}
     backward = {"zero": 0 * ones, "fades": ones, "over": ones * np.inf, "fine": ones, "half": ones}
-    figure = plots.variance_by_layer(forward, backward)
-    assert labels(figure.axes[1]) == [
-        "zero (0)",
-        "fades\n(forward 0 in 2 of 4)",
-        "over\n(forward not finite in 2 of 4)\n(backward not finite)",
-        "fine",
-        "half\n(forward 0)",
+    figure = plots.variance_by_layer(forward, backward, healthy=1.0)
+    assert figure.get_supxlabel().split("\n")[-4:] == [
+        "zero: forward 0, backward 0.",
+        "fades: forward 0 in 2 of 4.",
+        "over: forward not finite in 2 of 4, backward not finite.",
+        "half: forward 0.",
     ]
-    np.testing.assert_array_equal(figure.axes[0].lines[1].get_ydata(), [1, 1, np.nan, np.nan])
+    assert figure.get_suptitle() == "the signal stays healthy only from fine"
+    lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
+    np.testing.assert_array_equal(lines["fades"], [1, 1, np.nan, np.nan])
     assert rendered(figure).std() > 0
 
 
 def test_nothing_to_draw_says_so():
     zeros = {"zeros": np.zeros((1, 2))}
-    figure = plots.variance_by_layer(zeros, zeros)
-    assert [[text.get_text() for text in panel.texts] for panel in figure.axes] == [["nothing above 0 and finite"]] * 2
+    figure = plots.variance_by_layer(zeros, zeros, healthy=1.0)
+    assert [texts(panel) for panel in figure.axes] == [["nothing above 0 and finite"]] * 2
     assert rendered(figure).std() > 0
+
+
+def test_at_most_six_lines_have_a_color_and_a_name():
+    series = {f"line {i}": np.array([[1.0, 2.0**-i]]) for i in range(20)}
+    for figure, panel in (
+        (curves := plots.training_curves(series, series), curves.axes[1]),
+        (variances := plots.variance_by_layer(series, series, healthy=1.0), variances.axes[0]),
+    ):
+        rendered(figure)
+        named = [text for text in panel.texts if text.get_text().startswith("line")]
+        assert len(named) == 6
+        assert not overlapping(figure, named)
+        colors = {line.get_label(): to_rgba(line.get_color()) for line in panel.lines}
+        assert {text.get_text(): to_rgba(text.get_color()) for text in named}.items() <= colors.items()
+        assert len(set(colors.values())) == 7
+        assert figure.get_supxlabel().count("line") == 14
 
 
 def test_training_curves_are_means_with_a_band():
@@ -112,20 +154,22 @@ def test_training_curves_are_means_with_a_band():
     accuracy = {name: 1 / values for name, values in loss.items()}
     figure = plots.training_curves(loss, accuracy, "caption")
     for panel, series in zip(figure.axes, (loss, accuracy), strict=True):
-        for line, values in zip(panel.lines, series.values(), strict=True):
+        for line in panel.lines:
             np.testing.assert_array_equal(line.get_xdata(), [1, 2])
-            np.testing.assert_allclose(line.get_ydata(), values.mean(axis=0))
+            np.testing.assert_allclose(line.get_ydata(), series[line.get_label()].mean(axis=0))
     assert figure.axes[0].get_yscale() == "linear"
     band = figure.axes[0].collections[0].get_paths()[0].vertices
     assert sorted({*band[band[:, 0] == 1, 1]}) == [2.0, 4.0]
-    assert labels(figure.axes[1]) == ["a", "b"]
+    assert figure.get_suptitle() == "caption: a reaches 100% test accuracy in 2 epochs, b 50%"
+    assert set(texts(figure.axes[1])) == {"a", "b"}
+    assert rendered(figure).std() > 0
 
 
 def test_losses_that_exploded_leave_room_for_the_others():
     loss = {"a": np.array([[2.0, 1.0]]), "b": np.array([[3e9, np.inf]]), "c": np.array([[np.nan, np.nan]])}
     figure = plots.training_curves(loss, {name: np.full((1, 2), 0.1) for name in loss})
     assert figure.axes[0].get_yscale() == "log"
-    assert labels(figure.axes[1]) == ["a", "b (loss not finite)", "c (loss not finite)"]
+    assert figure.get_supxlabel() == "Loss not finite: b, c."
     assert rendered(figure).std() > 0
 
 
@@ -136,116 +180,170 @@ def test_one_epoch_has_one_tick():
     assert [tick for tick in figure.axes[0].get_xticks() if low <= tick <= high] == [1]
 
 
-def test_twenty_lines_can_be_told_apart():
-    series = {f"line {i}": np.array([[1.0 + i]]) for i in range(20)}
-    lines = plots.training_curves(series, series).axes[0].lines
-    assert len({(to_rgba(line.get_color()), line.get_marker(), line.get_linestyle()) for line in lines}) == 20
+# A report's figure.
 
 
 def named(number):
-    return [f"block_{i}/dense_{i}" for i in range(number)]
+    return [f"dense_{i}" for i in range(number)]
 
 
-def by_depth(number, **changes):
-    """A figure of so many layers whose variances are 1, with these of them changed, forward and backward."""
-    values = [1.0] * number
-    for place, value in changes.pop("forward", {}).items():
+def by_depth(number, forward=None, backward=None, **options):
+    """A figure of so many layers whose signal is level, with these of them changed."""
+    values = [0.0] * number
+    for place, value in (forward or {}).items():
         values[place] = value
-    histogram = ([1, 5, 2], [-1.0, 0.0, 1.0, 2.0])
-    series = ({"outputs": values, "predicted outputs": [1.0] * number}, {"gradients": changes.pop("backward", values)})
-    changes.setdefault("histograms", [histogram] * number)
-    return plots.signal_by_depth(named(number), changes.pop("histograms"), *series, **changes)
+    lines = ({"measured": values, "theory": [0.0] * number}, {"measured": backward or values})
+    options.setdefault("histograms", {"measured": [histogram(RNG.normal(size=50), name) for name in named(number)]})
+    return plots.signal_by_depth(named(number), *lines, options.pop("histograms"), healthy=1.0, **options)
 
 
-@pytest.mark.parametrize("number", [1, 3, 10, 12, 60, 200])
+@pytest.mark.parametrize("number", [1, 3, 5, 8, 12, 60, 200])
 @pytest.mark.filterwarnings("error")
-def test_depth_has_at_most_ten_histograms_and_no_labels_on_top_of_each_other(number):
-    figure = by_depth(number, bands=((0.1, 10.0), None), caption="caption")
-    *histograms, forward, backward = figure.axes
-    assert len(histograms) == min(number, 10)
-    assert histograms[0].get_title().endswith("dense_0")
-    assert histograms[-1].get_title().endswith(f"dense_{number - 1}")
+def test_depth_has_at_most_eight_histograms_and_no_labels_on_top_of_each_other(number):
+    figure = by_depth(number, title="model")
+    *histograms, forward, backward = [panel for panel in figure.axes if panel.axison]
+    assert len(histograms) == min(number, 8)
+    assert histograms[0].get_title() == "dense_0"
+    assert histograms[-1].get_title() == f"dense_{number - 1}"
     assert rendered(figure).std() > 0
-    np.testing.assert_array_equal(forward.lines[0].get_xdata(), np.arange(1, number + 1))
-    assert figure.get_suptitle() == "caption"
-    boxes = [label.get_window_extent() for label in backward.get_xticklabels()]
-    assert len(boxes) == number if number < 40 else 24 <= len(boxes) <= 48
-    assert all(before.x1 <= after.x0 for before, after in itertools.pairwise(boxes))
-    for title in (panel.title for panel in histograms):
-        others = [panel.title.get_window_extent() for panel in histograms if panel.title is not title]
-        assert not any(title.get_window_extent().overlaps(other) for other in others)
-    assert forward.get_legend().get_window_extent().x1 <= figure.bbox.x1
+    np.testing.assert_array_equal(forward.lines[0].get_xdata(), np.arange(number))
+    over = f" over {number} layers" if number > 1 else ""
+    assert figure.get_suptitle() == f"model: the signal stays within 1.1x{over}, forward and backward"
+    labels = backward.get_xticklabels()
+    assert len(labels) == number if number <= 32 else 20 <= len(labels) <= 32
+    assert not overlapping(figure, labels)
+    assert not overlapping(figure, [panel.title for panel in histograms])
+    assert not overlapping(figure, forward.texts)
+    assert all(text.get_window_extent().x1 <= figure.bbox.x1 for text in forward.texts)
 
 
-def test_depth_marks_and_names_what_has_no_place_on_the_axis():
-    figure = by_depth(6, forward={2: np.nan, 3: np.inf, 5: 0.0, 1: None}, backward=[0.0] * 3 + [1.0] * 3)
-    *_, forward, backward = figure.axes
-    np.testing.assert_array_equal(forward.lines[0].get_ydata(), [1, np.nan, np.nan, np.nan, 1, np.nan])
+def test_depth_draws_factors_and_marks_and_names_what_has_no_place_on_the_axis():
+    figure = by_depth(6, {2: np.nan, 3: np.inf, 5: -np.inf, 1: None, 4: -2.0}, [-np.inf] * 3 + [0.0] * 3)
+    forward, backward = [panel for panel in figure.axes if panel.get_ylabel()]
+    assert forward.lines[0].get_xydata().tolist() == [[0, 1.0], [4, pytest.approx(0.01)]]
     marks = {line.get_label(): list(line.get_xdata()) for panel in (forward, backward) for line in panel.lines}
-    assert marks["variance not finite"] == [3, 4]
-    assert marks["variance 0"] == [1, 2, 3]
-    assert [list(line.get_xdata()) for line in forward.lines if line.get_label() == "variance 0"] == [[6]]
-    note = forward.get_title(loc="right")
-    assert note == "variance not finite: block_2/dense_2 and 1 more; variance 0: block_5/dense_5"
-    assert backward.get_title(loc="right") == "variance 0: block_0/dense_0 and 2 more"
+    assert marks["measured not finite"] == [2, 3]
+    assert [list(line.get_xdata()) for line in forward.lines if line.get_label() == "measured 0"] == [[5]]
+    assert marks["measured 0"] == [0, 1, 2]
+    assert forward.get_title(loc="right") == "not finite: dense_2, dense_3; 0: dense_5; 1 outside"
+    assert backward.get_title(loc="right") == "0: dense_0, dense_1 and 1 more"
+    assert figure.get_suptitle() == (
+        "Activations are not finite in dense_2 and 1 more; gradients become 0 in dense_0 and 2 more"
+    )
     assert rendered(figure).std() > 0
 
 
-def test_depth_draws_the_healthy_band():
-    figure = by_depth(3, bands=((0.2, 20.0), (0.3, 30.0)))
-    for panel, (low, high) in zip(figure.axes[-2:], ((0.2, 20.0), (0.3, 30.0)), strict=True):
-        (band,) = panel.patches
-        assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((low, high))
+def test_depth_says_where_the_signal_goes_and_what_is_outside():
+    figure = by_depth(3, {1: -2.0, 2: -6.0}, [-1.5, 0.5, 0.0])
+    assert " ".join(figure.get_suptitle().split()) == (
+        "Activations fall 6 decades from dense_0 to dense_2; gradients fall 32-fold from dense_2 to dense_0"
+    )
+    forward, backward = [panel for panel in figure.axes if panel.get_ylabel()]
+    assert forward.get_title(loc="right") == "outside: dense_2, dense_1"
+    assert backward.get_title(loc="right") == "outside: dense_0"
+    (band,) = forward.patches
+    assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((0.1, 10))
+    assert to_rgba(band.get_facecolor()) == to_rgba("white")
+    red = [line for line in forward.lines if to_rgba(line.get_color()) == to_rgba("#D55E00")]
+    assert [list(line.get_xdata()) for line in red] == [[1, 2]]
 
 
 def test_depth_tells_prediction_from_measurement():
-    panel = by_depth(3).axes[-2]
-    measured, predicted = panel.lines
+    measured, _, predicted = next(p for p in by_depth(3).axes if p.get_ylabel()).lines
     assert (measured.get_linestyle(), predicted.get_linestyle()) == ("-", "--")
     assert measured.get_color() != predicted.get_color()
 
 
-def test_histograms_share_a_range_unless_it_would_hide_them():
-    wide, narrow = ([1, 5, 2], [-1.0, 0.0, 1.0, 2.0]), ([1, 5, 2], [-0.1, 0.0, 0.1, 0.2])
-    tiny = ([1, 5, 2], [-1e-3, 0.0, 1e-3, 2e-3])
-    figure = by_depth(2, histograms=[wide, narrow])
-    assert [panel.get_xlim() for panel in figure.axes[:2]] == [(-1.0, 2.0)] * 2
-    figure = by_depth(2, histograms=[wide, tiny])
-    assert [panel.get_xlim() for panel in figure.axes[:2]] == [(-1.0, 2.0), (-1e-3, 2e-3)]
-    assert [part.get_suptitle() for part in figure.subfigs] == [
-        "activations, each layer in its own range",
-        "",
+def test_before_and_after_are_two_rows_and_two_lines():
+    lines = {"before": [0.0, -3.0], "after": [0.0, 0.1]}
+    rows = {name: [histogram(RNG.normal(size=50), layer) for layer in named(2)] for name in lines}
+    figure = plots.signal_by_depth(named(2), lines, lines, rows, healthy=1.0, title="model")
+    assert [panel.get_ylabel() for panel in figure.axes[:4]] == ["before", "", "after", ""]
+    assert figure.get_suptitle().split("\n") == [
+        "model",
+        "before: activations fall 3 decades from dense_0 to dense_1; gradients fall 3 decades from",
+        "dense_0 to dense_1",
+        "after: the signal stays within 1.3x over 2 layers, forward and backward",
     ]
+    assert set(texts(figure.axes[-2])) == {"before", "after"}
+
+
+def test_a_panel_of_the_picture_has_the_measured_deviation_and_the_zeros():
+    values = np.maximum(RNG.normal(size=1000), 0)
+    figure = by_depth(1, histograms={"measured": [histogram(values, "dense_0")]})
+    assert texts(figure.axes[0]) == [f"sd {values.std():.2g}\n{(values == 0).mean():.0%} are 0"]
+    figure = by_depth(2, histograms={"measured": [NOTHING, histogram(np.full(9, 0.25))]})
+    assert [texts(panel) for panel in figure.axes[:2]] == [["not finite"], ["all 0.25"]]
 
 
 @pytest.mark.filterwarnings("error")
 def test_depth_without_anything_to_draw():
-    figure = plots.signal_by_depth([], [], {}, {})
+    figure = plots.signal_by_depth([], {}, {}, healthy=1.0)
     assert rendered(figure).std() > 0
-    figure = by_depth(2, forward={0: 0.0, 1: np.nan}, backward=[None, None], histograms=[None, None])
-    forward, backward = figure.axes
-    assert [text.get_text() for text in backward.texts] == ["nothing above 0 and finite"]
-    assert not forward.texts  # the prediction is drawn
+    figure = by_depth(2, backward=[None, None], histograms=None)
+    assert texts(figure.axes[1]) == ["nothing was measured"]
     assert rendered(figure).std() > 0
-
-
-def test_the_ends_of_a_narrow_range_can_be_told_apart():
-    panel, *_ = by_depth(1, histograms=[([1, 2], [0.0998, 0.1, 0.1002])]).axes
-    assert [label.get_text() for label in panel.get_xticklabels()] == ["0.0998", "0.1002"]
-
-
-@pytest.mark.parametrize(
-    ("edges", "label"),
-    [([0.099999991, 0.1, 0.10000014], "0.1 ± 7e-08"), ([-1e-30, 0, 1e-30], "0 ± 1e-30")],
-)
-def test_ends_that_would_overlap_are_one_label(edges, label):
-    panel, *_ = by_depth(1, histograms=[([1, 2], edges)]).axes
-    assert [tick.get_text() for tick in panel.get_xticklabels()] == [label]
 
 
 @pytest.mark.filterwarnings("error")
 def test_names_are_no_formulas():
     names = ["$x_1$", r"$\nonsense{$", "$unclosed"]
-    figure = plots.signal_by_depth(names, [([1, 2], [0.0, 1.0, 2.0])] * 3, {"outputs": [np.nan] * 3}, {}, caption="$x")
+    each = [histogram(RNG.normal(size=50), name) for name in names]
+    figure = plots.signal_by_depth(names, {"$m$": [np.nan] * 3}, {}, {"$m$": each}, healthy=1.0, title="$x")
     assert rendered(figure).std() > 0
     assert [label.get_text() for label in figure.axes[-1].get_xticklabels()] == names
+
+
+@pytest.mark.filterwarnings("error")
+def test_axes_that_are_given_are_drawn_into():
+    figure = Figure()
+    one, two = figure.subplots(2)
+    lines = {"measured": [0.0, -2.0]}
+    assert plots.signal_by_depth(named(2), lines, lines, healthy=1.0, ax=one) is figure
+    assert [line.get_label() for line in one.lines if len(line.get_xdata()) == 2] == ["forward", "backward"]
+    assert not two.lines
+    assert plots.signal_by_depth(named(2), lines, lines, healthy=1.0, ax=(one, two)) is figure
+    assert two.lines
+    with pytest.raises(ValueError, match="ax: got 3, expected Matplotlib axes, or a pair of them"):
+        plots.signal_by_depth(named(2), lines, lines, healthy=1.0, ax=3)
+    with pytest.raises(ValueError, match="ax: got 3, expected Matplotlib axes"):
+        plots.statistic_by_layer("x", named(1), {"measured": [1.0]}, ax=3)
+
+
+def test_a_statistic_has_a_logarithmic_axis_where_it_spans_decades():
+    figure = plots.statistic_by_layer("v", named(3), {"before": [1.0, 1e-3, 0.0], "after": [1.0, None, 2.0]}, title="m")
+    (panel,) = figure.axes
+    assert panel.get_yscale() == "log"
+    assert {line.get_label(): line.get_xydata().tolist() for line in panel.lines} == {
+        "before": [[0, 1.0], [1, 1e-3]],
+        "after": [[0, 1.0], [2, 2.0]],
+    }
+    assert figure.get_suptitle() == "m: v before largest, 1, in dense_0; after largest, 2, in dense_2"
+    (panel,) = plots.statistic_by_layer("f", named(2), {"measured": [0.0, 0.5]}, limits=(0, 1)).axes
+    assert panel.get_yscale() == "linear"
+    assert panel.get_ylim() == pytest.approx((-0.02, 1.02))
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        ([f"block_{i}_{part}" for i in range(20) for part in ("expand", "bn", "relu")], r"block_\d+"),
+        ([f"backbone/layer_{i}/{part}" for i in range(12) for part in "abcdefg"], r"layer_\d+"),
+        (
+            [f"layer_{i}/a_long_self_attention/{part}" for i in range(8) for part in "qkv"],
+            r"layer_\d+",
+        ),  # alike at the end
+        ([f"dense_{i}" for i in range(60)], r"dense_\d+"),
+    ],
+)
+def test_names_of_many_layers_are_those_of_their_blocks(names, shown):
+    figure = plots.statistic_by_layer("v", names, {"measured": [1.0] * len(names)})
+    rendered(figure)
+    labels = figure.axes[0].get_xticklabels()
+    assert 8 <= len(labels) <= 32
+    assert all(re.fullmatch(shown, label.get_text()) for label in labels)
+    assert not overlapping(figure, labels)
+
+
+def test_a_figure_shows_itself_in_a_notebook_without_pyplot():
+    assert by_depth(2)._repr_png_().startswith(b"\x89PNG")

@@ -103,4 +103,7 @@ class Experiment:
             "dead": float(dead.mean()),
             "saturated": float(saturated.mean()),
             "histograms": [row.histogram or NO_HISTOGRAM for row in hidden],
+            "activations": [
+                {"mean": m.mean, "stddev": m.stddev, "zeros": m.zeros} for m in (row.moments for row in hidden)
+            ],
         }

@@ -20,6 +20,7 @@ from keras_initkit.comparison._verdict import verdict
 from keras_initkit.report._io import json_safe
 from keras_initkit.report._tables import Column, make_table, render_text
 from keras_initkit.statistics._host import Histogram
+from keras_initkit.theory._thresholds import HEALTHY_FACTOR
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Run:
         train_loss, train_accuracy, test_loss, test_accuracy: Floats, after training.
         history: Dictionary that `fit` returned, with values by epoch.
         histograms: List of counts and bin edges of each hidden layer's activations before training.
+        activations: List of dictionaries with `mean`, `stddev` and number of `zeros` of these activations.
     """
 
     initializer: str
@@ -50,6 +52,7 @@ class Run:
     test_accuracy: float
     history: dict[str, list[float]]
     histograms: list[Histogram]
+    activations: list[dict[str, float]]
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -186,16 +189,16 @@ class Comparison:
         }
 
     def plot_histograms(self) -> Figure:
-        """Draws histograms of every hidden layer's activations before training, a row for each initializer."""
-        first_runs = {name: runs[0].histograms for name, runs in self.by_initializer().items()}
+        """Draws histograms of activations before training, a panel for each initializer, at most eight."""
+        first_runs = {name: _layer_histograms(runs[0]) for name, runs in self.by_initializer().items()}
         return plots.activation_histograms(first_runs, self._caption())
 
     def plot_variance(self) -> Figure:
-        """Draws the variance by layer, forward and backward, with the range over seeds."""
+        """Draws the variance by layer as factors from where the signal enters, with the range over seeds."""
         groups = self.by_initializer().items()
         forward = {name: np.array([run.forward for run in runs]) for name, runs in groups}
         backward = {name: np.array([run.backward for run in runs]) for name, runs in groups}
-        return plots.variance_by_layer(forward, backward, self._caption())
+        return plots.variance_by_layer(forward, backward, self._caption(), healthy=math.log10(HEALTHY_FACTOR))
 
     def plot_training(self) -> Figure:
         """Draws loss and accuracy on the test set by epoch."""
@@ -240,6 +243,13 @@ class Comparison:
 _COLUMNS = {"forward": "activation", "backward": "gradient"}
 _MEANS = ("dead", "saturated", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 _FILES = ("comparison.csv", "comparison.json", "activation_histograms.png", "variance_by_layer.png", "training.png")
+
+
+def _layer_histograms(run: Run) -> list[plots.LayerHistogram]:
+    return [
+        plots.LayerHistogram("", counts, edges, each["mean"], each["stddev"], int(each["zeros"]))
+        for (counts, edges), each in zip(run.histograms, run.activations, strict=True)
+    ]
 
 
 def _short(value: float, form: str) -> str:

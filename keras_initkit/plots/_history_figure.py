@@ -1,130 +1,110 @@
-"""The figure of a training run: the variance of every layer at every measured step."""
+"""The figure of a training run: the signal of every layer at every measured step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, PathPatch
-from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from keras_initkit.plots._panels import crop_name
-
-COLUMNS, NAMES = 400, 60
-# Cells without a place on the logarithmic scale differ from it by texture, which needs no color vision.
-_MARKS: dict[str, dict[str, Any]] = {
-    "not finite": {"facecolor": "#D55E00", "edgecolor": "white", "hatch": "xxxx"},
-    "zero": {"facecolor": "white", "edgecolor": "black", "hatch": "////"},
-}
-_ABSENT = "#D9D9D9"
-
-Cells = Sequence[Sequence[float | None]]
+from keras_initkit.plots._depth_figure import TITLES, factor
+from keras_initkit.plots._heat_map import Cells, as_array, draw_map, explain_marks, map_height, name_layers
+from keras_initkit.plots._messages import WORDS, change_in_words, farthest
+from keras_initkit.plots._picture import GROWN, SHRUNK, SMALL, find_figure, new_picture, set_message, write_note
 
 
-def variance_over_training(
-    layers: Sequence[str], steps: Sequence[int], forward: Cells, backward: Cells, caption: str = ""
+def signal_over_training(
+    layers: Sequence[str],
+    steps: Sequence[int],
+    forward: Cells,
+    backward: Cells,
+    *,
+    healthy: float,
+    not_judged: Sequence[Cells] = (),
+    title: str = "",
+    ax: Sequence[Axes] | None = None,
 ) -> Figure:
     """Draws heat maps of activations and of gradients side by side: a row for each layer, first on top.
 
-    A column is a measured step; above 400 of them a column shows several that follow one another, with
-    the geometric mean of their variances, and marked if one of them is not finite or 0. The color is the
-    logarithm of the variance, over two decades at least: noise shall not look like a trend.
+    White is healthy; blue is too small, red too large, relative to where the signal enters at that step. A column is a
+    measured step; above 400 of them a column shows several that follow one another by their mean, and is marked
+    if one of them is not finite or 0.
 
     Args:
         layers: Sequence of strings. Names of the layers, input to output.
         steps: Sequence of integers. Numbers of the measured steps, ascending.
-        forward, backward: Sequences of a sequence for each layer. Variances by step; `None` where there is none.
-        caption: String. What was measured, for the title.
+        forward, backward: Sequences of a sequence for each layer. Decades from where the signal enters, by step;
+            `None` where there is none, `-inf` a signal of 0, NaN one that is not finite.
+        healthy: Float. Decades from where it enters within which a signal is healthy.
+        not_judged: Pair of such sequences, forward and backward. Layers whose scale does not matter, drawn in gray.
+        title: String. What the title begins with, such as the model's name.
+        ax: Pair of Matplotlib axes to draw into instead of a new figure.
+
+    Raises:
+        ValueError: If `ax` is no pair of axes.
     """
-    height = min(max(3.2, 1.9 + 0.17 * len(layers)), 12)
-    figure = Figure(figsize=(13, height), layout="constrained")
-    figure.suptitle(caption, wrap=True, parse_math=False)
-    panels = figure.subplots(1, 2, sharey=True)
-    titles = ("forward: variance of activations", "backward: variance of gradients")
-    marked: set[str] = set()
-    for panel, cells, title in zip(panels, (forward, backward), titles, strict=True):
-        panel.set_title(title, loc="left", fontsize=10)
-        marked |= _draw(figure, panel, _as_array(cells, len(layers), len(steps)), steps)
-    step = -(-len(layers) // NAMES) or 1
-    ticks = range(0, len(layers), step)
-    # Numbers that do not fit are left to the eye: the first and every n-th layer are named.
-    panels[0].set_yticks(list(ticks), [crop_name(layers[i], 30) for i in ticks], fontsize=7, parse_math=False)
-    panels[0].set_ylim(max(len(layers), 1) - 0.5, -0.5)
-    styles = {**_MARKS, "not measured": {"facecolor": _ABSENT}}
-    if marked:
-        handles = [Patch(label=name, **style) for name, style in styles.items() if name in marked]
-        figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=8)
+    maps = {"forward": as_array(forward, layers, steps), "backward": as_array(backward, layers, steps)}
+    message = "; ".join(
+        _message(layers, steps, direction, cells, healthy) for direction, cells in maps.items() if cells.count()
+    )
+    message = message or "no layer is judged"
+    message = f"{title}: {message}" if title else message
+    finite = np.concatenate([np.abs(cells.compressed()) for cells in maps.values()])
+    limit = max(healthy + 2.0, math.ceil(min(np.max(finite[np.isfinite(finite)], initial=0.0), 300.0)))
+    height = map_height(layers)
+    if ax is None:
+        figure: Figure = new_picture(height + 1.1)
+        set_message(figure, message)
+        pair = figure.subplots(1, 2, sharey=True)
+    else:
+        pair = tuple(ax) if isinstance(ax, (Sequence, np.ndarray)) else ()
+        if len(pair) != 2 or not all(isinstance(each, Axes) for each in pair):
+            raise ValueError(
+                f"ax: got {ax!r}, expected a pair of Matplotlib axes, forward and backward, or one with statistic=."
+            )
+        figure = find_figure(pair[0])
+    image, marked = None, set[str]()
+    for panel, (direction, cells), others in zip(pair, maps.items(), not_judged or ((), ()), strict=True):
+        write_note(panel, TITLES[direction])
+        gray = as_array(others, layers, steps) if others else None
+        drawn, marks = draw_map(panel, cells, steps, _diverging(limit, healthy), (-limit, limit), gray)
+        image, marked = drawn or image, marked | marks
+    name_layers(pair[0], layers)
+    if image is not None:
+        bar = figure.colorbar(image, ax=list(pair), pad=0.01, fraction=0.05, aspect=8 * height)
+        bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, symmetric=True))
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda power, _: factor(power)))
+        bar.ax.tick_params(labelsize=SMALL, length=2)
+        bar.set_label("factor from where the signal enters", fontsize=SMALL)
+    if ax is None:
+        explain_marks(figure, marked)
     return figure
 
 
-def _draw(figure: Figure, panel: Axes, cells: np.ma.MaskedArray, steps: Sequence[int]) -> set[str]:
-    """Draws one heat map; returns which marks it has."""
-    panel.set_xlabel("step", fontsize=9)
-    if cells.count() == 0:
-        panel.set_xticks([])
-        panel.text(0.5, 0.5, "not measured", ha="center", va="center", transform=panel.transAxes)
-        return set()
-    values, states, first = _columns(cells, np.asarray(steps))
-    panel.set_facecolor(_ABSENT)
-    shown = np.ma.masked_where(states != "", values)
-    low, high = _two_decades(shown)
-    image = panel.imshow(shown, aspect="auto", interpolation="nearest", cmap="viridis", vmin=low, vmax=high)
-    bar = figure.colorbar(image, ax=panel, pad=0.01, aspect=6 * figure.get_figheight())
-    bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda power, _: f"$10^{{{power:g}}}$"))
-    bar.ax.tick_params(labelsize=8)
-    for name, style in _MARKS.items():
-        boxes = [_box(row, start, end) for row, start, end in _runs(states == name)]
-        if boxes:  # as one path: a hatch for each cell takes minutes
-            panel.add_artist(PathPatch(Path.make_compound_path(*boxes), linewidth=0, zorder=2, **style))
-    columns = np.unique(np.linspace(0, len(first) - 1, 9).round().astype(int))
-    panel.set_xticks(columns, [f"{first[i]:,}" for i in columns], fontsize=8)
-    return {str(name) for name in np.unique(states)} - {""}
+def _diverging(limit: float, healthy: float) -> Colormap:
+    """Returns colors from blue over white to red; what is healthy is white, and its border shows."""
+    edge = healthy / (2 * limit)
+    stops = [
+        (0.0, "#003A5C"), (0.25 * (1 - 2 * edge), SHRUNK), (0.5 - edge, "#BFDCEC"), (0.5, "white"),
+        (0.5 + edge, "#FCEFE4"), (0.5 + edge, "#F8DCC4"), (0.75 + 0.5 * edge, GROWN), (1.0, "#6B2F00"),
+    ]  # fmt: skip
+    return LinearSegmentedColormap.from_list("decades", stops, N=1024)
 
 
-def _as_array(cells: Cells, layers: int, steps: int) -> np.ma.MaskedArray:
-    """Returns rows of layers; what was not measured is masked, and NaN is not."""
-    objects = np.full((layers, steps), None, dtype=object)
-    for row, values in zip(objects, cells, strict=True):
-        row[:] = values
-    return np.ma.masked_array(objects.astype(float), objects == np.array(None))
-
-
-def _columns(cells: np.ma.MaskedArray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns what is drawn: logarithms of the variances, each cell's mark, and the first step of each column."""
-    values, there = cells.data, ~np.ma.getmaskarray(cells)
-    finite = there & np.isfinite(values) & (values >= 0)
-    positive = finite & (values > 0)
-    starts = np.unique(np.linspace(0, len(steps), min(len(steps), COLUMNS), endpoint=False).astype(int))
-    logarithms = np.log10(values, where=positive, out=np.zeros_like(values))
-    number = np.add.reduceat(positive, starts, axis=1, dtype=int)
-    means = np.add.reduceat(logarithms, starts, axis=1) / np.maximum(number, 1)
-    states = np.where(number, "", "not measured").astype("<U12")
-    states[np.logical_or.reduceat(finite & (values == 0), starts, axis=1)] = "zero"
-    states[np.logical_or.reduceat(there & ~finite, starts, axis=1)] = "not finite"
-    return means, states, steps[starts]
-
-
-def _two_decades(logarithms: np.ma.MaskedArray) -> tuple[float, float]:
-    """Returns the range of the colors."""
-    if logarithms.count() == 0:
-        return -1.0, 1.0
-    low, high = float(logarithms.min()), float(logarithms.max())
-    missing = max(0.0, 2 - (high - low)) / 2
-    return low - missing, high + missing
-
-
-def _runs(marked: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Yields neighboring cells of a row as one: (row, first column, column after the last)."""
-    edges = np.diff(np.pad(marked.astype(int), ((0, 0), (1, 1))), axis=1)
-    starts, ends = np.argwhere(edges == 1), np.argwhere(edges == -1)
-    yield from ((int(row), int(start), int(end)) for (row, start), (_, end) in zip(starts, ends, strict=True))
-
-
-def _box(row: int, start: int, end: int) -> Path:
-    left, right, top, bottom = start - 0.5, end - 0.5, row - 0.5, row + 0.5
-    return Path([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)], closed=True)
+def _message(
+    layers: Sequence[str], steps: Sequence[int], direction: str, cells: np.ma.MaskedArray, healthy: float
+) -> str:
+    """Returns what is worst over the run, where and when, and whether it passed."""
+    by_step = [[None if x is np.ma.masked else float(x) for x in column] for column in cells.T]
+    worst = [(extreme, step) for step, column in enumerate(by_step) if (extreme := farthest(column)) is not None]
+    broken = [each for each in worst if math.isnan(each[0].decades)]
+    extreme, step = broken[0] if broken else max(worst, key=lambda each: abs(each[0].decades))
+    text = f"{WORDS[direction]} {change_in_words(extreme.decades, healthy)}"
+    if abs(extreme.decades) <= healthy:
+        return text + (f" at all {len(steps):,} measured steps" if len(steps) > 1 else "")
+    text += f" in {layers[extreme.place]} at step {steps[step]:,}"
+    return text + ", but not at the end" * (abs(worst[-1][0].decades) <= healthy)

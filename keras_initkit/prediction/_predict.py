@@ -110,7 +110,11 @@ def predict(
     walk = Propagation(model, graph, measured or {}, examples, KnownValues(graph, integers))
     walk.forward(signals)
     walk.backward(_output_gradients(model, whole, output_gradient_variance))
-    return Prediction(walk.expected, walk.unpredicted)
+    elements: dict[str, int] = {}
+    for call in graph[:-1]:
+        if call.outputs:
+            elements.setdefault(call.path, math.prod(size or 1 for size in call.outputs[0].shape[1:]))
+    return Prediction(walk.expected, walk.unpredicted, elements)
 
 
 def _output_gradients(model: keras.Model, whole: Call, variance: Any) -> dict[int, list[Gradient]]:

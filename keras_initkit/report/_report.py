@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_initkit._checks import Layers
 from keras_initkit.report import (
     _io,
     _model_explorer,
@@ -25,6 +26,7 @@ from keras_initkit.statistics._tap import Tap
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from rich.console import Console, ConsoleOptions, Group
     from rich.table import Table
@@ -177,15 +179,36 @@ class SignalReport(ReportData):
     def _repr_html_(self) -> str:
         return _render_html.render_html(self, _render_attention.make_sections(self))
 
-    def plot(self) -> Figure:
-        """Draws histograms of activations, and the variance by depth, forward and backward.
+    def plot(
+        self,
+        after: SignalReport | None = None,
+        *,
+        layers: Layers = None,
+        statistic: str | None = None,
+        ax: Axes | Sequence[Axes] | None = None,
+    ) -> Figure:
+        """Draws histograms of activations, and the signal by depth, forward and backward.
 
-        Above is a row of at most ten layers' histograms, evenly spread. Below is the variance of each layer's output
-        and pre-activation, and of the gradient at its output, with theory's prediction and the healthy band: within a
-        factor of 10 of where the signal enters, the first layer's output forward (embeddings apart), the last
-        layer's gradient backward. A variance that is 0 or not finite is marked at the edge and named.
+        Above are the histograms of at most eight layers, evenly spread, each in its own standard deviation. Below is
+        the signal of each layer as a factor from where it enters, beside theory's; within 10x is healthy, and white.
+        Layers outside are named, and the title says what is worst. A signal of 0 or one that is not finite is marked at
+        the edge and named. Layers whose scale does not matter, such as those before a normalization, are left out.
+
+        Args:
+            after: Another report, such as one of the same model after `initialize`, drawn beside this one.
+            layers: String, compiled regular expression, or a list of them. Layers to draw: paths, names, patterns with
+                `*`. `None` means all.
+            statistic: String. Name of one of `STATISTICS` to draw by layer instead.
+            ax: Matplotlib axes to draw into instead of a new figure, without histograms: one for both directions, or
+                a pair, forward and backward.
+
+        Returns:
+            A Matplotlib figure, which a notebook shows.
+
+        Raises:
+            ValueError: If a layer or the statistic is unknown, or an argument is of another type.
         """
-        return _render_figures.draw_report(self)
+        return _render_figures.draw_report(self, after, layers=layers, statistic=statistic, ax=ax)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data: `model`, `step`, `epoch`, `notes`, `rows`, a dictionary for each tensor, and `loss`.

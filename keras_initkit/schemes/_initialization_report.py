@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from keras_initkit._checks import Layers
 from keras_initkit._html import heading, listing, table, view
 from keras_initkit.report._render_text import short
+from keras_initkit.report._report import SignalReport
 from keras_initkit.report._table_layout import Cell, Grid, draw_grid
 from keras_initkit.report._tables import render_text, terminal_width
 from keras_initkit.schemes._plan import UNTOUCHED, WeightChange
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from rich.console import Console, ConsoleOptions
     from rich.table import Table
@@ -31,6 +34,7 @@ class InitializationReport:
         weights: Tuple of `WeightChange`, in the order of the layers.
         model: String. Name of the model.
         notes: Tuple of strings. Notes on the whole model.
+        before, after: Reports on the model's signal; `None` where inputs could not be drawn.
     """
 
     scheme: str
@@ -38,6 +42,8 @@ class InitializationReport:
     weights: tuple[WeightChange, ...]
     model: str = ""
     notes: tuple[str, ...] = ()
+    before: SignalReport | None = field(default=None, repr=False, compare=False)
+    after: SignalReport | None = field(default=None, repr=False, compare=False)
 
     @property
     def kernels(self) -> list[WeightChange]:
@@ -70,27 +76,26 @@ class InitializationReport:
             "weights": weights,
         }
 
-    def plot(self) -> Figure:
-        """Draws the variance of signals, and of gradients if there were labels, by layer, before and after.
+    def plot(
+        self, *, layers: Layers = None, statistic: str | None = None, ax: Axes | Sequence[Axes] | None = None
+    ) -> Figure:
+        """Draws the signal by depth before and after, as `before.plot(after)` does.
+
+        Args:
+            layers: String, compiled regular expression, or a list of them. Layers to draw: paths, names, patterns with
+                `*`. `None` means all.
+            statistic: String. Name of one of `STATISTICS` to draw by layer instead.
+            ax: Matplotlib axes to draw into instead of a new figure: one for both directions, or a pair.
+
+        Returns:
+            A Matplotlib figure, which a notebook shows.
 
         Raises:
-            ValueError: If `initialize` had no data to measure on.
+            ValueError: If nothing was measured, or as in `SignalReport.plot`.
         """
-        rows = {change.layer: change for change in self.kernels if change.forward_after is not None}
-        if not rows:
+        if self.before is None or self.after is None:
             raise ValueError("plot: nothing was measured. Pass x, or x and y, to initialize().")
-        from keras_initkit import plots
-
-        def series(direction: str) -> dict[str, list[float | None]]:
-            both = {
-                when: [getattr(change, f"{direction}_{when}") for change in rows.values()]
-                for when in ("before", "after")
-            }
-            return {when: values for when, values in both.items() if any(v is not None for v in values)}
-
-        caption = f"{self.model}: variance before and after {self.scheme!r}"
-        empty = [None] * len(rows)
-        return plots.signal_by_depth(list(rows), empty, series("forward"), series("backward"), caption=caption)
+        return self.before.plot(self.after, layers=layers, statistic=statistic, ax=ax)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
         yield _table(self, options.max_width)

@@ -21,7 +21,7 @@ from keras_initkit.inputs._data_argument import unpack_data
 from keras_initkit.inputs._labels import prepared_labels
 from keras_initkit.inputs._specs import prepared
 from keras_initkit.schemes._initialization_report import InitializationReport
-from keras_initkit.schemes._layer_variances import Variances, measure_variances
+from keras_initkit.schemes._layer_variances import Variances, measure_signal, read_variances
 from keras_initkit.schemes._plan import Plan, WeightChange
 from keras_initkit.schemes._registry import find_scheme
 from keras_initkit.schemes._undo import only_what_is_set
@@ -109,11 +109,11 @@ def initialize(
         calls(model, x)
     weighted = weighted_layers(model)
     plan = Plan(model, select(weighted, layers), x, y, seed, named_one_by_one(weighted, layers))
-    measure = functools.partial(measure_variances, model, plan.paths_of_kernels(), x, y)
-    before = measure()
+    reports = [measure_signal(model, x, y)]
     with random_state_kept(), only_what_is_set(model, plan.was_set):
         function(plan)
-    after = measure()
+    reports.append(measure_signal(model, x, y))
+    before, after = (read_variances(report, plan.paths_of_kernels()) for report in reports)
     changes = [_with_variances(change, before, after) for change in plan.changes()]
     notes = [*plan.notes]
     if x is None:
@@ -122,7 +122,7 @@ def initialize(
             if after
             else "No variances were measured: no data was given, and inputs could not be drawn."
         )
-    return InitializationReport(_name(scheme), seed, tuple(changes), model.name, tuple(notes))
+    return InitializationReport(_name(scheme), seed, tuple(changes), model.name, tuple(notes), *reports)
 
 
 def _bind_options(scheme: Any, options: Mapping[str, Any]) -> Callable[[Plan], None]:

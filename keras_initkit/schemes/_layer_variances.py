@@ -10,28 +10,36 @@ import keras
 from keras_initkit._compat import is_compiled_with_loss
 from keras_initkit.capture._probe import measure
 from keras_initkit.inputs._specs import input_specs
+from keras_initkit.report._report import SignalReport
 
 EXAMPLES = 256  # enough for a variance to a few percent, few enough for a pass that nobody waits for
 Variances = dict[str, tuple[float | None, float | None]]  # of the pre-activation, and of its gradient, by path
 
 
-def measure_variances(model: keras.Model, paths: Collection[str], x: Any = None, y: Any = None) -> Variances:
-    """Returns the variances of pre-activations (outputs, without an activation) of each layer's first call, by path.
+def measure_signal(model: keras.Model, x: Any = None, y: Any = None) -> SignalReport | None:
+    """Returns a report of the first 256 of `x`; `None` draws 32. Without labels or a loss there are no gradients.
 
-    The first 256 of `x` count; `None` draws 32. Without labels or a compiled loss there are no gradients. Layers that
-    are not called, or cannot be read, have no entry; nor has any layer where inputs cannot be drawn.
+    Returns `None` where inputs cannot be drawn.
     """
     if x is None:
         try:
-            report = measure(model, gradients=False, with_attention=False)
+            return measure(model, gradients=False, with_attention=False)
         except Exception:  # of any kind: the model says too little, or its own code wants other inputs
-            return {}
-    else:
-        specs = input_specs(model)
-        if not specs or all(spec.shape[0] is None for spec in specs):
-            x, y = (keras.tree.map_structure(lambda each: None if each is None else each[:EXAMPLES], d) for d in (x, y))
-        has_loss = y is not None and is_compiled_with_loss(model)
-        report = measure(model, x, y if has_loss else None, gradients=has_loss, with_attention=False)
+            return None
+    specs = input_specs(model)
+    if not specs or all(spec.shape[0] is None for spec in specs):
+        x, y = (keras.tree.map_structure(lambda each: None if each is None else each[:EXAMPLES], d) for d in (x, y))
+    has_loss = y is not None and is_compiled_with_loss(model)
+    return measure(model, x, y if has_loss else None, gradients=has_loss, with_attention=False)
+
+
+def read_variances(report: SignalReport | None, paths: Collection[str]) -> Variances:
+    """Returns the variances of pre-activations (outputs, without an activation) of each layer's first call, by path.
+
+    Layers that are not called, or could not be read, have no entry.
+    """
+    if report is None:
+        return {}
     variances: dict[str, dict[str, float]] = {path: {} for path in paths}
     for tap, moments in report.moments.items():
         if tap.layer in variances and not tap.call and tap.name in ("", "0"):

@@ -151,6 +151,23 @@ def test_the_summary_names_the_first_value_that_is_not_finite():
     assert "All measured values are finite." in _summary.summarize([fine], "net", [])
 
 
+def test_the_heat_maps_hold_the_decades_of_the_reports():
+    callback = LayerStatsCallback(None, 1)
+    fit(callback)
+    left, right = [panel for panel in callback.plot().axes if panel.get_title(loc="left")]
+    for panel, direction in ((left, 0), (right, 1)):
+        decades = [signal_decades(report)[direction] for report in callback.reports]
+        for row, label in enumerate(left.get_yticklabels()):  # "out" is judged by nothing forward
+            expected = [each.get(label.get_text(), np.nan) for each in decades]
+            np.testing.assert_allclose(panel.images[0].get_array()[row].filled(np.nan), expected)
+    assert [label.get_text() for label in left.get_yticklabels()] == ["hidden", "out"]
+    figure = callback.plot(statistic="update_ratio", layers="hid*")
+    expected = [report.statistic("update_ratio")["hidden"] for report in callback.reports]
+    np.testing.assert_allclose(figure.axes[0].images[0].get_array()[0], expected)
+    with pytest.raises(ValueError, match="layers: got 'hiden', which matches no layer"):
+        callback.plot(layers="hiden")
+
+
 def test_plot_needs_a_measured_step():
     with pytest.raises(ValueError, match="plot: got a training without a measured step"):
         LayerStatsCallback(None).plot()

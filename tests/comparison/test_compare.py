@@ -66,6 +66,10 @@ def test_each_run_holds_what_fit_returned(name):
     assert [len(values) for values in run.history.values()] == [2, 2, 2, 2]
     assert len(run.forward) == len(run.backward) == len(run.histograms) == 1
     assert sum(run.histograms[0][0]) == 512 * 4
+    counts, edges = map(np.array, run.histograms[0])
+    middles = (edges[1:] + edges[:-1]) / 2
+    assert run.activations[0]["mean"] == pytest.approx(counts @ middles / counts.sum(), abs=edges[1] - edges[0])
+    assert 0 <= run.activations[0]["zeros"] <= 512 * 4
     assert calls == [("he_normal", 0.5), ("he_normal", 1.0)]
     assert result.settings["data"] == name
 

@@ -38,6 +38,7 @@ def run(name="he_normal", seed=5, forward=(1.0, 0.5), backward=(2e-4, 1e-4), los
         test_accuracy=accuracy - 0.1,
         history={"val_loss": [2 * loss, loss], "val_accuracy": [0.1, accuracy]},
         histograms=[histogram, histogram],
+        activations=[{"mean": 0.5, "stddev": 0.25, "zeros": 0}] * 2,
     )
 
 
@@ -168,11 +169,12 @@ def test_figures_draw_the_runs():
     runs = [run("a", seed, forward=(seed, 2.0 * seed), backward=(1.0, 3.0)) for seed in (1, 4)]
     result = comparison(runs, seeds=2)
     forward, backward = result.plot_variance().axes[:2]
-    np.testing.assert_allclose(forward.lines[0].get_ydata(), [2, 4])
-    np.testing.assert_allclose(backward.lines[0].get_ydata(), [1, 3])
+    np.testing.assert_allclose(forward.lines[0].get_ydata(), [1, 2])
+    np.testing.assert_allclose(backward.lines[0].get_ydata(), [1 / 3, 1])
     loss, accuracy = result.plot_training().axes[:2]
     np.testing.assert_allclose(loss.lines[0].get_ydata(), [0.5, 0.25])
     np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [0.1, 0.9])
     figure = result.plot_histograms()
-    assert len(figure.axes) == 2  # of the first seed, two layers
-    assert figure.get_suptitle() == "Activations before training: 2 x Dense(128, relu) on images.npz"
+    (panel,) = figure.axes
+    assert [text.get_text() for text in panel.texts] == ["0.25", "0.25"]  # of the first seed, two layers
+    assert figure.get_suptitle().startswith("2 x Dense(128, relu) on images.npz: the standard deviation of activations")

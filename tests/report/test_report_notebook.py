@@ -1,18 +1,19 @@
 """A report's HTML and figure."""
 
 import html.parser
+import math
 import re
 
-import numpy as np
 import pytest
 
+from keras_initkit.report._health import signal_decades
 from keras_initkit.signal import Moments, SignalReport, Tap, TensorStats
 from keras_initkit.statistics._expected import Expected
 
 HOSTILE = '<script>alert("x")</script>&amp; [red]'
 
 
-def report(values=(np.nan, 1.0), name=HOSTILE):
+def report(values=(math.nan, 1.0), name=HOSTILE):
     histogram = ((3, 5), (-1.0, 0.0, 1.0))
     rows = []
     for layer, numbers in (("first", (-1.0, 1.0)), (name, values)):
@@ -86,14 +87,39 @@ def test_an_empty_report_has_a_representation():
 
 @pytest.mark.filterwarnings("error")
 def test_the_figure_draws_the_report():
-    figure = report().plot()
+    each = report()
+    figure = each.plot()
     *histograms, forward, backward = figure.axes
-    assert [panel.get_title() for panel in histograms] == ["first", "…cript>&amp; [red]"]
-    assert [panel.texts[0].get_text() for panel in histograms] == ["sd 4.8e-01", "not finite"]
-    lines = {line.get_label(): line.get_ydata() for line in forward.lines}
-    np.testing.assert_array_equal(lines["outputs"], [1.0, np.nan])
-    np.testing.assert_array_equal(lines["pre-activations"], [4.0, 4.0])
-    np.testing.assert_array_equal(lines["predicted outputs"], [4.0, np.nan])
-    (gradients,) = backward.lines
-    np.testing.assert_array_equal(gradients.get_ydata(), [9.0, 9.0])
-    assert figure.get_suptitle() == f"Signal of {HOSTILE}"
+    assert [panel.get_title() for panel in histograms] == ["first", '…("x")</script>&amp; [red]']
+    # The deviation of the moments, which is 1; that of the bins is 0.48.
+    assert [panel.texts[0].get_text() for panel in histograms] == ["sd 1", "not finite"]
+    for panel, decades, expected in zip((forward, backward), signal_decades(each), ({"first": 4.0}, {}), strict=True):
+        lines = {line.get_label(): line for line in panel.lines}
+        finite = [10**value for value in decades.values() if math.isfinite(value)]
+        assert lines["measured"].get_ydata() == pytest.approx(finite)
+        theory = [variance * 10 ** decades[layer] for layer, variance in expected.items()]  # it was measured as 1
+        assert ([*lines["theory"].get_ydata()] if "theory" in lines else []) == pytest.approx(theory)
+    assert figure.get_suptitle().startswith(f"{HOSTILE}: activations are not finite in")
+
+
+def test_before_and_after_are_drawn_in_one_figure():
+    before, after = report(values=(-1.0, 1.0), name="second"), report(values=(-1e-4, 1e-4), name="second")
+    panels = [panel for panel in before.plot(after).axes if panel.get_ylabel().startswith("factor")]
+    lines = {line.get_label(): list(line.get_ydata()) for line in panels[0].lines}
+    for name, each in (("before", before), ("after", after)):
+        assert lines[name] == pytest.approx([10**value for value in signal_decades(each)[0].values()])
+
+
+def test_a_statistic_and_layers_are_chosen():
+    each = report(values=(-1.0, 1.0), name="block/dense")
+    figure = each.plot(statistic="activation_variance", layers="block")
+    assert figure.axes[0].lines[0].get_ydata() == each.statistic("activation_variance")["block/dense"]
+    for layers in ("dense", "block/*", re.compile("den"), ["block/dense"]):
+        (label,) = each.plot(statistic="activation_variance", layers=layers).axes[0].get_xticklabels()
+        assert label.get_text() == "block/dense"
+    with pytest.raises(ValueError, match="layers: got 'fist', which matches no layer of the report; there is first"):
+        each.plot(layers="fist")
+    with pytest.raises(ValueError, match="statistics: got 'variance', expected names among"):
+        each.plot(statistic="variance")
+    with pytest.raises(ValueError, match=r"after: got int, expected a SignalReport"):
+        each.plot(3)

@@ -9,6 +9,7 @@ from helpers import values
 from keras import layers as L
 
 import keras_initkit as ik
+from keras_initkit.report._health import signal_decades
 
 RNG = np.random.default_rng(1)
 X, Y = RNG.normal(size=(64, 8)).astype("float32"), RNG.normal(size=(64, 2)).astype("float32")
@@ -135,17 +136,18 @@ def test_to_dict_is_plain():
     ]
 
 
-def test_plot_shows_before_and_after():
-    from matplotlib import pyplot
-
+def test_plot_shows_before_and_after_as_the_reports_do():
     report = ik.initialize(make(), "he_normal", X, Y)
     figure = report.plot()
-    forward, backward = (panel for part in [figure, *figure.subfigs] for panel in part.axes)
-    lines = {line.get_label(): list(line.get_ydata()) for line in forward.get_lines()}
-    assert lines["after"] == [change.forward_after for change in report.kernels]
-    assert lines["before"] == [change.forward_before for change in report.kernels]
-    assert {line.get_label() for line in backward.get_lines()} == {"before", "after"}
-    pyplot.close("all")
+    panels = [panel for panel in figure.axes if panel.get_ylabel().startswith("factor")]
+    for panel, direction in zip(panels, (0, 1), strict=True):
+        lines = {line.get_label(): line.get_ydata() for line in panel.lines}
+        for name, measured in (("before", report.before), ("after", report.after)):
+            drawn = [10**value for value in signal_decades(measured)[direction].values()]
+            assert [*lines.get(name, [])] == pytest.approx(drawn)
+    assert set(lines) >= {"before", "after"}  # backward: the head is judged
+    assert report.after.statistic("pre_activation_variance")["one"] == report.kernels[0].forward_after
+    assert report.to_dict().keys() == {"scheme", "seed", "model", "notes", "weights"}
 
 
 def test_a_shared_names_weights_are_told_apart():
