@@ -30,6 +30,7 @@ from keras_initkit.structure._reach_of_scale import (
     limits_scale,
     normalized_layers,
     output_layers,
+    weighing_gates,
 )
 from keras_initkit.structure._residual import residual_branches
 from keras_initkit.structure._roles import layer_roles, nonlinear_layers, normalizes
@@ -99,9 +100,9 @@ def _judged(model: keras.Model, graph: Sequence[Call]) -> tuple[set[str], set[st
 
     Those are kernels, and the sums in which residual branches end. Not where a normalization takes the scale away, in
     branches, which may add next to nothing, at gates and what they weigh, and at embeddings, which make a signal on a
-    scale of their own. Forward also not at the output, and a bounded activation in place of the kernel before it.
-    Backward also not at sums from which all ways lead through a normalization: the gradient there grows with depth and
-    does no harm, a hundredfold in ResNet50, since kernels before a normalization are as good on any scale.
+    scale of their own. Forward also not at the output, and a bounded activation in place of the kernel before it. Nor
+    at sums from which all ways lead through a normalization: the gradient there grows with depth and does no harm, a
+    hundredfold in ResNet50, since kernels before a normalization are as good on any scale.
     """
     kernels = set(kernels_by_layer(model))
     moving, roles = signals(graph), layer_roles(graph)
@@ -113,6 +114,7 @@ def _judged(model: keras.Model, graph: Sequence[Call]) -> tuple[set[str], set[st
     aside |= {path for path, role in roles.items() if role in ("embedding", "normalization")}
     by_sum = (kernels | streams) - aside
     by_gradient = by_sum - (streams & closed_layers(graph, normalizes))
+    by_sum -= streams & closed_layers(graph)
     read_by, bounded = readers(graph), lambda call: limits_scale(call) and call.path not in kernels
     for call in leaves(graph):
         after = [reader for tensor in call.outputs for reader in read_by.get(tensor, [])]
@@ -163,18 +165,23 @@ def _scales(graph: Sequence[Call]) -> tuple[dict[Tensor, float], dict[Tensor, fl
     """Returns what to multiply a variance by, for what the architecture takes away on the strongest way.
 
     Each gate of a recurrent layer takes about half of the variance, forward and backward (measured: four layers of LSTM
-    leave 1/400, of GRU 1/30). Backward, an average over positions divides the sum of squares by their number.
+    leave 1/400, of GRU 1/30), and a sigmoid about 0, half of what it weighs, three quarters. Backward, an average over
+    positions divides the sum of squares by their number.
     """
     forward: dict[Tensor, float] = {}
-    found = leaves(graph)
+    found, halving = leaves(graph), weighing_gates(graph)
+
+    def lost(call: Call) -> float:
+        return 4.0 if call in halving else _lost_in_gates(call)
+
     for call in found:
         before = min([forward.get(tensor, 1.0) for tensor in call.inputs], default=1.0)
-        forward |= dict.fromkeys(call.outputs, before * _lost_in_gates(call))
+        forward |= dict.fromkeys(call.outputs, before * lost(call))
     backward = dict.fromkeys(graph[-1].outputs, 1.0)
     for call in reversed(found):
         after = min([backward.get(tensor, 1.0) for tensor in call.outputs], default=1.0)
         for tensor in call.inputs:
-            scale = after * _lost_in_gates(call) * _averaged(call, tensor)
+            scale = after * lost(call) * _averaged(call, tensor)
             backward[tensor] = min(scale, backward.get(tensor, math.inf))
     return forward, backward
 

@@ -190,7 +190,8 @@ class SignalReport(ReportData):
         """Draws histograms of activations, and the signal by depth, forward and backward.
 
         Above are the histograms of at most eight layers, evenly spread, each in its own standard deviation. Below is
-        the signal of each layer as a factor from where it enters, beside theory's; within 10x is healthy, and white.
+        the signal of each layer as a factor from where it enters, beside theory's; a variance within 10,000x is
+        healthy, and white.
         Layers outside are named, and the title says what is worst. A signal of 0 or one that is not finite is marked at
         the edge and named. Layers whose scale does not matter, such as those before a normalization, are left out.
 

@@ -78,10 +78,28 @@ def limits_scale(call: Call) -> bool:
     """Whether what a call returns stays within limits, however large its input is."""
     if normalizes(call) or type(call.layer).__name__ == "Softmax":
         return True
-    limits = output_limits(call.layer) if isinstance(call.layer, keras.Layer) else None
-    if not isinstance(call.layer, keras.Layer) and (call.function is not None or is_nonlinear(call.layer)):
-        limits = activation_range(call.function or call.layer)
+    limits = activation_limits(call)
     return limits is not None and all(map(math.isfinite, limits))
+
+
+def activation_limits(call: Call) -> tuple[float, float] | None:
+    """Returns the range of a call's activation, `None` if it has none."""
+    if isinstance(call.layer, keras.Layer):
+        return output_limits(call.layer)
+    if call.function is not None or is_nonlinear(call.layer):
+        return activation_range(call.function or call.layer)
+    return None
+
+
+def weighing_gates(graph: Sequence[Call]) -> set[Call]:
+    """Returns the calls that multiply a signal by a gate between 0 and 1, such as a sigmoid's output."""
+    made_by, moving, found = makers(graph), signals(graph), set()
+    for call in made_by.values():
+        factors = [made_by.get(tensor) for tensor in call.inputs if tensor in moving]
+        if type(call.layer).__name__ in SCALINGS and not call.role and len(factors) > 1:
+            limits = [activation_limits(maker) for maker in factors if maker is not None]
+            found |= {call} if (0.0, 1.0) in limits else set()
+    return found
 
 
 def normalized_layers(graph: Sequence[Call]) -> set[str]:
