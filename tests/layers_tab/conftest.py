@@ -97,6 +97,12 @@ def logs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def hostile():
+    """A name of a layer that stands in the logs."""
+    return HOSTILE
+
+
+@pytest.fixture(scope="session")
 def server(logs, tmp_path_factory):
     """Address of `tensorboard` as a user starts it, in a process of its own."""
     path = os.environ.get("PYTHONPATH", "")
@@ -147,7 +153,7 @@ def driver():
     missing = "chromium and chromedriver are not installed (apt-get install chromium chromium-driver)"
     if not browser or not own:
         (pytest.fail if os.environ.get("REQUIRE_BROWSER") else pytest.skip)(missing)
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()

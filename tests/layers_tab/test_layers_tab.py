@@ -1,11 +1,15 @@
 """The tab "Layers" as a person sees it: TensorBoard in a browser, asserted by what is on the screen."""
 
 import math
+import os
 import re
 from urllib.parse import urlencode
 
 import pytest
-from conftest_page import Tab
+
+if not os.environ.get("REQUIRE_BROWSER"):
+    pytest.importorskip("selenium", reason="selenium is not installed (pip install selenium)")
+from browser_tab import Tab
 
 pytestmark = pytest.mark.one_backend
 
@@ -131,13 +135,11 @@ def test_dark_as_tensorboard_is_and_light_again(tab):
         tab.wait(lambda color=color: tab.pixel(1, 0, of=6) == color)
 
 
-def test_hostile_names_do_nothing(tab, logs):
-    from conftest import HOSTILE
-
-    tab.open(run="hostile/<b>run</b>", layer=HOSTILE, step=1)
-    tab.wait_for_text("#layer", HOSTILE)
-    assert HOSTILE in tab.text("#findings pre")
-    assert f"vanishing_activation in {HOSTILE} at step 1" in [each.text for each in tab.all("#findings a")]
+def test_hostile_names_do_nothing(tab, hostile):
+    tab.open(run="hostile/<b>run</b>", layer=hostile, step=1)
+    tab.wait_for_text("#layer", hostile)
+    assert hostile in tab.text("#findings pre")
+    assert f"vanishing_activation in {hostile} at step 1" in [each.text for each in tab.all("#findings a")]
     tab.find("#findings a").click()
     assert tab.text(".runs summary") == "Run: hostile/<b>run</b>"
     assert tab.all("img, b b, script[src], aside script") == []
