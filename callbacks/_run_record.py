@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -150,7 +151,7 @@ class RunRecord:
         self._look_for_gradients(report)
         if not self._flows and self.diagnoses:  # the models were not built when training began
             self._read_flows()
-        report = replace(report, flow=tuple(flow for flows in self._flows.values() for flow in flows))
+        report = replace(report, flow=tuple(itertools.chain(*self._flows.values())))
         self.reports.add(report)
         self.log.write_scalars(report)
         if histograms:
@@ -191,7 +192,7 @@ class RunRecord:
         return self._on_finding == "stop" and any(finding.severity == "error" for finding in new)
 
     def _read_flows(self) -> None:
-        """Looks at what each layer reads; what goes wrong there is no matter for the training."""
+        """Looks at what each layer reads. What goes wrong there does not matter to the training."""
         with contextlib.suppress(Exception):
             for prefix, model in self._models().items():
                 diagnosis = self.diagnoses.get(prefix)
@@ -239,16 +240,12 @@ def _part(report: SignalReport, prefix: str) -> SignalReport:
     """Returns what a report holds of one of several models."""
     if not prefix:
         return report
-    rows = [row for row in report.rows if row.tap.layer.startswith(prefix)]
-    flows = [flow for flow in report.flow if flow.layer.startswith(prefix)]
     cut = len(prefix)
-    return replace(
-        report,
-        rows=tuple(replace(row, tap=row.tap._replace(layer=row.tap.layer[cut:])) for row in rows),
-        flow=tuple(
-            replace(flow, layer=flow.layer[cut:], inputs=tuple(path[cut:] for path in flow.inputs)) for flow in flows
-        ),
-    )
+    rows = (row for row in report.rows if row.tap.layer.startswith(prefix))
+    rows = (replace(row, tap=row.tap._replace(layer=row.tap.layer[cut:])) for row in rows)
+    flow = (each for each in report.flow if each.layer.startswith(prefix))
+    flow = (replace(each, layer=each.layer[cut:], inputs=tuple(path[cut:] for path in each.inputs)) for each in flow)
+    return replace(report, rows=tuple(rows), flow=tuple(flow))
 
 
 def _placed(finding: Finding, prefix: str) -> Finding:

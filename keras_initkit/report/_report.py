@@ -102,11 +102,10 @@ class SignalReport(ReportData):
         """Whether each layer is healthy, for the layers that can be judged: what `diagnose`, tables and figures say.
 
         A layer is healthy if its signal is within a factor of 10,000 (100 in standard deviations) of where the signal
-        enters, forward and backward, everything measured of it is finite, and no more of its units are dead or
-        saturated than chance makes. Forward, the variance of the output counts; backward, the sum of squares of the
-        gradient for one example, which pooling and strides do not change. The signal enters with the first layer whose
-        scale matters, backward with the last one. It does not matter at the model's output, before a normalization and
-        in a residual branch, where the stream is judged that the branch adds to.
+        enters, everything measured of it is finite, and no more of its units are dead or saturated than chance makes.
+        Forward, the variance of the output counts; backward, the sum of squares of the gradient for one example. The
+        signal enters with the first layer whose scale matters, backward with the last one. It does not matter at the
+        model's output, before a normalization, and in a residual branch, where the stream is judged.
         """
         return layer_health(self)
 
@@ -115,8 +114,8 @@ class SignalReport(ReportData):
 
         Each row has the output's mean and standard deviation (sd), the sd that theory expects, the
         pre-activation's, the gradient's at the output and theory's, and the fractions of dead and saturated units.
-        Yellow with a `!` is outside of what is healthy (see `healthy`), red with `!!` lost or not finite.
-        Columns without any value are left out, as are the notes, which `print(report)` has under the table.
+        Yellow with a `!` is not `healthy`, red with `!!` lost or not finite. Columns without any value are left out, as
+        are the notes, which `print(report)` has under the table.
 
         Args:
             folded: Boolean. Whether a model of more than 30 rows is cut to both ends, samples between them and what
@@ -154,9 +153,7 @@ class SignalReport(ReportData):
         return layer in self.layers
 
     def __getitem__(self, key: str | int | slice) -> SignalReport:
-        """Returns the report of one layer or some: `report["dense_1"]`, `report[-1]`, `report[2:5]`.
-
-        They are judged as in the whole report.
+        """Returns the report of some layers, judged as in the whole: `report["dense_1"]`, `report[-1]`, `report[2:5]`.
 
         Args:
             key: String, a layer's path; integer, its place; or a slice of places.
@@ -229,12 +226,11 @@ class SignalReport(ReportData):
     def to_model_explorer(self, path: str | os.PathLike[str]) -> list[str]:
         """Writes the model's graph for Google's Model Explorer, with the table's columns at each layer.
 
-        Beside the graph stand two files of node data, which Model Explorer loads by "Add per-node data" and colors the
-        nodes by: how many decades a layer's signal is from where it enters, forward and backward. White is healthy.
+        Beside the graph stand two files of node data, by which Model Explorer colors the nodes: how many decades a
+        layer's signal is from where it enters, forward and backward. White is near.
 
         Args:
-            path: String or path of the graph, such as `"model.json"`. The node data are then `"model.forward.json"`
-                and `"model.backward.json"`.
+            path: String or path of the graph, `"model.json"`; the data are `"model.forward.json"` and `"...backward.json"`.
 
         Returns:
             List of the paths of the files.
