@@ -149,8 +149,8 @@ class RunRecord:
     def add(self, report: SignalReport, batch: object = None, histograms: bool = False, bar: bool = False) -> bool:
         """Keeps and logs a report, and has it diagnosed; returns whether training is to stop."""
         self._look_for_gradients(report)
-        if not self._flows and self.diagnoses:  # the models were not built when training began
-            self._read_flows()
+        if not self._flows and self.diagnoses:
+            self._read_flows()  # the models were not built when training began
         report = replace(report, flow=tuple(itertools.chain(*self._flows.values())))
         self.reports.add(report)
         self.log.write_scalars(report)
@@ -196,7 +196,7 @@ class RunRecord:
         with contextlib.suppress(Exception):
             for prefix, model in self._models().items():
                 diagnosis = self.diagnoses.get(prefix)
-                with contextlib.nullcontext() if diagnosis is None else diagnosis.traced():
+                with diagnosis.traced() if diagnosis else contextlib.nullcontext():
                     self._flows[prefix] = signal_flow(model, prefix, in_training=True)
 
     def _look_for_gradients(self, report: SignalReport) -> None:
@@ -243,8 +243,8 @@ def _part(report: SignalReport, prefix: str) -> SignalReport:
     cut = len(prefix)
     rows = (row for row in report.rows if row.tap.layer.startswith(prefix))
     rows = (replace(row, tap=row.tap._replace(layer=row.tap.layer[cut:])) for row in rows)
-    flow = (each for each in report.flow if each.layer.startswith(prefix))
-    flow = (replace(each, layer=each.layer[cut:], inputs=tuple(path[cut:] for path in each.inputs)) for each in flow)
+    own = (each for each in report.flow if each.layer.startswith(prefix))
+    flow = [replace(each, layer=each.layer[cut:], inputs=tuple(path[cut:] for path in each.inputs)) for each in own]
     return replace(report, rows=tuple(rows), flow=tuple(flow))
 
 

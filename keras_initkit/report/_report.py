@@ -129,8 +129,7 @@ class SignalReport(ReportData):
         yield _render_text.render_rich(self, _render_attention.make_sections(self), options.max_width)
 
     def __repr__(self) -> str:
-        healthy = self.healthy
-        bad = [layer for layer, is_healthy in healthy.items() if not is_healthy]
+        bad = [layer for layer, is_healthy in self.healthy.items() if not is_healthy]
         about = f", not healthy: {', '.join(bad[:3])}{f' and {len(bad) - 3} more' * (len(bad) > 3)}" if bad else ""
         count = f"{len(self)} layer{'s' * (len(self) != 1)}"
         return f"<{title(self.model, data=self).replace('Signal', type(self).__name__, 1)}: {count}{about}>"
@@ -230,7 +229,7 @@ class SignalReport(ReportData):
         layer's signal is from where it enters, forward and backward. White is near.
 
         Args:
-            path: String or path of the graph, `"model.json"`; the data are `"model.forward.json"` and `"...backward.json"`.
+            path: String or path. Of `"model.json"` the data are `"model.forward.json"` and `"model.backward.json"`.
 
         Returns:
             List of the paths of the files.
