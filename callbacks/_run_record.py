@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,9 +21,8 @@ from keras_initkit.callbacks._run_diagnosis import OnFinding, RunDiagnosis, repo
 from keras_initkit.callbacks._run_directory import make_run_directory
 from keras_initkit.callbacks._run_log import RunLog, collect_histograms
 from keras_initkit.callbacks._run_picture import RunPictures
-from keras_initkit.callbacks._several_models import place_finding, select_part
+from keras_initkit.callbacks._several_models import place_finding, read_flows, select_part
 from keras_initkit.callbacks._sinks import Sink
-from keras_initkit.capture._signal_flow import signal_flow
 from keras_initkit.capture.backends import missing_determinism, writes_logs
 from keras_initkit.diagnosis import Finding, Findings
 from keras_initkit.report._flow import LayerFlow
@@ -167,9 +167,9 @@ class RunRecord:
     def add(self, report: SignalReport, batch: object = None, histograms: bool = False, bar: bool = False) -> bool:
         """Keeps and logs a report, and has it diagnosed; returns whether training is to stop."""
         self._look_for_gradients(report)
-        if not self._flows and self.diagnoses:  # the models were not built when training began
-            self._read_flows()
-        report = replace(report, flow=tuple(flow for flows in self._flows.values() for flow in flows))
+        if not self._flows and self.diagnoses:
+            self._read_flows()  # the models were not built when training began
+        report = replace(report, flow=tuple(itertools.chain(*self._flows.values())))
         self.reports.add(report)
         self.log.write_scalars(report)
         if self.log.events is not self._recorded:
@@ -233,12 +233,15 @@ class RunRecord:
         self.log.write(functools.partial(write_record, self.reports, self._statistics, self.findings, self._theory))
 
     def _read_flows(self) -> None:
-        """Looks at what each layer reads; what goes wrong there is no matter for the training."""
-        with contextlib.suppress(Exception):
-            for prefix, model in self._models().items():
-                diagnosis = self.diagnoses.get(prefix)
-                with contextlib.nullcontext() if diagnosis is None else diagnosis.traced():
-                    self._flows[prefix] = signal_flow(model, prefix, in_training=True)
+        """Looks at what each layer reads. What goes wrong there does not matter to the training."""
+        try:
+            self._flows = read_flows(self._models(), self.diagnoses)
+        except Exception as error:
+            self._flows = {"": ()}
+            self.warn(
+                f"what each layer reads could not be seen ({type(error).__name__}: {error}); layers are judged in the "
+                "order of their calls."
+            )
 
     def _look_for_gradients(self, report: SignalReport) -> None:
         kinds = {row.tap.kind for row in report.rows}

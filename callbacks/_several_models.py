@@ -1,11 +1,31 @@
-"""Reports and findings of one of several models that are trained together."""
+"""What belongs to one of several models that are trained together."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
 
+import keras
+
+from keras_initkit.callbacks._run_diagnosis import RunDiagnosis
+from keras_initkit.capture._signal_flow import signal_flow
 from keras_initkit.diagnosis import Finding
+from keras_initkit.report._flow import LayerFlow
 from keras_initkit.report._report import SignalReport
+
+
+def read_flows(
+    models: Mapping[str, keras.Model], diagnoses: Mapping[str, RunDiagnosis]
+) -> dict[str, tuple[LayerFlow, ...]]:
+    """Returns by model what each layer reads; nothing before all of them are built."""
+    if not all(model.built for model in models.values()):
+        return {}
+    found = {}
+    for prefix, model in models.items():
+        with diagnoses[prefix].traced() if prefix in diagnoses else contextlib.nullcontext():
+            found[prefix] = signal_flow(model, prefix, in_training=True)
+    return found
 
 
 def select_part(report: SignalReport, prefix: str) -> SignalReport:

@@ -104,11 +104,10 @@ class SignalReport(ReportData):
         """Whether each layer is healthy, for the layers that can be judged: what `diagnose`, tables and figures say.
 
         A layer is healthy if its signal is within a factor of 10,000 (100 in standard deviations) of where the signal
-        enters, forward and backward, everything measured of it is finite, and no more of its units are dead or
-        saturated than chance makes. Forward, the variance of the output counts; backward, the sum of squares of the
-        gradient for one example, which pooling and strides do not change. The signal enters with the first layer whose
-        scale matters, backward with the last one. It does not matter at the model's output, before a normalization and
-        in a residual branch, where the stream is judged that the branch adds to.
+        enters, everything measured of it is finite, and no more of its units are dead or saturated than chance makes.
+        Forward, the variance of the output counts; backward, the sum of squares of the gradient for one example. The
+        signal enters with the first layer whose scale matters, backward with the last one. It does not matter at the
+        model's output, before a normalization, and in a residual branch, where the stream is judged.
         """
         return layer_health(self)
 
@@ -117,8 +116,8 @@ class SignalReport(ReportData):
 
         Each row has the output's mean and standard deviation (sd), the sd that theory expects, the
         pre-activation's, the gradient's at the output and theory's, and the fractions of dead and saturated units.
-        Yellow with a `!` is outside of what is healthy (see `healthy`), red with `!!` lost or not finite.
-        Columns without any value are left out, as are the notes, which `print(report)` has under the table.
+        Yellow with a `!` is not `healthy`, red with `!!` lost or not finite. Columns without any value are left out, as
+        are the notes, which `print(report)` has under the table.
 
         Args:
             folded: Boolean. Whether a model of more than 30 rows is cut to both ends, samples between them and what
@@ -132,8 +131,7 @@ class SignalReport(ReportData):
         yield _render_text.render_rich(self, _render_attention.make_sections(self), options.max_width)
 
     def __repr__(self) -> str:
-        healthy = self.healthy
-        bad = [layer for layer, is_healthy in healthy.items() if not is_healthy]
+        bad = [layer for layer, is_healthy in self.healthy.items() if not is_healthy]
         about = f", not healthy: {', '.join(bad[:3])}{f' and {len(bad) - 3} more' * (len(bad) > 3)}" if bad else ""
         count = f"{len(self)} layer{'s' * (len(self) != 1)}"
         return f"<{title(self.model, data=self).replace('Signal', type(self).__name__, 1)}: {count}{about}>"
@@ -156,9 +154,7 @@ class SignalReport(ReportData):
         return layer in self.layers
 
     def __getitem__(self, key: str | int | slice) -> SignalReport:
-        """Returns the report of one layer or some: `report["dense_1"]`, `report[-1]`, `report[2:5]`.
-
-        They are judged as in the whole report.
+        """Returns the report of some layers, judged as in the whole: `report["dense_1"]`, `report[-1]`, `report[2:5]`.
 
         Args:
             key: String, a layer's path; integer, its place; or a slice of places.
@@ -253,12 +249,11 @@ class SignalReport(ReportData):
     def to_model_explorer(self, path: str | os.PathLike[str]) -> list[str]:
         """Writes the model's graph for Google's Model Explorer, with the table's columns at each layer.
 
-        Beside the graph stand two files of node data, which Model Explorer loads by "Add per-node data" and colors the
-        nodes by: how many decades a layer's signal is from where it enters, forward and backward. White is healthy.
+        Beside the graph stand two files of node data, by which Model Explorer colors the nodes: how many decades a
+        layer's signal is from where it enters, forward and backward. White is near.
 
         Args:
-            path: String or path of the graph, such as `"model.json"`. The node data are then `"model.forward.json"`
-                and `"model.backward.json"`.
+            path: String or path. Of `"model.json"` the data are `"model.forward.json"` and `"model.backward.json"`.
 
         Returns:
             List of the paths of the files.
