@@ -69,7 +69,7 @@ class RunResults:
     ) -> Figure:
         """Draws heat maps of the signal by layer and measured step, activations on the left, gradients on the right.
 
-        White is healthy: a variance within 10,000x of where the signal enters at that step. Blue is smaller, red larger.
+        White is healthy: a variance within 10,000x of where the signal enters at that step. Blue is less, red is more.
 
         Args:
             layers: String, compiled regular expression, or a list of them. Layers to draw: paths, names, patterns with
