@@ -89,6 +89,7 @@ def _read_flow(model: keras.Model, prefix: str, in_training: bool) -> tuple[Laye
             units=_units(layer, output),
             can_die=call.path in can_die,
             alive_at_zero=_passes_zero(layer),
+            is_gate=call.path in gates,
             can_saturate=call.path not in outputs,
             limits=(float(limits[0]), float(limits[1])) if limits is not None and bounded else None,
         )

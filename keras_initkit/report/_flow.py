@@ -26,6 +26,7 @@ class LayerFlow(_Plain):
         units: Integer. Number of units of its output.
         can_die: Boolean. Whether units that are 0 for every example are dead.
         alive_at_zero: Boolean. Whether its activation lets gradients pass at 0, so that a kernel of 0 can learn.
+        is_gate: Boolean. Whether it weighs another signal, or is weighed.
         can_saturate: Boolean. Whether units at the ends of the activation's range have stopped to learn: in hidden
             layers.
         limits: Tuple of two floats. Ends of the activation's range where its mean slope is judged.
@@ -39,5 +40,6 @@ class LayerFlow(_Plain):
     units: int | None = None
     can_die: bool = False
     alive_at_zero: bool = False
+    is_gate: bool = False
     can_saturate: bool = False
     limits: tuple[float, float] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from keras_initkit.report._data import ReportData
 from keras_initkit.report._flow import LayerFlow
@@ -67,9 +67,10 @@ def dead_layers(report: ReportData) -> dict[str, bool]:
 def saturated_layers(report: ReportData) -> dict[str, bool]:
     """Returns whether too many units of a layer are saturated, for hidden layers with a bounded activation.
 
-    Before training also whether the mean slope of the activation is too small.
+    Before training also whether the mean slope of the activation is too small. Of gates half may be: the others learn
+    around them.
     """
-    outputs, found = _outputs(report), {}
+    outputs, found = _outputs(report), dict[str, bool]()
     for flow in _flows(report):
         rows = outputs.get(flow.layer, [])
         fractions = [row.saturated_units for row in rows if row.saturated_units is not None]
@@ -81,7 +82,13 @@ def saturated_layers(report: ReportData) -> dict[str, bool]:
         if flow.limits and report.step == 0 and any(row.saturated is not None for row in rows):
             flat = mean_slope(output, flow.limits) < SATURATED_SLOPE
             found[flow.layer] = found.get(flow.layer, False) or flat
-    return found
+    gates = [flow.layer for flow in _flows(report) if flow.is_gate and flow.layer in found]
+    return found | dict.fromkeys(gates if is_minority([found[gate] for gate in gates]) else (), False)
+
+
+def is_minority(are_lost: Sequence[bool]) -> bool:
+    """Whether no more than half of the gates are lost, around which the others learn (measured)."""
+    return 2 * sum(are_lost) <= len(are_lost)
 
 
 def _flows(report: ReportData) -> tuple[LayerFlow, ...]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers as L
 
-from keras_initkit import diagnose
+from keras_initkit import diagnose, probe
 from keras_initkit.diagnosis.context._model_context import ModelContext
 
 pytestmark = pytest.mark.one_backend
@@ -48,3 +48,20 @@ def test_gates_bear_input_kernels_of_any_scale(layer, factor):
     x = layer(32, name="second")(layer(32, return_sequences=True, name="first")(given))
     kernel = f"first/{layer.__name__.lower()}_cell/kernel"
     assert not alarms(keras.Model(given, L.Dense(3, name="head")(x)), factor, kernel)
+
+
+@pytest.mark.parametrize(("scaled", "named"), [((), 0), ((0,), 0), ((0, 1), 0), ((0, 1, 2), 3), ((0, 1, 2, 3), 4)])
+def test_half_of_the_gates_may_be_saturated(scaled, named):
+    keras.utils.set_random_seed(0)
+    x = given = keras.Input((8, 8))
+    for number in range(4):
+        gate = L.Dense(8, "sigmoid", name=f"gate_{number}")(x)
+        x = L.Add()([x, L.Multiply()([L.Dense(8, name=f"value_{number}")(x), gate])])
+    model = keras.Model(given, L.Dense(3, name="head")(x))
+    for number in scaled:
+        kernel = model.get_layer(f"gate_{number}").kernel
+        kernel.assign(kernel.value * 300)
+    report = probe(model, X)
+    found = {f.layer for f in diagnose(report, model=model) if f.kind == "saturated_units"}
+    assert found == {f"gate_{number}" for number in scaled[:named]}
+    assert {layer for layer, healthy in report.healthy.items() if not healthy and "gate" in layer} == found

@@ -9,7 +9,7 @@ from keras_initkit.diagnosis._finding import Finding, confidence_after, confiden
 from keras_initkit.diagnosis._readings import LayerReading, is_zero
 from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, register_rule
 from keras_initkit.diagnosis.rules._advice import lower_rate
-from keras_initkit.report._unit_health import are_dead, dead_p_value, is_relu_like, mean_slope
+from keras_initkit.report._unit_health import are_dead, dead_p_value, is_minority, is_relu_like, mean_slope
 from keras_initkit.structure._layer_kinds import is_embedding, is_recurrent, passes_through
 from keras_initkit.theory._thresholds import (
     ASSUMED_UNITS,
@@ -71,11 +71,13 @@ def find_saturated_units(evidence: Evidence) -> Iterator[Finding]:
     s > 40, or if its mean lies far out. Or, from the first report on, the mean slope of the activation is below 1/3 of
     its largest, so that each such layer takes two thirds of the gradient away: for tanh 1 - E[f^2], for a sigmoid
     4 E[f (1 - f)], at N(0, s^2) about 0.8 / s and 1.6 / s. An error below a tenth. Output layers are left out, for a
-    classifier that is sure saturates, and so are gates and recurrent layers; without the model, sigmoids in a network
-    of other activations, which may be gates.
+    classifier that is sure saturates, and so are recurrent layers and, unless more than half of them are saturated,
+    gates; without the model, sigmoids in a network of other activations, which may be gates.
     """
     units, slopes = evidence.lasting("saturated_units"), _lasting_slopes(evidence)
-    for layer in [name for name in evidence.last if name in units or name in slopes]:
+    gates = [layer for layer in units if evidence.model is not None and evidence.model.is_gate(layer)]
+    passed = gates if is_minority([units[gate] > SATURATED_UNITS for gate in gates]) else []
+    for layer in [name for name in evidence.last if (name in units or name in slopes) and name not in passed]:
         reading, fraction, slope = evidence.last[layer], units.get(layer, 0.0), slopes.get(layer, 1.0)
         if layer in evidence.outputs or reading.output is None or is_relu_like(reading.output):
             continue
