@@ -122,5 +122,5 @@ reasons = {
 }
 for activation in options.activations.split(","):
     figure = comparisons[options.depth, activation].plot_variance()
-    caption = f"{options.depth} x Dense(128, {activation}) before training: flat is what keeps the signal, "
+    caption = f"{options.depth} x Dense(128, {activation}) before training: flat is what keeps the signal: "
     example.figure(figure, f"{caption}{reasons[activation]} {figure.get_supxlabel()}", part=activation)

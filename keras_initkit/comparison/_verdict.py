@@ -35,9 +35,7 @@ def learned(accuracy: float, chance: float, examples: int) -> bool:
     return accuracy > chance + 5 * math.sqrt(max(chance * (1 - chance), 1e-9) / examples)
 
 
-def verdict(
-    forward: Sequence[float], backward: Sequence[float], accuracy: float, chance: float, examples: int
-) -> str:
+def verdict(forward: Sequence[float], backward: Sequence[float], accuracy: float, chance: float, examples: int) -> str:
     """Returns the verdict as a line for a table.
 
     Args:
