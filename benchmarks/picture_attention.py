@@ -32,7 +32,7 @@ def attention(scale: float = 1.0) -> layers.MultiHeadAttention:
 
 def weights(layer: layers.MultiHeadAttention, x: Any = SIGNAL, **options: Any) -> np.ndarray:
     """Weights by example, head, query and key."""
-    return np.asarray(layer(x, x, return_attention_scores=True, **options)[1])
+    return ops.convert_to_numpy(layer(x, x, return_attention_scores=True, **options)[1])
 
 
 def by_distance(found: np.ndarray) -> list[float]:
@@ -60,7 +60,7 @@ def classifier(positions: bool = True, without_sum: int | None = None, frozen: b
 
 def changes_by_order(model: keras.Model) -> np.ndarray:
     """How much the output of each of some examples changes when its tokens change places."""
-    given, moved = (np.asarray(model(tokens)) for tokens in (TOKENS[:16], TOKENS[:16, ::-1]))
+    given, moved = (ops.convert_to_numpy(model(tokens)) for tokens in (TOKENS[:16], TOKENS[:16, ::-1]))
     return np.linalg.norm(given - moved, axis=1) / np.linalg.norm(given, axis=1) + 1e-9
 
 
@@ -77,10 +77,10 @@ def moved(frozen: bool) -> list[float]:
     model = classifier(frozen=frozen)
     model.compile(keras.optimizers.Adam(1e-3), LOSS)
     kernel = model.get_layer("attention_0").query_dense.kernel
-    start, found = np.array(kernel), [0.0]
+    start, found = ops.convert_to_numpy(kernel).copy(), [0.0]
     for _ in range(8):
         model.fit(TOKENS, LABELS, batch_size=8, verbose=0)
-        found.append(float(np.linalg.norm(np.asarray(kernel) - start) / np.linalg.norm(start)))
+        found.append(float(np.linalg.norm(ops.convert_to_numpy(kernel) - start) / np.linalg.norm(start)))
     return found
 
 
@@ -108,11 +108,16 @@ def panels() -> Iterator[Panel]:
     masked = weights(layer, use_causal_mask=True)
     figures = map(by_distance, (masked, weights(layer)))
     yield Panel(
-        "future_attended", "mean weight", *figures, x_label="place of the key behind the query", x=offsets, across=0
+        "future_attended",
+        "mean weight",
+        *figures,
+        x_label="position of the key relative to the query",
+        x=offsets,
+        across=0,
     )
 
     scores = np.log(weights(attention(2.0)))[0, 0]
-    sums = (np.asarray(ops.softmax(scores, axis=axis)).sum(-1) for axis in (-1, -2))
+    sums = (ops.convert_to_numpy(ops.softmax(scores, axis=axis)).sum(-1) for axis in (-1, -2))
     yield Panel("uneven_attention", "sum of the\nweights", *sums, x_label="query")
 
     keep = np.broadcast_to(np.arange(LENGTH) < 5, (len(SIGNAL), LENGTH, LENGTH))

@@ -8,8 +8,14 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+from picture_messages import MESSAGES
 
-BLUE, ORANGE = "#0072B2", "#D55E00"
+from keras_initkit.plots._axis_names import name_line_ends
+from keras_initkit.plots._picture import ALARM, COLORS, SMALL
+
+SIZE = 6.0, 2.2  # inches; at 100 dots an inch as wide as a page
+STYLES = {"healthy": (COLORS[0], "o-"), "broken": (ALARM, "s--")}
 
 
 @dataclass(frozen=True)
@@ -42,23 +48,32 @@ class Panel:
 
     def save(self, folder: Path) -> None:
         """Draws it into a file named after the kind."""
-        figure = Figure(figsize=(4.8, 1.9), layout="constrained")
+        figure = Figure(figsize=SIZE, layout="constrained")
+        figure.suptitle(MESSAGES[self.kind], fontsize=SMALL + 2, x=0.01, ha="left")
         ax = figure.subplots()
-        for place, (figures, color, form) in enumerate(((self.healthy, BLUE, "o-"), (self.broken, ORANGE, "s--"))):
-            x = np.arange(len(figures)) if self.x is None else np.asarray(self.x)
-            name = ("healthy", "broken")[place]
+        ends = {}
+        for side, (name, figures) in zip((-1, 1), (("healthy", self.healthy), ("broken", self.broken)), strict=True):
+            values = np.asarray(figures, float)
+            x = np.arange(len(values)) if self.x is None else np.asarray(self.x)
+            color, form = STYLES[name]
             if self.bars:
-                ax.bar(x + 0.4 * (place - 0.5), figures, 0.4, color=color, label=name)
+                ax.bar(x + 0.2 * side, values, 0.4, color=color)
             else:
-                ax.plot(x, figures, form, color=color, markersize=3.5, linewidth=1.2, label=name)
+                ax.plot(x, values, form, color=color, markersize=4, linewidth=1.3, markeredgewidth=0)
+            ends[name] = float(values.max() if self.bars else values[np.isfinite(values)][-1]), color
         for level, draw in ((self.threshold, ax.axhline), (self.across, ax.axvline)):
             if level is not None:
                 draw(level, color="black", linewidth=0.9, linestyle=":")
         if self.log:
             ax.set_yscale("log")
-        ax.set_ylabel(self.label, fontsize=8)
-        ax.set_xlabel(self.x_label, fontsize=8)
-        ax.tick_params(labelsize=7)
+            ax.yaxis.set_major_locator(LogLocator(numticks=6))
+            ax.yaxis.set_minor_locator(NullLocator())
+        ax.set_ylabel(self.label, fontsize=SMALL)
+        ax.set_xlabel(self.x_label, fontsize=SMALL)
+        ax.tick_params(labelsize=SMALL, length=2)
+        ax.grid(axis="y", alpha=0.25, linewidth=0.6)
+        ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        ax.set_ylim(ax.get_ylim())
+        name_line_ends(ax, ends, 1.4)
         figure.savefig(folder / f"{self.kind}.png", dpi=100, pil_kwargs={"optimize": True})

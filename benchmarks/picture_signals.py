@@ -87,7 +87,7 @@ def depthwise_scales(by_layer_fans: bool) -> list[float]:
     model = keras.Sequential([keras.Input((8, 8, 64)), *convolutions])
     if by_layer_fans:
         initialize(model, "he_normal", seed=0)
-    return [float(np.var(np.asarray(layer.kernel)) * 9) for layer in model.layers]
+    return [float(np.var(keras.ops.convert_to_numpy(layer.kernel)) * 9) for layer in model.layers]
 
 
 def gradients(cut_after: int | None) -> list[float]:
@@ -119,20 +119,24 @@ def panels() -> Iterator[Panel]:
     normal = keras.initializers.RandomNormal
     sound, tanh = network(), network("tanh")
     rank_one = network("tanh")
-    rank_one.get_layer("hidden_3").kernel.assign(np.outer(X[0], X[1]) / 8)
+    rank_one.get_layer("hidden_3").kernel.assign(np.outer(X[0], X[1]) / 32)
     off = network(broken={3: {"kernel_initializer": normal(stddev=0.01)}})
     shrinking = network(kernel_initializer=normal(stddev=0.04))
     growing = network(kernel_initializer=normal(stddev=0.6))
     dead, saturated = network(broken={3: {"bias_initializer": far}}), network("tanh", {3: {"bias_initializer": far}})
     same = network(broken={3: {"kernel_initializer": flat}})
     spoiled = network()
-    spoiled.get_layer("hidden_3").kernel.assign(np.where(np.eye(64) == 1, np.nan, sound.get_layer("hidden_3").kernel))
+    spoiled.get_layer("hidden_3").kernel.assign(
+        np.where(np.eye(64) == 1, np.nan, keras.ops.convert_to_numpy(sound.get_layer("hidden_3").kernel))
+    )
 
     def weights(model: keras.Model) -> list[float]:
-        return [float(np.var(np.asarray(layer.kernel)) * 64) for layer in model.layers[:-1]]
+        return [float(np.var(keras.ops.convert_to_numpy(layer.kernel)) * 64) for layer in model.layers[:-1]]
 
     def distinct(model: keras.Model) -> list[float]:
-        return [float(len(np.unique(np.asarray(layer.kernel), axis=1).T)) for layer in model.layers[:-1]]
+        return [
+            float(len(np.unique(keras.ops.convert_to_numpy(layer.kernel), axis=1).T)) for layer in model.layers[:-1]
+        ]
 
     def outputs(model: keras.Model, x: np.ndarray = X) -> list[float]:
         return by_layer(model, "output", variance, x)
@@ -163,7 +167,7 @@ def panels() -> Iterator[Panel]:
     yield Panel("constant_output", "sd of the output", *map(outputs_over_training, (0.0, -30.0)), x_label="step")
     yield Panel("frozen_weights", "sd of gradients", *map(gradients, (None, 3)))
     numbers = (by_layer(model, "output", lambda row: row.moments.nonfinite) for model in (sound, spoiled))
-    yield Panel("nonfinite", "outputs that are\nno number", *numbers)
+    yield Panel("nonfinite", "outputs that are\nnot finite", *numbers)
     healthy = updates(0.05)
     small, large = updates(5e-6), updates(50.0)
     level = thresholds.UPDATE_TOO_SMALL

@@ -41,7 +41,7 @@ def accuracies(model: keras.Model, y: np.ndarray, loss: str) -> list[float]:
 
 def predictions(model: keras.Model, order: np.ndarray) -> np.ndarray:
     """Outputs for some examples."""
-    return np.asarray(model(X[order], training=False))[:, 0]
+    return keras.ops.convert_to_numpy(model(X[order], training=False))[:, 0]
 
 
 def batch_norm_lag(momentum: float) -> list[float]:
@@ -53,8 +53,8 @@ def batch_norm_lag(momentum: float) -> list[float]:
     for step in range(60):
         model.train_on_batch(30 * X, TARGET)
         if step % 4 == 3:
-            read = np.var(np.asarray(model.get_layer("hidden")(30 * X)), axis=0)
-            found.append(float(np.median(np.sqrt(np.asarray(norm.moving_variance) / read))))
+            read = np.var(keras.ops.convert_to_numpy(model.get_layer("hidden")(30 * X)), axis=0)
+            found.append(float(np.median(np.sqrt(keras.ops.convert_to_numpy(norm.moving_variance) / read))))
     return found
 
 
@@ -80,9 +80,9 @@ def panels() -> Iterator[Panel]:
     answers = (predictions(model, order) for model in (linear, tanh))
     yield Panel("target_out_of_range", "prediction", *answers, x_label="target", x=TARGET[order, 0])
 
-    read = np.asarray(layers.Dense(1, kernel_initializer=keras.initializers.GlorotNormal(0))(X[:24]))
+    read = keras.ops.convert_to_numpy(layers.Dense(1, kernel_initializer=keras.initializers.GlorotNormal(0))(X[:24]))
     norms = (layers.BatchNormalization()(read, training=True), layers.LayerNormalization()(read))
-    outputs = (np.asarray(each)[:, 0] for each in norms)
+    outputs = (keras.ops.convert_to_numpy(each)[:, 0] for each in norms)
     yield Panel("normalization_of_one", "output of the\nnormalization", *outputs, x_label="example")
 
     runs = (accuracies(network(2, "softmax", hidden), RINGS, SPARSE) for hidden in ("relu", None))

@@ -65,7 +65,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained
 z = np.linspace(-6, 6, 200)
 left.plot(z, 1 / (1 + np.exp(-z)), "k", label="sigmoid")
 for learned, (losses, layers) in results.items():
-    color, label = ("C3", "learned") if learned else ("C0", "left out")
+    color, label = ("C0", "learned") if learned else ("C3", "left out")
     counts, edges = np.histogram(layers[-1], 60, (-6, 6), density=True)
     left.stairs(counts, edges, color=color, linewidth=1.5, label=f"layer 3, gamma and beta {label}")
     right.plot(range(1, len(losses) + 1), losses, color=color, label=f"gamma and beta {label}")

@@ -122,9 +122,5 @@ reasons = {
 }
 for activation in options.activations.split(","):
     figure = comparisons[options.depth, activation].plot_variance()
-    figure.set_size_inches(8, 4.2)
-    figure.suptitle("")
-    figure.axes[1].get_legend().remove()  # at this width there is no room beside the panels
-    figure.legend(handles=figure.axes[1].lines, loc="outside upper center", ncols=5, frameon=False, fontsize=8)
-    caption = f"{options.depth} x Dense(128, {activation}) before training: flat is what keeps the signal, "
-    example.figure(figure, caption + reasons[activation], part=activation)
+    caption = f"{options.depth} x Dense(128, {activation}) before training: flat is what keeps the signal: "
+    example.figure(figure, f"{caption}{reasons[activation]} {figure.get_supxlabel()}", part=activation)

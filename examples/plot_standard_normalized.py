@@ -103,7 +103,7 @@ example.figure(
 figure, panels = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
 pairs = (("Var dCost/ds", "formula (s)"), ("Var dCost/dW", "formula (W)"))
 for panel, (measured, formula) in zip(panels, pairs, strict=True):
-    for color, name in zip(("C0", "C3"), names, strict=True):
+    for color, name in zip(("C3", "C0"), names, strict=True):
         of = [row for row in rows if row["weights"] == name]
         panel.plot(range(1, 6), [row[measured] for row in of], "o", color=color, label=f"{name}, measured")
         panel.plot(range(1, 6), [row[formula] for row in of], "--", color=color, label=f"{name}, formula")
@@ -114,9 +114,9 @@ panels[0].set_ylabel("variance")
 figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
 example.figure(
     figure,
-    "Left: standard weights (blue) lose two thirds of the gradient's variance in each layer, and what tanh's slope, "
-    "below 1, takes besides; normalized ones that alone. Right: the gradient of the weights is of one size in layers 2 "
-    "to 5 under both, since what the standard loses on the way down it has not yet lost on the way up. Layer 1 has "
-    "other inputs, and fewer.",
+    "Left: standard weights (vermilion) lose two thirds of the gradient's variance in each layer, and what tanh's "
+    "slope, below 1, takes besides; normalized ones that alone. Right: the gradient of the weights is of one size in "
+    "layers 2 to 5 under both, since what the standard loses on the way down it has not yet lost on the way up. Layer "
+    "1 has other inputs, and fewer.",
     part="variance",
 )

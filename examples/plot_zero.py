@@ -108,7 +108,7 @@ example.found(runs=rows, units=[{"activation": a, "start": s, "counts": seen} fo
 
 # %%
 figure, panels = plt.subplots(1, 3, figsize=(8, 3.4), layout="constrained")
-styles = {"zeros": "C0-", "constant 0.1": "C1--", "Glorot": "C3:"}
+styles = {"zeros": "C3-", "constant 0.1": "k--", "Glorot": "C0:"}
 epochs = range(1, example.options.epochs + 1)
 for name, style in styles.items():
     panels[0].plot([0, *epochs], counts["tanh", name], style, label=name)

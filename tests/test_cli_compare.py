@@ -49,7 +49,7 @@ def finished(data, tmp_path_factory):
     return ran, out, logs
 
 
-TRENDS = {"he_normal": "steady", "zeros": "vanishes", "activation_scaling": "steady"}
+TRENDS = {"he_normal": "healthy", "zeros": "vanishes", "activation_scaling": "healthy"}
 RUNS = {f"{name}-{seed}" for name in ("he_normal", "zeros", "activation_scaling") for seed in (7, 8)}
 
 

@@ -85,7 +85,7 @@ class Experiment:
                 **before,
             )
             is_better = learned(run.test_accuracy, data.chance, len(data.y_test))
-            trends = trend(run.backward[-1], run.backward[0]), trend(run.forward[0], run.forward[-1])
+            trends = trend(run.backward[::-1]), trend(run.forward)
             outcome.update(zip(VERDICT, ("yes" if is_better else "no", *trends), strict=True))
         return run
 

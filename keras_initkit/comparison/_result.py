@@ -94,22 +94,20 @@ class Comparison:
         rows = []
         for name, runs in self.by_initializer().items():
             row: dict[str, Any] = {"initializer": name, "seeds": len(runs)}
+            profiles = {}
             for direction in ("forward", "backward"):
+                layers = list(zip(*(getattr(run, direction) for run in runs), strict=True))
+                profiles[direction] = [geometric_mean(values) for values in layers]
                 for where, index in (("first", 0), ("last", -1)):
-                    values = [getattr(run, direction)[index] for run in runs]
                     column = f"{_COLUMNS[direction]}_variance_{where}"
-                    row[column] = geometric_mean(values)
-                    spread = np.std(np.log(values)) if min(values) > 0 else math.nan
+                    row[column] = profiles[direction][index]
+                    spread = np.std(np.log(layers[index])) if min(layers[index]) > 0 else math.nan
                     row[f"{column}_spread"] = float(np.exp(spread))
             for column in _MEANS:
                 values = [getattr(run, column) for run in runs]
                 row[column], row[f"{column}_spread"] = float(np.mean(values)), float(np.std(values))
             row["verdict"] = verdict(
-                (row["activation_variance_first"], row["activation_variance_last"]),
-                (row["gradient_variance_last"], row["gradient_variance_first"]),
-                row["test_accuracy"],
-                self.chance,
-                self.test_examples,
+                profiles["forward"], profiles["backward"], row["test_accuracy"], self.chance, self.test_examples
             )
             rows.append(row)
         return rows

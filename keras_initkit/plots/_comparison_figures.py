@@ -33,7 +33,7 @@ def variance_by_layer(forward: Series, backward: Series, caption: str = "", *, h
         _FORWARD: {name: _decades(values, 0) for name, values in forward.items()},
         "backward: variance of gradients": {name: _decades(values, -1) for name, values in backward.items()},
     }
-    distance = {name: max(_farthest(lines[name]) for lines in decades.values()) for name in forward}
+    distance = {name: max(_farthest(_mean(lines[name])[0]) for lines in decades.values()) for name in forward}
     broken = {name: note for name in forward if (note := _absent(forward[name], backward[name]))}
     steady = [name for name in forward if name not in broken and distance[name] <= healthy]
     colors = _choose(

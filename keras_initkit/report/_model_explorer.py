@@ -19,13 +19,9 @@ from keras_initkit.report._render_text import make_grid
 from keras_initkit.theory._thresholds import HEALTHY_FACTOR
 
 _UNHEALTHY = "#f4a582"
-_COLORS = (
-    "#2166ac",
-    "#92c5de",
-    "#f7f7f7",
-    "#f4a582",
-    "#b2182b",
-)  # ColorBrewer's RdBu, which color-blind readers can tell
+# ColorBrewer's RdBu, which color-blind readers can tell.
+_COLORS = ("#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b")
+_DARK = _COLORS[0], _COLORS[-1]
 
 
 def write_model_explorer(report: ReportData, path: str | os.PathLike[str]) -> list[str]:
@@ -89,6 +85,11 @@ def _node_data(direction: str, decades: dict[str, float]) -> dict[str, Any]:
     ends = (-limit, -limit / 2, limit / 2, limit, 1000.0)
     return {
         "name": f"{direction}: decades from where the signal enters",
-        "results": {layer: {"value": value} for layer, value in decades.items() if math.isfinite(value)},
-        "thresholds": [{"value": end, "bgColor": color} for end, color in zip(ends, _COLORS, strict=True)],
+        "results": {layer: {"value": round(value, 4)} for layer, value in decades.items() if math.isfinite(value)},
+        "thresholds": [
+            {"value": end, "bgColor": color, "textColor": "#ffffff" if color in _DARK else "#000000"}
+            for end, color in zip(ends, _COLORS, strict=True)
+        ],
+        "hideInAggregatedStatsTable": True,  # sums of decades say nothing
+        "hideInChildrenStatsTable": True,
     }

@@ -151,7 +151,7 @@ def test_real_images_from_a_file(tmp_path):
         np.savez(tmp_path / "mnist.npz", x=images["x"][:1000], y=images["y"][:1000])
     result = ik.compare(["he_normal", "zeros"], depth=2, epochs=2, data=str(tmp_path / "mnist.npz"))
     he, zeros = result.rows()
-    assert he["verdict"] == "signal steady, learns"
+    assert he["verdict"] == "signal healthy, learns"
     assert he["test_accuracy"] > 0.6
     assert zeros["verdict"] == "signal vanishes, does not learn"
     assert zeros["test_accuracy"] < 0.25

@@ -80,9 +80,9 @@ def test_rows_against_numpy():
 def test_the_gradient_runs_from_the_last_layer_to_the_first():
     (row,) = comparison([run(backward=(1e-9, 1e-4))], seeds=1).rows()
     assert (row["gradient_variance_first"], row["gradient_variance_last"]) == pytest.approx((1e-9, 1e-4))
-    assert row["verdict"] == "signal steady, gradient vanishes, learns"
+    assert row["verdict"] == "signal healthy, gradient vanishes, learns"
     (row,) = comparison([run(backward=(1e-4, 1e-9))], seeds=1).rows()
-    assert row["verdict"] == "signal steady, gradient explodes, learns"
+    assert row["verdict"] == "signal healthy, gradient explodes, learns"
 
 
 def test_rows_keep_the_order_of_the_runs():

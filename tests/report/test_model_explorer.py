@@ -27,7 +27,15 @@ NODE = {
 EDGE = {"sourceNodeId": (str, True), "sourceNodeOutputId": (str, False), "targetNodeInputId": (str, False)}
 ATTRIBUTE = {"key": (str, True), "value": (str, True)}
 GRAPH = {"id": (str, True), "nodes": (list, False), "groupNodeAttributes": (dict, False)}
-NODE_DATA = {"results": (dict, True), "name": (str, False), "thresholds": (list, False), "gradient": (list, False)}
+NODE_DATA = {
+    "results": (dict, True),
+    "name": (str, False),
+    "thresholds": (list, False),
+    "gradient": (list, False),
+    "hideInAggregatedStatsTable": (bool, False),
+    "hideInChildrenStatsTable": (bool, False),
+}
+THRESHOLD = {"value": (float, True), "bgColor": (str, True), "textColor": (str, False)}
 
 
 def check(value, fields):
@@ -57,6 +65,8 @@ def read(report, tmp_path):
         assert name == graph["id"]
         check(values, NODE_DATA)
         assert set(values["results"]) <= set(report.layers)
+        for threshold in values["thresholds"]:
+            check(threshold, THRESHOLD)
         ends = [threshold["value"] for threshold in values["thresholds"]]
         assert ends == sorted(ends)
         assert all(math.isfinite(result["value"]) for result in values["results"].values())
