@@ -17,10 +17,8 @@ const count = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
 
 class Page {
   constructor() {
-    Object.assign(this, {runs: [], shown: [], gone: [], panels: [], maps: [], matrices: new Map(), layers: new Map(), folded: new Set(), tree: [], rows: [], view: new View()});
+    Object.assign(this, {turn: 0, isDifference: false, runs: [], shown: [], gone: [], panels: [], maps: [], matrices: new Map(), layers: new Map(), folded: new Set(), tree: [], rows: [], view: new View()});
     this.selection = readAddress(); // run, statistic, layer or block, step
-    this.isDifference = false;
-    this.turn = 0;
     this.setTheme(watchTheme((theme) => { this.setTheme(theme); this.show(); }));
     this.places = buildPage(this);
     new ResizeObserver(() => this.draw()).observe(this.places.maps);
@@ -98,10 +96,7 @@ class Page {
     this.places.difference.checked = this.isDifference;
   }
 
-  setDifference(isDifference) {
-    this.isDifference = isDifference;
-    this.update();
-  }
+  setDifference(isDifference) { this.isDifference = isDifference; this.update(); }
 
   toggleRun(run, isShown) {
     this.shown = isShown ? [...this.shown, run].slice(-MOST_MAPS) : this.shown.filter((each) => each !== run);
@@ -236,10 +231,7 @@ class Page {
     this.draw();
   }
 
-  resetView() {
-    this.view.reset(this.rows.length);
-    this.draw();
-  }
+  resetView() { this.view.reset(this.rows.length); this.draw(); }
 }
 
 /** Called by TensorBoard when the tab is opened. */
