@@ -39,7 +39,7 @@ class LivePicture:
         if self._is_broken:
             return
         if not _in_notebook():
-            self._give_up("display=True draws in a notebook, and this is none")
+            self._give_up("display=True draws in notebooks only; nothing is shown here")
             return
         try:
             if at_once:

@@ -249,7 +249,7 @@ def test_doctor_tries_what_the_package_does(place):
         assert marks[name] == "✓", finished.stdout
     assert marks["TensorBoard"] == "✗✓"[PLUGIN]
     assert {marks[name] for name in ("pandas", "fsspec", "mlflow", "wandb", "keras_hub")} == {"-"}
-    assert finished.stdout.splitlines()[-1] in ("Everything works.", "1 of 16 do not work.")
+    assert finished.stdout.splitlines()[-1] in ("Everything works.", "1 of 16 does not work.")
 
 
 @pytest.mark.parametrize("registered", [True, False])
@@ -278,7 +278,7 @@ def test_doctor_runs_where_keras_does_not_start(place):
     finished = command(place, "doctor", status=1, KERAS_BACKEND="foo", PYTHONIOENCODING="ascii")
     assert "NO backend foo" in finished.stdout
     assert "Expected one of tensorflow, jax, torch." in finished.stdout
-    assert finished.stdout.splitlines()[-1] == "1 of 12 do not work."
+    assert finished.stdout.splitlines()[-1] == "1 of 12 does not work."
 
 
 def test_an_interrupt_has_its_own_status(ran, monkeypatch):

@@ -347,3 +347,26 @@ def test_names_of_many_layers_are_those_of_their_blocks(names, shown):
 
 def test_a_figure_shows_itself_in_a_notebook_without_pyplot():
     assert by_depth(2)._repr_png_().startswith(b"\x89PNG")
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("name", ["transformer_block_{}_attention_output_dense", "層" * 30 + "{}", "a" * 90 + "{}"])
+def test_long_names_stay_apart_and_collide_with_nothing(name):
+    names = [name.format(i) for i in range(12)]
+    lost = {"measured": [0.0] * 3 + [-9.0] * 9}
+    each = [histogram(RNG.normal(size=50), name) for name in names]
+    figure = plots.signal_by_depth(names, lost, lost, {"measured": each}, healthy=1.0)
+    rendered(figure)
+    *histograms, forward, backward = [panel for panel in figure.axes if panel.axison]
+    labels = [label.get_text() for label in backward.get_xticklabels()]
+    assert len(set(labels)) == 12
+    assert len({panel.get_title() for panel in histograms}) == 8
+    assert not overlapping(figure, [panel.title for panel in histograms])
+    for panel in (forward, backward):
+        assert panel.get_title(loc="right").startswith("outside: ")
+        assert not overlapping(figure, [panel._left_title, panel._right_title])
+
+
+def test_a_name_of_several_lines_stands_on_one():
+    figure = plots.signal_by_depth(["a\nb\tc"], {"measured": [0.0]}, {}, healthy=1.0)
+    assert [label.get_text() for label in figure.axes[-1].get_xticklabels()] == ["a b c"]

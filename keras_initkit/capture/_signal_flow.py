@@ -17,6 +17,7 @@ from keras_initkit.structure._graph import Call, Tensor, leaves, readers, signal
 from keras_initkit.structure._kernels import kernels_by_layer
 from keras_initkit.structure._layer_kinds import (
     applied_activation,
+    has_slope_at_zero,
     is_nonlinear,
     is_recurrent,
     output_limits,
@@ -34,7 +35,6 @@ from keras_initkit.structure._reach_of_scale import (
 )
 from keras_initkit.structure._residual import residual_branches
 from keras_initkit.structure._roles import layer_roles, nonlinear_layers, normalizes
-from keras_initkit.theory._activations import evaluate
 
 _AVERAGING = re.compile("(Adaptive|Global)?AveragePooling[123]D|Mean")
 _GATES = {"LSTM": 2, "LSTMCell": 2, "ConvLSTM1D": 2, "ConvLSTM2D": 2, "ConvLSTM3D": 2, "GRU": 1, "GRUCell": 1}
@@ -88,7 +88,7 @@ def _read_flow(model: keras.Model, prefix: str, in_training: bool) -> tuple[Laye
             by_logits=call.path in outputs and applied_activation(layer) is not None,
             units=_units(layer, output),
             can_die=call.path in can_die,
-            alive_at_zero=_passes_zero(layer),
+            alive_at_zero=has_slope_at_zero(layer),
             is_gate=call.path in gates,
             can_saturate=call.path not in outputs,
             limits=(float(limits[0]), float(limits[1])) if limits is not None and bounded else None,
@@ -201,13 +201,6 @@ def _averaged(call: Call, read: Tensor) -> float:
 def _elements(tensor: Tensor) -> float:
     """Returns the number of elements of a tensor for one example."""
     return float(math.prod(size or 1 for size in tensor.shape[1:]))
-
-
-def _passes_zero(layer: keras.Layer) -> bool:
-    activation = applied_activation(layer)
-    with contextlib.suppress(Exception):  # a user's function, on numbers that it was not made for
-        return activation is not None and bool(evaluate(activation, np.array([-0.1]))[0])
-    return False
 
 
 def _units(layer: keras.Layer, output: Tensor) -> int | None:

@@ -51,7 +51,11 @@ def run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
             print(f"{marks[check.works]:<{2 if plain else 1}} {check.name:<16} {check.found}", flush=True)
     failed = [check for check in checks if check.works is False]
     if not options.json:
-        print(f"\n{len(failed)} of {len(checks)} do not work." if failed else "\nEverything works.")
+        print(
+            f"\n{len(failed)} of {len(checks)} {'does' if len(failed) == 1 else 'do'} not work."
+            if failed
+            else "\nEverything works."
+        )
     return int(bool(failed)), {"works": not failed, "checks": [check._asdict() for check in checks]}
 
 

@@ -49,7 +49,7 @@ def get(identifier: Any) -> Any:
         else:  # by its class, since Keras raises a KeyError for "constant"
             name = f"{PACKAGE}>{known.name}" if known.origin == PACKAGE else getattr(keras.initializers, known.name)
         near = difflib.get_close_matches(identifier.rpartition(">")[2], ours, n=2)
-        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else " catalogue() lists them."
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else " `keras-initkit list` shows them."
         return _resolved(identifier, name, "the name of an initializer", hint)
     if inspect.isclass(identifier):
         return _resolved(identifier, identifier, "an initializer class that needs no arguments", " Give an instance.")

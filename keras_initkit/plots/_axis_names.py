@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,9 +15,31 @@ from keras_initkit.plots._picture import SMALL
 LINE = SMALL * 1.25 / 72  # inches from one line of text to the next
 
 
-def crop_name(name: str, length: int) -> str:
-    """Returns the end of a path, which tells layers apart better than its beginning."""
-    return name if len(name) <= length else f"…{name[1 - length :]}"
+def crop_names(names: Sequence[str], length: int) -> dict[str, str]:
+    """Returns names of at most `length` columns: the ends of longer ones.
+
+    Where ends are alike, as of `block_3_dense_of_attention`, the names begin where they differ and lose their middle.
+    """
+    short = {name: _crop(name, length) for name in names}
+    for crop, several in itertools.groupby(sorted(short, key=lambda name: (short[name], name)), key=short.__getitem__):
+        alike = list(several)
+        if len(alike) > 1 and crop.startswith("…"):
+            same = _common_start(alike)
+            start = max(same.rfind("/"), same.rfind("_")) + 1
+            short |= {name: _crop("…" * (start > 0) + name[start:], length, (length - 1) // 2) for name in alike}
+    return short
+
+
+def _crop(name: str, length: int, keep: int = 0) -> str:
+    """Returns the end of a name, and its first `keep` characters, with an ellipsis for what is left out."""
+    name = " ".join(name.split())  # on one line
+    columns = [2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in name]
+    if sum(columns) <= length:
+        return name
+    start = len(name)
+    while start > keep and sum(columns[:keep]) + sum(columns[start - 1 :]) < length:
+        start -= 1
+    return f"{name[:keep]}…{name[start:]}"
 
 
 def choose_names(names: Sequence[str], capacity: int, length: int = 24) -> dict[int, str]:
@@ -28,20 +51,21 @@ def choose_names(names: Sequence[str], capacity: int, length: int = 24) -> dict[
         length: Integer. Longer names are cropped.
     """
     names = _without_common_path(names)
-    labels = [crop_name(name, length) for name in names]
+    labels = [_crop(name, length) for name in names]
     if len(labels) <= capacity and len(set(labels)) == len(labels):  # the ends of paths may be alike
         return dict(enumerate(labels))
     starts = [0, *(i + 1 for i, (a, b) in enumerate(itertools.pairwise(map(_block, names))) if a != b)]
     if len(starts) > 0.6 * len(names):  # layers that are numbered one by one make no blocks
         step = -(-len(names) // capacity)
-        return {place: crop_name(names[place], length) for place in range(0, len(names), step)}
+        short = crop_names(names, length)
+        return {place: short[names[place]] for place in range(0, len(names), step)}
     ends = [*starts[1:], len(names)]
     largest = sorted(zip(starts, ends, strict=True), key=lambda block: block[0] - block[1])
     apart = len(names) / capacity
     chosen: dict[int, str] = {}
     for start, end in largest:
         if all(abs(start - other) >= apart for other in chosen):
-            chosen[start] = crop_name(_block(names[start]) if end > start + 1 else names[start], length)
+            chosen[start] = _crop(_block(names[start]), length) if end > start + 1 else labels[start]
     return dict(sorted(chosen.items()))
 
 
@@ -49,10 +73,13 @@ def _without_common_path(names: Sequence[str]) -> Sequence[str]:
     """Returns the paths from the first part on in which they differ."""
     if len(names) < 2:
         return names
-    first, last = min(names), max(names)
-    common = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    start = first.rfind("/", 0, common) + 1
+    start = _common_start(names).rfind("/") + 1
     return [name[start:] for name in names]
+
+
+def _common_start(names: Sequence[str]) -> str:
+    first, last = min(names), max(names)
+    return first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
 
 
 def _block(name: str) -> str:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from keras_initkit.plots._axis_names import crop_name, name_columns, name_line_ends
+from keras_initkit.plots._axis_names import crop_names, name_columns, name_line_ends
 from keras_initkit.plots._histogram_panels import LayerHistogram, draw_histograms
 from keras_initkit.plots._messages import Decades, compare_messages, signal_message
 from keras_initkit.plots._picture import (
@@ -217,17 +217,19 @@ def _what_is_outside(layers: Sequence[str], lines: Mapping[str, Decades], health
     measured = [values for name, values in lines.items() if not name.endswith((THEORY, NOT_JUDGED))]
     if not measured:
         return ""
-    notes = [_listed(what, [layers[i] for i in place]) for what, place, _, _ in _broken(measured[-1])]
+    short = crop_names(layers, 17)  # two of them fit beside the panel's title
+    names = [short[layer] for layer in layers]
+    notes = [_listed(what, [names[i] for i in place]) for what, place, _, _ in _broken(measured[-1])]
     far = [i for i, v in enumerate(measured[-1]) if v is not None and np.isfinite(v) and abs(v) > healthy]
     far.sort(key=lambda i: -abs(measured[-1][i] or 0.0))
     if far:
-        notes.append(f"{len(far)} outside" if notes else _listed("outside", [layers[i] for i in far]))
+        notes.append(f"{len(far)} outside" if notes else _listed("outside", [names[i] for i in far]))
     return "; ".join(notes)
 
 
 def _listed(what: str, names: Sequence[str]) -> str:
     more = f" and {len(names) - 2} more" * (len(names) > 2)
-    return f"{what}: {', '.join(crop_name(name, 22) for name in names[:2])}{more}"
+    return f"{what}: {', '.join(names[:2])}{more}"
 
 
 def _longest(layers: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from keras_initkit.plots._axis_names import crop_name
+from keras_initkit.plots._axis_names import crop_names
 from keras_initkit.plots._picture import COLORS, GRAY, SMALL
 
 PANELS, REACH = 8, 4.0  # a panel reaches at most so many deviations from the mean
@@ -82,13 +82,14 @@ def draw_histograms(figure: Figure | SubFigure, states: Mapping[str, Sequence[La
     rows = len(states) if several else -(-len(shown) // columns)
     panels = figure.subplots(rows, columns, squeeze=False)
     reach = shared_reach([layer for _, layer in shown if not layer.trouble])
+    names = crop_names([layer.name for layers in states.values() for layer in layers], 26)
     for panel in panels.flat:
         panel.set_axis_off()
     for row, (state, layers) in enumerate(chosen):
         for place, layer in enumerate(layers):
             panel = panels[row, place] if several else panels[divmod(place, columns)]
             panel.set_axis_on()
-            _draw(panel, layer, reach)
+            _draw(panel, layer, names[layer.name], reach)
             if several and place == 0:
                 panel.set_ylabel(state, fontsize=SMALL)
     figure.supxlabel("activations, as standard deviations from each layer's mean (dotted: 0)", fontsize=SMALL)
@@ -100,8 +101,8 @@ def shared_reach(layers: Sequence[LayerHistogram]) -> tuple[float, float]:
     return max(-REACH, min(e[0] for e in edges)) - 0.1, min(REACH, max(e[-1] for e in edges)) + 0.1
 
 
-def _draw(panel: Axes, layer: LayerHistogram, reach: tuple[float, float]) -> None:
-    panel.set_title(crop_name(layer.name, 26), fontsize=SMALL, parse_math=False)
+def _draw(panel: Axes, layer: LayerHistogram, name: str, reach: tuple[float, float]) -> None:
+    panel.set_title(name, fontsize=SMALL, parse_math=False)
     panel.set_yticks([])
     panel.set_xlim(*reach)
     panel.tick_params(labelsize=SMALL, length=2)

@@ -10,7 +10,7 @@ from keras_initkit._checks import Layers, choose_layers
 from keras_initkit.report._data import ReportData, title
 from keras_initkit.report._health import signal_decades
 from keras_initkit.report._rows import TensorStats
-from keras_initkit.report._scalars import check_statistics, read_statistics
+from keras_initkit.report._scalars import check_statistic, read_statistics
 from keras_initkit.theory._thresholds import HEALTHY_FACTOR
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _decades(report: ReportData) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def _statistic(report: ReportData, name: str) -> dict[str, float]:
-    return read_statistics(report.rows, check_statistics([name]), report.attention)[name]
+    return read_statistics(report.rows, (check_statistic(name),), report.attention)[name]
 
 
 def _in_order(reports: Iterable[ReportData], layers: set[str]) -> list[str]:

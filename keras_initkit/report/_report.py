@@ -74,7 +74,7 @@ class SignalReport(ReportData):
         Raises:
             ValueError: If the name is unknown.
         """
-        return _scalars.read_statistics(self.rows, _scalars.check_statistics([name]), self.attention)[name]
+        return _scalars.read_statistics(self.rows, (_scalars.check_statistic(name),), self.attention)[name]
 
     def scalars(self, statistics: Iterable[str] | None = None) -> dict[str, float]:
         """Returns statistics of every layer by their tags `<statistic>/<layer>`.

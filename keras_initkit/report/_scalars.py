@@ -89,13 +89,24 @@ def check_statistics(names: Iterable[str] | None) -> tuple[str, ...]:
     unknown = [name for name in chosen if not isinstance(name, str) or name not in STATISTICS]
     if isinstance(names, str) or unknown or not chosen:
         got = names if isinstance(names, str) else unknown[0] if unknown else chosen
-        near = difflib.get_close_matches(str(got), STATISTICS, n=3)
-        meant = f" Did you mean {' or '.join(map(repr, near))}?" if unknown and near else ""
         raise ValueError(
             f"statistics: got {got!r}, expected names among {', '.join(map(repr, STATISTICS))}, or None for "
-            f"{', '.join(DEFAULT_STATISTICS)}.{meant}"
+            f"{', '.join(DEFAULT_STATISTICS)}.{_near_names(got) if unknown else ''}"
         )
     return tuple(name for name in STATISTICS if name in chosen)
+
+
+def check_statistic(name: str) -> str:
+    """Returns the name of one statistic if it is known."""
+    if not isinstance(name, str) or name not in STATISTICS:
+        known = ", ".join(map(repr, STATISTICS))
+        raise ValueError(f"statistic: got {name!r}, expected one of {known}.{_near_names(name)}")
+    return name
+
+
+def _near_names(got: object) -> str:
+    near = difflib.get_close_matches(str(got), STATISTICS, n=3)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def needed_kinds(statistics: Iterable[str]) -> tuple[Kind, ...]:

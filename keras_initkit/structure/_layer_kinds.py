@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.theory._activations import activation_range, evaluate
+from keras_initkit.theory._activations import NotElementwiseError, activation_range, evaluate
 
 
 def _classes(pattern: str) -> tuple[type, ...]:
@@ -147,6 +147,17 @@ def applied_activation(layer: Any) -> Callable | None:
         return _named(lambda x: keras.ops.where(x > 0, x, slope * x), layer.name)
     activation = own_activation(layer)
     return None if activation is keras.activations.linear else activation
+
+
+def has_slope_at_zero(layer: Any) -> bool:
+    """Whether a layer's activation passes gradients at 0 and below: tanh and softmax do, relu does not."""
+    activation = applied_activation(layer)
+    try:
+        return activation is not None and bool(evaluate(activation, np.full(4, -0.1))[0])
+    except NotElementwiseError:
+        return True
+    except Exception:  # of any kind: a user's function was called on numbers that it was not made for
+        return False
 
 
 def is_nonlinear(layer: Any) -> bool:

@@ -15,6 +15,10 @@ from keras_initkit._compat import describe_error
 Activation = str | Callable | None
 
 
+class NotElementwiseError(ValueError):
+    """Raised for a function whose results depend on more than one element, such as softmax."""
+
+
 def activation_names() -> list[str]:
     """Lists the names that `keras.activations.get` knows."""
     namespace = vars(keras.activations)
@@ -90,7 +94,7 @@ def evaluate(function: Callable, z: np.ndarray) -> np.ndarray:
         or half.shape != (1, z[::2].size)
         or not np.allclose(whole[:, ::2], half, rtol=1e-5, atol=1e-30, equal_nan=True)
     ):
-        raise ValueError(
+        raise NotElementwiseError(
             f"activation: {name} does not act on each element by itself, so it has no gain. "
             "Expected an elementwise function such as 'relu'; for an output layer under softmax use 'linear'."
         )

@@ -41,6 +41,15 @@ export function columnOf(steps, step) {
   return low;
 }
 
+/** What is not there of what is shown, in words: runs that are gone, steps that TensorBoard left out. */
+export function missingIn(panels, gone) {
+  const empty = panels.filter(({matrix}) => !matrix.layers.length).map(({run}) => run);
+  const texts = [...gone, ...empty].map((run) => `Run ${run} is not in this log (any more).`);
+  const thinned = panels.filter(({matrix}) => matrix.thinned).map(({run, matrix: {thinned: {shown, measured}}}) => `${run}: ${shown} ${measured ? `of ${measured} measured steps are shown` : "steps are shown, and there may be more"}.`);
+  if (thinned.length) texts.push(...thinned, "TensorBoard keeps no more of a tag; start it with --samples_per_plugin=scalars=0 to see all.");
+  return texts.join(" ");
+}
+
 /** TensorBoard's messages to its plugins: calls `reload` when it has read the logs again. */
 export function onReload(reload) {
   if (window.parent === window) return;

@@ -2,7 +2,7 @@
 
 import {listBlocks, listRows, makeTree} from "./blocks.js";
 import {DARK_LINES, LINES, makePalette, watchTheme} from "./colors.js";
-import {columnOf, getLayer, getMatrix, getRuns, onReload} from "./data.js";
+import {columnOf, getLayer, getMatrix, getRuns, missingIn, onReload} from "./data.js";
 import {markFindings, showFindings, showLayer, showProfile} from "./details.js";
 import {addressOf, make, readAddress} from "./dom.js";
 import {HeatMap, View} from "./heatmap.js";
@@ -13,13 +13,12 @@ import {measure, subtract, titleOf} from "./scales.js";
 
 const QUICK = 120_000; // cells that are read at once; of more a part is shown first
 const MOST_MAPS = 4;
+const count = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
 
 class Page {
   constructor() {
-    Object.assign(this, {runs: [], shown: [], panels: [], maps: [], matrices: new Map(), layers: new Map(), folded: new Set(), tree: [], rows: [], view: new View()});
+    Object.assign(this, {turn: 0, isDifference: false, runs: [], shown: [], gone: [], panels: [], maps: [], matrices: new Map(), layers: new Map(), folded: new Set(), tree: [], rows: [], view: new View()});
     this.selection = readAddress(); // run, statistic, layer or block, step
-    this.isDifference = false;
-    this.turn = 0;
     this.setTheme(watchTheme((theme) => { this.setTheme(theme); this.show(); }));
     this.places = buildPage(this);
     new ResizeObserver(() => this.draw()).observe(this.places.maps);
@@ -39,25 +38,27 @@ class Page {
       this.runs = await getRuns();
       this.matrices.clear();
       this.layers.clear();
-      const names = this.runs.map(({run}) => run);
-      this.shown = this.shown.filter((run) => names.includes(run));
-      if (names.includes(this.selection.run) && !this.shown.includes(this.selection.run)) this.shown.push(this.selection.run);
-      if (!this.shown.length && names.length) this.shown = [names[names.length - 1]];
-      await this.update();
+      const wanted = [...new Set([...this.shown, this.selection.run])].filter(Boolean);
+      this.gone = wanted.filter((run) => !this.infoOf(run));
+      this.shown = wanted.filter((run) => this.infoOf(run)).slice(-MOST_MAPS);
+      if (!this.shown.length) this.shown = this.runs.slice(-1).map(({run}) => run);
+      await this.read();
     } catch (error) {
       this.say(`The log could not be read: ${error.message}`);
     }
   }
+
+  update() { return this.read().catch((error) => this.say(`The log could not be read: ${error.message}`)); }
 
   say(text) { this.places.notice.textContent = text; }
 
   infoOf(run) { return this.runs.find((each) => each.run === run); }
 
   /** Shows the chosen runs and statistic; what is not there is asked for. */
-  async update() {
+  async read() {
     const turn = ++this.turn;
     this.showChoices();
-    if (!this.shown.length) return this.say("This log holds no statistics of layers. Train with keras_initkit's LayerStatsCallback and the log directory that TensorBoard reads.");
+    if (!this.shown.length) return this.clear("This log holds no statistics of layers. Train with keras_initkit's LayerStatsCallback and the log directory that TensorBoard reads.");
     const {statistic} = this.selection, asked = this.shown.filter((run) => this.infoOf(run).statistics.includes(statistic));
     for (const isPreview of [true, false]) {
       await Promise.all(asked.map(async (run) => {
@@ -77,6 +78,12 @@ class Page {
     }
   }
 
+  clear(text) {
+    this.say(text);
+    this.panels = this.drawn = this.maps = [];
+    for (const name of ["maps", "legend", "findings", "layer", "profile"]) this.places[name].replaceChildren();
+  }
+
   showChoices() {
     const {statistic, runList, runTitle} = this.places, names = this.runs.map(({run}) => run);
     const statistics = [...new Set(this.runs.filter(({run}) => this.shown.includes(run)).flatMap((each) => each.statistics))];
@@ -89,14 +96,14 @@ class Page {
     this.places.difference.checked = this.isDifference;
   }
 
-  setDifference(isDifference) {
-    this.isDifference = isDifference;
-    this.update();
-  }
+  setDifference(isDifference) { this.isDifference = isDifference; this.update(); }
 
   toggleRun(run, isShown) {
     this.shown = isShown ? [...this.shown, run].slice(-MOST_MAPS) : this.shown.filter((each) => each !== run);
     if (!this.shown.length) this.shown = [run];
+    this.gone = [];
+    this.selection.run = this.shown.at(-1); // the address is a link to it, and a reload keeps it
+    window.history.replaceState(null, "", addressOf(this.selection));
     this.update();
   }
 
@@ -115,8 +122,7 @@ class Page {
       });
       this.places.maps.replaceChildren(...this.maps.map((map, i) => make("figure", {class: i ? "" : "named"}, make("figcaption", {}), map.canvas)));
     }
-    const thinned = this.drawn.flatMap(({matrix, run}) => (matrix.thinned ? [`${run}: ${matrix.thinned.shown} ${matrix.thinned.measured ? `of ${matrix.thinned.measured} measured steps are shown` : "steps are shown, and there may be more"}.`] : []));
-    this.say(thinned.length ? `${thinned.join(" ")} TensorBoard keeps no more of a tag; start it with --samples_per_plugin=scalars=0 to see all.` : "");
+    this.say(missingIn(this.drawn, this.gone));
     const layers = [...new Set(this.drawn.flatMap(({matrix}) => matrix.layers))];
     if (JSON.stringify(layers) !== this.layersKey) {
       this.layersKey = JSON.stringify(layers);
@@ -135,12 +141,12 @@ class Page {
 
   /** Draws everything, in the theme that TensorBoard has now. */
   show() {
-    if (!this.drawn) return;
+    if (!this.drawn?.length) return;
     for (const [i, {run, matrix, measured, record}] of this.drawn.entries()) {
       const map = this.maps[i];
       map.setData(matrix, measured.levels, makePalette(this.theme.name, measured));
       map.marks = new Map([...(record?.findings ?? [])].reverse().map(({layer, severity}) => [layer, severity]));
-      map.canvas.previousSibling.textContent = this.drawn.length > 1 || this.isDifference ? run : `${titleOf(matrix.statistic)}, ${matrix.layers.length} layers, ${matrix.width} steps`;
+      map.canvas.previousSibling.textContent = this.drawn.length > 1 || this.isDifference ? run : `${titleOf(matrix.statistic)}, ${count(matrix.layers.length, "layer")}, ${count(matrix.width, "step")}`;
     }
     showLegend(this.places.legend, this.drawn[0], this.theme);
     this.draw();
@@ -225,10 +231,7 @@ class Page {
     this.draw();
   }
 
-  resetView() {
-    this.view.reset(this.rows.length);
-    this.draw();
-  }
+  resetView() { this.view.reset(this.rows.length); this.draw(); }
 }
 
 /** Called by TensorBoard when the tab is opened. */

@@ -199,7 +199,7 @@ def test_beside_keras_own_callback_the_runs_are_shared(tmp_path):
 def test_a_report_refuses_an_unknown_statistic():
     from keras_initkit.signal import SignalReport
 
-    with pytest.raises(ValueError, match="statistics: got 'variance', expected names among 'activation_mean'"):
+    with pytest.raises(ValueError, match="statistic: got 'variance', expected one of 'activation_mean'"):
         SignalReport(()).statistic("variance")
 
 

@@ -84,7 +84,9 @@ def test_an_error_while_drawing_is_one_warning(notebook, monkeypatch):
 def test_outside_a_notebook_one_line_says_that_nothing_is_shown():
     callback = LayerStatsCallback(None, display=True, on_finding="ignore")
     (message,) = fit(callback)
-    assert message == ("LayerStatsCallback: display=True draws in a notebook, and this is none, and training goes on.")
+    assert message == (
+        "LayerStatsCallback: display=True draws in notebooks only; nothing is shown here, and training goes on."
+    )
     assert fit(LayerStatsCallback(None, on_finding="ignore")) == []
     assert len(callback.reports) == 3
 

@@ -342,3 +342,8 @@ def test_a_forward_probe_draws_inputs_and_finds_what_is_not_finite():
 def test_a_forward_probe_takes_no_loss(given):
     with pytest.raises(ValueError, match=f"gradients: got False with {', '.join(given)}, expected x alone"):
         probe(mlp(), X, gradients=False, **given)
+
+
+def test_a_classifier_costs_no_warning(recwarn):
+    probe(keras.Sequential([keras.Input((6,)), layers.Dense(4, "relu"), layers.Dense(3, "softmax")]), X)
+    assert not [str(each.message) for each in recwarn if "softmax" in str(each.message)]

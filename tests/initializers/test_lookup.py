@@ -67,7 +67,7 @@ class NeedsGain(keras.initializers.Initializer):
     [
         ("he_norml", r"got 'he_norml', expected the name of an initializer\. Did you mean 'he_normal'"),
         ("keras_initkit>activation_scalin", "Did you mean 'activation_scaling'"),
-        ("relu", r"got 'relu', expected the name of an initializer\. catalogue\(\) lists them"),
+        ("relu", r"got 'relu', expected the name of an initializer\. `keras-initkit list` shows them"),
         ("", "got ''"),
         (None, "got None, expected an initializer, its name"),
         (3, "got 3, expected an initializer"),

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import urllib.request
 from urllib.parse import quote, urlencode
 
 from selenium.webdriver.common.action_chains import ActionChains
@@ -95,6 +96,11 @@ class Tab:
     def keys(self, *names):
         self.driver.execute_script("document.querySelector('.maps canvas').focus()")
         ActionChains(self.driver).send_keys(*(getattr(Keys, name, name) for name in names)).perform()
+
+    def runs(self):
+        """Names of the runs that the server lists now."""
+        with urllib.request.urlopen(f"{self.server}/data/plugin/keras_initkit_layers/runs") as answer:
+            return [each["run"] for each in json.load(answer)["items"]]
 
     def requests(self):
         """Addresses of all requests since this was asked last."""

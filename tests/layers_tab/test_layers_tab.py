@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import shutil
 from urllib.parse import urlencode
 
 import pytest
@@ -121,6 +122,27 @@ def test_two_runs_side_by_side_and_their_difference(tab, logs):
     assert tab.pixel(11, 0, of=6) == (0, 0x26, 0x3B)  # healthy is far below exploding
 
 
+def test_the_address_names_the_run_that_is_shown(tab):
+    tab.open(run="healthy/train", statistic="activation_variance")
+    tab.find(".runs summary").click()
+    for run in ("exploding/train", "healthy/train"):  # the other one too, then that one alone
+        tab.find(f"input[value='{run}']").click()
+    tab.wait_for_text(".runs summary", "Run: exploding/train")
+    tab.driver.refresh()
+    tab.wait(lambda: tab.all(".maps canvas"))
+    assert tab.text(".runs summary") == "Run: exploding/train"
+
+
+def test_a_run_that_is_deleted_while_it_is_shown(tab, logs):
+    shutil.copytree(logs[0] / "healthy", logs[0] / "deleted")
+    tab.wait(lambda: "deleted/train" in tab.runs())
+    tab.open(run="deleted/train", statistic="activation_variance")
+    shutil.rmtree(logs[0] / "deleted")
+    tab.wait(lambda: "deleted/train" not in tab.runs())
+    tab.find("#statistic option[value=update_ratio]").click()
+    tab.wait_for_text(".notice", "Run deleted/train is not in this log")
+
+
 def test_dark_as_tensorboard_is_and_light_again(tab):
     tab.open_in_tensorboard(darkMode="true")
     assert tab.find("html").get_attribute("data-theme") == "dark"
@@ -180,6 +202,7 @@ def test_a_thousand_layers_of_a_thousand_steps(tab):
 
 def test_an_address_without_such_a_run(tab, server):
     tab.open(run="gone", layer="nowhere")
+    assert tab.notice().startswith("Run gone is not in this log")
     assert "Click a cell" in tab.text("#layer") or "nowhere" in tab.text("#layer")
     tab.driver.get(f"{server}/data/plugin/keras_initkit_layers/matrix?{urlencode({'run': 'big'})}")
     assert "statistic: got nothing" in tab.text("body")

@@ -119,7 +119,7 @@ def test_a_statistic_and_layers_are_chosen():
         assert label.get_text() == "block/dense"
     with pytest.raises(ValueError, match="layers: got 'fist', which matches no layer of the report; there is first"):
         each.plot(layers="fist")
-    with pytest.raises(ValueError, match="statistics: got 'variance', expected names among"):
+    with pytest.raises(ValueError, match="statistic: got 'variance', expected one of"):
         each.plot(statistic="variance")
     with pytest.raises(ValueError, match=r"after: got int, expected a SignalReport"):
         each.plot(3)

@@ -110,3 +110,17 @@ def test_a_plain_relu_layer_has_the_closed_forms_of_the_function():
     assert kinds.applied_activation(keras.layers.ReLU(name="any")).__name__ == "any"
     for other in (keras.layers.ReLU(6.0), keras.layers.ReLU(negative_slope=0.1), keras.layers.ReLU(threshold=1.0)):
         assert keras_name(kinds.applied_activation(other)) is None
+
+
+@pytest.mark.parametrize(
+    ("activation", "slope"),
+    [("tanh", True), ("softmax", True), ("leaky_relu", True), ("relu", False), ("linear", False)],
+)
+def test_slope_at_zero(activation, slope, recwarn):
+    """Keras warns of a softmax over one number, which would come with every probe of a classifier."""
+    assert kinds.has_slope_at_zero(keras.layers.Dense(4, activation)) == slope
+    assert not [str(each.message) for each in recwarn if "softmax" in str(each.message)]
+
+
+def test_slope_at_zero_of_a_function_that_takes_other_shapes():
+    assert not kinds.has_slope_at_zero(keras.layers.Dense(4, lambda x: keras.ops.reshape(x, (7, 7))))

@@ -18,7 +18,7 @@ from keras_initkit.structure._following import Following, following_activations,
 from keras_initkit.structure._graph import Call, Tensor, leaves, signals
 from keras_initkit.structure._kernels import kernels_by_layer
 from keras_initkit.structure._layer_kinds import (
-    applied_activation,
+    has_slope_at_zero,
     is_attention,
     is_embedding,
     is_nonlinear,
@@ -36,7 +36,6 @@ from keras_initkit.structure._reach_of_scale import (
 )
 from keras_initkit.structure._residual import Branch, residual_branches
 from keras_initkit.structure._roles import LayerRole, layer_roles, nonlinear_layers, normalizes
-from keras_initkit.theory._activations import evaluate
 
 
 class ModelContext:
@@ -155,8 +154,7 @@ class ModelContext:
 
     def has_slope_at_zero(self, path: str) -> bool:
         """Whether a layer's activation passes gradients at 0 and below: tanh does, relu does not."""
-        activation = applied_activation(self._layers[path]) if path in self._layers else None
-        return activation is not None and bool(evaluate(activation, np.array([-0.1]))[0])
+        return path in self._layers and has_slope_at_zero(self._layers[path])
 
     def is_gate(self, path: str) -> bool:
         """Whether a layer's output multiplies another signal by elements."""
