@@ -92,7 +92,7 @@ def repair(
     >>> print(report.notes[0])
     repair: a/kernel re-initialized for symmetric_units: own relu (standard deviation 0 -> 0.202)
     >>> diagnose(report, model=model)
-    []
+    <Findings: nothing is wrong>
 
     References:
         - Kaiming He et al. (2015), "Delving deep into rectifiers", https://arxiv.org/abs/1502.01852

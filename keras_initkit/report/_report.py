@@ -101,7 +101,7 @@ class SignalReport(ReportData):
 
     @property
     def healthy(self) -> dict[str, bool]:
-        """Whether each layer is healthy, for the layers that can be judged: what `diagnose`, tables and figures say.
+        """Whether each layer is healthy, as `diagnose`, tables and figures say, for the layers that can be judged.
 
         A layer is healthy if its signal is within a factor of 10,000 (100 in standard deviations) of where the signal
         enters, everything measured of it is finite, and no more of its units are dead or saturated than chance makes.

@@ -100,7 +100,12 @@ def test_a_log_in_memory(memory, tmp_path):
     assert callback.run_dir == f"{root}/logs"
     log = download(store, f"{root}/logs/train/", tmp_path)
     assert set(log.Tags()["scalars"]) == default_tags("a", "z") | together_tags()
-    assert set(log.Tags()["tensors"]) == {"custom_scalars__config__", "layers/variance", "layers/summary"}
+    assert set(log.Tags()["tensors"]) == {
+        "custom_scalars__config__",
+        "keras_initkit/layers",
+        "layers/variance",
+        "layers/summary",
+    }
     for tag in default_tags("a", "z"):
         expected = [np.float32(report.scalars()[tag]) for report in callback.reports]
         np.testing.assert_array_equal([event.value for event in log.Scalars(tag)], expected)
