@@ -45,7 +45,15 @@ def signal_entries(report: ReportData) -> tuple[dict[str, Entry], dict[str, Entr
     entry.
     """
     flows = report.flow or guess_flow(report)
-    outputs, gradients = _measured(report, flows)
+    return _entries(report, flows, *_measured(report, flows))
+
+
+def _entries(
+    report: ReportData,
+    flows: Sequence[LayerFlow],
+    outputs: Mapping[str, Moments],
+    gradients: Mapping[str, Moments],
+) -> tuple[dict[str, Entry], dict[str, Entry]]:
     forward = {flow.layer: scale for flow in flows if (scale := flow.forward_scale) is not None}
     backward = {flow.layer: scale for flow in flows if (scale := flow.backward_scale) is not None}
     found = (
@@ -64,8 +72,9 @@ def signal_decades(report: ReportData) -> tuple[Decades, Decades]:
     A layer that is not judged has none; none has any backward where no gradient enters, or where a kernel that is
     exactly 0 keeps it, as a last one may on purpose.
     """
-    forward, backward = signal_entries(report)
-    outputs, gradients = _measured(report, report.flow or guess_flow(report))
+    flows = report.flow or guess_flow(report)
+    outputs, gradients = _measured(report, flows)
+    forward, backward = _entries(report, flows, outputs, gradients)
     known = [_decades(outputs, forward), _decades(gradients, backward)]
     entered = any(gradients[entry.layer].variance != 0 for entry in backward.values())
     if not entered or _has_zero_kernel(report):
