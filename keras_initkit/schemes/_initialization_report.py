@@ -134,10 +134,11 @@ def _cells(report: InitializationReport) -> tuple[str, list[str], list[list[str]
     kernels = report.kernels
     changed = sum(not change.skipped for change in kernels)
     title = f"{report.model}: {report.scheme!r} set {changed} of {len(kernels)} kernels (seed {report.seed})"
-    headings = ["fan\nin", "fan\nout", "scale", "sd\nbefore", "\nafter"]
+    headings = ["fan\nin", "fan\nout", "scale", "sd\nbefore", "sd\nafter"]
     measured = [d for d in ("forward", "backward") if any(getattr(c, f"{d}_after") is not None for c in kernels)]
     for direction in measured:
-        headings += [f"{direction.removesuffix('ward')}.\nbefore", "var.\nafter"]
+        of = "var." if direction == "forward" else "grad."
+        headings += [f"{of}\nbefore", f"{of}\nafter"]
     headings = ["kernel", "role", *headings, "note"]
     rows: list[list[str]] = []
     for change in _folded(kernels):

@@ -107,7 +107,7 @@ def test_printed_in_a_hundred_columns():
     text = str(ik.initialize(model, "he_normal", X, Y, seed=2))
     assert max(map(len, text.splitlines())) <= 100
     assert "small: 'he_normal' set 2 of 2 kernels (seed 2)" in text
-    for part in ("one/kernel", "head/kernel", "dense", "fan", "scale", "for.", "back."):
+    for part in ("one/kernel", "head/kernel", "dense", "fan", "scale", "var.", "grad."):
         assert part in text
     assert "no scheme touches it: norm/gamma, norm/beta, norm/moving_mean," in " ".join(text.split())
     assert "one/kernel" in str(ik.initialize(model, "he_normal", layers="head"))
