@@ -48,22 +48,27 @@ class Evidence:
         return [self.model.read[id(report)][1] for report in self.reports]
 
     @functools.cached_property
-    def decades(self) -> list[tuple[Decades, Decades]]:
-        """For each report, how far each judged layer's signal is from where it enters, forward and backward."""
-        return [signal_decades(report) for report in self._judged]
+    def _known_decades(self) -> dict[int, tuple[Decades, Decades]]:
+        return {}
+
+    def decades(self, place: int) -> tuple[Decades, Decades]:
+        """Returns how far each judged layer's signal is from where it enters, forward and backward, in one report."""
+        place %= len(self.reports)
+        if place not in self._known_decades:
+            self._known_decades[place] = signal_decades(self._with_flow(self.reports[place]))
+        return self._known_decades[place]
+
+    def entries(self, place: int) -> tuple[dict[str, Entry], dict[str, Entry]]:
+        """Returns where each judged layer's signal enters, forward and backward, in one report."""
+        return signal_entries(self._with_flow(self.reports[place]))
 
     @functools.cached_property
-    def entries(self) -> list[tuple[dict[str, Entry], dict[str, Entry]]]:
-        """For each report, where each judged layer's signal enters, forward and backward."""
-        return [signal_entries(report) for report in self._judged]
+    def _flow(self) -> tuple[LayerFlow, ...]:
+        return () if self.model is None else signal_flow(self.model.model, in_training=self.is_run)
 
-    @functools.cached_property
-    def _judged(self) -> list[SignalReport]:
-        """The reports with what is known of the flow through the model, which those made by hand may lack."""
-        known: tuple[LayerFlow, ...] = ()
-        if self.model is not None and not all(report.flow for report in self.reports):
-            known = signal_flow(self.model.model, in_training=self.is_run)
-        return [report if report.flow else dataclasses.replace(report, flow=known) for report in self.reports]
+    def _with_flow(self, report: SignalReport) -> SignalReport:
+        """Returns a report with what is known of the flow through the model, which one made by hand may lack."""
+        return report if report.flow else dataclasses.replace(report, flow=self._flow)
 
     @functools.cached_property
     def is_run(self) -> bool:

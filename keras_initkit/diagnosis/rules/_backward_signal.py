@@ -66,7 +66,7 @@ def find_exploding_gradient(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _report_gradient(evidence: Evidence, kind: str, outside: list[str], worst: str, decades: float) -> Finding:
-    entry = evidence.entries[-1][1][worst].layer
+    entry = evidence.entries(-1)[1][worst].layer
     value, reference = (_gradient(evidence.last[layer]) for layer in (worst, entry))
     factor, sign = 10.0 ** (abs(decades) / 2), math.copysign(1.0, decades)
     limit = math.sqrt(HEALTHY_FACTOR)
@@ -140,11 +140,11 @@ def _is_flat(layer: Any) -> bool:
 def _lasting_decades(evidence: Evidence, choose: Callable[[list[float]], float]) -> Decades:
     """For each judged layer, the largest (or smallest) distance from the last layer's gradient in the last reports."""
     found: dict[str, list[float]] = {}
-    for _, decades in evidence.decades[-LASTING_REPORTS:]:
-        for layer, value in decades.items():
+    for place in range(-min(LASTING_REPORTS, len(evidence.reports)), 0):
+        for layer, value in evidence.decades(place)[1].items():
             if not math.isnan(value):
                 found.setdefault(layer, []).append(value)
-    last = evidence.decades[-1][1]
+    last = evidence.decades(-1)[1]
     return {layer: choose(values) for layer, values in found.items() if layer in last}
 
 

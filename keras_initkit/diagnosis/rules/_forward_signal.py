@@ -35,10 +35,10 @@ def find_exploding_activation(evidence: Evidence) -> Iterator[Finding]:
 def _find_outside(evidence: Evidence, kind: str, sign: int) -> Iterator[Finding]:
     """Judges the first report and the last: one layer is named."""
     for place in dict.fromkeys((0, len(evidence.reports) - 1)):
-        entries = evidence.entries[place][0]
+        entries = evidence.entries(place)[0]
         decades = {
             layer: value
-            for layer, value in evidence.decades[place][0].items()
+            for layer, value in evidence.decades(place)[0].items()
             if not math.isnan(value) and _variance(evidence, place, entries[layer].layer) > 0
         }
         outside = [layer for layer, value in decades.items() if mark_decades(value) and value * sign > 0]
