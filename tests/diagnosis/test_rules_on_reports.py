@@ -182,7 +182,9 @@ def test_a_scale_before_a_normalization_is_of_no_consequence():
         assert not found(report(layer("a", output=scale, read=1.0), norm, layer("b"), HEAD))
 
 
-@pytest.mark.parametrize(("first", "severity"), [(0.011, None), (0.009, "warning"), (0.9e-4, "error")])
+@pytest.mark.parametrize(
+    ("first", "severity"), [(0.011, None), (0.009, "info"), (1.1e-3, "info"), (0.9e-3, "warning"), (0.9e-4, "error")]
+)
 def test_vanishing_gradient(first, severity):
     rows = report(layer("a", gradient=first), layer("b"), HEAD)
     result = found(rows).get(("vanishing_gradient", "a"))

@@ -69,7 +69,7 @@ def sound_score(build, *data):
 
 # Broken model, sound twin, inputs, labels.
 FAULTS = {
-    "exploding_activation": (lambda: mlp(initializer=NORMAL(stddev=0.6)), mlp, X, Y),
+    "exploding_activation": (lambda: mlp(initializer=NORMAL(stddev=1.2)), mlp, X, Y),
     "vanishing_activation": (lambda: mlp(initializer=NORMAL(stddev=0.06)), mlp, X, Y),
     "vanishing_gradient": (lambda: mlp("sigmoid"), mlp, X, Y),
     "exploding_gradient": (lambda: mlp("tanh", 11, NORMAL(stddev=1.0)), lambda: mlp("tanh", 11), X, Y),

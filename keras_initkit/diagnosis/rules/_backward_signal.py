@@ -9,14 +9,14 @@ from typing import Any
 import keras
 
 from keras_initkit.diagnosis._evidence import Evidence
-from keras_initkit.diagnosis._finding import Finding, confidence_beyond, format_factor
+from keras_initkit.diagnosis._finding import Finding, Severity, confidence_beyond, format_factor
 from keras_initkit.diagnosis._readings import LayerReading
 from keras_initkit.diagnosis._rule_registry import SCALE_CAUSES, TASK_CAUSES, register_rule
 from keras_initkit.diagnosis.context._recurrent_growth import growth_over_steps
 from keras_initkit.diagnosis.task._task_remedies import layer_code, recompile_code, write_remedy
 from keras_initkit.report._health import Decades, mark_decades
 from keras_initkit.structure._layer_kinds import activation_name, is_recurrent, own_activation
-from keras_initkit.theory._thresholds import EXPLODED_GRADIENT, HEALTHY_FACTOR, LASTING_REPORTS
+from keras_initkit.theory._thresholds import EXPLODED_GRADIENT, HEALTHY_FACTOR, LASTING_REPORTS, VANISHED_GRADIENT
 
 
 @register_rule(
@@ -36,9 +36,10 @@ def find_vanishing_gradient(evidence: Evidence) -> Iterator[Finding]:
     """Finds early layers that hardly learn, because the gradient is lost on its way back.
 
     The gradient at the output of a layer, as the sum of its squares for one example, is below 1/10,000 of that at the
-    last layer, in all of the last three reports. Relative to the last one, since all gradients fall as training
-    converges; the sum, because pooling over many positions takes nothing from it that the kernels before would miss. An
-    error below the square of that. A gradient of exactly 0 did not vanish over depth: something blocks it
+    last layer, in all of the last three reports; a warning below a millionth, for an auto-encoder of two latent units
+    loses a hundred thousandth where it narrows, and trains. Relative to the last one, since all gradients fall as
+    training converges; the sum, because pooling over many positions takes nothing from it that the kernels before would
+    miss. An error below 1e-8. A gradient of exactly 0 did not vanish over depth: something blocks it
     (`frozen_weights`), or a last kernel of 0 passes none on at step 0, on purpose.
     """
     decades = {layer: value for layer, value in _lasting_decades(evidence, max).items() if math.isfinite(value)}
@@ -75,7 +76,7 @@ def _report_gradient(evidence: Evidence, kind: str, outside: list[str], worst: s
         kind,
         outside[-1],  # where it leaves what is healthy, seen from the output
         evidence.reports[-1].step,
-        "error" if abs(decades) > 2 * math.log10(HEALTHY_FACTOR) else "warning",
+        _grade(decades),
         {
             "gradient": value,
             "last_gradient": reference,
@@ -91,6 +92,12 @@ def _report_gradient(evidence: Evidence, kind: str, outside: list[str], worst: s
         f"way back from {entry} to {worst}, and is too {'small' if vanishes else 'large'} in {len(outside)} "
         f"layer{'s' * (len(outside) != 1)}; healthy networks stay within {limit:g}x.",
     )
+
+
+def _grade(decades: float) -> Severity:
+    if abs(decades) > 2 * math.log10(HEALTHY_FACTOR):
+        return "error"
+    return "info" if -math.log10(VANISHED_GRADIENT) <= decades < 0 else "warning"
 
 
 def _over_steps(evidence: Evidence) -> Iterator[Finding]:
