@@ -65,10 +65,9 @@ def _read_flow(model: keras.Model, prefix: str, in_training: bool) -> tuple[Laye
     layers, found = named_layers(model), [call for call in graph[:-1] if isinstance(call.layer, keras.Layer)]
     makers = _layers_behind(graph)
     forward, backward = _scales(graph)
-    by_sum, by_gradient = _judged(model, graph)
     nonlinear, outputs = nonlinear_layers(graph), output_layers(model, graph)
-    gates = gated_layers(graph, set(kernels_by_layer(model)))
-    in_branch = _in_branches(model, graph)
+    gates, in_branch = gated_layers(graph, set(kernels_by_layer(model))), _in_branches(model, graph)
+    by_sum, by_gradient = _judged(model, graph, gates, in_branch, outputs)
     bends = nonlinear | {path for path, layer in layers.items() if is_nonlinear(layer)}
     can_die = bends | (rectified_layers(model) if in_training else set())
     flows: dict[str, LayerFlow] = {}
@@ -96,7 +95,9 @@ def _read_flow(model: keras.Model, prefix: str, in_training: bool) -> tuple[Laye
     return tuple(flows.values())
 
 
-def _judged(model: keras.Model, graph: Sequence[Call]) -> tuple[set[str], set[str]]:
+def _judged(
+    model: keras.Model, graph: Sequence[Call], gated: set[str], in_branch: set[str], outputs: set[str]
+) -> tuple[set[str], set[str]]:
     """Returns the paths of layers whose scale matters, forward and backward.
 
     Those are kernels, and the sums in which residual branches end. Not where a normalization takes the scale away, in
@@ -109,8 +110,7 @@ def _judged(model: keras.Model, graph: Sequence[Call]) -> tuple[set[str], set[st
     moving, roles = signals(graph), layer_roles(graph)
     sums = {tensor for branch in residual_branches(model) for tensor in branch.sum.outputs}
     streams = {call.path for call in graph[:-1] if sums.intersection(call.outputs)}
-    gated = gated_layers(graph, kernels)
-    aside = normalized_layers(graph) | _in_branches(model, graph) | gated | gating_layers(graph, gated)
+    aside = normalized_layers(graph) | in_branch | gated | gating_layers(graph, gated)
     aside |= {call.path for call in graph if not moving.intersection(call.outputs)}
     aside |= {path for path, role in roles.items() if role in ("embedding", "normalization")}
     by_sum = (kernels | streams) - aside
@@ -122,7 +122,7 @@ def _judged(model: keras.Model, graph: Sequence[Call]) -> tuple[set[str], set[st
         if call.path in by_sum and after and all(map(bounded, after)):
             by_sum.discard(call.path)
             by_sum |= {reader.path for reader in after} - aside
-    return by_sum - output_layers(model, graph), by_gradient & _learning(graph)
+    return by_sum - outputs, by_gradient & _learning(graph)
 
 
 def _learning(graph: Sequence[Call]) -> set[str]:
