@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -93,7 +94,10 @@ def kept(path: Path, make: Callable[[], Run]) -> Run:
     """The run of that file, or a new one that is then kept. Only this script's own files are read."""
     if path.exists():
         with open(path, "rb") as file:
-            return Run(*pickle.load(file))
+            run = Run(*pickle.load(file))
+        # How the signal flows is asked of the model again, by today's rules.
+        before, *reports = (dataclasses.replace(report, flow=()) for report in (run.before, *run.reports))
+        return run._replace(before=before, reports=reports)
     run = make()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")

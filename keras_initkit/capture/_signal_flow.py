@@ -68,6 +68,7 @@ def _read_flow(model: keras.Model, prefix: str, in_training: bool) -> tuple[Laye
     nonlinear, outputs = nonlinear_layers(graph), output_layers(model, graph)
     gates, in_branch = gated_layers(graph, set(kernels_by_layer(model))), _in_branches(model, graph)
     by_sum, by_gradient = _judged(model, graph, gates, in_branch, outputs)
+    normalized = {tensor for call in graph if normalizes(call) and call.path not in in_branch for tensor in call.outputs}
     bends = nonlinear | {path for path, layer in layers.items() if is_nonlinear(layer)}
     can_die = bends | (rectified_layers(model) if in_training else set())
     flows: dict[str, LayerFlow] = {}
@@ -91,6 +92,7 @@ def _read_flow(model: keras.Model, prefix: str, in_training: bool) -> tuple[Laye
             is_gate=call.path in gates,
             can_saturate=call.path not in outputs,
             limits=(float(limits[0]), float(limits[1])) if limits is not None and bounded else None,
+            normalized_scale=forward.get(output) if output in normalized else None,
         )
     return tuple(flows.values())
 

@@ -30,6 +30,8 @@ class LayerFlow(_Plain):
         can_saturate: Boolean. Whether units at the ends of the activation's range have stopped to learn: in hidden
             layers.
         limits: Tuple of two floats. Ends of the activation's range where its mean slope is judged.
+        normalized_scale: Float. As `forward_scale`, where a normalization outside residual branches gives the signal a
+            scale of its own: it enters anew there, which is not judged itself.
     """
 
     layer: str
@@ -43,3 +45,4 @@ class LayerFlow(_Plain):
     is_gate: bool = False
     can_saturate: bool = False
     limits: tuple[float, float] | None = None
+    normalized_scale: float | None = None

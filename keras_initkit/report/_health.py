@@ -2,7 +2,7 @@
 
 A layer's signal is what initialization keeps constant over depth: forward the variance of an output, backward the sum
 of squares of the gradient for one example. It is compared with that where the signal enters: the first layer whose
-scale matters, on the way there; backward the last one. Within a factor of `HEALTHY_FACTOR` it is healthy.
+scale matters or a normalization, on the way there; backward the last one. Within a factor of `HEALTHY_FACTOR` it is healthy.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeVar
 
 from keras_initkit.report._data import ReportData
@@ -56,8 +57,13 @@ def _entries(
 ) -> tuple[dict[str, Entry], dict[str, Entry]]:
     forward = {flow.layer: scale for flow in flows if (scale := flow.forward_scale) is not None}
     backward = {flow.layer: scale for flow in flows if (scale := flow.backward_scale) is not None}
+    renewed = {flow.layer: scale for flow in flows if (scale := flow.normalized_scale) is not None}
     found = (
-        _find_entries(flows, {layer: scale for layer, scale in forward.items() if layer in outputs}),
+        _find_entries(
+            flows,
+            {layer: scale for layer, scale in forward.items() if layer in outputs},
+            {layer: scale for layer, scale in renewed.items() if layer in outputs},
+        ),
         _find_entries(_reversed(flows), {layer: scale for layer, scale in backward.items() if layer in gradients}),
     )
     shown = set(report.layers)
@@ -138,15 +144,21 @@ def _merged(rows: Mapping[str, Sequence[TensorStats]]) -> dict[str, Moments]:
     return {layer: moments for layer, moments in merged.items() if moments.count}
 
 
-def _find_entries(flows: Sequence[LayerFlow], scales: Mapping[str, float]) -> dict[str, Entry]:
-    """Returns the first layer that is judged of those that lead to each one; `flows` in the order of the signal."""
+def _find_entries(
+    flows: Sequence[LayerFlow], scales: Mapping[str, float], renewed: Mapping[str, float] = MappingProxyType({})
+) -> dict[str, Entry]:
+    """Returns for each layer that is judged where its signal enters; `flows` in the order of the signal.
+
+    That is the first layer judged of those that lead to it, or the last one where the signal is `renewed`.
+    """
     places = {flow.layer: place for place, flow in enumerate(flows)}
+    known = {**renewed, **scales}
     first: dict[str, str] = {}
     for flow in flows:
-        before = [first[path] for path in flow.inputs if path in first]
-        if before or flow.layer in scales:
+        before = [] if flow.layer in renewed else [first[path] for path in flow.inputs if path in first]
+        if before or flow.layer in known:
             first[flow.layer] = min(before, key=places.__getitem__) if before else flow.layer
-    return {layer: Entry(first[layer], scale / scales[first[layer]]) for layer, scale in scales.items()}
+    return {layer: Entry(first[layer], scale / known[first[layer]]) for layer, scale in scales.items()}
 
 
 def _reversed(flows: Sequence[LayerFlow]) -> list[LayerFlow]:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from keras_initkit import diagnose, probe
 from keras_initkit.callbacks import LayerStatsCallback
+from keras_initkit.report._health import signal_entries
 
 pytestmark = pytest.mark.one_backend
 
@@ -44,11 +45,22 @@ def residual(scale):
     return keras.Model(inputs, L.Dense(10, name="head")(x)), X
 
 
-def normalized():
+def normalized(features="he_normal"):
     x = inputs = keras.Input((16, 16, 3))
-    for _ in range(5):
-        x = L.ReLU()(L.BatchNormalization()(L.Conv2D(8, 3, padding="same", kernel_initializer=normal(3.0))(x)))
-    return keras.Model(inputs, L.Dense(10, name="head")(L.GlobalAveragePooling2D()(x))), IMAGES
+    for i in range(5):
+        x = L.Conv2D(8, 3, padding="same", kernel_initializer=normal(3.0))(x)
+        x = L.ReLU()(L.BatchNormalization(name=f"norm_{i}")(x))
+    x = L.Dense(16, "relu", kernel_initializer=features, name="features")(L.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, L.Dense(10, name="head")(x)), IMAGES
+
+
+def before_branches():
+    x = inputs = keras.Input((32,))
+    x = L.Dense(32, kernel_initializer=normal(1e-4), name="stem")(x)
+    for i in range(3):
+        y = L.Dense(32, "relu", kernel_initializer="he_normal")(L.LayerNormalization()(x))
+        x = L.Add(name=f"sum_{i}")([x, L.Dense(32, kernel_initializer=normal(1e-3))(y)])
+    return keras.Model(inputs, L.Dense(10, name="head")(x)), X
 
 
 MODELS = {
@@ -67,6 +79,8 @@ MODELS = {
     "broken: sigmoid": lambda: mlp("sigmoid", "glorot_uniform"),
     "broken: residual": lambda: residual(3.0),
     "broken: dead": lambda: mlp("relu", "he_normal", 4, bias_initializer=keras.initializers.Constant(-100.0)),
+    "broken: small after a normalization": lambda: normalized(normal(1e-4)),
+    "broken: large after a normalization": lambda: normalized(normal(1e4)),
     "broken: saturated": lambda: mlp("tanh", normal(10.0), 4),
 }
 
@@ -100,3 +114,11 @@ def test_a_run_s_reports_are_judged_like_a_probe():
         healthy = stats.reports[0].healthy
         assert list(healthy) == [layer.name for layer in model.layers if layer.weights][: len(healthy)]
         assert all(healthy.values()) == (not name.startswith("broken"))
+
+
+def test_a_signal_enters_at_a_normalization_but_not_at_that_of_a_branch():
+    entries, _ = signal_entries(probe(*normalized()))
+    assert entries == {"features": ("norm_4", 1.0)}
+    entries, _ = signal_entries(probe(*before_branches()))
+    assert {entry.layer for entry in entries.values()} == {"stem"}
+    assert {"stem", "sum_0", "sum_2"} <= set(entries)

@@ -169,6 +169,20 @@ def test_a_layer_is_judged_by_its_scale_and_by_what_comes_before_it():
     )
 
 
+def test_a_signal_enters_anew_at_a_normalization_which_is_not_judged():
+    rows = stack([100.0, 2.0, 0.1, 1.0]).rows
+    flow = (
+        LayerFlow("dense_0", (), 1.0),
+        LayerFlow("dense_1", ("dense_0",), normalized_scale=4.0),
+        LayerFlow("dense_2", ("dense_1",), 8.0),
+    )
+    report = SignalReport(rows, flow=flow)
+    assert signal_entries(report)[0] == {"dense_0": ("dense_0", 1.0), "dense_2": ("dense_1", 2.0)}
+    unmeasured = SignalReport((*rows[:2], *rows[3:]), flow=flow)
+    assert signal_entries(unmeasured)[0] == {"dense_0": ("dense_0", 1.0), "dense_2": ("dense_0", 8.0)}
+    assert signal_decades(report)[0] == pytest.approx({"dense_0": 0.0, "dense_2": math.log10(0.01 / 4 * 2)})
+
+
 def test_healthy_layers_have_signal_and_units():
     assert stack([1.0, 0.011, 1.0]).healthy == {"dense_0": True, "dense_1": True, "dense_2": True}
     assert stack([1.0, 0.009, 1.0]).healthy == {"dense_0": True, "dense_1": False, "dense_2": True}
