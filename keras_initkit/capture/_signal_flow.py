@@ -68,7 +68,8 @@ def _read_flow(model: keras.Model, prefix: str, in_training: bool) -> tuple[Laye
     nonlinear, outputs = nonlinear_layers(graph), output_layers(model, graph)
     gates, in_branch = gated_layers(graph, set(kernels_by_layer(model))), _in_branches(model, graph)
     by_sum, by_gradient = _judged(model, graph, gates, in_branch, outputs)
-    normalized = {tensor for call in graph if normalizes(call) and call.path not in in_branch for tensor in call.outputs}
+    renewing = [call for call in graph if normalizes(call) and call.path not in in_branch]
+    normalized = {tensor for call in renewing for tensor in call.outputs}
     bends = nonlinear | {path for path, layer in layers.items() if is_nonlinear(layer)}
     can_die = bends | (rectified_layers(model) if in_training else set())
     flows: dict[str, LayerFlow] = {}

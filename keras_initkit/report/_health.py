@@ -2,7 +2,8 @@
 
 A layer's signal is what initialization keeps constant over depth: forward the variance of an output, backward the sum
 of squares of the gradient for one example. It is compared with that where the signal enters: the first layer whose
-scale matters or a normalization, on the way there; backward the last one. Within a factor of `HEALTHY_FACTOR` it is healthy.
+scale matters or a normalization, on the way there; backward the last one. Within a factor of `HEALTHY_FACTOR` it is
+healthy.
 """
 
 from __future__ import annotations
