@@ -209,17 +209,19 @@ def child(name, way):
 
 
 def per_layer(depths, repeats):
-    """Milliseconds that a measured step adds for each layer."""
+    """Milliseconds that a measured step adds for each layer, and the ratio of the first steps' difference."""
     sys.setrecursionlimit(100_000)  # Keras walks a model's graph by recursion
     found = {}
     for depth in depths:
         options = {"depth": depth, "width": 64, "batch": 128}
         pair = Contestant(mlp, **options), Contestant(mlp, LayerStatsCallback(None, "batch"), **options)
-        times = [[timed(each.step) for each in pair] for _ in range(repeats + 3)][3:]
+        times = [[timed(each.step) for each in pair] for _ in range(repeats + 3)]
         found[depth] = {
-            unit: 1e3 * statistics.median(measured[i] - plain[i] for plain, measured in times) / depth
+            unit: 1e3 * statistics.median(measured[i] - plain[i] for plain, measured in times[3:]) / depth
             for i, unit in enumerate(("wall", "processor"))
         }
+        (plain, _), (measured, _) = times[0]
+        found[depth]["start-up"] = (measured - plain) / plain
     return found
 
 

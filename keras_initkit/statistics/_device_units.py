@@ -9,7 +9,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.statistics._ops import as_float, concatenate, norm, replicated, segment_sum, take_rows, widest_float
+from keras_initkit.statistics._ops import (
+    as_float,
+    concatenate,
+    norm,
+    replicated,
+    reshape,
+    segment_sum,
+    take_rows,
+    widest_float,
+)
 from keras_initkit.statistics._sampling import spread_rows
 from keras_initkit.statistics._tap import Tap
 from keras_initkit.theory._thresholds import SATURATED_FRACTION, SATURATION_DEPTH
@@ -188,7 +197,7 @@ def _has_units(seen: Sequence[Any]) -> bool:
 
 
 def _to_rows(seen: Sequence[Any]) -> list[Any]:
-    return [keras.ops.reshape(as_float(x), (-1, x.shape[-1])) for x in seen]
+    return [reshape(as_float(x), (-1, x.shape[-1])) for x in seen]
 
 
 def _sums(x: Any) -> Any:
@@ -197,8 +206,8 @@ def _sums(x: Any) -> Any:
     Those of columns take TensorFlow a third of the time of a norm, which is one number; the others are fast at both.
     """
     if keras.backend.backend() == "tensorflow" and len(x.shape) > 1 and x.shape[-1] and x.shape[-1] > 1:
-        return _column_sums(keras.ops.reshape(x, (-1, x.shape[-1])))
-    return keras.ops.reshape(norm(x), (1,))
+        return _column_sums(reshape(x, (-1, x.shape[-1])))
+    return reshape(norm(x), (1,))
 
 
 def _column_sums(matrix: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.statistics._ops import take_rows
+from keras_initkit.statistics._ops import reshape, take_rows
 
 BLOCK = 64  # elements, next to each other in memory
 _WIDTH = 512  # of the rows that are reduced: with rows of 64, calling would cost more than adding
@@ -23,7 +23,7 @@ def take_sample(tensor: Any, size: int | None) -> Any:
     wanted, and one block is taken from each stretch, at the place that multiples of the golden ratio give: these
     keep step with neither rows, channels nor images. Only the first dimension may be unknown while a graph is traced.
     """
-    return keras.ops.reshape(_take(tensor, size), (-1,))
+    return reshape(_take(tensor, size), (-1,))
 
 
 def take_blocks(tensor: Any, size: int | None) -> Any:
@@ -31,7 +31,7 @@ def take_blocks(tensor: Any, size: int | None) -> Any:
     taken = _take(tensor, size)
     if taken is not tensor and taken.shape[0] is None:
         return taken
-    return keras.ops.reshape(taken, (-1, math.gcd(_known_elements(taken), _WIDTH)))
+    return reshape(taken, (-1, math.gcd(_known_elements(taken), _WIDTH)))
 
 
 def _take(tensor: Any, size: int | None) -> Any:
@@ -40,7 +40,7 @@ def _take(tensor: Any, size: int | None) -> Any:
     if size is None or (None not in tensor.shape and inner <= size):
         return tensor
     width = math.gcd(inner, BLOCK)
-    return spread_rows(keras.ops.reshape(tensor, (-1, width)), max(1, size // width))
+    return spread_rows(reshape(tensor, (-1, width)), max(1, size // width))
 
 
 def _known_elements(tensor: Any) -> int:
