@@ -16,4 +16,5 @@ NAMES = (
     "pretraining",
     "preprocessing",
     "linear_100",
+    "presets",
 )

@@ -40,7 +40,7 @@ def test_help_needs_no_framework(arguments):
 MISTAKES = {
     "a command": (["prob"], "got 'prob', expected one of .*, doctor (did you mean 'probe'?); see keras-initkit --help"),
     "an experiment": (["reproduce", "six_layer"], "got 'six_layer', expected .* (did you mean 'six_layers'?)"),
-    "nothing like it": (["reproduce", "other"], "expected one of all, six_layers, .*, linear_100; see keras-initkit r"),
+    "nothing like it": (["reproduce", "other"], "expected one of all, six_layers, .*, presets; see keras-initkit r"),
     "no model": (["probe"], "the following arguments are required: MODEL.keras; see keras-initkit probe --help"),
     "no value": (["compare", "--depth"], "argument --depth: expected one argument"),
     "an option": (["list", "--colour"], "unrecognized arguments: --colour; see keras-initkit list --help"),

@@ -24,7 +24,10 @@ exit status:
   130  interrupted
   141  the reader of the output has gone (keras-initkit list | head)
 """
-SCHEMES = ("auto", "lsuv", "data_dependent", "fixup", "pretraining", "gradinit", "metainit", "reset")
+SCHEMES = (
+    *("auto", "lsuv", "data_dependent", "fixup", "pretraining", "gradinit", "metainit", "reset"),
+    *("gpt2", "nanochat", "deepnorm", "subln", "mimetic"),
+)
 _PACKAGE = pathlib.Path(__file__).parents[1]
 # Run, not imported: that would import Keras.
 _argument = types.SimpleNamespace(**runpy.run_path(str(_PACKAGE / "cli" / "_argument_types.py")))

@@ -60,7 +60,7 @@ def residual_branches(model: keras.Model) -> list[Branch]:
     for call in found:
         before = {made.get(tensor, -tensor.number) for tensor in call.inputs if tensor in moving}
         sources.append(before.union(*(sources[place] for place in before if place >= 0)) if before else before)
-    held = _HeldKernels(model)
+    held = HeldKernels(model)
 
     branches = []
     for call in found:
@@ -109,7 +109,7 @@ def _bends(call: Call, moving: set[Tensor]) -> bool:
     return is_nonlinear(call.layer)
 
 
-class _HeldKernels:
+class HeldKernels:
     """The kernels that a call multiplies by: those of its layer and its parts, or the weights that it reads itself."""
 
     def __init__(self, model: keras.Model):

@@ -1,3 +1,10 @@
 """Schemes that draw each kernel from a distribution."""
 
-from keras_initkit.schemes.draw import _auto, _draw_all, _fixup  # noqa: F401  they register their schemes
+from keras_initkit.schemes.draw import (  # noqa: F401  they register their schemes
+    _auto,
+    _depth_presets,
+    _draw_all,
+    _fixup,
+    _language_presets,
+    _mimetic,
+)
