@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from keras_initkit import _compat
+from keras_initkit._compat import _keras_names
+from keras_initkit.initializers import ActivationScaling
 
 L = keras.layers
 BACKEND = keras.backend.backend()
@@ -23,6 +25,21 @@ def test_tracked_layers_are_those_of_the_public_list_of_a_model():
     attention = L.MultiHeadAttention(2, 3)
     attention.build((None, 4, 6), (None, 4, 6))
     assert {"query", "value", "key"} < {part.name for part in _compat.tracked_layers(attention)}
+
+
+def test_a_name_in_the_table_of_initializers_is_one_for_layers(monkeypatch):
+    from keras.src.initializers import ALL_OBJECTS_DICT
+
+    class Sevens(keras.initializers.Constant):
+        def __init__(self):
+            super().__init__(7.0)
+
+    monkeypatch.setattr(_keras_names, "KNOWS_REGISTERED", False)
+    monkeypatch.setitem(ALL_OBJECTS_DICT, "example>Sevens", None)  # taken out afterwards
+    _compat.name_initializers({"example>Sevens": Sevens})
+    assert isinstance(L.Dense(2, kernel_initializer="example>Sevens").kernel_initializer, Sevens)
+    initializer = L.Dense(2, kernel_initializer="keras_initkit>ActivationScaling").kernel_initializer
+    assert isinstance(initializer, ActivationScaling)
 
 
 def test_calls_of_a_layer_are_counted():
