@@ -30,16 +30,13 @@ def test_tracked_layers_are_those_of_the_public_list_of_a_model():
 def test_a_name_in_the_table_of_initializers_is_one_for_layers(monkeypatch):
     from keras.src.initializers import ALL_OBJECTS_DICT
 
-    class Sevens(keras.initializers.Constant):
-        def __init__(self):
-            super().__init__(7.0)
-
+    assert ALL_OBJECTS_DICT["he_normal"] is keras.initializers.HeNormal
     monkeypatch.setattr(_keras_names, "KNOWS_REGISTERED", False)
-    monkeypatch.setitem(ALL_OBJECTS_DICT, "example>Sevens", None)  # taken out afterwards
-    _compat.name_initializers({"example>Sevens": Sevens})
-    assert isinstance(L.Dense(2, kernel_initializer="example>Sevens").kernel_initializer, Sevens)
-    initializer = L.Dense(2, kernel_initializer="keras_initkit>ActivationScaling").kernel_initializer
-    assert isinstance(initializer, ActivationScaling)
+    name = "keras_initkit>ActivationScaling"
+    monkeypatch.setitem(ALL_OBJECTS_DICT, name, None)  # put back afterwards
+    _compat.name_initializers({name: ActivationScaling})
+    assert ALL_OBJECTS_DICT[name] is ActivationScaling
+    assert isinstance(L.Dense(2, kernel_initializer=name).kernel_initializer, ActivationScaling)
 
 
 def test_calls_of_a_layer_are_counted():
