@@ -154,7 +154,9 @@ class EventLog:
 
 def make_chart_layout(charts: Mapping[str, str]) -> Any:
     """Returns a layout with the charts of `find_charts`: the median over a band from smallest to largest."""
-    from tensorboard.plugins.custom_scalar import layout_pb2, summary
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+    from tensorboard.util.tensor_util import make_tensor_proto
 
     made = []
     for tag, title in reversed(list(charts.items())):  # the tab shows charts with bands last to first
@@ -164,4 +166,8 @@ def make_chart_layout(charts: Mapping[str, str]) -> Any:
             series = layout_pb2.MarginChartContent.Series(value=f"{tag} median", lower=f"{tag} min", upper=f"{tag} max")
             content = {"margin": layout_pb2.MarginChartContent(series=[series])}
         made.append(layout_pb2.Chart(title=title, **content))
-    return summary.pb(layout_pb2.Layout(category=[layout_pb2.Category(title=CATEGORY, chart=made)]))
+    layout = layout_pb2.Layout(category=[layout_pb2.Category(title=CATEGORY, chart=made)])
+    summary = Summary()  # made here, since `custom_scalar.summary.pb` needs TensorFlow
+    tensor = make_tensor_proto(np.array(layout.SerializeToString(), dtype=object))
+    summary.value.add(tag=metadata.CONFIG_SUMMARY_TAG, tensor=tensor, metadata=metadata.create_summary_metadata())
+    return summary

@@ -122,7 +122,7 @@ def test_the_version_is_the_one_that_is_installed():
 @pytest.mark.skipif(not pathlib.Path(__file__).parents[1].joinpath("CHANGELOG.md").exists(), reason="not in a checkout")
 def test_the_changelog_and_the_bounds_speak_of_this_version():
     root = pathlib.Path(__file__).parents[1]
-    assert f"## {ik.__version__}" in (root / "CHANGELOG.md").read_text()
+    assert f"## {ik.__version__}" in (root / "CHANGELOG.md").read_text(encoding="utf-8")
     oldest = dict(re.findall(r"^(\w+)==([\d.]+)", (root / ".ci" / "oldest.txt").read_text(), re.M))
     bounds = dict(re.findall(r"(keras|tensorflow)>=([\d.]+)", (root / "setup.cfg").read_text()))
     assert oldest["keras"].startswith(bounds["keras"])

@@ -6,6 +6,7 @@ inside the functions: only the active one may be loaded.
 """
 
 from keras_initkit._compat._jax import jax_is_elsewhere, jax_jit_options, jax_trace
+from keras_initkit._compat._keras_names import name_initializers
 from keras_initkit._compat._keras_tracing import (
     TRACKERS,
     VARIABLE,
@@ -56,6 +57,7 @@ __all__ = [
     "keras_leaves_logits",
     "keras_logits",
     "metric_functions",
+    "name_initializers",
     "optimized_variables",
     "seed_generator",
     "set_keras_logits",

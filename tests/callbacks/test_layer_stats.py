@@ -188,6 +188,7 @@ def test_several_steps_at_once():
 
 @slow_on_jax
 def test_beside_keras_own_callback_the_runs_are_shared(tmp_path):
+    pytest.importorskip("tensorflow")  # which the callback of Keras writes with
     fit(small_model(), LayerStatsCallback(tmp_path), keras.callbacks.TensorBoard(tmp_path), validation_split=0.2)
     tags = set()
     for path in (tmp_path / "train").glob("events*"):

@@ -10,8 +10,8 @@ import pytest
 from helpers import CROSS_ENTROPY, mlp
 from keras import layers as L
 
-from keras_initkit import _compat, probe
-from keras_initkit._compat import _keras_tracing
+from keras_initkit import _compat, initializers, probe
+from keras_initkit._compat import _keras_names, _keras_tracing
 from keras_initkit.structure import _stand_ins
 from keras_initkit.structure._calls import calls
 
@@ -63,6 +63,14 @@ def test_calls_of_a_layer_that_cannot_be_counted(hide):
     hide(keras.Layer, "_inbound_nodes")
     with pytest.warns(UserWarning, match=r"no longer has keras.Layer._inbound_nodes; .* as comments"):
         assert _compat.calls_in_graphs(layer) == 0
+
+
+def test_initializers_without_names(take_away, monkeypatch):
+    monkeypatch.setattr(_keras_names, "KNOWS_REGISTERED", False)
+    take_away("keras.src.initializers", "ALL_OBJECTS_DICT")
+    with pytest.warns(UserWarning, match=r"no longer has keras\.src\.initializers\.ALL_OBJECTS_DICT; give layers"):
+        _compat.name_initializers({"keras_initkit>Dirac": initializers.Dirac})
+    assert L.Dense(2, kernel_initializer=initializers.Dirac()).kernel_initializer.get_config()
 
 
 def test_nodes_stay_in_layers(take_away, check_use):

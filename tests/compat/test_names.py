@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from keras_initkit import _compat
+from keras_initkit._compat import _keras_names
+from keras_initkit.initializers import ActivationScaling
 
 L = keras.layers
 BACKEND = keras.backend.backend()
@@ -23,6 +25,18 @@ def test_tracked_layers_are_those_of_the_public_list_of_a_model():
     attention = L.MultiHeadAttention(2, 3)
     attention.build((None, 4, 6), (None, 4, 6))
     assert {"query", "value", "key"} < {part.name for part in _compat.tracked_layers(attention)}
+
+
+def test_a_name_in_the_table_of_initializers_is_one_for_layers(monkeypatch):
+    from keras.src.initializers import ALL_OBJECTS_DICT
+
+    assert ALL_OBJECTS_DICT["he_normal"] is keras.initializers.HeNormal
+    monkeypatch.setattr(_keras_names, "KNOWS_REGISTERED", False)
+    name = "keras_initkit>ActivationScaling"
+    monkeypatch.setitem(ALL_OBJECTS_DICT, name, None)  # put back afterwards
+    _compat.name_initializers({name: ActivationScaling})
+    assert ALL_OBJECTS_DICT[name] is ActivationScaling
+    assert isinstance(L.Dense(2, kernel_initializer=name).kernel_initializer, ActivationScaling)
 
 
 def test_calls_of_a_layer_are_counted():
