@@ -30,8 +30,9 @@ class LayerStatsCallback(RunResults, keras.callbacks.Callback):
 
     The statistics are computed inside the training step, from the tensors that it computes anyway. Training is not
     changed: weights, optimizer state and history are the same to the last bit, unless they differ from run to run
-    anyway (`tf.random`, a GPU without deterministic operations), as `verify` shows; steps that are not measured run
-    the very function that Keras compiled.
+    anyway (`tf.random`, a GPU without deterministic operations) or TensorFlow compiles the step by XLA
+    (`jit_compile=True`), where last bits may differ; `verify` shows it. Steps that are not measured run the very
+    function that Keras compiled.
 
     Scalars have the tag `<statistic>/<layer>`, where `<layer>` is the layer's path in the model. They go to the run
     `<log_dir>/train`, where `keras.callbacks.TensorBoard(log_dir)` writes too:
