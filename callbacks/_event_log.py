@@ -54,9 +54,12 @@ class EventLog:
 
     def charts(self, step: int, charts: Mapping[str, str]) -> None:
         """Writes a layout for the custom scalars tab, if there are charts that the last one has not."""
+        from tensorboard.plugins.custom_scalar import metadata  # not `summary`, which needs TensorFlow
+
         if not charts.keys() <= self._charts.keys():
             self._charts = {**self._charts, **charts}
-            self.summary(make_chart_layout(self._charts), step)
+            layout = np.array(make_chart_layout(self._charts).SerializeToString(), dtype=object)
+            self._tensors(step, metadata.create_summary_metadata(), {metadata.CONFIG_SUMMARY_TAG: layout})
 
     def summary(self, summary: Any, step: int = 0) -> None:
         """Writes a `Summary` protobuf that a TensorBoard plugin made."""
@@ -72,20 +75,21 @@ class EventLog:
             tag: np.stack([edges[:-1], edges[1:], counts], axis=1, dtype="float64")
             for tag, (counts, edges) in values.items()
         }
-        self._tensors(step, metadata, buckets)
+        self._tensors(step, metadata.create_summary_metadata("", ""), buckets)
 
     def image(self, step: int, tag: str, png: bytes) -> None:
         """Writes a PNG picture for the images tab."""
         from tensorboard.plugins.image import metadata
 
         size = [b"%d" % pixels for pixels in struct.unpack(">II", png[16:24])]  # where every PNG has it
-        self._tensors(step, metadata, {tag: np.array([*size, png], dtype=object)})
+        self._tensors(step, metadata.create_summary_metadata("", ""), {tag: np.array([*size, png], dtype=object)})
 
     def text(self, step: int, tag: str, markdown: str) -> None:
         """Writes markdown for the text tab."""
         from tensorboard.plugins.text import metadata
 
-        self._tensors(step, metadata, {tag: np.array(markdown.encode(), dtype=object)})
+        encoded = np.array(markdown.encode(), dtype=object)
+        self._tensors(step, metadata.create_summary_metadata("", ""), {tag: encoded})
 
     def resumed_at(self, step: int) -> None:
         """Has readers drop what earlier files of the run hold from this step on."""
@@ -109,12 +113,12 @@ class EventLog:
         return bool(names) and max(names) == self._names[-1]
 
     def _tensors(self, step: int, metadata: Any, values: Mapping[str, np.ndarray]) -> None:
-        """Writes tensors as one event, for the plugin with this metadata."""
+        """Writes tensors as one event, for the plugin that made this metadata."""
         from tensorboard.util.tensor_util import make_tensor_proto
 
-        event, description = self._event(wall_time=time.time(), step=step), metadata.create_summary_metadata("", "")
+        event = self._event(wall_time=time.time(), step=step)
         for tag, tensor in values.items():
-            event.summary.value.add(tag=tag, tensor=make_tensor_proto(tensor), metadata=description)
+            event.summary.value.add(tag=tag, tensor=make_tensor_proto(tensor), metadata=metadata)
         self._write(event)
 
     def _begin_file(self) -> None:
@@ -154,9 +158,7 @@ class EventLog:
 
 def make_chart_layout(charts: Mapping[str, str]) -> Any:
     """Returns a layout with the charts of `find_charts`: the median over a band from smallest to largest."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.plugins.custom_scalar import layout_pb2, metadata
-    from tensorboard.util.tensor_util import make_tensor_proto
+    from tensorboard.plugins.custom_scalar import layout_pb2
 
     made = []
     for tag, title in reversed(list(charts.items())):  # the tab shows charts with bands last to first
@@ -166,8 +168,4 @@ def make_chart_layout(charts: Mapping[str, str]) -> Any:
             series = layout_pb2.MarginChartContent.Series(value=f"{tag} median", lower=f"{tag} min", upper=f"{tag} max")
             content = {"margin": layout_pb2.MarginChartContent(series=[series])}
         made.append(layout_pb2.Chart(title=title, **content))
-    layout = layout_pb2.Layout(category=[layout_pb2.Category(title=CATEGORY, chart=made)])
-    summary = Summary()  # made here, since `custom_scalar.summary.pb` needs TensorFlow
-    tensor = make_tensor_proto(np.array(layout.SerializeToString(), dtype=object))
-    summary.value.add(tag=metadata.CONFIG_SUMMARY_TAG, tensor=tensor, metadata=metadata.create_summary_metadata())
-    return summary
+    return layout_pb2.Layout(category=[layout_pb2.Category(title=CATEGORY, chart=made)])

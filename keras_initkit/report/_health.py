@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
-from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeVar
 
 from keras_initkit.report._data import ReportData
@@ -65,7 +64,7 @@ def _entries(
             {layer: scale for layer, scale in forward.items() if layer in outputs},
             {layer: scale for layer, scale in renewed.items() if layer in outputs},
         ),
-        _find_entries(_reversed(flows), {layer: scale for layer, scale in backward.items() if layer in gradients}),
+        _find_entries(_reversed(flows), {layer: scale for layer, scale in backward.items() if layer in gradients}, {}),
     )
     shown = set(report.layers)
     known = [{layer: entry for layer, entry in each.items() if layer in shown} for each in found]
@@ -146,7 +145,7 @@ def _merged(rows: Mapping[str, Sequence[TensorStats]]) -> dict[str, Moments]:
 
 
 def _find_entries(
-    flows: Sequence[LayerFlow], scales: Mapping[str, float], renewed: Mapping[str, float] = MappingProxyType({})
+    flows: Sequence[LayerFlow], scales: Mapping[str, float], renewed: Mapping[str, float]
 ) -> dict[str, Entry]:
     """Returns for each layer that is judged where its signal enters; `flows` in the order of the signal.
 

@@ -108,8 +108,9 @@ def replicated(x: Any) -> Any:
 
 def as_float(x: Any) -> Any:
     """Casts to float32, unless the tensor is wider."""
-    is_wide = keras.backend.standardize_dtype(x.dtype) in ("float32", "float64")
-    return x if is_wide else keras.ops.cast(x, "float32")
+    if keras.backend.standardize_dtype(x.dtype) in ("float32", "float64"):
+        return x
+    return keras.ops.cast(x, "float32")
 
 
 def widest_float() -> str:

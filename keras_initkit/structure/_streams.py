@@ -83,11 +83,7 @@ def other_readers(found: Sequence[Call], branches: Sequence[Branch]) -> dict[int
     None is left of a post-norm transformer, whose sums are normalized before anything else. What only moves, drops
     or casts is looked through.
     """
-    read_by: dict[Tensor, list[Call]] = {}
-    for call in found:
-        if not call.opened:
-            for tensor in call.inputs:
-                read_by.setdefault(tensor, []).append(call)
+    read_by = readers(found)
     other: dict[int, Call] = {}
     for branch in branches:
         waiting = list(branch.sum.outputs)

@@ -15,7 +15,6 @@ from keras_initkit.structure._kernel_walks import KernelWalks
 from keras_initkit.structure._layer_kinds import is_embedding
 from keras_initkit.structure._layer_paths import held_weights
 from keras_initkit.structure._other_weights import other_role
-from keras_initkit.structure._residual import Branch
 from keras_initkit.structure._weight_uses import trace_uses
 
 
@@ -89,9 +88,9 @@ class TransformerRoles:
         for attention in self.walks.attentions:
             self._name_attention(attention, outputs)
         self.writes = [0] * (1 + max(self.streams.of_branch, default=-1))
-        for place, branch in enumerate(self.streams.branches):
-            mlp = self._name_mlp(branch, self.streams.of_branch[place])
-            self.writes[self.streams.of_branch[place]] += max(len(outputs.get(place, ())) + mlp, 1)
+        for place, stream in enumerate(self.streams.of_branch):
+            mlp = self._name_mlp(place)
+            self.writes[stream] += max(len(outputs.get(place, ())) + mlp, 1)
         self._name_rest(model)
 
     def __getitem__(self, variable: keras.Variable) -> WeightRole:
@@ -130,13 +129,13 @@ class TransformerRoles:
         output = after[0] if len(after) == 1 else None
         self.attentions.append(AttentionKernels(attention, **one, output=output, cross=cross))
 
-    def _name_mlp(self, branch: Branch, stream: int) -> bool:
+    def _name_mlp(self, place: int) -> bool:
         """Names the kernels of a branch that no attention has; returns whether one of them writes."""
-        walks = self.walks
+        walks, branch, stream = self.walks, self.streams.branches[place], self.streams.of_branch[place]
         left = [k for k in branch.kernels if k.role != "embedding" and not self._in_attention(k)]
         routers = [k for k in left if walks.routes(k)]
         word = "expert " if routers else "mlp "
-        writers = {id(k.variable) for k, _, _ in walks.written(self.streams.branches.index(branch))}
+        writers = {id(k.variable) for k, _, _ in walks.written(place)}
         gates = walks.gates(branch)
         wrote = False
         for kernel in left:

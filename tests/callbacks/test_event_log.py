@@ -3,7 +3,7 @@ import sys
 import pytest
 from helpers import events, run_python
 
-from keras_initkit.callbacks._event_log import EventLog, make_chart_layout
+from keras_initkit.callbacks._event_log import EventLog
 from keras_initkit.callbacks._over_layers import NONFINITE
 
 
@@ -62,12 +62,15 @@ def test_writing_needs_no_framework(tmp_path):
     run_python("-c", code)
 
 
-def test_the_layout_of_charts_is_made_without_tensorflow(monkeypatch):
+def test_the_layout_of_charts_is_written_without_tensorflow(tmp_path, monkeypatch):
     from tensorboard.plugins.custom_scalar import layout_pb2
 
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
-    monkeypatch.setitem(sys.modules, "tensorflow.compat.v1", None)
-    (value,) = make_chart_layout({"Units/dead": "dead units"}).value
+    log = EventLog(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "tensorflow", None)
+        patch.setitem(sys.modules, "tensorflow.compat.v1", None)
+        log.charts(0, {"Units/dead": "dead units"})
+    (value,) = events(log.path)[-1].summary.value
     assert (value.tag, value.metadata.plugin_data.plugin_name) == ("custom_scalars__config__", "custom_scalars")
     (category,) = layout_pb2.Layout.FromString(value.tensor.string_val[0]).category
     assert [chart.title for chart in category.chart] == ["dead units"]
